@@ -1,0 +1,118 @@
+"""The ports between the loop, the strategies and whatever trains a model.
+
+al_core knows samples by position and models by these protocols; `experiments` implements them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from al_core.pool import IndexArray, Pool
+
+ScoreArray = NDArray[np.float64]
+"""One acquisition score per sample; the larger is wanted first."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one batch, for any task.
+
+    Attributes:
+        log_probs: (b, k, *positions) log-probabilities over k classes; positions are () for
+            images, (priors,) for boxes, (h, w) for pixels.
+        embedding: (b, d) pooled features, or None.
+        predicted_loss: (b,) output of the loss-prediction module, or None without one.
+        log_prob_samples: (b, m, k, *positions) posterior samples (Monte-Carlo dropout, an
+            ensemble), or None.
+    """
+
+    log_probs: Tensor
+    embedding: Tensor | None = None
+    predicted_loss: Tensor | None = None
+    log_prob_samples: Tensor | None = None
+
+
+AcquisitionFunction = Callable[[Prediction], Tensor]
+"""Scores (b,) of a batch; the larger is queried first, always."""
+
+
+class Learner(Protocol):
+    """A model that can be trained from labels, tested, and asked about unlabeled samples."""
+
+    def fit(self, labeled: IndexArray, *, seed: int) -> Mapping[str, float]:
+        """Train on these samples; `seed` alone decides weights, order and augmentation."""
+        ...
+
+    def evaluate(self) -> Mapping[str, float]:
+        """Measure the model of the last `fit` on the test set, last epoch."""
+        ...
+
+    def infer(self, indices: IndexArray, extract: Callable[[Prediction], Tensor]) -> Tensor:
+        """Return the rows of `extract`, one per index, in the order of `indices`, on the CPU.
+
+        `extract` runs batch by batch, so that a pool's predictions never exist at once. The result
+        is the same on every process.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Every candidate that was scored, most wanted first.
+
+    Attributes:
+        indices: (n,) positions.
+        scores: (n,) float64, non-increasing.
+    """
+
+    indices: IndexArray
+    scores: ScoreArray
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to label next, most wanted first.
+
+    Attributes:
+        indices: (budget,) positions.
+        scores: (budget,) float64 acquisition scores of `indices`, or None for a strategy that does
+            not score.
+        ranking: All scored candidates, or None.
+    """
+
+    indices: IndexArray
+    scores: ScoreArray | None = None
+    ranking: Ranking | None = None
+
+
+class QueryStrategy(Protocol):
+    """Decides which candidates to label next. It pulls what it needs through `learner.infer`."""
+
+    def select(
+        self,
+        pool: Pool,
+        candidates: IndexArray,
+        learner: Learner,
+        budget: int,
+        rng: np.random.Generator,
+    ) -> Query:
+        """Return `budget` of the `candidates` (0 <= budget <= len(candidates))."""
+        ...
+
+
+class Oracle(Protocol):
+    """The only holder of labels."""
+
+    def annotate(self, indices: IndexArray) -> None:
+        """Make the labels of these samples available for training.
+
+        Raises:
+            AwaitingAnnotation: People answer, and have not answered yet.
+        """
+        ...

@@ -1,0 +1,133 @@
+"""Query strategies that need no more than one score per candidate, and the wrapper that thins them.
+
+Sources: `Random` is the baseline of every paper; `TopK` takes the samples of largest acquisition
+score (Settles 2009, 2.1); `Subsampled` is the random candidate subset of Beluch et al., CVPR 2018,
+and of Yoo & Kweon, CVPR 2019, section 4.1: without it, top-k picks near-duplicates.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from al_core.contracts import (
+    AcquisitionFunction,
+    Learner,
+    Query,
+    QueryStrategy,
+    Ranking,
+    ScoreArray,
+)
+from al_core.errors import InvalidSetting, NonFiniteValue, require_positive
+from al_core.pool import IndexArray, Pool
+
+
+def check_budget(budget: int, candidates: IndexArray) -> None:
+    """Raise InvalidSetting unless 0 <= budget <= len(candidates)."""
+    if not 0 <= budget <= candidates.size:
+        raise InvalidSetting(
+            f"a query of {budget} samples cannot be met by {candidates.size} candidates"
+        )
+
+
+def rank(candidates: IndexArray, scores: ScoreArray, rng: np.random.Generator) -> Ranking:
+    """Order candidates by decreasing score; equal scores are ordered at random.
+
+    Ties are broken by a draw per position in ascending order of position, so the outcome does not
+    depend on the order in which candidates are given, nor (as it would by position) on the order
+    of the data set, which is often sorted by class.
+
+    Raises:
+        NonFiniteValue: A score is NaN or infinite; the text names the first such position.
+    """
+    finite = np.isfinite(scores)
+    if not finite.all():
+        at = int(candidates[~finite].min())
+        raise NonFiniteValue(f"the acquisition score of sample {at} is not finite")
+    tie_breakers = np.empty(candidates.size)
+    tie_breakers[np.argsort(candidates)] = rng.random(candidates.size)
+    order = np.lexsort((tie_breakers, -scores))
+    return Ranking(candidates[order], scores[order])
+
+
+class Random:
+    """Uniform sampling without replacement: asks nothing of the model."""
+
+    def select(
+        self,
+        pool: Pool,
+        candidates: IndexArray,
+        learner: Learner,
+        budget: int,
+        rng: np.random.Generator,
+    ) -> Query:
+        """Return `budget` candidates, drawn uniformly."""
+        check_budget(budget, candidates)
+        return Query(rng.choice(np.sort(candidates), budget, replace=False))
+
+
+class TopK:
+    """The candidates of largest acquisition score.
+
+    Args:
+        acquisition: The score; see `al_core.acquisition`.
+    """
+
+    def __init__(self, acquisition: AcquisitionFunction) -> None:
+        if not callable(acquisition):
+            raise InvalidSetting(f"acquisition must be a function, got {acquisition!r}")
+        self.acquisition = acquisition
+
+    def select(
+        self,
+        pool: Pool,
+        candidates: IndexArray,
+        learner: Learner,
+        budget: int,
+        rng: np.random.Generator,
+    ) -> Query:
+        """Score all candidates and return the first `budget` of their ranking."""
+        check_budget(budget, candidates)
+        scores = np.empty(0)
+        if candidates.size:  # a learner need not know how to infer from nothing
+            scores = learner.infer(candidates, self.acquisition).double().numpy()
+        if scores.shape != candidates.shape:
+            raise InvalidSetting(
+                f"an acquisition function must return one score a sample, "
+                f"got shape {scores.shape} for {candidates.size} samples"
+            )
+        ranking = rank(candidates, scores, rng)
+        return Query(ranking.indices[:budget], ranking.scores[:budget], ranking)
+
+
+class Subsampled:
+    """Another strategy, shown only a random subset of the candidates.
+
+    Args:
+        strategy: The strategy that selects.
+        size: How many candidates it is shown, at most.
+
+    Raises:
+        InvalidSetting: `size` is not a positive whole number.
+    """
+
+    def __init__(self, strategy: QueryStrategy, size: int) -> None:
+        require_positive("the number of candidates", size)
+        self.strategy = strategy
+        self.size = size
+
+    def select(
+        self,
+        pool: Pool,
+        candidates: IndexArray,
+        learner: Learner,
+        budget: int,
+        rng: np.random.Generator,
+    ) -> Query:
+        """Draw the subset, ascending, and let the inner strategy select from it.
+
+        Raises:
+            InvalidSetting: The subset is smaller than the budget.
+        """
+        if candidates.size > self.size:
+            candidates = np.sort(rng.choice(np.sort(candidates), self.size, replace=False))
+        return self.strategy.select(pool, candidates, learner, budget, rng)

@@ -1,0 +1,1 @@
+"""The configuration groups, packaged so that Hydra finds them from an installed wheel too."""

@@ -1,0 +1,269 @@
+"""From Hydra's configuration to objects, and every check that Hydra does not make.
+
+Hydra composes and type-checks top-level keys; inside the groups it accepts anything. Here unknown
+keys are refused, values are checked by the constructors they are handed to, and whatever is wrong
+becomes one line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from al_core.errors import ActiveLearningError, InvalidSetting, require_positive
+
+T = TypeVar("T")
+
+GROUPS = ("task", "backbone", "cycle", "strategy", "data", "engine", "tracker")
+
+
+def build(node: DictConfig, **arguments: Any) -> Any:
+    """Call what the node's `_target_` names, with the node's keys and `arguments`.
+
+    Raises:
+        InvalidSetting: A key that the target does not take, or a value that it refuses; one line.
+    """
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    where = str(node._get_full_key("")) or "configuration"
+    try:
+        # Hydra would take a dataclass among the arguments for configuration, so they come after it.
+        make = instantiate(node, _partial_=True, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        if isinstance(cause, ActiveLearningError):
+            raise cause from None
+        raise InvalidSetting(f"{where}: {_first_line(cause)}") from error
+    except OmegaConfBaseException as error:
+        raise InvalidSetting(_first_line(error)) from None
+    try:
+        inspect.signature(make).bind(**arguments)
+    except TypeError as error:
+        raise InvalidSetting(f"{where}: {_first_line(error)}") from None
+    except ValueError:
+        pass  # a callable without a signature checks its arguments itself
+    return make(**arguments)
+
+
+def settings(kind: type[T], node: DictConfig) -> T:
+    """Make a settings dataclass of a node; its `name`, if the class has none, is left out.
+
+    Raises:
+        InvalidSetting: Unknown or missing keys, or a value that the class refuses.
+    """
+    where = node._get_full_key("")
+    values = dict(plain(node))
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if "name" not in fields:
+        values.pop("name", None)
+    unknown = sorted(set(values) - set(fields))
+    if unknown:
+        raise InvalidSetting(
+            f"unknown key {where}.{unknown[0]}; there are {', '.join(sorted(fields))}"
+        )
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in values and field.default is dataclasses.MISSING
+    ]
+    if missing:
+        raise InvalidSetting(f"{where}.{missing[0]} is not set")
+    return kind(**values)
+
+
+def plain(node: DictConfig | ListConfig) -> Any:
+    """Return the node as dicts and lists with every interpolation resolved.
+
+    Raises:
+        InvalidSetting: A mandatory value is missing or an interpolation leads nowhere.
+    """
+    try:
+        return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None)
+        if "Missing mandatory value" in str(error):
+            raise InvalidSetting(f"{key} must be given: {key}=...") from None
+        raise InvalidSetting(_first_line(error)) from None
+
+
+def serving(group: DictConfig, kind: str, *, group_name: str) -> DictConfig:
+    """Return the part of a choice of `data` or `backbone` that serves this kind of task.
+
+    Raises:
+        InvalidSetting: The choice does not serve it.
+    """
+    part = group.get(kind)
+    if part is None:
+        kinds = [key for key, value in group.items() if OmegaConf.is_config(value)]
+        raise InvalidSetting(
+            f"{group_name}={group.name} does not serve {kind}; it serves "
+            + ", ".join(map(str, kinds))
+        )
+    assert isinstance(part, DictConfig)
+    return part
+
+
+@dataclasses.dataclass(frozen=True)
+class CycleSettings:
+    """What one cycle consists of.
+
+    Attributes:
+        initial_size: Labels that cycle 0 trains on, drawn at random.
+        query_size: Labels added by each further cycle.
+        candidates: A strategy is shown this many randomly drawn unlabeled samples; null for all.
+        epochs: Passes over the labeled samples.
+        min_steps: Epochs are added until there are this many optimizer steps: a handful of labels
+            would otherwise be trained on for a handful of steps.
+        batch_size: Over all processes together.
+        schedule: "step" (lr times `gamma` at each of `milestones`) or "cosine" (to 0).
+        milestones: Fractions of the training length, in (0, 1), ascending.
+        gamma: Factor of "step".
+        warm_start: Go on from the weights of the previous cycle instead of fresh ones.
+    """
+
+    initial_size: int
+    query_size: int
+    candidates: int | None
+    epochs: int
+    batch_size: int
+    min_steps: int = 0
+    schedule: str = "step"
+    milestones: tuple[float, ...] = (0.8,)
+    gamma: float = 0.1
+    warm_start: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("initial_size", "query_size", "epochs"):
+            require_positive(f"cycle.{name}", getattr(self, name))
+        if self.candidates is not None:
+            require_positive("cycle.candidates", self.candidates)
+            if self.candidates < self.query_size:
+                raise InvalidSetting(
+                    f"cycle.candidates={self.candidates} is less than "
+                    f"cycle.query_size={self.query_size}"
+                )
+        require_positive("cycle.batch_size", self.batch_size)
+        if self.batch_size < 2:
+            raise InvalidSetting("cycle.batch_size must be at least 2: a ranking needs a pair")
+        _check_count("cycle.min_steps", self.min_steps)
+        if self.schedule not in ("step", "cosine"):
+            raise InvalidSetting(f"cycle.schedule must be step or cosine, got {self.schedule!r}")
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        bounds = (0.0, *self.milestones, 1.0)
+        if not all(early < late for early, late in pairwise(bounds)):
+            raise InvalidSetting(
+                "cycle.milestones must be ascending fractions between 0 and 1, got "
+                f"{list(self.milestones)}"
+            )
+        _check_number("cycle.gamma", self.gamma, low=0.0)
+        _check_flag("cycle.warm_start", self.warm_start)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerSettings:
+    """Stochastic gradient descent.
+
+    Attributes:
+        lr: Learning rate at the start.
+        momentum: Of SGD.
+        weight_decay: On every parameter.
+        nesterov: Nesterov's momentum.
+    """
+
+    lr: float
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        _check_number("optimizer.lr", self.lr, low=0.0)
+        _check_number("optimizer.momentum", self.momentum, low=0.0)
+        _check_number("optimizer.weight_decay", self.weight_decay, low=0.0)
+        _check_flag("optimizer.nesterov", self.nesterov)
+
+
+@dataclasses.dataclass(frozen=True)
+class LossPredictionSettings:
+    """The loss-prediction module and its part in training.
+
+    Attributes:
+        enabled: Whether models get one; a strategy that asks for predicted losses turns it on.
+        weight: The factor lambda of the ranking loss.
+        margin: The margin xi of the ranking loss.
+        pairs: "folded" (sample i with b-1-i, as published) or "all".
+        pool_size: Side of the pooled features.
+        width: Width of the hidden layer of each feature.
+        detach_at: From this fraction of the training length on, its gradient stops at the features.
+        warm_up_epochs: Epochs at the start without the ranking loss.
+    """
+
+    enabled: bool = False
+    weight: float = 1.0
+    margin: float = 1.0
+    pairs: str = "folded"
+    pool_size: int = 1
+    width: int = 128
+    detach_at: float = 0.6
+    warm_up_epochs: int = 0
+
+    def __post_init__(self) -> None:
+        _check_flag("loss_prediction.enabled", self.enabled)
+        _check_number("loss_prediction.weight", self.weight, low=0.0)
+        _check_number("loss_prediction.detach_at", self.detach_at, low=0.0, high=1.0)
+        _check_count("loss_prediction.warm_up_epochs", self.warm_up_epochs)
+
+
+def _check_number(name: str, value: object, *, low: float, high: float = float("inf")) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        bound = f"at least {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
+        raise InvalidSetting(f"{name} must be a number, {bound}, got {value!r}")
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidSetting(f"{name} must be a whole number of at least 0, got {value!r}")
+
+
+def _check_flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise InvalidSetting(f"{name} must be true or false, got {value!r}")
+
+
+def check_top_level(config: DictConfig) -> None:
+    """Check the keys that belong to no group, and that no key was invented beside them.
+
+    Raises:
+        InvalidSetting: As it says.
+    """
+    known = {
+        *GROUPS, "optimizer", "loss_prediction", "name", "out", "seed", "cycles",
+    }  # fmt: skip
+    unknown = sorted(set(map(str, config)) - known)
+    if unknown:
+        raise InvalidSetting(f"unknown key {unknown[0]}; there are {', '.join(sorted(known))}")
+    require_positive("cycles", config.cycles)
+    if isinstance(config.seed, bool) or not isinstance(config.seed, int) or config.seed < 0:
+        raise InvalidSetting(f"seed must be a whole number of at least 0, got {config.seed!r}")
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return `key: theirs -> ours` for every leaf in which two plain configurations differ."""
+    found: list[str] = []
+    for key in sorted({*ours, *theirs}):
+        mine, other = ours.get(key), theirs.get(key)
+        if isinstance(mine, Mapping) and isinstance(other, Mapping):
+            found += differences(mine, other, f"{prefix}{key}.")
+        elif mine != other:
+            found.append(f"{prefix}{key}: {other} -> {mine}")
+    return found
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

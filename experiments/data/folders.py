@@ -1,0 +1,80 @@
+"""Finding the image files of a folder, in an order that does not depend on the file system."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from al_core.errors import InvalidSetting
+from experiments.data.decoding import IMAGE_SUFFIXES
+
+
+@dataclass(frozen=True)
+class FoundImages:
+    """Image files below a folder.
+
+    Attributes:
+        names: Paths relative to the folder with "/", sorted by code point.
+        ignored: How many files were passed over, by kind (their ending, or "hidden").
+    """
+
+    names: tuple[str, ...]
+    ignored: Counter[str]
+
+
+def find_images(folder: Path) -> FoundImages:
+    """Find every image file below `folder`, however deep and whatever the case of its ending.
+
+    Symbolic links are followed. Files and folders whose names begin with "." are passed over, and
+    so are files whose ending is not in `IMAGE_SUFFIXES`; the files are counted.
+
+    Raises:
+        InvalidSetting: A folder cannot be read, or a name is not UTF-8 (no CSV could hold it).
+    """
+    names, ignored = [], Counter[str]()
+    for name in _files_below(folder, "", ()):
+        base = name.rpartition("/")[2]
+        suffix = os.path.splitext(base)[1].lower()
+        if base.startswith("."):
+            ignored["hidden"] += 1
+        elif suffix not in IMAGE_SUFFIXES:
+            ignored[suffix or "no ending"] += 1
+        else:
+            names.append(_encodable(name, folder))
+    return FoundImages(tuple(sorted(names)), ignored)
+
+
+def _files_below(folder: Path, prefix: str, parents: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    try:
+        status = folder.stat()
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise InvalidSetting(f"the folder {folder} cannot be read: {error.strerror}") from error
+    identity = (status.st_dev, status.st_ino)
+    if identity in parents:  # a link to a folder above: following it would never end
+        return
+    for entry in entries:
+        if entry.is_dir():
+            if not entry.name.startswith("."):
+                below = f"{prefix}{entry.name}/"
+                yield from _files_below(Path(entry.path), below, (*parents, identity))
+        else:
+            yield prefix + entry.name
+
+
+def _encodable(name: str, folder: Path) -> str:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        shown = ascii(name)
+        raise InvalidSetting(f"below {folder} is a file whose name is not UTF-8: {shown}") from None
+    return name
+
+
+def describe_ignored(ignored: Counter[str]) -> str:
+    """Word the count for a log line, as in `4 files (3 .txt, 1 hidden)`."""
+    kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()))
+    return f"{ignored.total()} files ({kinds})"

@@ -1,0 +1,193 @@
+"""Sets of images by position, the form in which every task and the engine ask for them.
+
+`MemorySamples` keeps decoded images (small sets: a batch is one gather), `FileSamples` decodes when
+asked (sets that do not fit). Which images cannot be read is known once a set is built, so that they
+are never selected, trained on or scored; asking for one is an error, not a black image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from al_core.errors import InvalidSetting
+from experiments.data.decoding import UnreadableImage, decode_many, find_unreadable
+
+IndexArray = NDArray[np.int64]
+ChannelValues = tuple[float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Images with their ground truth.
+
+    Attributes:
+        images: uint8 (b, 3, height, width), RGB.
+        targets: Whatever the task makes of its ground truth; int64 (b,) in classification.
+    """
+
+    images: Tensor
+    targets: Any
+
+
+class Samples(Protocol):
+    """A set of images; a sample is known by its position, 0 .. len - 1."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """One a sample, unique: a path with "/" below the set's folder, or a made-up file name."""
+        ...
+
+    @property
+    def unreadable(self) -> Mapping[int, str]:
+        """Position -> reason, ascending, of the images that cannot be decoded."""
+        ...
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether `images` is a cheap gather (else it reads and decodes files)."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def images(self, indices: IndexArray) -> Tensor:
+        """Return uint8 (b, 3, height, width), RGB, contiguous, in the order of `indices`.
+
+        Raises:
+            IndexError: A position is out of range.
+            UnreadableImage: A position is one of `unreadable`; the text names the sample.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class MemorySamples:
+    """Decoded images, uint8 (n, 3, height, width), RGB."""
+
+    pixels: Tensor
+    names: Sequence[str]
+    unreadable: Mapping[int, str] = field(default_factory=dict, kw_only=True)
+    in_memory: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype != torch.uint8 or self.pixels.ndim != 4 or self.pixels.shape[1] != 3:
+            raise ValueError(
+                "pixels must be uint8 (n, 3, height, width); they are "
+                f"{self.pixels.dtype} {tuple(self.pixels.shape)}"
+            )
+        _check_names(self.names, len(self.pixels), self.unreadable)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def images(self, indices: IndexArray) -> Tensor:
+        """As in `Samples`; a copy."""
+        _check_indices(indices, self.names, self.unreadable)
+        return self.pixels.index_select(0, torch.tensor(indices, dtype=torch.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class FileSamples:
+    """Image files that are decoded and `resize_square`d each time they are asked for.
+
+    Building it decodes every file once, so that `unreadable` is complete; nothing is kept of that.
+
+    Attributes:
+        paths: One file a sample.
+        image_size: Side in pixels of the images that are returned.
+        num_threads: None for one a core. It never changes the result.
+        progress: Text before the progress bar of the first pass; None for no bar.
+    """
+
+    paths: Sequence[Path]
+    names: Sequence[str]
+    image_size: int = field(kw_only=True)
+    num_threads: int | None = field(default=None, kw_only=True)
+    progress: str | None = field(default=None, kw_only=True)
+    unreadable: Mapping[int, str] = field(init=False)
+    in_memory: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        _check_names(self.names, len(self.paths), {})
+        found = find_unreadable(self.paths, num_threads=self.num_threads, progress=self.progress)
+        object.__setattr__(self, "unreadable", found)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def images(self, indices: IndexArray) -> Tensor:
+        """As in `Samples`; a file that has become unreadable since is an UnreadableImage too."""
+        _check_indices(indices, self.names, self.unreadable)
+        paths = [self.paths[index] for index in indices]
+        decoded = decode_many(paths, self.image_size, num_threads=self.num_threads)
+        for row, reason in decoded.unreadable.items():
+            name = self.names[indices[row]]
+            raise UnreadableImage(
+                f"{name} was readable when the run started and is not now: {reason}"
+            )
+        return decoded.images
+
+
+def channel_statistics(
+    samples: Samples, *, max_images: int = 10_000
+) -> tuple[ChannelValues, ChannelValues]:
+    """Return mean and standard deviation of the pixels of each channel, RGB, in 0..1.
+
+    They are of `max_images` readable images, evenly spaced, or of all; sums are exact, so the
+    result is the same on every machine. A channel without variation gets 1/255, to be divided by.
+
+    Raises:
+        InvalidSetting: No image is readable.
+    """
+    readable = np.setdiff1d(np.arange(len(samples)), np.array(list(samples.unreadable), np.int64))
+    if not len(readable):
+        raise InvalidSetting("data: none of the training images can be read")
+    if len(readable) > max_images:
+        readable = readable[np.arange(max_images) * len(readable) // max_images]
+    count, total, squares = 0, torch.zeros(3, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)
+    for chunk in np.array_split(readable, -(-len(readable) // 256)):
+        pixels: Tensor = samples.images(chunk)
+        count += pixels[:, 0].numel()
+        for channel in range(3):  # one at a time: int64 takes eight times the memory of uint8
+            values = pixels[:, channel].to(torch.int64)
+            total[channel] += values.sum()
+            squares[channel] += (values * values).sum()
+    mean, std = [], []
+    for first, second in zip(total.tolist(), squares.tolist(), strict=True):
+        variance = (count * second - first * first) / count**2  # of exact integers
+        mean.append(first / count / 255)
+        std.append(max(variance**0.5, 1.0) / 255)
+    return (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+
+
+def _check_names(names: Sequence[str], count: int, unreadable: Collection[int]) -> None:
+    if len(names) != count:
+        raise ValueError(f"{count} samples need {count} names; there are {len(names)}")
+    if len(set(names)) != count:
+        raise ValueError(f"names must be unique; {count - len(set(names))} of {count} are repeated")
+    beyond = [position for position in unreadable if not 0 <= position < count]
+    if beyond:
+        raise ValueError(f"unreadable positions must be in 0 .. {count - 1}; {beyond[0]} is not")
+
+
+def _check_indices(
+    indices: IndexArray, names: Sequence[str], unreadable: Mapping[int, str]
+) -> None:
+    if len(indices) and not (indices.min() >= 0 and indices.max() < len(names)):
+        raise IndexError(
+            f"positions must be in 0 .. {len(names) - 1}; "
+            f"they span {indices.min()} .. {indices.max()}"
+        )
+    if unreadable:
+        for index in indices:
+            if int(index) in unreadable:
+                raise UnreadableImage(
+                    f"{names[index]} cannot be used, it is unreadable: {unreadable[int(index)]}"
+                )

@@ -1,0 +1,64 @@
+"""Labels that cannot be read before the oracle has given them.
+
+In a simulation the answers lie beside the questions. This is the wall between the two: the pool
+yields images only, and reading the label of a sample that was never annotated raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from al_core import IndexArray
+from al_core.errors import LabelHidden
+
+
+class HiddenTargets:
+    """The targets of a training set, readable where revealed.
+
+    Args:
+        num_samples: Size of the training set.
+        read: Returns the targets at these positions, batched as the task's loss takes them.
+        names: Names of the samples, for the error.
+    """
+
+    def __init__(
+        self, num_samples: int, read: Callable[[IndexArray], Any], names: Sequence[str]
+    ) -> None:
+        self._revealed = np.zeros(num_samples, dtype=bool)
+        self._read = read
+        self._names = names
+
+    def reveal(self, indices: IndexArray) -> None:
+        """Make these targets readable; only an oracle does that."""
+        self._revealed[indices] = True
+
+    def read(self, indices: IndexArray) -> Any:
+        """Return the targets at `indices`.
+
+        Raises:
+            LabelHidden: One of them has not been annotated; the text names it.
+        """
+        hidden = indices[~self._revealed[indices]]
+        if hidden.size:
+            raise LabelHidden(
+                f"the label of {self._names[hidden[0]]} was read before it was annotated"
+            )
+        return self._read(indices)
+
+
+class GroundTruthOracle:
+    """An oracle that answers at once, from the data set's own labels (a simulation).
+
+    Args:
+        targets: The labels that it reveals.
+    """
+
+    def __init__(self, targets: HiddenTargets) -> None:
+        self._targets = targets
+
+    def annotate(self, indices: IndexArray) -> None:
+        """Reveal the labels of these samples."""
+        self._targets.reveal(indices)

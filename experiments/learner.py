@@ -1,0 +1,330 @@
+"""Trains a task's model and asks it about samples: the `Learner` of al_core for all three tasks.
+
+Training follows Yoo & Kweon, CVPR 2019, section 3: the loss of the task plus lambda times the
+ranking loss of the predicted losses, the gradient of which stops at the features late in training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from al_core import (
+    ActiveLearning,
+    IndexArray,
+    LossPredictionLoss,
+    Prediction,
+    kendall_tau,
+    ranking_accuracy,
+    stream_seed,
+)
+from al_core.errors import InvalidSetting, NonFiniteValue
+from experiments.config import CycleSettings, LossPredictionSettings, OptimizerSettings
+from experiments.data.loading import prefetched
+from experiments.engine import Engine
+from experiments.tasks.base import Panel, Task
+
+
+class TaskLearner:
+    """A model of `task`, trained on labeled samples, in every process alike.
+
+    Args:
+        task: Data, model, loss and metric.
+        engine: What it computes on.
+        cycle: Training length and schedule.
+        optimizer: SGD.
+        loss_prediction: Whether and how the model learns its own loss.
+        eval_batch_size: Samples in a batch of inference.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        engine: Engine,
+        *,
+        cycle: CycleSettings,
+        optimizer: OptimizerSettings,
+        loss_prediction: LossPredictionSettings,
+        eval_batch_size: int = 256,
+    ) -> None:
+        self.task = task
+        self.engine = engine
+        self._cycle = cycle
+        self._optimizer = optimizer
+        self._head = loss_prediction
+        self._eval_batch_size = eval_batch_size
+        self._ranking_loss = LossPredictionLoss(
+            loss_prediction.margin,
+            pairs=loss_prediction.pairs,  # type: ignore[arg-type]  # it checks
+        )
+        self._trained: nn.Module | None = None
+
+    @property
+    def model(self) -> nn.Module:
+        """The model of the last `fit`, unwrapped, on the device."""
+        if self._trained is None:
+            raise InvalidSetting("the model has not been trained: call fit first")
+        return self._trained
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over the weights of an earlier cycle."""
+        self._trained = self._fresh_model(seed=0)
+        self._trained.load_state_dict(state)
+
+    # -- training ---------------------------------------------------------------------------------
+
+    def fit(self, labeled: IndexArray, *, seed: int) -> Mapping[str, float]:
+        """Train on these samples from fresh weights (or the last ones, with `warm_start`).
+
+        Returns:
+            `train_loss` and `train_ranking_accuracy` of the last epoch, `optimizer_steps`.
+
+        Raises:
+            NonFiniteValue: A loss is NaN or infinite; the text names the first such sample.
+        """
+        if self._trained is None or not self._cycle.warm_start:
+            self._trained = self._fresh_model(seed=stream_seed(seed, 0, "weights"))
+        model = self._trained.train()
+        wrapped = self.engine.for_training(
+            model, find_unused_parameters=self._head.enabled and self._head.warm_up_epochs > 0
+        )
+        epochs = self._num_epochs(labeled.size)
+        steps_per_epoch = len(self._batches(labeled, np.arange(labeled.size)))
+        own = getattr(model, "optim_parameters", model.parameters)
+        optimizer = torch.optim.SGD(
+            own(),
+            lr=self._optimizer.lr,
+            momentum=self._optimizer.momentum,
+            weight_decay=self._optimizer.weight_decay,
+            nesterov=self._optimizer.nesterov,
+        )
+        scheduler = self._scheduler(optimizer, epochs * steps_per_epoch)
+        order = np.random.default_rng(stream_seed(seed, 0, "order"))
+        generator = self.engine.generator(stream_seed(seed, 0, "augmentation"))
+        sample_seeds = np.random.default_rng(stream_seed(seed, 0, "sample augmentation"))
+        summary: Mapping[str, float] = {}
+        bar = tqdm(
+            total=epochs, desc="train", unit="epoch", mininterval=1, leave=False,
+            disable=None if self.engine.is_main else True,
+        )  # fmt: skip
+        with bar:
+            for epoch in range(epochs):
+                batches = self._batches(labeled, order.permutation(labeled.size))
+                seeds = sample_seeds.integers(2**31, size=len(batches)).tolist()
+                summary = self._epoch(
+                    wrapped, optimizer, scheduler, batches, seeds, generator,
+                    epoch=epoch, detached=epoch >= self._head.detach_at * epochs,
+                )  # fmt: skip
+                bar.update()
+        return {"optimizer_steps": epochs * steps_per_epoch, **summary}
+
+    def _epoch(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler,
+        batches: list[IndexArray],
+        seeds: list[int],
+        generator: torch.Generator,
+        *,
+        epoch: int,
+        detached: bool,
+    ) -> Mapping[str, float]:
+        """One pass over the batches. The device is waited for once, at the end."""
+        task, engine, head = self.task, self.engine, self._head
+        losses_seen: list[Tensor] = []
+        accuracies: list[Tensor] = []
+
+        def load(k: int) -> Any:
+            mine = batches[k][self._my_part(batches[k].size)]
+            return task.training_batch(mine, seed=seeds[k])
+
+        for k, batch in enumerate(prefetched(load, len(batches), ahead=not task.train.in_memory)):
+            images, targets = engine.to_device(batch.images), engine.to_device(batch.targets)
+            images, targets = task.augment(images, targets, generator)
+            inputs = engine.laid_out(task.normalize(images))
+            predicted: Tensor | None = None
+            with engine.autocast():
+                if head.enabled:
+                    outputs, predicted = model(inputs, detach_lp=detached)
+                else:
+                    outputs = model(inputs)
+            losses = task.losses(outputs, targets)
+            loss = losses.mean()
+            if predicted is not None:
+                accuracies.append(ranking_accuracy(predicted.detach(), losses.detach()))
+                if epoch >= head.warm_up_epochs:
+                    loss = loss + head.weight * self._ranking_loss(predicted, losses)
+            # Processes average their gradients; parts of different sizes must weigh accordingly.
+            share = losses.shape[0] * engine.world_size / batches[k].size
+            optimizer.zero_grad(set_to_none=True)
+            (loss * share if share != 1 else loss).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            scheduler.step()
+            losses_seen.append(losses.detach())
+        summary = {"train_loss": self._checked_mean(losses_seen, batches, epoch)}
+        if accuracies:
+            summary["train_ranking_accuracy"] = torch.stack(accuracies).nanmean().item()
+        return summary
+
+    def _checked_mean(
+        self, losses_seen: list[Tensor], batches: list[IndexArray], epoch: int
+    ) -> float:
+        """Return the epoch's mean loss; stop the run if one is not finite, naming the sample."""
+        losses = torch.cat(losses_seen).float()
+        finite = torch.isfinite(losses)
+        if not bool(finite.all()):
+            order = np.concatenate([batch[self._my_part(batch.size)] for batch in batches])
+            first = int(torch.nonzero(~finite)[0])
+            raise NonFiniteValue(
+                f"the loss of {self.task.train.names[order[first]]} became "
+                f"{losses[first].item()} in epoch {epoch}: lower optimizer.lr "
+                f"(now {self._optimizer.lr:g}) or look at this sample and its label"
+            )
+        return losses.mean().item()
+
+    def _fresh_model(self, *, seed: int) -> nn.Module:
+        """Build the model; all of its weights come from `seed`, whatever was drawn before."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = self.task.build_model()
+            if self._head.enabled:
+                # After the backbone: its weights are the same with and without the module.
+                model = ActiveLearning(model, self._head.pool_size, self._head.width)
+        return self.engine.placed(model)
+
+    def _num_epochs(self, num_labeled: int) -> int:
+        steps = max(1, math.ceil(num_labeled / self._cycle.batch_size))
+        return max(self._cycle.epochs, math.ceil(self._cycle.min_steps / steps))
+
+    def _batches(self, labeled: IndexArray, order: NDArray[np.int64]) -> list[IndexArray]:
+        """Cut the labeled samples, in this order, into batches.
+
+        The last one is left out where a process would get fewer than two samples of it: batch
+        normalisation cannot train on one, and a ranking needs two.
+        """
+        size = self._cycle.batch_size
+        batches = [labeled[order[i : i + size]] for i in range(0, order.size, size)]
+        if len(batches) > 1 and batches[-1].size < 2 * self.engine.world_size:
+            batches.pop()
+        if batches[0].size < self.engine.world_size:
+            raise InvalidSetting(
+                f"{batches[0].size} labeled samples cannot be trained on by "
+                f"{self.engine.world_size} processes"
+            )
+        return batches
+
+    def _my_part(self, batch_size: int) -> slice:
+        part = self.engine.shard(batch_size)
+        return slice(part.start, part.stop)
+
+    def _scheduler(
+        self, optimizer: torch.optim.Optimizer, steps: int
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        if self._cycle.schedule == "cosine":
+            return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
+        # Differs: the reference makes a new optimizer at the milestone, which forgets momentum.
+        return torch.optim.lr_scheduler.MultiStepLR(
+            optimizer, [round(m * steps) for m in self._cycle.milestones], self._cycle.gamma
+        )
+
+    # -- inference --------------------------------------------------------------------------------
+
+    def evaluate(self) -> Mapping[str, float]:
+        """Measure the trained model on the readable test samples, each once.
+
+        Returns:
+            The task's metrics, and with a loss-prediction module `loss_ranking_tau`: Kendall's tau
+            between predicted and true losses of the test samples, which were never trained on.
+        """
+        task = self.task
+        readable = _readable(len(task.test), task.test.unreadable)
+        metrics = task.metrics()
+        losses: list[Tensor] = []
+        predictions: list[Tensor] = []
+        with torch.inference_mode():
+            for batch in self._shard(readable, task.test_batch, task.test.in_memory, "evaluate"):
+                outputs, predicted = self._forward(batch.images)
+                targets = self.engine.to_device(batch.targets)
+                metrics.update(outputs, targets)
+                if predicted is not None:
+                    losses.append(task.losses(outputs, targets))
+                    predictions.append(predicted)
+        every = self.engine.gather(metrics)
+        merged = task.metrics()
+        merged.merge(every)
+        measured = dict(merged.compute())
+        if self._head.enabled:
+            both = torch.stack([torch.cat(losses), torch.cat(predictions)], 1) if losses else None
+            rows = self.engine.gather_rows(both).numpy()
+            measured["loss_ranking_tau"] = kendall_tau(rows[:, 0], rows[:, 1])
+        return measured
+
+    def infer(self, indices: IndexArray, extract: Callable[[Prediction], Tensor]) -> Tensor:
+        """Return the rows of `extract` for training samples, without looking at any label.
+
+        Batches are the same however many processes share them, so their rows are too.
+
+        Raises:
+            NonFiniteValue: A row is not finite; the text names the sample.
+        """
+        rows: list[Tensor] = []
+        task = self.task
+        with torch.inference_mode():
+            for images in self._shard(indices, task.pool_images, task.train.in_memory, "score"):
+                rows.append(extract(self._prediction(images)))
+        result = self.engine.gather_rows(torch.cat(rows) if rows else None)
+        finite = torch.isfinite(result.flatten(1).sum(1)) if result.ndim > 1 else result.isfinite()
+        if not bool(finite.all()):
+            name = task.train.names[indices[int(torch.nonzero(~finite)[0])]]
+            raise NonFiniteValue(f"the model's answer for {name} is not finite")
+        return result
+
+    def draw(self, indices: IndexArray) -> list[Panel]:
+        """Draw training samples with what the model says of them, in this process alone."""
+        if not indices.size:
+            return []
+        with torch.inference_mode():
+            prediction = self._prediction(self.task.pool_images(indices))
+        return self.task.draw(indices, prediction)
+
+    def _prediction(self, images: Tensor) -> Prediction:
+        outputs, predicted = self._forward(images)
+        model = self.model.base_model if self._head.enabled else self.model
+        assert isinstance(model, nn.Module)
+        return replace(self.task.predict(outputs, model), predicted_loss=predicted)
+
+    def _forward(self, images: Tensor) -> tuple[Any, Tensor | None]:
+        """Run the unwrapped model in eval mode: a process without samples need not take part."""
+        engine, model = self.engine, self.model
+        model.eval()
+        inputs = engine.laid_out(self.task.normalize(engine.to_device(images)))
+        with engine.autocast():
+            result = model(inputs)
+        return result if self._head.enabled else (result, None)
+
+    def _shard(
+        self, indices: IndexArray, load: Callable[[IndexArray], Any], in_memory: bool, what: str
+    ) -> Iterator[Any]:
+        """Load this process's contiguous part of the batches."""
+        size = self._eval_batch_size
+        batches = [indices[i : i + size] for i in range(0, indices.size, size)]
+        mine = self.engine.shard(len(batches))
+        loaded = prefetched(lambda k: load(batches[mine[k]]), len(mine), ahead=not in_memory)
+        bar = tqdm(
+            loaded, total=len(mine), desc=what, unit="batch", mininterval=1, leave=False,
+            disable=None if self.engine.is_main else True,
+        )  # fmt: skip
+        return iter(bar)
+
+
+def _readable(num_samples: int, unreadable: Mapping[int, str]) -> IndexArray:
+    return np.setdiff1d(np.arange(num_samples), np.fromiter(unreadable, dtype=np.int64))

@@ -1,0 +1,74 @@
+"""Where a run's numbers come from: code, versions, hardware, seed."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = (
+    "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "opencv-python-headless", "wandb",
+)  # fmt: skip
+
+
+def provenance(config: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return what is to be known of a run beside its configuration, as JSON can hold it."""
+    gpu = device.type == "cuda"
+    return {
+        "commit": _commit(),
+        "command": " ".join(sys.argv),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seed": config["seed"],
+        "versions": {"python": platform.python_version(), **_versions()},
+        "hardware": {
+            "cpu": _cpu(),
+            "cores": os.cpu_count(),
+            "device": torch.cuda.get_device_name(device) if gpu else "cpu",
+            "num_processes": config["engine"]["num_processes"],
+        },
+    }
+
+
+def _commit() -> str | None:
+    """Return the commit of the code, marked if it has been changed since; None without git."""
+    here = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", *arguments], cwd=here, capture_output=True, text=True, check=True, timeout=10
+        )
+        return done.stdout.strip()
+
+    try:
+        commit = git("rev-parse", "HEAD")
+        return commit + ("-changed" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,89 @@
+"""Tables, learning curves and a page from run folders: `python -m experiments.report RUNS...`.
+
+Reads nothing but the run folders and writes report.md, report.csv, report.html and
+learning_curves.png and .svg.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.reporting.runs import ReportError, find_runs, is_run_folder
+
+_EXTRA = ("jinja2", "matplotlib", "scipy")  # the optional dependencies called `report`
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the report and print its tables; 1 and one line on standard error for bad input."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.report", description=__doc__)
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUNS", help="run folders, or folders above them"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder to write to (default: report, beside the runs)"
+    )
+    parser.add_argument("--metric", help="column of cycles.csv (default: the task's own metric)")
+    options = parser.parse_args(arguments)
+    try:
+        print(write_report(options.runs, out=options.out, metric=options.metric))
+    except (ReportError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRA:
+            raise
+        print(f"error: a report needs {error.name}: pip install -e '.[report]'", file=sys.stderr)
+        return 1
+    return 0
+
+
+def write_report(
+    runs: Sequence[Path], *, out: Path | None = None, metric: str | None = None
+) -> str:
+    """Write the report on `runs` to `out` and return what the terminal shows."""
+    # matplotlib takes a second to import: not before the arguments have been understood
+    from experiments.reporting import figures, markdown, page, tables
+    from experiments.reporting.grouping import group_runs
+    from experiments.reporting.summary import summarize
+
+    summaries = [summarize(group) for group in group_runs(find_runs(runs), metric=metric)]
+    root = Path(os.path.commonpath([path.resolve() for path in runs]))
+    root = root.parent if is_run_folder(root) else root
+    out = out or root / "report"
+    look = figures.styles([label for summary in summaries for label in summary.curves])
+    panels = [figures.Panel(s.experiment.title, s.experiment.metric, s.curves) for s in summaries]
+    curves = figures.draw(panels, look)
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows(
+        [tables.CSV_HEADER, *tables.csv_rows(summaries)]
+    )
+    files = {
+        "report.md": markdown.document(summaries, root).encode(),
+        "report.csv": table.getvalue().encode(),
+        "report.html": page.render(summaries, look, root).encode(),
+        "learning_curves.png": figures.image(curves, "png"),
+        "learning_curves.svg": figures.image(curves, "svg"),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        _write(out / name, data)
+    return "\n".join([*map(markdown.results, summaries), f"Report: {out / 'report.html'}"])
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write beside `path`, then move in. (al_core.files does the same, but imports torch.)"""
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(data)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""The most and least wanted images of each strategy, from the thumbnails that a run leaves in
+`gallery/`, as data URIs and few enough for a page that can be mailed.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.reporting.grouping import Experiment
+from experiments.reporting.runs import ReportError, Run, read_table
+
+# Cycles of a strategy and images of a kind, from the fullest gallery to the smallest.
+_PLANS = ((3, 8), (3, 4), (2, 4), (1, 4), (1, 2))
+_TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """One image with what is written below it."""
+
+    name: str
+    score: str
+    caption: str
+    data_uri: str  # empty where the file is missing
+
+
+@dataclass(frozen=True)
+class GalleryCycle:
+    """`least` is empty for a strategy without scores; `most` are then the first queried."""
+
+    cycle: int
+    num_labeled: int | None
+    most: tuple[Thumbnail, ...]
+    least: tuple[Thumbnail, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """One seed of one strategy; the cycles in ascending order."""
+
+    strategy: str
+    seed: int
+    cycles: tuple[GalleryCycle, ...]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    file: Path
+    name: str
+    score: str
+    caption: str
+
+    @property
+    def num_bytes(self) -> int:
+        return self.file.stat().st_size if self.file.is_file() else 0
+
+
+_Index = dict[int, dict[str, list[_Entry]]]  # cycle -> most or least -> entries
+
+
+def galleries(
+    experiments: Sequence[Experiment], *, max_bytes: int
+) -> tuple[dict[str, list[Gallery]], str]:
+    """Galleries by experiment title, and a sentence on what was chosen.
+
+    Each strategy shows the first seed that has thumbnails, at the first, middle and last cycle,
+    or less of that where all of it would exceed `max_bytes` of image files.
+    """
+    sources: list[tuple[str, str, Run, _Index]] = []
+    for experiment in experiments:
+        for label, runs in experiment.runs.items():
+            indexed = ((run, _read_index(run.folder / "gallery")) for run in runs.values())
+            first = next(((run, index) for run, index in indexed if index), None)
+            if first:
+                sources.append((experiment.title, label, *first))
+    for num_cycles, num_images in _PLANS:
+        chosen = [_choose(index, num_cycles, num_images) for *_, index in sources]
+        sizes = [sum(e.num_bytes for kinds in c.values() for k in kinds.values() for e in k)
+                 for c in chosen]  # fmt: skip
+        if sum(sizes) <= max_bytes:
+            break
+    shown: dict[str, list[Gallery]] = {}
+    left_out, room = [], max_bytes
+    for (title, label, run, _), index, size in zip(sources, chosen, sizes, strict=True):
+        if size <= room:
+            shown.setdefault(title, []).append(_gallery(label, run, index))
+            room -= size
+        else:
+            left_out.append(label)
+    cycles = {1: "the last cycle", 2: "first and last cycle", 3: "first, middle and last cycle"}
+    sentence = f"First seed of each strategy, {cycles[num_cycles]}, up to {num_images} of a kind."
+    if left_out:
+        sentence += f" Left out for the size of the page: {', '.join(left_out)}."
+    return shown, sentence
+
+
+def _read_index(folder: Path) -> _Index:
+    index: _Index = {}
+    for path in sorted(folder.glob("cycle_*/index.csv")):
+        match = re.fullmatch(r"cycle_(\d+)", path.parent.name)
+        if not match:
+            continue
+        header, rows = read_table(path)
+        if header != ["file", "name", "score", "caption"]:
+            raise ReportError(f"{path}: the heading is not file,name,score,caption")
+        kinds: dict[str, list[_Entry]] = {"most": [], "least": []}
+        for file, name, score, caption in rows:
+            kind = file.split("_")[0]
+            if kind not in kinds or Path(file).name != file:
+                raise ReportError(f"{path}: {file!r} is neither most_* nor least_*")
+            kinds[kind].append(_Entry(path.parent / file, name, score, caption))
+        if kinds["most"]:
+            index[int(match[1])] = kinds
+    return index
+
+
+def _choose(index: _Index, num_cycles: int, num_images: int) -> _Index:
+    cycles = sorted(index)
+    kept = {
+        1: cycles[-1:],
+        2: [cycles[0], cycles[-1]],
+        3: [cycles[0], cycles[(len(cycles) - 1) // 2], cycles[-1]],
+    }[num_cycles]
+    return {c: {k: e[:num_images] for k, e in index[c].items()} for c in dict.fromkeys(kept)}
+
+
+def _gallery(label: str, run: Run, index: _Index) -> Gallery:
+    labeled = run.series("num_labeled")
+    cycles = [
+        GalleryCycle(
+            cycle=cycle,
+            num_labeled=int(labeled[cycle]) if cycle in labeled else None,
+            most=tuple(map(_thumbnail, kinds["most"])),
+            least=tuple(map(_thumbnail, kinds["least"])),
+        )
+        for cycle, kinds in index.items()
+    ]
+    return Gallery(label, run.seed, tuple(cycles))
+
+
+def _thumbnail(entry: _Entry) -> Thumbnail:
+    uri, kind = "", _TYPES.get(entry.file.suffix.lower())
+    if kind and entry.file.is_file():
+        uri = f"data:{kind};base64,{base64.b64encode(entry.file.read_bytes()).decode()}"
+    try:
+        score = f"{float(entry.score):.4g}"
+    except ValueError:
+        score = entry.score
+    return Thumbnail(entry.name, score, entry.caption, uri)

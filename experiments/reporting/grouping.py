@@ -1,0 +1,122 @@
+"""Which runs belong together: runs of one name and the same task, data, backbone and cycle
+settings are one experiment; within it a strategy's runs differ in their seeds only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.reporting.runs import DIAGNOSTICS, SECONDS, ReportError, Run, one_line
+
+BASELINE = "random"
+# Settings in which runs of one experiment may differ: what is compared, what is repeated, and
+# where and on what a run ran. Precision alone of the engine's settings is part of the method.
+_FREE = ("strategy", "seed", "out", "tracker", "hydra")
+_ENGINE_METHOD = ("engine.precision",)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Runs that may be averaged. `runs` maps a strategy's label to its runs by seed, the
+    baseline first; `differing` are the settings that tell it from others of the same name.
+    """
+
+    name: str
+    differing: Mapping[str, str]
+    metric: str
+    runs: Mapping[str, Mapping[int, Run]]
+    left_out: tuple[Run, ...]  # a second run of the same strategy and seed
+
+    @property
+    def title(self) -> str:
+        settings = ", ".join(f"{key}={value}" for key, value in self.differing.items())
+        return f"{self.name} ({settings})" if settings else self.name
+
+    @property
+    def all_runs(self) -> list[Run]:
+        return [run for by_seed in self.runs.values() for run in by_seed.values()]
+
+
+def group_runs(runs: Sequence[Run], *, metric: str | None = None) -> list[Experiment]:
+    """The experiments among `runs`, in the order of their names.
+
+    `metric` is a column of cycles.csv, by default each task's own. Raises ReportError when a run
+    does not have it.
+    """
+    groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[Run]] = {}
+    for run in runs:
+        groups.setdefault((run.name, tuple(_method(run).items())), []).append(run)
+    experiments = []
+    for (name, settings), members in sorted(groups.items()):
+        namesakes = [dict(other) for other_name, other in groups if other_name == name]
+        differing = _differing(dict(settings), namesakes)
+        chosen = metric or members[0].metric
+        for run in members:
+            _check_metric(run, chosen)
+        by_strategy, left_out = _by_strategy(members)
+        experiments.append(Experiment(name, differing, chosen, by_strategy, left_out))
+    return experiments
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested settings as dotted keys and text, in the order of the keys."""
+    flat: dict[str, str] = {}
+    for key, value in sorted(settings.items(), key=lambda item: str(item[0])):
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = one_line(value)
+    return flat
+
+
+def _method(run: Run) -> dict[str, str]:
+    return {
+        key: value
+        for key, value in flatten(run.config).items()
+        if key.split(".")[0] not in (*_FREE, "engine") or key in _ENGINE_METHOD
+    }
+
+
+def _differing(own: Mapping[str, str], others: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    keys = sorted({key for other in others for key in other})
+    return {
+        key: own.get(key, "not set")
+        for key in keys
+        if len({other.get(key) for other in others}) > 1
+    }
+
+
+def _check_metric(run: Run, metric: str) -> None:
+    if not run.columns:  # no cycle is finished yet
+        return
+    if metric not in run.columns or metric in DIAGNOSTICS[:2]:
+        others = [c for c in run.columns if c in DIAGNOSTICS[2:] or c.startswith(SECONDS)]
+        raise ReportError(
+            f"{run.folder}: no metric {metric!r}; there are {', '.join(run.metrics)}"
+            f" (and {', '.join(others)})"
+        )
+
+
+def _by_strategy(runs: Sequence[Run]) -> tuple[dict[str, dict[int, Run]], tuple[Run, ...]]:
+    """Runs by label and seed. Of two runs of one label and seed the one with more cycles, then
+    the one whose folder comes first, counts; the others are returned apart.
+    """
+    variants: dict[str, list[dict[str, str]]] = {}
+    for run in runs:
+        settings = flatten(run.config["strategy"])
+        if settings not in variants.setdefault(run.strategy, []):
+            variants[run.strategy].append(settings)
+    labeled: dict[str, dict[int, Run]] = {}
+    left_out = []
+    for run in sorted(runs, key=lambda r: (-len(r.rows), str(r.folder))):
+        differing = _differing(flatten(run.config["strategy"]), variants[run.strategy])
+        settings_text = ", ".join(f"{key}={value}" for key, value in differing.items())
+        label = f"{run.strategy} ({settings_text})" if settings_text else run.strategy
+        if run.seed in labeled.setdefault(label, {}):
+            left_out.append(run)
+        else:
+            labeled[label][run.seed] = run
+    order = sorted(labeled, key=lambda label: (label != BASELINE, label))
+    return {label: dict(sorted(labeled[label].items())) for label in order}, tuple(left_out)

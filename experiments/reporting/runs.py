@@ -1,0 +1,207 @@
+"""Reading run folders: `config.yaml`, `cycles.csv`, `state.json` and `provenance.json` of one run
+become one `Run`. Nothing else of the project is needed to read them, and nothing is written.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+# Columns of cycles.csv that describe how a cycle went; every other column is a metric of the task.
+DIAGNOSTICS = (
+    "cycle",
+    "num_labeled",
+    "loss_ranking_tau",
+    "optimizer_steps",
+    "train_loss",
+    "train_ranking_accuracy",
+    "peak_memory_mb",
+)
+SECONDS = "seconds_"
+
+
+class ReportError(ValueError):
+    """What a user can mend; its text is one line."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run folder. `rows` are the rows of cycles.csv in order of cycles; a cell is None where
+    the file has none (or a number that is not finite).
+    """
+
+    folder: Path
+    name: str
+    strategy: str
+    seed: int
+    metric: str
+    config: Mapping[str, Any]
+    columns: tuple[str, ...]
+    rows: tuple[Mapping[str, float | None], ...]
+    finished: bool
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The task's own metrics, without the diagnostics of a cycle."""
+        return tuple(c for c in self.columns if c not in DIAGNOSTICS and not c.startswith(SECONDS))
+
+    @property
+    def cycles(self) -> tuple[int, ...]:
+        return tuple(int(row["cycle"] or 0) for row in self.rows)
+
+    def series(self, column: str) -> dict[int, float]:
+        """Cycle to value, for the cycles that have one."""
+        return {
+            cycle: value
+            for cycle, row in zip(self.cycles, self.rows, strict=True)
+            if (value := row.get(column)) is not None
+        }
+
+
+def find_runs(paths: Sequence[Path]) -> list[Run]:
+    """Every run in or under `paths`, each once, in the order of their folders.
+
+    Raises ReportError for a path that is no folder or holds no run; an earlier report's own
+    folder (as a shell's `runs/*` includes it) is passed over.
+    """
+    folders: dict[Path, None] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise ReportError(f"{path}: {'not a folder' if path.exists() else 'no such folder'}")
+        found = _run_folders(path)
+        if not found and not (path / "report.csv").is_file():
+            raise ReportError(
+                f"{path}: no runs inside (a run folder holds config.yaml and cycles.csv)"
+            )
+        folders.update(dict.fromkeys(found))
+    if not folders:
+        raise ReportError(f"{', '.join(map(str, paths))}: only an earlier report, no runs inside")
+    return [read_run(folder) for folder in sorted(folders)]
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Whether `folder` is a run's own, also one that has not finished its first cycle."""
+    marks = ("cycles.csv", "state.json", "provenance.json")
+    return (folder / "config.yaml").is_file() and any((folder / m).is_file() for m in marks)
+
+
+def _run_folders(path: Path) -> list[Path]:
+    found = []
+    for parent, children, _ in os.walk(path.resolve()):
+        if is_run_folder(Path(parent)):
+            found.append(Path(parent))
+            children.clear()
+        else:
+            children[:] = sorted(child for child in children if not child.startswith("."))
+    return found
+
+
+def read_run(folder: Path) -> Run:
+    """Read one run folder; ReportError names the file and what is wrong with it."""
+    path = folder / "config.yaml"
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ReportError(f"{path}: not YAML: {one_line(error)}") from error
+    if not isinstance(config, dict):
+        raise ReportError(f"{path}: not a mapping of settings")
+    columns, rows = _read_cycles(folder / "cycles.csv")
+    seed = _setting(config, "seed", path)
+    if not isinstance(seed, int):
+        raise ReportError(f"{path}: seed is {seed!r}, not a whole number")
+    return Run(
+        folder=folder,
+        name=str(_setting(config, "name", path)),
+        strategy=str(_setting(config, "strategy.name", path)),
+        seed=seed,
+        metric=str(_setting(config, "task.metric", path)),
+        config=config,
+        columns=columns,
+        rows=rows,
+        finished=_read_json(folder / "state.json").get("finished") is True,
+        provenance=_read_json(folder / "provenance.json"),
+    )
+
+
+def _setting(config: Mapping[str, Any], dotted: str, path: Path) -> Any:
+    value: Any = config
+    for key in dotted.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    if value is None:
+        raise ReportError(f"{path}: no {dotted}")
+    return value
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in `path`; empty when there is no such file (yet)."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ReportError(f"{path}: not JSON: {one_line(error)}") from error
+    if not isinstance(value, dict):
+        raise ReportError(f"{path}: not a JSON object")
+    return value
+
+
+def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a CSV file, with any line ends; every row as long as the header."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header, *rows = list(csv.reader(file, strict=True)) or [[]]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ReportError(f"{path}: not CSV: {one_line(error)}") from error
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise ReportError(
+                f"{path}, row {number}: {len(row)} cells under {len(header)} headings"
+            )
+    return header, rows
+
+
+def _read_cycles(path: Path) -> tuple[tuple[str, ...], tuple[Mapping[str, float | None], ...]]:
+    if not path.is_file():
+        return (), ()
+    header, raw = read_table(path)
+    if header[:2] != ["cycle", "num_labeled"]:
+        raise ReportError(f"{path}: the heading does not begin with cycle,num_labeled")
+    if len(set(header)) != len(header):
+        raise ReportError(f"{path}: a heading stands twice")
+    rows: list[Mapping[str, float | None]] = []
+    for number, cells in enumerate(raw, start=2):
+        where = f"{path}, row {number}"
+        for key, cell in zip(header[:2], cells, strict=False):
+            if not cell.strip().isdecimal():
+                raise ReportError(f"{where}: {key} is {cell!r}, not a count")
+        row = {k: _number(c, f"{where}: {k}") for k, c in zip(header, cells, strict=True)}
+        if rows and any((row[k] or 0) < (rows[-1][k] or 0) for k in header[:2]):
+            raise ReportError(f"{where}: cycle or num_labeled decreases")
+        if rows and row["cycle"] == rows[-1]["cycle"]:
+            raise ReportError(f"{where}: cycle {cells[0]} stands twice")
+        rows.append(row)
+    return tuple(header), tuple(rows)
+
+
+def _number(cell: str, where: str) -> float | None:
+    if not cell.strip():
+        return None
+    try:
+        value = float(cell)
+    except ValueError:
+        raise ReportError(f"{where} is {cell!r}, not a number") from None
+    return value if math.isfinite(value) else None
+
+
+def one_line(value: object) -> str:
+    """`value` as text without line breaks or other runs of blanks."""
+    return " ".join(str(value).split())

@@ -1,0 +1,120 @@
+"""The report's statistics: Student t intervals over seeds, the area under the budget curve, and
+paired comparisons with a baseline under Holm's correction (Holm 1979, Scand. J. Statist. 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special  # scipy.stats takes a second to import
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds and its interval; one seed has no interval."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    num_seeds: int
+
+    @property
+    def half_width(self) -> float | None:
+        return None if self.high is None else self.high - self.mean
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Paired differences to the baseline. The interval excludes zero exactly where Holm's
+    procedure rejects; `p_value` is Holm's adjusted one. Both are None where no test is possible:
+    fewer than two common seeds, or differences that do not vary over the seeds.
+    """
+
+    difference: Estimate
+    p_value: float | None
+
+    @property
+    def distinguishable(self) -> bool:
+        """Whether the interval leaves out zero."""
+        low, high = self.difference.low, self.difference.high
+        return low is not None and high is not None and not low <= 0 <= high
+
+
+def mean_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
+    """Mean and Student t interval of independent `values`; at least one value."""
+    mean, error = _mean_and_error(values)
+    if error is None:
+        return Estimate(mean, None, None, len(values))
+    half = float(special.stdtrit(len(values) - 1, 0.5 + confidence / 2)) * error
+    return Estimate(mean, mean - half, mean + half, len(values))
+
+
+def _mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
+    array = np.asarray(values, dtype=np.float64)
+    if len(array) == 0:
+        raise ValueError("a mean of no values")
+    if len(array) == 1:
+        return float(array[0]), None
+    return float(array.mean()), float(array.std(ddof=1) / np.sqrt(len(array)))
+
+
+def area_under_budget(num_labeled: Sequence[float], values: Sequence[float]) -> float | None:
+    """Mean of the metric over the budget range by the trapezoid rule, in units of the metric.
+
+    None where the range is empty: fewer than two points, or all at one number of labels.
+    """
+    if len(values) < 2 or num_labeled[-1] <= num_labeled[0]:
+        return None
+    y = np.asarray(values, dtype=np.float64)
+    total = float(np.diff(num_labeled) @ (y[1:] + y[:-1]) / 2)
+    return total / (num_labeled[-1] - num_labeled[0])
+
+
+def compare(
+    differences: Mapping[str, Sequence[float]], *, confidence: float = CONFIDENCE
+) -> dict[str, Comparison]:
+    """Two-sided paired t tests of one family, Holm-corrected over its testable members.
+
+    `differences` maps a name to its differences to the baseline, one for each common seed (at
+    least one). In order of p-values the i-th of m is tested at (1 - confidence) / (m - i), and
+    after the first that is not rejected none is: those keep that one's level, so that interval
+    and verdict always agree.
+    """
+    p_values = {name: p for name, d in differences.items() if (p := _paired_p(d)) is not None}
+    levels, adjusted = _holm(p_values, alpha=1 - confidence)
+    return {
+        name: Comparison(
+            mean_interval(values, confidence=1 - levels[name])
+            if name in levels
+            else Estimate(_mean_and_error(values)[0], None, None, len(values)),
+            adjusted.get(name),
+        )
+        for name, values in differences.items()
+    }
+
+
+def _paired_p(differences: Sequence[float]) -> float | None:
+    mean, error = _mean_and_error(differences)
+    rounding = 1e-12 * max(abs(d) for d in differences)
+    if error is None or error <= rounding:
+        return None
+    return 2 * float(special.stdtr(len(differences) - 1, -abs(mean) / error))
+
+
+def _holm(
+    p_values: Mapping[str, float], *, alpha: float
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Each test's level and adjusted p-value."""
+    levels: dict[str, float] = {}
+    adjusted: dict[str, float] = {}
+    remaining, running, stopped = len(p_values), 0.0, False
+    for name in sorted(p_values, key=lambda name: p_values[name]):
+        running = max(running, min(1.0, (len(p_values) - len(levels)) * p_values[name]))
+        levels[name], adjusted[name] = alpha / remaining, running
+        stopped = stopped or p_values[name] >= levels[name]
+        remaining -= not stopped
+    return levels, adjusted

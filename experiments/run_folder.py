@@ -1,0 +1,239 @@
+"""The run folder: the record of a run, from which it resumes and from which reports are made.
+
+Every file is moved into its place whole, and `state.json` last: a process killed at any moment
+loses at most the cycle in progress, whose files are then written again.
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+import yaml
+
+from al_core import CycleRecord, write_ranking_csv, write_upload_csv
+from al_core.errors import ActiveLearningError, InvalidSetting
+from al_core.files import atomic_write, atomic_write_binary, write_bytes
+from experiments.config import differences
+from experiments.tasks.base import Panel
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+Row = dict[str, float | int | None]
+LEADING_COLUMNS = ("cycle", "num_labeled")
+TRAILING_COLUMNS = (
+    "loss_ranking_tau", "optimizer_steps", "train_loss", "train_ranking_accuracy", "seconds_fit",
+    "seconds_evaluate", "seconds_score", "seconds_query", "peak_memory_mb",
+)  # fmt: skip
+WITHOUT_EFFECT = ("out", "tracker")
+"""Keys that may change when a run is resumed: they change no result."""
+THUMBNAIL_PIXELS = 128
+
+
+@dataclass
+class RunState:
+    """What a run is between two cycles."""
+
+    cycle: int = 0
+    finished: bool = False
+    pool: dict[str, Any] | None = None
+    records: list[Row] = field(default_factory=list)
+    checkpoint: str | None = None
+    wandb_id: str | None = None
+
+
+class RunFolder:
+    """One run's folder, held by this process until `close`.
+
+    Args:
+        path: The folder; made if it is not there.
+        config: The resolved configuration of this run.
+
+    Raises:
+        ActiveLearningError: Another process holds it, it belongs to another configuration, or its
+            state cannot be read. Nothing has been changed then.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(path / ".lock", "w")  # noqa: SIM115  # held until close
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise ActiveLearningError(
+                f"{path} is in use by another process; wait for it, or give this run another "
+                "place: out=..."
+            ) from None
+        try:
+            self.state = self._read_state()
+            if self.state.cycle:  # before the first cycle is done there is nothing to protect
+                self._check_config(config)
+        except ActiveLearningError:
+            self.close()
+            raise
+        # Left behind by a process that was killed while writing.
+        for leftover in path.rglob(".*.part"):
+            leftover.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let others have the folder."""
+        self._lock.close()
+
+    def _check_config(self, config: Mapping[str, Any]) -> None:
+        file = self.path / "config.yaml"
+        kept = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
+        if file.exists():
+            try:
+                theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
+            except (yaml.YAMLError, UnicodeDecodeError):
+                theirs = None
+            if not isinstance(theirs, Mapping):
+                raise InvalidSetting(f"{file} cannot be read; move the folder away to start anew")
+            theirs = {key: value for key, value in theirs.items() if key not in WITHOUT_EFFECT}
+            changed = differences(kept, theirs)
+            if changed:
+                raise InvalidSetting(
+                    f"{self.path} holds a run of another configuration ("
+                    + "; ".join(changed[:4])
+                    + ("; ..." if len(changed) > 4 else "")
+                    + "): repeat its settings to resume it, or set name=... or out=... for a new "
+                    "one"
+                )
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write `config.yaml`, which binds the folder to this configuration."""
+        with atomic_write(self.path / "config.yaml") as file:
+            yaml.safe_dump(dict(config), file, sort_keys=True, allow_unicode=True)
+
+    def _read_state(self) -> RunState:
+        file = self.path / "state.json"
+        if not file.exists():
+            return RunState()
+        try:
+            values = json.loads(file.read_text(encoding="utf-8"))
+            if values.pop("format") != FORMAT:
+                raise ValueError("of another version")
+            return RunState(**values)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InvalidSetting(
+                f"{file} cannot be read ({error}); move the folder away to start anew"
+            ) from None
+
+    def save_state(self) -> None:
+        """Write `state.json`; what it tells is what a resumed run starts from."""
+        with atomic_write(self.path / "state.json") as file:
+            json.dump({"format": FORMAT, **vars(self.state)}, file)
+
+    def write_provenance(self, provenance: Mapping[str, Any]) -> None:
+        """Write `provenance.json`."""
+        with atomic_write(self.path / "provenance.json") as file:
+            json.dump(provenance, file, indent=2)
+
+    def write_quarantine(self, unreadable: Mapping[str, str]) -> None:
+        """List the images that cannot be read, with the reasons."""
+        if not unreadable:
+            return
+        with atomic_write(self.path / "quarantine.csv") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("name", "reason"))
+            writer.writerows(sorted(unreadable.items()))
+
+    def write_query(self, record: CycleRecord, names: Sequence[str]) -> None:
+        """Write the cycle's selection and, if candidates were scored, its entropy CSVs."""
+        stem = f"cycle_{record.cycle:02d}"
+        query, ranking = record.query, record.query.ranking
+        with atomic_write(self.path / "queries" / f"{stem}.csv") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("rank", "name", "index", "score"))
+            for place, index in enumerate(query.indices):
+                score = "" if query.scores is None else query.scores[place]
+                writer.writerow((place, names[index], index, score))
+        if ranking is not None:
+            ranked = [names[index] for index in ranking.indices]
+            folder = self.path / "entropies"
+            write_ranking_csv(folder / f"{stem}.csv", ranked, ranking.scores.tolist())
+            write_upload_csv(folder / f"{stem}_upload.csv", ranked, ranking.scores)
+
+    def write_gallery(
+        self, cycle: int, panels: Mapping[str, Sequence[tuple[str, float | None, Panel]]]
+    ) -> None:
+        """Write thumbnails, by kind ("most", "least"): (name, score, panel) each."""
+        folder = self.path / "gallery" / f"cycle_{cycle:02d}"
+        rows = []
+        for kind, items in panels.items():
+            for place, (name, score, panel) in enumerate(items, start=1):
+                file_name = f"{kind}_{place:02d}.jpg"
+                write_bytes(folder / file_name, _thumbnail(panel))
+                rows.append((file_name, name, "" if score is None else score, panel.caption))
+        with atomic_write(folder / "index.csv") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("file", "name", "score", "caption"))
+            writer.writerows(rows)
+
+    def write_checkpoint(self, cycle: int, contents: Mapping[str, Any]) -> str:
+        """Write the weights of a cycle; those of the cycle before go when `commit` is called."""
+        name = f"cycle_{cycle:02d}.pt"
+        with atomic_write_binary(self.path / "checkpoints" / name) as file:
+            torch.save(dict(contents), file)
+        return name
+
+    def read_checkpoint(self) -> Mapping[str, Any] | None:
+        """Return the weights that the state names, on the CPU."""
+        if self.state.checkpoint is None:
+            return None
+        file = self.path / "checkpoints" / self.state.checkpoint
+        contents: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        return contents
+
+    def commit(self, row: Row, *, pool: dict[str, Any], checkpoint: str, finished: bool) -> None:
+        """Make a cycle part of the record: `cycles.csv`, then `state.json`."""
+        state = self.state
+        state.records = [*state.records, row]
+        state.cycle += 1
+        state.pool, state.checkpoint, state.finished = pool, checkpoint, finished
+        columns = list(dict.fromkeys(name for each in state.records for name in each))
+        with atomic_write(self.path / "cycles.csv") as file:
+            writer = csv.DictWriter(file, columns, lineterminator="\n", restval="")
+            writer.writeheader()
+            for each in state.records:
+                writer.writerow({k: "" if v is None else v for k, v in each.items()})
+        self.save_state()
+        for old in (self.path / "checkpoints").glob("*.pt"):
+            if old.name != checkpoint:
+                old.unlink(missing_ok=True)
+
+
+def row_of(record: CycleRecord, *, peak_memory_mb: float) -> Row:
+    """Flatten a record into a row of `cycles.csv`."""
+    values: dict[str, float | int | None] = {
+        "cycle": record.cycle,
+        "num_labeled": record.num_labeled,
+        **record.metrics,
+        **{f"seconds_{what}": round(seconds, 4) for what, seconds in record.seconds.items()},
+        "peak_memory_mb": round(peak_memory_mb, 1),
+    }
+    own = [key for key in values if key not in (*LEADING_COLUMNS, *TRAILING_COLUMNS)]
+    return {key: values.get(key) for key in (*LEADING_COLUMNS, *own, *TRAILING_COLUMNS)}
+
+
+def _thumbnail(panel: Panel) -> bytes:
+    image = panel.image
+    scale = THUMBNAIL_PIXELS / max(image.shape[:2])
+    # Small images are magnified pixel by pixel, so that a person sees what the model saw.
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
+    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+    resized = cv2.cvtColor(cv2.resize(image, size, interpolation=how), cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".jpg", resized, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    assert done, "OpenCV cannot write JPEG"
+    return data.tobytes()

@@ -1,0 +1,287 @@
+"""One run, from its configuration to its finished run folder, in each of its processes.
+
+Every process runs the same cycles in step; the first one alone writes the run folder and talks to
+the tracker.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from al_core import CycleRecord, Pool, QueryStrategy, Subsampled, draw_initial_set, run_cycles
+from al_core.errors import InvalidSetting
+from experiments.config import (
+    CycleSettings,
+    LossPredictionSettings,
+    OptimizerSettings,
+    build,
+    check_top_level,
+    plain,
+    serving,
+    settings,
+)
+from experiments.data.targets import GroundTruthOracle
+from experiments.engine import Engine
+from experiments.learner import TaskLearner
+from experiments.provenance import provenance
+from experiments.run_folder import Row, RunFolder, RunState, row_of
+from experiments.tasks.base import Panel, Task
+from experiments.tracking import Tracker
+
+logger = logging.getLogger(__name__)
+
+GALLERY_IMAGES = 8
+"""Thumbnails of the most and of the least wanted images of a cycle."""
+
+
+def run(config: DictConfig) -> float:
+    """Run, resume, or find finished; return the primary metric of the last cycle.
+
+    Raises:
+        ActiveLearningError: Whatever a user can set right; one line.
+    """
+    check_top_level(config)
+    values = plain(config)
+    engine = Engine(**_engine_settings(values["engine"]))
+    return engine.launch(_run_in_process, config, values)
+
+
+def _engine_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    known = set(inspect.signature(Engine).parameters)
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise InvalidSetting(
+            f"unknown key engine.{unknown[0]}; there are {', '.join(sorted(known))}"
+        )
+    return dict(values)
+
+
+def _run_in_process(engine: Engine, config: DictConfig, values: dict[str, Any]) -> float:
+    path = Path(values["out"]) / values["name"] / values["strategy"]["name"]
+    path /= f"seed{values['seed']}"
+    folder = RunFolder(path, values) if engine.is_main else None
+    try:
+        state: RunState = engine.gather(folder.state if folder else RunState())[0]
+        if state.finished:
+            metric = values["task"]["metric"]
+            last = state.records[-1]
+            if engine.is_main:
+                logger.info(
+                    "%s is finished: %d cycles, %s %.2f with %d labels; nothing to do",
+                    path, state.cycle, metric, last[metric], last["num_labeled"],
+                )  # fmt: skip
+            return float(last[metric] or 0.0)
+        with _logged_to(path / "log.txt" if engine.is_main else None):
+            return _Run(engine, config, values, folder, state).go()
+    finally:
+        if folder is not None:
+            folder.close()
+
+
+class _Run:
+    """The parts of a run, put together from its configuration."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        config: DictConfig,
+        values: dict[str, Any],
+        folder: RunFolder | None,
+        state: RunState,
+    ) -> None:
+        self.engine, self.values, self.folder, self.state = engine, values, folder, state
+        self.seed, self.cycles = int(values["seed"]), int(values["cycles"])
+        self.cycle = settings(CycleSettings, config.cycle)
+        head = settings(LossPredictionSettings, config.loss_prediction)
+        optimizer = settings(OptimizerSettings, config.optimizer)
+        # Cheap and easily set wrongly, so before any data is read.
+        self.strategy: QueryStrategy = build(config.strategy.query)
+        if self.cycle.candidates is not None:
+            self.strategy = Subsampled(self.strategy, self.cycle.candidates)
+        self.tracker: Tracker | None = build(config.tracker) if engine.is_main else None
+        kind = config.task.kind
+        backbone = serving(config.backbone, kind, group_name="backbone")
+        data = build(serving(config.data, kind, group_name="data"))
+        self.task: Task = build(config.task.build, data=data, backbone=partial(build, backbone))
+        self.learner = TaskLearner(
+            self.task, engine, cycle=self.cycle, optimizer=optimizer, loss_prediction=head
+        )
+
+    def go(self) -> float:
+        """Run the cycles that are left."""
+        pool, oracle = self._pool()
+        if self.folder is not None:
+            self._open(self.folder)
+        failed = True
+        try:
+            records = run_cycles(
+                pool, self.learner, self.strategy, oracle,
+                cycles=self.cycles, query_size=self.cycle.query_size, seed=self.seed,
+            )  # fmt: skip
+            self.engine.reset_peak_memory()
+            for record in records:
+                last = record.cycle + 1 == self.cycles or not record.query.indices.size
+                row = row_of(record, peak_memory_mb=self.engine.peak_memory_mb())
+                if self.folder is not None:
+                    self._record(self.folder, record, row, pool, finished=last)
+                self.engine.barrier()
+                self.engine.reset_peak_memory()
+            failed = False
+        finally:
+            if self.tracker is not None:
+                self.tracker.finish(self._summary(), failed=failed)
+        return float(row[self.task.metric] or 0.0)
+
+    def _pool(self) -> tuple[Pool, GroundTruthOracle]:
+        """Restore the pool of the state, or draw the initial set."""
+        oracle = GroundTruthOracle(self.task.targets)
+        num_samples, unreadable = len(self.task.train), self.task.train.unreadable
+        if self.state.pool is not None:
+            pool = Pool.from_state_dict(self.state.pool)
+            if pool.num_samples != num_samples or set(pool.excluded) != set(unreadable):
+                raise InvalidSetting(
+                    f"the images have changed since this run began ({pool.num_samples} then, "
+                    f"{pool.excluded.size} of them unreadable; {num_samples} and "
+                    f"{len(unreadable)} now): put them back, or start anew with out=..."
+                )
+            oracle.annotate(pool.labeled)
+            return pool, oracle
+        pool = Pool(num_samples, excluded=unreadable)
+        needed = self.cycle.initial_size + (self.cycles - 1) * self.cycle.query_size
+        if needed > pool.unlabeled.size:
+            raise InvalidSetting(
+                f"cycles={self.cycles} with cycle.initial_size={self.cycle.initial_size} and "
+                f"cycle.query_size={self.cycle.query_size} label {needed} images, but the pool has "
+                f"{pool.unlabeled.size}: lower one of them"
+            )
+        draw_initial_set(pool, oracle, size=self.cycle.initial_size, seed=self.seed)
+        return pool, oracle
+
+    def _open(self, folder: RunFolder) -> None:
+        """Write what is known before the first cycle, take over weights, start the tracker."""
+        state, values, task = self.state, self.values, self.task
+        folder.write_config(values)
+        if state.cycle:
+            logger.info("%s: going on with cycle %d of %d", folder.path, state.cycle, self.cycles)
+        else:
+            logger.info("%s: %d cycles", folder.path, self.cycles)
+            folder.write_provenance(provenance(values, self.engine.device))
+        quarantine = {
+            f"{part}/{samples.names[index]}": reason
+            for part, samples in (("train", task.train), ("test", task.test))
+            for index, reason in samples.unreadable.items()
+        }
+        if quarantine:
+            folder.write_quarantine(quarantine)
+            logger.warning(
+                "%d images cannot be read and are left out; see %s",
+                len(quarantine), folder.path / "quarantine.csv",
+            )  # fmt: skip
+        if state.wandb_id is None:
+            state.wandb_id = uuid.uuid4().hex[:8]
+            folder.save_state()
+        assert self.tracker is not None
+        self.tracker.start(
+            run_folder=folder.path,
+            name=f"{values['strategy']['name']}-seed{values['seed']}",
+            group=values["name"],
+            config=values,
+            tags=[values["task"]["name"], values["data"]["name"], values["strategy"]["name"]],
+            run_id=state.wandb_id,
+        )
+
+    def _record(
+        self, folder: RunFolder, record: CycleRecord, row: Row, pool: Pool, *, finished: bool
+    ) -> None:
+        """Write a cycle's files, the state last, then show the cycle to people."""
+        folder.write_query(record, self.task.train.names)
+        folder.write_gallery(record.cycle, self._panels(record))
+        checkpoint = folder.write_checkpoint(
+            record.cycle,
+            {
+                "model": self.learner.model.state_dict(),
+                "config": self.values,
+                "class_names": list(self.task.class_names),
+                "cycle": record.cycle,
+            },
+        )
+        folder.commit(row, pool=pool.state_dict(), checkpoint=checkpoint, finished=finished)
+        tau = row["loss_ranking_tau"]
+        logger.info(
+            "cycle %d: %d labeled, %s %.2f%s, %.1f s (fit %.1f, evaluate %.1f, score %.1f)",
+            record.cycle, record.num_labeled, self.task.metric, row[self.task.metric],
+            "" if tau is None else f", tau {tau:.2f}", sum(record.seconds.values()),
+            record.seconds["fit"], record.seconds["evaluate"], record.seconds["score"],
+        )  # fmt: skip
+        assert self.tracker is not None
+        self.tracker.log_cycle(record, row, run_folder=folder.path)
+
+    def _panels(self, record: CycleRecord) -> dict[str, list[tuple[str, float | None, Panel]]]:
+        """Draw the most and the least wanted candidates, and their scores."""
+        ranking, query = record.query.ranking, record.query
+        names = self.task.train.names
+        if ranking is None:
+            first = query.indices[:GALLERY_IMAGES]
+            return {"most": [(names[i], None, p) for i, p in self._drawn(first)]}
+        score = dict(zip(ranking.indices.tolist(), ranking.scores.tolist(), strict=True))
+        chosen = {
+            "most": ranking.indices[:GALLERY_IMAGES],
+            "least": ranking.indices[GALLERY_IMAGES:][-GALLERY_IMAGES:][::-1].copy(),
+        }
+        return {
+            kind: [(names[i], score[i], panel) for i, panel in self._drawn(indices)]
+            for kind, indices in chosen.items()
+        }
+
+    def _drawn(self, indices: np.ndarray) -> Iterator[tuple[int, Panel]]:
+        return zip(indices.tolist(), self.learner.draw(indices), strict=True)
+
+    def _summary(self) -> dict[str, float]:
+        """Return the last metric and the area under the budget curve, in units of the metric."""
+        records, metric = self.state.records, self.task.metric
+        if not records:
+            return {}
+        values = np.array([row[metric] for row in records], dtype=np.float64)
+        labeled = np.array([row["num_labeled"] for row in records], dtype=np.float64)
+        spread = labeled[-1] - labeled[0]
+        area = np.trapezoid(values, labeled) / spread if spread else values[-1]
+        return {f"final_{metric}": float(values[-1]), "area_under_budget_curve": float(area)}
+
+
+@contextmanager
+def _logged_to(file: Path | None) -> Iterator[None]:
+    """Send log lines to the run's log.txt too; progress bars stay out of their way.
+
+    A process that is not the first says nothing below an error.
+    """
+    root = logging.getLogger()
+    level = root.level
+    if file is None:
+        root.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            root.setLevel(level)
+        return
+    if not root.handlers:  # a started process has no logging of Hydra's
+        logging.basicConfig(format="%(message)s", level=logging.INFO)
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(handler)
+    try:
+        with logging_redirect_tqdm():
+            yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()

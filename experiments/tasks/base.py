@@ -1,0 +1,106 @@
+"""The port between a task and the code that trains, scores and records.
+
+A task knows its data, its model, its loss, its metric and how to show a sample to a person. It
+knows nothing of devices, cycles, strategies or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from al_core import IndexArray, Prediction
+from experiments.data.samples import Batch, Samples
+from experiments.data.targets import HiddenTargets
+
+
+class Metrics(Protocol):
+    """Counts over a test set; the parts that several processes counted can be merged."""
+
+    def update(self, outputs: Any, targets: Any) -> None:
+        """Count one batch."""
+        ...
+
+    def merge(self, others: Sequence[Self]) -> None:
+        """Add what others counted."""
+        ...
+
+    def compute(self) -> Mapping[str, float]:
+        """Return the metrics by name."""
+        ...
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A sample drawn for people: RGB uint8 (h, w, 3) and one line about it."""
+
+    image: NDArray[np.uint8]
+    caption: str
+
+
+class Task(Protocol):
+    """Everything that is particular to classification, detection or segmentation."""
+
+    metric: str
+    """Name of the primary metric, one of those that `metrics()` computes; larger is better."""
+    class_names: Sequence[str]
+    train: Samples
+    test: Samples
+    targets: HiddenTargets
+    """Labels of `train`, readable once the oracle has given them."""
+
+    def build_model(self) -> nn.Module:
+        """Return the model with fresh weights, drawn from torch's global generator."""
+        ...
+
+    def example(self) -> Tensor:
+        """Return two inputs as the model takes them, to find out shapes with."""
+        ...
+
+    def training_batch(self, indices: IndexArray, *, seed: int) -> Batch:
+        """Load labeled training samples on the CPU; what is random per sample draws from `seed`.
+
+        Raises:
+            LabelHidden: One of them is not labeled.
+        """
+        ...
+
+    def pool_images(self, indices: IndexArray) -> Tensor:
+        """Load training images without labels: uint8 (b, 3, h, w) on the CPU."""
+        ...
+
+    def test_batch(self, indices: IndexArray) -> Batch:
+        """Load test samples on the CPU."""
+        ...
+
+    def augment(
+        self, images: Tensor, targets: Any, generator: torch.Generator
+    ) -> tuple[Tensor, Any]:
+        """Augment a whole batch on its device."""
+        ...
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Turn uint8 images into the model's float inputs, on their device."""
+        ...
+
+    def losses(self, outputs: Any, targets: Any) -> Tensor:
+        """Return the loss of each sample, (b,) float32."""
+        ...
+
+    def predict(self, outputs: Any, model: nn.Module) -> Prediction:
+        """Turn outputs, and the features `model` kept of the same batch, into a `Prediction`."""
+        ...
+
+    def metrics(self) -> Metrics:
+        """Return fresh counts."""
+        ...
+
+    def draw(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
+        """Draw training samples for people, with what the model says of them."""
+        ...

@@ -1,0 +1,140 @@
+"""Image classification: cross-entropy, accuracy, and the augmentation of the CIFAR recipe.
+
+Source: the recipe of kuangliu/pytorch-cifar @49b7aa9, which Yoo & Kweon, CVPR 2019, section 4.1
+use too: random crop with 4 pixels of zero padding, horizontal flip, normalisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from al_core import IndexArray, Prediction
+from al_core.errors import InvalidSetting
+from experiments.data.classification import ImageClassification
+from experiments.data.samples import Batch
+from experiments.data.targets import HiddenTargets
+from experiments.metrics.classification import ClassificationMetrics
+from experiments.tasks.base import Panel
+
+
+class Classification:
+    """One class per image.
+
+    Args:
+        data: Images and labels.
+        backbone: Called with `num_classes`, returns a model: (b, 3, h, w) to logits (b, k), with
+            `get_discriminative_al_features()` where embeddings are wanted.
+        crop_padding: Pixels of zero padding around which a random crop moves; 0 for none.
+
+    Raises:
+        InvalidSetting: A padding that is negative or as large as the image.
+    """
+
+    metric = "accuracy"
+
+    def __init__(
+        self,
+        data: ImageClassification,
+        backbone: Callable[..., nn.Module],
+        *,
+        crop_padding: int = 4,
+    ) -> None:
+        self.train, self.test = data.train, data.test
+        self.class_names = data.class_names
+        self._backbone = backbone
+        self._flip = data.flip
+        self._mean = torch.tensor(data.mean).view(1, 3, 1, 1)
+        self._std = torch.tensor(data.std).view(1, 3, 1, 1)
+        labels = torch.as_tensor(data.train_targets)
+        self._test_labels = torch.as_tensor(data.test_targets)
+        self.targets = HiddenTargets(
+            len(data.train), lambda indices: labels[torch.from_numpy(indices)], data.train.names
+        )
+        height, width = self._image_size()
+        if not 0 <= crop_padding < min(height, width):
+            raise InvalidSetting(
+                f"crop_padding must lie in 0..{min(height, width) - 1} for images of "
+                f"{height}x{width}, got {crop_padding}"
+            )
+        self._padding = crop_padding
+
+    def build_model(self) -> nn.Module:
+        """Return a fresh model with one output a class."""
+        return self._backbone(num_classes=len(self.class_names))
+
+    def example(self) -> Tensor:
+        """Return two black images, normalised."""
+        return self.normalize(torch.zeros(2, 3, *self._image_size(), dtype=torch.uint8))
+
+    def training_batch(self, indices: IndexArray, *, seed: int) -> Batch:
+        """Load images and labels; all that is random happens in `augment`."""
+        return Batch(self.train.images(indices), self.targets.read(indices))
+
+    def pool_images(self, indices: IndexArray) -> Tensor:
+        """Load images only."""
+        return self.train.images(indices)
+
+    def test_batch(self, indices: IndexArray) -> Batch:
+        """Load test images and labels."""
+        return Batch(self.test.images(indices), self._test_labels[torch.from_numpy(indices)])
+
+    def augment(
+        self, images: Tensor, targets: Any, generator: torch.Generator
+    ) -> tuple[Tensor, Any]:
+        """Crop and flip every image of the batch on its own, in one gather."""
+        b, _, height, width = images.shape
+        device = images.device
+        padding = self._padding
+        shifts = torch.randint(0, 2 * padding + 1, (2, b, 1), generator=generator, device=device)
+        columns = torch.arange(width, device=device).expand(b, width)
+        if self._flip:
+            mirrored = torch.rand((b, 1), generator=generator, device=device) < 0.5
+            columns = torch.where(mirrored, width - 1 - columns, columns)
+        rows = torch.arange(height, device=device) + shifts[0]
+        columns = columns + shifts[1]
+        padded = F.pad(images, (padding,) * 4)
+        batch = torch.arange(b, device=device)[:, None, None]
+        # Channels last in the index, so that the three values of a pixel are read together.
+        cropped = padded.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]]
+        return cropped.permute(0, 3, 1, 2), targets
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Scale to 0..1, subtract the mean, divide by the standard deviation, per channel."""
+        mean, std = self._mean.to(images.device), self._std.to(images.device)
+        return (images.float() - 255 * mean) / (255 * std)
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy of each sample."""
+        return F.cross_entropy(outputs.float(), targets, reduction="none")
+
+    def predict(self, outputs: Tensor, model: nn.Module) -> Prediction:
+        """Return log-probabilities (b, k) and the classifier's input (b, d) as embedding."""
+        features = getattr(model, "get_discriminative_al_features", None)
+        return Prediction(
+            outputs.float().log_softmax(1),
+            embedding=None if features is None else features().float(),
+        )
+
+    def metrics(self) -> ClassificationMetrics:
+        """Return fresh counts."""
+        return ClassificationMetrics()
+
+    def draw(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
+        """Return the images with the predicted class and its probability."""
+        images = self.train.images(indices).permute(0, 2, 3, 1).contiguous().numpy()
+        best = prediction.log_probs.max(1)
+        return [
+            Panel(image, f"predicted {self.class_names[int(k)]} ({float(log_p.exp()):.0%})")
+            for image, k, log_p in zip(images, best.indices, best.values, strict=True)
+        ]
+
+    def _image_size(self) -> tuple[int, int]:
+        readable = next(i for i in range(len(self.train)) if i not in self.train.unreadable)
+        height, width = self.train.images(np.array([readable])).shape[2:]
+        return height, width

@@ -1,0 +1,249 @@
+"""Weights & Biases as a view of the run folder: one W&B run for each (strategy, seed).
+
+The run folder is the record; what is here may fail, or be left out, without changing a result. The
+only module that imports wandb (written against 0.31), and only once a `WandbTracker` is made. Each
+process of a run that is resumed offline writes a fragment `wandb/offline-run-*` of the same id; W&B
+joins them by the step, which is the cycle.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Protocol
+
+from al_core.entropies import HEADER, read_ranking_csv
+from al_core.errors import InvalidSetting
+from al_core.loop import CycleRecord
+
+logger = logging.getLogger(__name__)
+
+Row = Mapping[str, float | int | None]
+ENTROPIES = {"entropies": "cycle_{:02d}.csv", "entropies-upload": "cycle_{:02d}_upload.csv"}
+TABLE_ROWS = 1000  # the most wanted; the artifact beside the table holds them all
+SETTINGS: dict[str, Any] = {
+    "silent": True,
+    "console": "off",
+    "disable_code": True,
+    "disable_git": True,
+    "x_disable_stats": True,
+    "x_transaction_log_flush_interval": 1.0,  # seconds lost when killed; 15 by default
+    "finish_timeout": 60.0,  # seconds of uploading after the last cycle; unlimited by default
+    "finish_timeout_raises": True,
+}
+
+
+class Tracker(Protocol):
+    """Shows a run to people while it goes on."""
+
+    def start(
+        self,
+        *,
+        run_folder: Path,
+        name: str,
+        group: str,
+        config: Mapping[str, Any],
+        tags: Sequence[str],
+        run_id: str,
+    ) -> None:
+        """Open a run, or go on with the one of this `run_id`."""
+
+    def log_cycle(self, record: CycleRecord, row: Row, *, run_folder: Path) -> None:
+        """Show a cycle whose files are in the folder already; `row` is its row of cycles.csv."""
+
+    def finish(self, summary: Mapping[str, float], *, failed: bool) -> None:
+        """Close the run."""
+
+
+class NoTracker:
+    """Shows nothing; the run folder holds everything anyway."""
+
+    def start(self, **what: Any) -> None:
+        """Do nothing."""
+
+    def log_cycle(self, record: CycleRecord, row: Row, *, run_folder: Path) -> None:
+        """Do nothing."""
+
+    def finish(self, summary: Mapping[str, float], *, failed: bool) -> None:
+        """Do nothing."""
+
+
+class WandbTracker:
+    """Logs to W&B; whatever that raises becomes one warning, after which this is silent."""
+
+    def __init__(
+        self,
+        project: str = "active-learning",
+        entity: str | None = None,
+        *,
+        mode: str = "online",
+        init_timeout_seconds: float = 8.0,
+    ) -> None:
+        """Check the settings; nothing is opened yet.
+
+        Args:
+            project: The W&B project.
+            entity: Its user or team; None for the account's default.
+            mode: "online" or "offline". Online without key or network goes on offline.
+            init_timeout_seconds: How long to wait for W&B's server before going on offline.
+
+        Raises:
+            InvalidSetting: A value is not permitted, or wandb is not installed.
+        """
+        for key, text in {"project": project, "entity": entity or "default"}.items():
+            if not re.fullmatch(r"[^/\\#?%:]{1,128}", str(text or "")):
+                raise InvalidSetting(rf"tracker.{key} must be text without /\#?%:, not {text!r}")
+        if mode not in ("online", "offline"):
+            raise InvalidSetting(f"tracker.mode must be online or offline, not {mode!r}")
+        wait: object = init_timeout_seconds
+        if not isinstance(wait, int | float) or wait is True or not 0 < wait < math.inf:
+            raise InvalidSetting(f"tracker.init_timeout_seconds must be positive, not {wait!r}")
+        _import_wandb()
+        self._project, self._entity, self._mode = str(project), entity and str(entity), mode
+        self._init_timeout_seconds = float(wait)
+        self._run: Any = None
+        self._failed = False
+
+    def start(
+        self,
+        *,
+        run_folder: Path,
+        name: str,
+        group: str,
+        config: Mapping[str, Any],
+        tags: Sequence[str],
+        run_id: str,
+    ) -> None:
+        """Open a run in `run_folder`/wandb, finishing whichever run this process had open."""
+        self._run, self._failed = None, False
+        what = {"project": self._project, "entity": self._entity, "group": group, "name": name}
+        more = {"dir": str(run_folder.absolute()), "config": dict(config), "tags": list(tags)}
+        with self._surviving():
+            self._run = self._open({"id": run_id, **what, **more})
+            self._run.define_metric("num_labeled")
+            self._run.define_metric("*", step_metric="num_labeled")
+
+    def log_cycle(self, record: CycleRecord, row: Row, *, run_folder: Path) -> None:
+        """Log the numbers, the scores, the entropy CSVs and the gallery of a cycle."""
+        if self._run is None or self._failed:
+            return
+        cycle, ranking = record.cycle, record.query.ranking
+        panels = _read_panels(run_folder / "gallery" / f"cycle_{cycle:02d}")
+        payload: dict[str, Any] = {key: value for key, value in row.items() if value is not None}
+        with self._surviving(), _staging_in(run_folder / "wandb"):
+            wandb = _import_wandb()
+            if ranking is not None and ranking.scores.size:
+                payload["scores"] = wandb.Histogram(ranking.scores)
+            for kind, file_name in ENTROPIES.items():
+                path = run_folder.absolute() / "entropies" / file_name.format(cycle)
+                if path.is_file():  # a strategy that does not score writes none
+                    payload[f"{kind}/top_{TABLE_ROWS}"] = self._log_entropies(kind, path, cycle)
+            for key, images in panels.items():
+                payload[key] = [wandb.Image(str(path), caption=text) for path, text in images]
+            self._run.log(payload, step=cycle, commit=True)  # a step alone leaves the row open
+
+    def finish(self, summary: Mapping[str, float], *, failed: bool) -> None:
+        """Write the summary and close the run, as failed or as finished."""
+        if self._run is not None:
+            with self._surviving():
+                self._run.summary.update(dict(summary))
+            with self._surviving():
+                self._run.finish(exit_code=int(failed))
+            self._run = None
+
+    def _log_entropies(self, kind: str, path: Path, cycle: int) -> Any:
+        """Log a CSV whole, as the version of this cycle of its artifact; return the table."""
+        wandb, (names, values) = _import_wandb(), read_ranking_csv(path)
+        top = [[name, float(values[rank])] for rank, name in enumerate(names[:TABLE_ROWS])]
+        metadata = {"num_rows": len(names), "num_rows_in_table": len(top)}
+        artifact = wandb.Artifact(f"{kind}-{self._run.id}", kind, metadata=metadata)
+        artifact.add_file(str(path), policy="immutable")  # no copy: a cycle's CSV never changes
+        self._run.log_artifact(artifact, aliases=["latest", f"cycle_{cycle:02d}"])
+        return wandb.Table(columns=list(HEADER), data=top)
+
+    def _open(self, what: Mapping[str, Any]) -> Any:
+        """Open a run in the mode asked for, or else offline."""
+        wandb = _import_wandb()
+        try:
+            return self._init(what, mode=self._mode)
+        except (wandb.Error, OSError) as error:
+            # W&B's service holds the id of a run that did not begin, and a dead one stays in use.
+            with suppress(OSError):
+                wandb.teardown()
+            run = self._init(what, mode="offline")
+            if self._mode == "online":
+                message = "W&B cannot be reached (%s); tracking offline, to upload it later: %s"
+                logger.warning(message, str(error).partition("\n")[0], _sync_command(run))
+            return run
+
+    def _init(self, what: Mapping[str, Any], *, mode: str) -> Any:
+        wandb = _import_wandb()
+        # Silent for the whole process, or W&B asks for a key at the terminal and waits for ever.
+        wandb.setup(wandb.Settings(silent=True))
+        return wandb.init(
+            **what,
+            mode=mode,
+            resume="allow",
+            reinit="finish_previous",  # by default a second init returns the first job's run
+            settings=wandb.Settings(**SETTINGS, init_timeout=self._init_timeout_seconds),
+        )
+
+    @contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """Turn what W&B raises into one warning, so that days of training are not lost."""
+        try:
+            yield
+        # Blind on purpose, and nowhere else: besides its own errors wandb lets those of sockets,
+        # the disk, pydantic and asyncio through. No result depends on what is skipped.
+        except Exception as error:  # noqa: BLE001
+            if not self._failed:
+                reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+                rest = f"; to upload what it has: {_sync_command(self._run)}" if self._run else ""
+                logger.warning("W&B failed (%s); the run goes on without it%s", reason, rest)
+            self._failed = True
+
+
+def _import_wandb() -> ModuleType:
+    try:
+        import wandb
+    except ImportError as error:
+        advice = "`pip install wandb`, or set tracker=none"
+        raise InvalidSetting(f"this tracker needs wandb ({error}): {advice}") from None
+    return wandb
+
+
+@contextmanager
+def _staging_in(folder: Path) -> Iterator[None]:
+    """Have W&B keep tables for upload here, not in a home folder; it has no setting for that."""
+    before = os.environ.get("WANDB_DATA_DIR")
+    os.environ.setdefault("WANDB_DATA_DIR", str(folder.absolute()))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["WANDB_DATA_DIR"]
+
+
+def _read_panels(folder: Path) -> dict[str, list[tuple[Path, str]]]:
+    """Files and captions of the most and the least wanted images, under the panel's key."""
+    panels: dict[str, list[tuple[Path, str]]] = {}
+    if (folder / "index.csv").is_file():
+        with open(folder / "index.csv", encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                key = f"gallery/{row['file'].partition('_')[0]}_wanted"  # most or least
+                score = f"score {float(row['score']):.4g}" if row["score"] else ""
+                caption = ", ".join(filter(None, (row["caption"], score, row["name"])))
+                panels.setdefault(key, []).append((folder / row["file"], caption))
+    return panels
+
+
+def _sync_command(run: Any) -> str:
+    return f"wandb sync {shlex.quote(str(Path(run.dir).parent))}"

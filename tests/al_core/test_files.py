@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from al_core import files
+from al_core.files import atomic_write, atomic_write_binary, write_bytes
+
+
+def test_text_appears_as_written_and_only_at_the_end(tmp_path: Path) -> None:
+    """The file is UTF-8, its line ends are untouched, and it is not there before the block ends."""
+    path = tmp_path / "new" / "folders" / "a.csv"
+    with atomic_write(path) as file:
+        file.write("ü\r\n\n\r")
+        file.flush()
+        assert not path.exists()
+    assert path.read_bytes() == "ü\r\n\n\r".encode()
+
+
+def test_bytes_appear_as_written(tmp_path: Path) -> None:
+    """Binary content is exact, by either function, and replaces what was there."""
+    path = tmp_path / "a.bin"
+    write_bytes(path, b"\x00\r\n\xff")
+    assert path.read_bytes() == b"\x00\r\n\xff"
+    with atomic_write_binary(str(path)) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_a_failing_block_changes_nothing(tmp_path: Path, existed: bool) -> None:
+    """If the block raises, the old file (or its absence) stays and nothing is left beside it."""
+    path = tmp_path / "a.txt"
+    if existed:
+        path.write_text("old")
+
+    def write_half() -> None:
+        with atomic_write(path) as file:
+            file.write("half of the new")
+            file.flush()
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        write_half()
+    assert [p.name for p in tmp_path.iterdir()] == (["a.txt"] if existed else [])
+    assert not existed or path.read_text() == "old"
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_full_disk_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """If the disk fails when the file is flushed or moved, the old file stays, alone."""
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    monkeypatch.setattr(files.os, step, full)
+    with pytest.raises(OSError, match="No space left"):
+        write_bytes(path, b"new")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+    assert path.read_text() == "old"
+
+
+def test_content_is_on_the_disk_before_it_is_moved_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is synchronised first and moved after, from the same folder, so a power cut is safe."""
+    events: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def noted_fsync(descriptor: int) -> None:
+        events.append("fsync")
+        fsync(descriptor)
+
+    def noted_replace(source: Path, target: Path) -> None:
+        events.append("replace")
+        assert source.parent == target.parent  # another folder may be another disk
+        assert source.read_text() == "new"
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "fsync", noted_fsync)
+    monkeypatch.setattr(files.os, "replace", noted_replace)
+    write_bytes(tmp_path / "a.txt", b"new")
+    assert events == ["fsync", "replace"]
+
+
+def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
+    """After kill -9 in the middle of a write the previous version is whole, and writing works again."""
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    script = (
+        "import os, runpy, signal, sys\n"
+        "write = runpy.run_path(sys.argv[1])['atomic_write']\n"
+        "with write(sys.argv[2]) as file:\n"
+        "    file.write('half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, files.__file__, path], check=False)
+    assert done.returncode == -9
+    assert path.read_text() == "old"
+    write_bytes(path, b"new")
+    assert path.read_text() == "new"

@@ -1,0 +1,173 @@
+"""The page: self-contained, escaped; its figures and its gallery."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from experiments.report import main
+from experiments.reporting import figures, statistics
+from experiments.reporting.gallery import galleries
+from experiments.reporting.grouping import group_runs
+from experiments.reporting.runs import find_runs
+from experiments.reporting.summary import Point, summarize
+from tests.experiments.synthetic_runs import write_gallery, write_run
+
+
+class _Page(HTMLParser):
+    """Collects what a page would load, and its elements' balance."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.tags: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        names = ("src", "href", "xlink:href", "srcset", "poster", "data", "action")
+        self.links += [value or "" for name, value in attrs if name in names]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+NASTY = "<b>&\"x' $a_$ _é漢|字"
+
+
+def nasty_page(root: Path) -> str:
+    """A report whose every name holds markup, quotes, dollars and other scripts."""
+    folder = write_run(root, "s", 0, accuracy=[50.0, 60.0], name="n", tau=[0.1, 0.2],
+                       settings={"name": NASTY, "strategy": {"name": "_" + NASTY}})  # fmt: skip
+    write_gallery(
+        folder,
+        0,
+        [("most_01.jpg", NASTY, "0.5", "true <i>7</i>,\r\npredicted \"1'"), ("least_01.jpg", "x.png", "", "")],
+    )  # fmt: skip
+    assert main([str(root), "--out", str(root / "report")]) == 0
+    return (root / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_page_fetches_nothing(tmp_path: Path) -> None:
+    """Every link of the page is a data URI or a place in the page; there is no script."""
+    text = nasty_page(tmp_path)
+    page = _Page(text)
+    assert page.links
+    assert all(link.startswith(("data:image/", "#")) for link in page.links)
+    assert not {"script", "link", "iframe", "object"} & set(page.tags)
+    assert not re.search(r"url\((?!#)|@import", text)
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", text)
+
+
+def test_page_escapes_names(tmp_path: Path) -> None:
+    """Names come out as text, in tables, captions and figures alike."""
+    text = nasty_page(tmp_path)
+    page = _Page(text)
+    assert "i" not in page.tags  # the caption's markup
+    assert "<b>&" not in text
+    words = "".join(page.words)
+    assert words.count(NASTY) >= 5
+    assert "true <i>7</i>," in words
+    for svg in re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL):
+        ElementTree.fromstring(svg)
+        assert NASTY in "".join(ElementTree.fromstring(svg).itertext())
+
+
+def test_markdown_keeps_its_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A name with a bar or markup does not break the Markdown tables."""
+    nasty_page(tmp_path)
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    bars = [len(re.findall(r"(?<!\\)\|", line)) for line in table]
+    assert bars[:3] == [7] * 3
+    assert "<b>" not in "".join(table)
+
+
+def test_page_ids_differ(tmp_path: Path) -> None:
+    """Clip paths and markers of one figure cannot be taken for those of another."""
+    text = nasty_page(tmp_path)
+    figures_ = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
+    assert len(figures_) == 2
+    used = [{use for use in re.findall(r'(?:href="|url\()#([^")]+)', svg)} for svg in figures_]
+    assert used[0]
+    assert not used[0] & used[1]
+
+
+def test_gallery_shows_three_cycles(tmp_path: Path) -> None:
+    """The first seed with thumbnails shows its first, middle and last cycle."""
+    for seed in (1, 2):
+        folder = write_run(tmp_path, "margin", seed, accuracy=[1.0, 2.0, 3.0, 4.0, 5.0])
+        for cycle in range(5):
+            write_gallery(
+                folder, cycle, [(f"most_0{i}.jpg", f"{i}.png", "0.25", "") for i in (1, 2)]
+            )
+    shown, sentence = galleries(group_runs(find_runs([tmp_path])), max_bytes=10**6)
+    (gallery,) = shown["cifar10-digits"]
+    assert gallery.seed == 1
+    assert [(c.cycle, c.num_labeled) for c in gallery.cycles] == [(0, 100), (2, 300), (4, 500)]
+    assert [image.name for image in gallery.cycles[0].most] == ["1.png", "2.png"]
+    assert sentence.startswith("First seed of each strategy, first, middle and last cycle")
+
+
+@pytest.mark.parametrize(("num_strategies", "size"), [(4, 30_000), (30, 60_000)])
+def test_gallery_keeps_to_its_size(tmp_path: Path, num_strategies: int, size: int) -> None:
+    """However many strategies and however large their thumbnails, the page stays below 2 MB and
+    says what it leaves out.
+    """
+    for number in range(num_strategies):
+        folder = write_run(tmp_path, f"s{number}", 0, accuracy=[1.0, 2.0])
+        for cycle in (0, 1):
+            rows = [(f"{kind}_{i}.jpg", "a.png", "1", "") for kind in ("most", "least") for i in range(3)]  # fmt: skip
+            write_gallery(folder, cycle, rows, images=[bytes(size)] * 6)
+    assert main([str(tmp_path)]) == 0
+    page = tmp_path / "report" / "report.html"
+    assert page.stat().st_size < 2_000_000
+    text = page.read_text(encoding="utf-8")
+    assert "data:image/jpeg" in text
+    assert ("Left out for the size of the page" in text) == (num_strategies == 30)
+
+
+def test_missing_thumbnail_is_shown_as_missing(tmp_path: Path) -> None:
+    """A thumbnail that is named but not there leaves its caption and no broken image."""
+    folder = write_run(tmp_path, "margin", 0, accuracy=[1.0, 2.0])
+    write_gallery(folder, 0, [("most_01.jpg", "gone.png", "1", "")])
+    (folder / "gallery" / "cycle_00" / "most_01.jpg").unlink()
+    assert main([str(tmp_path)]) == 0
+    text = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "no image" in text
+    assert "gone.png" in text
+    assert "<img" not in text
+
+
+def test_styles_are_told_apart() -> None:
+    """Twenty strategies have twenty styles, and random's is always the same."""
+    look = figures.styles(["random", *(f"s{k}" for k in range(20))])
+    assert len({tuple(style.values()) for style in look.values()}) == 21
+    assert look["random"] == figures.styles(["a", "random"])["random"]
+
+
+def test_wide_bands_do_not_flatten_the_curves() -> None:
+    """A band of two seeds, many times the curves' range, is cut off by the axes."""
+    estimates = [statistics.Estimate(m, m - 500, m + 500, 2) for m in (50.0, 60.0, 70.0)]
+    curve = tuple(Point(k, 100.0 * k, e) for k, e in enumerate(estimates))
+    figure = figures.draw([figures.Panel("", "accuracy", {"a": curve})], figures.styles(["a"]))
+    low, high = figure.axes[0].get_ylim()
+    assert 25 < low < 31
+    assert 89 < high < 95
+
+
+def test_figure_sequence_is_drawn_in_order(tmp_path: Path) -> None:
+    """The curves' figure has a panel for each experiment, one below the other."""
+    for name in ("b", "a"):
+        write_run(tmp_path, "random", 0, accuracy=[1.0, 2.0], name=name)
+    summaries = [summarize(experiment) for experiment in group_runs(find_runs([tmp_path]))]
+    panels = [figures.Panel(s.experiment.title, "accuracy", s.curves) for s in summaries]
+    figure = figures.draw(panels, figures.styles(["random"]))
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["a", "b"]
+    tops = [axes.get_position().y1 for axes in figure.axes]
+    assert all(upper > lower for upper, lower in pairwise(tops))

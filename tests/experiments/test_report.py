@@ -1,0 +1,188 @@
+"""The command: its files, its terminal output, and what it says of bad input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from scipy import stats
+
+from experiments.report import main
+from tests.experiments.synthetic_runs import RANDOM, make_runs, set_cell, write_gallery, write_run
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_files_and_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command writes its five files beside the runs and prints the tables."""
+    make_runs(tmp_path, {"margin": 2.0})
+    assert main([str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "| strategy" in shown
+    assert "better" in shown
+    assert "report.html" in shown
+    out = tmp_path / "report"
+    names = {path.name for path in out.iterdir()}
+    assert names == {
+        "report.md", "report.csv", "report.html", "learning_curves.png", "learning_curves.svg",
+    }  # fmt: skip
+    assert (out / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+    ElementTree.fromstring((out / "learning_curves.svg").read_text(encoding="utf-8"))
+
+
+def test_csv_is_tidy(tmp_path: Path) -> None:
+    """report.csv holds a row for each strategy and cycle and one for each area, at full
+    precision.
+    """
+    make_runs(tmp_path, {"margin": 2.0})
+    assert main([str(tmp_path), "--out", str(tmp_path / "x")]) == 0
+    rows = read_csv(tmp_path / "x" / "report.csv")
+    assert len(rows) == 2 * (3 + 1)
+    first = rows[0]
+    assert (first["strategy"], first["cycle"], first["num_labeled"]) == ("random", "0", "100")
+    assert (first["num_seeds"], first["mean"]) == ("5", "50.5")
+    half = stats.t.ppf(0.975, 4) * stats.sem([run[0] for run in RANDOM])
+    assert float(first["high"]) == pytest.approx(50.5 + half)
+    assert [row["metric"] for row in rows].count("accuracy_area") == 2
+
+
+def test_report_is_reproducible(tmp_path: Path) -> None:
+    """The same runs give the same bytes, and an earlier report among the arguments is no run."""
+    make_runs(tmp_path, {"margin": 2.0}, num_seeds=2)
+    assert main([str(tmp_path)]) == 0
+    before = {p.name: p.read_bytes() for p in (tmp_path / "report").iterdir()}
+    assert main([str(path) for path in sorted(tmp_path.iterdir())] + ["--out", str(tmp_path / "report")]) == 0  # fmt: skip
+    after = {p.name: p.read_bytes() for p in (tmp_path / "report").iterdir()}
+    assert before.keys() == after.keys()
+    for name in ("report.csv", "learning_curves.png", "learning_curves.svg"):
+        assert before[name] == after[name]
+
+
+def test_default_place(tmp_path: Path) -> None:
+    """A single run folder is not written to: its report goes beside it."""
+    folder = write_run(tmp_path, "random", 0, accuracy=[1.0, 2.0])
+    before = sorted(folder.iterdir())
+    assert main([str(folder)]) == 0
+    assert sorted(folder.iterdir()) == before
+    assert (folder.parent / "report" / "report.html").is_file()
+
+
+def test_windows_line_ends(tmp_path: Path) -> None:
+    """A cycles.csv that was saved with CRLF and a byte order mark reads the same."""
+    folder = write_run(tmp_path, "random", 0, accuracy=[1.0, 2.0])
+    plain = find_runs([folder])[0].rows
+    path = folder / "cycles.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert find_runs([folder])[0].rows == plain
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda f: set_cell(f, 1, 2, "much"), "row 2: accuracy is 'much', not a number"),
+        (lambda f: set_cell(f, 1, 0, "-1"), "row 2: cycle is '-1', not a count"),
+        (lambda f: set_cell(f, 2, 0, "0"), "row 3: cycle 0 stands twice"),
+        (lambda f: set_cell(f, 2, 1, "7"), "row 3: cycle or num_labeled decreases"),
+        (lambda f: set_cell(f, 0, 0, "round"), "does not begin with cycle,num_labeled"),
+        (lambda f: set_cell(f, 0, 3, "accuracy"), "a heading stands twice"),
+        (lambda f: (f / "cycles.csv").write_text(""), "does not begin with cycle,num_labeled"),
+        (lambda f: (f / "cycles.csv").write_text("cycle,num_labeled\n1\n"), "row 2: 1 cells under 2"),
+        (lambda f: (f / "cycles.csv").write_bytes(b"cycle,num_labeled\n\xff,1\n"), "not CSV"),
+        (lambda f: (f / "config.yaml").write_text("a: [1"), "config.yaml: not YAML"),
+        (lambda f: (f / "config.yaml").write_text("1"), "config.yaml: not a mapping"),
+        (lambda f: (f / "config.yaml").write_text("seed: 1"), "config.yaml: no name"),
+        (lambda f: (f / "config.yaml").write_text("seed: x"), "seed is 'x', not a whole number"),
+        (lambda f: (f / "state.json").write_text("{"), "state.json: not JSON"),
+        (lambda f: (f / "provenance.json").write_text("[]"), "provenance.json: not a JSON object"),
+    ],
+)  # fmt: skip
+def test_broken_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], object], words: str
+) -> None:
+    """A damaged file ends with exit code 1 and one line that names the file and what is wrong."""
+    folder = write_run(tmp_path, "random", 0, accuracy=[1.0, 2.0])
+    damage(folder)
+    fails(capsys, [str(tmp_path)], words)
+    assert not (tmp_path / "report").exists()
+
+
+def fails(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:
+    """The command fails with one line on standard error."""
+    assert main(arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert err.startswith("error: ")
+    assert words in err
+
+
+def test_bad_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder that is not there, a file, and a folder without runs each get their own line."""
+    fails(capsys, [str(tmp_path / "no")], "no such folder")
+    (tmp_path / "file").write_text("")
+    fails(capsys, [str(tmp_path / "file")], "not a folder")
+    (tmp_path / "empty").mkdir()
+    fails(capsys, [str(tmp_path / "empty")], "no runs inside")
+    write_run(tmp_path / "runs", "random", 0, accuracy=[1.0, 2.0])
+    fails(capsys, [str(tmp_path / "runs"), str(tmp_path / "empty")], "empty: no runs inside")
+    fails(capsys, [str(tmp_path / "runs"), "--out", str(tmp_path / "file")], "File exists")
+
+
+def test_unknown_metric(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An unknown metric is answered with those that there are."""
+    write_run(tmp_path, "random", 0, accuracy=[1.0, 2.0])
+    fails(capsys, [str(tmp_path), "--metric", "map50"], "there are accuracy, test_loss")
+    fails(capsys, [str(tmp_path), "--metric", "num_labeled"], "no metric 'num_labeled'")
+
+
+def test_broken_gallery(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A gallery that points out of its folder is refused."""
+    folder = write_run(tmp_path, "random", 0, accuracy=[1.0, 2.0])
+    write_gallery(folder, 0, [("most_01.jpg", "a", "", "")])
+    index = folder / "gallery" / "cycle_00" / "index.csv"
+    index.write_text("file,name,score,caption\nmost_/../../x.jpg,a,,\n")
+    fails(capsys, [str(tmp_path)], "is neither most_* nor least_*")
+
+
+def test_first_cycle_still_running(tmp_path: Path) -> None:
+    """A run without a finished cycle is shown as such, alone and beside others."""
+    folder = write_run(tmp_path, "margin", 0, accuracy=[], cycles=3)
+    assert not (folder / "cycles.csv").exists()
+    assert main([str(tmp_path)]) == 0
+    assert "margin seed 0 (0 of 3 cycles)" in (tmp_path / "report" / "report.html").read_text(
+        "utf-8"
+    )
+    write_run(tmp_path, "random", 0, accuracy=[1.0, 2.0, 3.0])
+    assert main([str(tmp_path)]) == 0
+
+
+def test_report_starts_without_the_training_libraries(tmp_path: Path) -> None:
+    """`python -m experiments.report` imports neither torch, Hydra, wandb nor pyplot."""
+    write_run(tmp_path, "random", 0, accuracy=[1.0, 2.0])
+    code = (
+        "import sys, json; from experiments.report import main; "
+        f"status = main([{str(tmp_path)!r}]); print(json.dumps([status, sorted(sys.modules)]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "MPLBACKEND": "agg"},
+    )
+    status, modules = json.loads(done.stdout.splitlines()[-1])
+    assert status == 0
+    unwanted = {"torch", "hydra", "wandb", "matplotlib.pyplot", "al_core", "pandas"}
+    assert not unwanted & set(modules)

@@ -1,0 +1,1 @@
+"""Clean-room re-implementations of the three repositories that the published experiments use."""

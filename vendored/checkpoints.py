@@ -1,0 +1,134 @@
+"""Reading weights that the original repositories saved.
+
+kuangliu/pytorch-cifar @ 49b7aa9 saves ``{"net": state_dict, "acc": ..., "epoch": ...}``, fyu/drn @
+d75db2e ``{"state_dict": ..., ...}``, amdegroot/ssd.pytorch @ 5b0b77f the state_dict itself; each of
+them with ``module.`` before every key if the model was wrapped for several GPUs. Files are
+read with ``weights_only=True``: a file from elsewhere can run no code here.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+WRAPPER_PREFIXES = ("module.", "_orig_mod.")
+"""What DataParallel, DistributedDataParallel and torch.compile put before every key."""
+
+NUM_KEYS_SHOWN = 5
+
+
+def read_state_dict(
+    path: str | os.PathLike[str], *, wrapper_keys: Sequence[str] = ("net", "state_dict")
+) -> dict[str, Tensor]:
+    """The state_dict in a file, on the CPU, unwrapped and without the prefixes of wrappers.
+
+    Args:
+        path: A file that ``torch.save`` wrote.
+        wrapper_keys: Where in a saved dictionary the state_dict may be, in order of preference.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file holds no state_dict, or cannot be read without running code from it.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{os.fspath(path)}: not a file of weights that torch.load reads safely "
+            f"(weights_only=True): {reason}"
+        ) from error
+    for candidate in (content, *_wrapped(content, wrapper_keys)):
+        if _is_state_dict(candidate):
+            return _without_prefixes(candidate)
+    found = f"a dictionary of {_shown(content)}" if isinstance(content, Mapping) else type(content)
+    raise ValueError(
+        f"{os.fspath(path)}: no state_dict in it, neither as the whole file nor under one of "
+        f"{', '.join(map(repr, wrapper_keys))}; it holds {found}"
+    )
+
+
+def load_into(
+    model: nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    wrapper_keys: Sequence[str] = ("net", "state_dict"),
+) -> None:
+    """Fills a model with the weights in a file: all of them or, if they do not fit, none.
+
+    Files older than batch norm's count of batches (PyTorch before 0.4.1) fit too. A model that
+    translates keys in ``load_state_dict`` does so here as well.
+
+    Args:
+        model: What to fill, in place, wherever its weights are.
+        path: A file that ``torch.save`` wrote; see ``read_state_dict``.
+        wrapper_keys: Where in a saved dictionary the state_dict may be.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file holds no state_dict, or one with other keys or shapes than the model.
+    """
+    state = read_state_dict(path, wrapper_keys=wrapper_keys)
+    before = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        # load_state_dict copies what fits before it complains about the rest.
+        model.load_state_dict(before)
+        raise ValueError(
+            f"{os.fspath(path)} does not fit {type(model).__name__}: "
+            f"{_misfit(state, before) or error}"
+        ) from error
+
+
+def _wrapped(content: Any, wrapper_keys: Sequence[str]) -> list[Any]:
+    """What a saved dictionary holds under the wrapper keys, in their order."""
+    if not isinstance(content, Mapping):
+        return []
+    return [content[key] for key in wrapper_keys if key in content]
+
+
+def _is_state_dict(content: Any) -> bool:
+    """Whether this maps names to tensors and to nothing else."""
+    return isinstance(content, Mapping) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+    )
+
+
+def _without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors under their names in the model that was wrapped."""
+    stripped = dict(state)
+    while prefix := next((p for p in WRAPPER_PREFIXES if _all_start_with(stripped, p)), None):
+        stripped = {key.removeprefix(prefix): value for key, value in stripped.items()}
+    return stripped
+
+
+def _all_start_with(state: Mapping[str, Tensor], prefix: str) -> bool:
+    return bool(state) and all(key.startswith(prefix) for key in state)
+
+
+def _misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """In words, how the keys and shapes differ; empty if they do not."""
+    shapes = [
+        f"{key} is {tuple(state[key].shape)} and should be {tuple(value.shape)}"
+        for key, value in expected.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    missing = [key for key in expected if key not in state]
+    if all(key.endswith(".num_batches_tracked") for key in missing):
+        missing = []
+    unexpected = [key for key in state if key not in expected]
+    parts = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
+    return "; ".join(f"{len(keys)} {what}: {_shown(keys)}" for what, keys in parts if keys)
+
+
+def _shown(keys: Any) -> str:
+    """The first few keys, and how many more there are."""
+    names = [str(key) for key in keys]
+    more = len(names) - NUM_KEYS_SHOWN
+    return ", ".join(names[:NUM_KEYS_SHOWN]) + (f" and {more} more" if more > 0 else "")

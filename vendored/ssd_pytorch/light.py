@@ -1,0 +1,110 @@
+"""A single-shot detector small enough to learn from scratch on a laptop's CPU.
+
+Ours, not upstream's: the heads, the priors and the loss of SSD (Liu et al., arXiv 1512.02325) on a
+narrow trunk with batch norm, for tests, demonstrations and images of a few large objects. Scales
+of the priors follow the paper's equation (4).
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from vendored.ssd_pytorch.config import SSDConfig
+from vendored.ssd_pytorch.detector import MultiBoxDetector, Outputs
+
+STEM_WIDTHS = (16, 32)
+"""Channels at strides 2 and 4, before the first source map."""
+
+SOURCE_WIDTHS = (64, 96, 128, 128)
+"""Channels of the source maps at strides 8, 16, 32 and 64."""
+
+SCALES = (0.15, 0.3, 0.5, 0.75, 1.0)
+"""Sides of the square priors as fractions: smaller and larger of each map are neighbours."""
+
+MIN_SIZE_PIXELS = 64
+"""Below it the smallest priors are under ten pixels, close to the cells of the first map."""
+
+
+def light_config(size: int) -> SSDConfig:
+    """Priors for the source maps of `LightSSD` at an image side of `size` pixels."""
+    cells, side = [], size
+    for _ in STEM_WIDTHS:
+        side = _halved(side)
+    for _ in SOURCE_WIDTHS:
+        side = _halved(side)
+        cells.append(side)
+    pixels = [scale * size for scale in SCALES]
+    return SSDConfig(
+        image_size=size,
+        feature_maps=tuple(cells),
+        steps=tuple(size / side for side in cells),
+        min_sizes=tuple(pixels[:-1]),
+        max_sizes=tuple(pixels[1:]),
+        aspect_ratios=((2,), (2, 3), (2, 3), (2,)),
+    )
+
+
+class LightSSD(MultiBoxDetector):
+    """A million parameters and four source maps; an image of 128 pixels has 1520 priors.
+
+    Args:
+        num_classes: with background.
+        size: side of the images, pixels, at least 64.
+        in_channels: channels of the images.
+
+    Raises:
+        ValueError: a smaller size, no channels, or fewer than two classes.
+    """
+
+    def __init__(self, num_classes: int, size: int = 128, *, in_channels: int = 3) -> None:
+        if size < MIN_SIZE_PIXELS:
+            raise ValueError(f"size must be at least {MIN_SIZE_PIXELS} pixels, got {size}")
+        if in_channels < 1:
+            raise ValueError(f"in_channels must be positive, got {in_channels}")
+        super().__init__(light_config(size), num_classes, embedding_source=2)
+        stem = pairwise((in_channels, *STEM_WIDTHS))
+        self.stem = nn.Sequential(*(layer for pair in stem for layer in _conv(*pair, stride=2)))
+        stages = pairwise((STEM_WIDTHS[-1], *SOURCE_WIDTHS))
+        self.stages = nn.ModuleList(_stage(*pair) for pair in stages)
+        self._add_heads(SOURCE_WIDTHS)
+
+    def forward(self, images: Tensor) -> Outputs:
+        """Predictions for a batch; `detections(outputs)` makes boxes of them.
+
+        Args:
+            images: (b, in_channels, size, size), of zero mean and unit deviation or so.
+
+        Returns:
+            (b, p, 4) offsets, (b, p, num_classes) logits, (p, 4) priors.
+
+        Raises:
+            ValueError: images of another size.
+        """
+        self._check_images(images)
+        features: list[Tensor] = []
+        self._features = features
+        x = self.stem(images)
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return self._predict(features)
+
+
+def _halved(side: int) -> int:
+    """Side of a map after a 3x3 convolution of stride 2 and padding 1."""
+    return (side + 1) // 2
+
+
+def _conv(channels: int, width: int, *, stride: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+    ]
+
+
+def _stage(channels: int, width: int) -> nn.Sequential:
+    """Halves the map, then looks once more around each cell."""
+    return nn.Sequential(*_conv(channels, width, stride=2), *_conv(width, width, stride=1))
