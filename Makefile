@@ -1,15 +1,14 @@
 # Everything here runs on a machine that has Python 3.11, make and pip. `make` alone lists the targets.
-SHELL := /bin/bash
 PYTHON ?= python3
 EXTRAS ?= dev
 ARGS ?=
 
+comma := ,
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-input -c constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-input --no-compile -c constraints.txt
 SOURCES := al_core vendored experiments conf tests $(wildcard benchmarks)
-
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format format-check lint types constraints clean
@@ -20,8 +19,9 @@ help:  ## list the targets
 
 install: $(STAMP)  ## build .venv with the pinned packages (EXTRAS=dev,slurm,ray for more)
 
-# torch and its CUDA libraries are five of the six gigabytes. Unpacking them in two processes takes
-# about half the time of one; what that leaves undone, for whatever reason, the last call does.
+# torch and its CUDA libraries are five of the six gigabytes, and pip works on one core: so they are
+# unpacked in two processes, and the bytecode is compiled on all cores afterwards. The third call to
+# pip is the one that counts: what the first two leave undone, for whatever reason, it does.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "This project needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>/dev/null || echo not there). Name another one: make install PYTHON=python3.11" >&2; \
@@ -34,6 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  wait; \
 	fi
 	@$(PIP) -e ".[$(EXTRAS)]"
+	@$(BIN)/python -m compileall -qq -j 0 -x '/(tests?|testing/_internal)/' $(VENV)/lib || true
 	@touch $@
 
 demo: install  ## random, learning loss and margin on real digits, then a report with curves

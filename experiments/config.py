@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -43,13 +44,20 @@ def build(node: DictConfig, **arguments: Any) -> Any:
         raise InvalidSetting(f"{where}: {_first_line(cause)}") from error
     except OmegaConfBaseException as error:
         raise InvalidSetting(_first_line(error)) from None
+    for key, value in make.keywords.items():
+        if isinstance(value, partial):  # a function with some of its arguments: `_partial_: true`
+            _check_call(
+                f"{where}.{key}", inspect.signature(value.func).bind_partial, value.keywords
+            )
+    _check_call(where, inspect.signature(make.func).bind, {**make.keywords, **arguments})
+    return make(**arguments)
+
+
+def _check_call(where: str, bind: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
     try:
-        inspect.signature(make).bind(**arguments)
+        bind(**arguments)
     except TypeError as error:
         raise InvalidSetting(f"{where}: {_first_line(error)}") from None
-    except ValueError:
-        pass  # a callable without a signature checks its arguments itself
-    return make(**arguments)
 
 
 def settings(kind: type[T], node: DictConfig) -> T:
@@ -155,13 +163,18 @@ class CycleSettings:
         _check_count("cycle.min_steps", self.min_steps)
         if self.schedule not in ("step", "cosine"):
             raise InvalidSetting(f"cycle.schedule must be step or cosine, got {self.schedule!r}")
-        object.__setattr__(self, "milestones", tuple(self.milestones))
-        bounds = (0.0, *self.milestones, 1.0)
-        if not all(early < late for early, late in pairwise(bounds)):
+        listed = isinstance(self.milestones, (list, tuple))
+        bounds = (0.0, *self.milestones, 1.0) if listed else ()
+        if (
+            not listed
+            or not all(isinstance(bound, (int, float)) for bound in bounds)
+            or not all(early < late for early, late in pairwise(bounds))
+        ):
             raise InvalidSetting(
                 "cycle.milestones must be ascending fractions between 0 and 1, got "
-                f"{list(self.milestones)}"
+                f"{self.milestones!r}"
             )
+        object.__setattr__(self, "milestones", tuple(self.milestones))
         _check_number("cycle.gamma", self.gamma, low=0.0)
         _check_flag("cycle.warm_start", self.warm_start)
 
@@ -187,6 +200,8 @@ class OptimizerSettings:
         _check_number("optimizer.momentum", self.momentum, low=0.0)
         _check_number("optimizer.weight_decay", self.weight_decay, low=0.0)
         _check_flag("optimizer.nesterov", self.nesterov)
+        if self.nesterov and not self.momentum:
+            raise InvalidSetting("optimizer.nesterov=true needs optimizer.momentum above 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,6 +231,14 @@ class LossPredictionSettings:
     def __post_init__(self) -> None:
         _check_flag("loss_prediction.enabled", self.enabled)
         _check_number("loss_prediction.weight", self.weight, low=0.0)
+        _check_number("loss_prediction.margin", self.margin, low=0.0)
+        require_positive("loss_prediction.pool_size", self.pool_size)
+        require_positive("loss_prediction.width", self.width)
+        if self.margin == 0 or self.pairs not in ("folded", "all"):
+            raise InvalidSetting(
+                "loss_prediction.margin must be above 0 and loss_prediction.pairs folded or all, "
+                f"got {self.margin!r} and {self.pairs!r}"
+            )
         _check_number("loss_prediction.detach_at", self.detach_at, low=0.0, high=1.0)
         _check_count("loss_prediction.warm_up_epochs", self.warm_up_epochs)
 
@@ -248,9 +271,33 @@ def check_top_level(config: DictConfig) -> None:
     unknown = sorted(set(map(str, config)) - known)
     if unknown:
         raise InvalidSetting(f"unknown key {unknown[0]}; there are {', '.join(sorted(known))}")
+    for key in ("name", "out"):
+        if not isinstance(config[key], str) or not config[key].strip():
+            raise InvalidSetting(f"{key} must be text, got {config[key]!r}")
+    _check_groups(config)
     require_positive("cycles", config.cycles)
     if isinstance(config.seed, bool) or not isinstance(config.seed, int) or config.seed < 0:
         raise InvalidSetting(f"seed must be a whole number of at least 0, got {config.seed!r}")
+
+
+def _check_groups(config: DictConfig) -> None:
+    """Refuse keys that would do nothing in the groups that are not built or made settings of."""
+    for group, own in (
+        ("task", {"name", "kind", "metric", "build", "protocols"}),
+        ("strategy", {"name", "query"}),
+        ("backbone", {"name"}),
+        ("data", {"name"}),
+    ):
+        # What a choice of data or backbone has for a kind of task is built, and refuses keys then;
+        # what stands beside it is there to be set, and interpolated into it.
+        parts = {key for key, part in config[group].items() if OmegaConf.is_config(part)}
+        used = {str(key) for part in parts for key in config[group][part]}
+        known = own | (parts | used if group in ("backbone", "data") else set())
+        unknown = sorted(set(map(str, config[group])) - known)
+        if unknown:
+            raise InvalidSetting(
+                f"unknown key {group}.{unknown[0]}; there are {', '.join(sorted(known))}"
+            )
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -8,11 +8,14 @@ job in step; only the first writes files.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import pickle
 import resource
 import tempfile
+import traceback
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +31,7 @@ from al_core.errors import ActiveLearningError, InvalidSetting, require_positive
 
 T = TypeVar("T")
 PRECISIONS = ("float32", "tf32", "bfloat16")
+LAUNCHER_LOGGERS = ("distributed.elastic.multiprocessing.api", "multiprocessing.spawn")
 
 
 class Engine:
@@ -88,7 +92,7 @@ class Engine:
             args: Its further arguments.
 
         Raises:
-            ActiveLearningError: What the job raised, from whichever process.
+            ActiveLearningError, OSError: What the job raised, from whichever process.
         """
         if "TORCHELASTIC_RUN_ID" in os.environ or self.num_processes == 1:
             return _in_process(self, job, args)
@@ -103,12 +107,15 @@ class Engine:
             start_method="spawn",
         )
         with tempfile.TemporaryDirectory() as folder:
-            message = Path(folder) / "error"
+            failure = Path(folder) / "error"
             try:
-                results: dict[int, T] = elastic_launch(config, _worker)(self, job, args, message)
+                with _quiet_launcher():
+                    results: dict[int, T] = elastic_launch(config, _worker)(
+                        self, job, args, failure
+                    )
             except ChildFailedError:
-                if message.exists():
-                    raise ActiveLearningError(message.read_text(encoding="utf-8")) from None
+                if failure.exists():
+                    raise pickle.loads(failure.read_bytes()) from None
                 raise
         return results[0]
 
@@ -258,11 +265,39 @@ def _in_process(engine: Engine, job: Callable[..., T], args: Sequence[Any]) -> T
         engine.leave()
 
 
-def _worker(engine: Engine, job: Callable[..., T], args: Sequence[Any], message: Path) -> T:
+def _worker(engine: Engine, job: Callable[..., T], args: Sequence[Any], failure: Path) -> T:
     """Run in each started process. The launcher ends the others when one fails."""
     try:
-        return _in_process(engine, job, args)
-    except ActiveLearningError as error:
-        if not message.exists():
-            message.write_text(str(error), encoding="utf-8")
-        raise SystemExit(1) from None
+        return _in_process(engine, lambda *given: _telling(failure, job, given), args)
+    except Exception:
+        # Where another process has said what is wrong, this is only that it has gone.
+        if failure.exists():
+            raise SystemExit(1) from None
+        traceback.print_exc()
+        raise
+
+
+def _telling(failure: Path, job: Callable[..., T], args: Sequence[Any]) -> T:
+    """Run the job; write what it raises to `failure`, before this process parts from the others."""
+    try:
+        return job(*args)
+    except (ActiveLearningError, OSError) as error:
+        if not failure.exists():
+            own = failure.with_name(f"error{os.getpid()}")
+            own.write_bytes(pickle.dumps(error))
+            own.replace(failure)
+        raise
+
+
+@contextlib.contextmanager
+def _quiet_launcher() -> Iterator[None]:
+    """Keep the launcher from logging the end of a process, which is reported once, by us."""
+    loggers = [logging.getLogger(f"torch.{name}") for name in LAUNCHER_LOGGERS]
+    disabled = [each.disabled for each in loggers]
+    for each in loggers:
+        each.disabled = True
+    try:
+        yield
+    finally:
+        for each, before in zip(loggers, disabled, strict=True):
+            each.disabled = before

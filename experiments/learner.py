@@ -42,7 +42,6 @@ class TaskLearner:
         cycle: Training length and schedule.
         optimizer: SGD.
         loss_prediction: Whether and how the model learns its own loss.
-        eval_batch_size: Samples in a batch of inference.
     """
 
     def __init__(
@@ -53,14 +52,12 @@ class TaskLearner:
         cycle: CycleSettings,
         optimizer: OptimizerSettings,
         loss_prediction: LossPredictionSettings,
-        eval_batch_size: int = 256,
     ) -> None:
         self.task = task
         self.engine = engine
         self._cycle = cycle
         self._optimizer = optimizer
         self._head = loss_prediction
-        self._eval_batch_size = eval_batch_size
         self._ranking_loss = LossPredictionLoss(
             loss_prediction.margin,
             pairs=loss_prediction.pairs,  # type: ignore[arg-type]  # it checks
@@ -157,8 +154,7 @@ class TaskLearner:
                     outputs, predicted = model(inputs, detach_lp=detached)
                 else:
                     outputs = model(inputs)
-            losses = task.losses(outputs, targets)
-            loss = losses.mean()
+            loss, losses = task.objective(outputs, targets)
             if predicted is not None:
                 accuracies.append(ranking_accuracy(predicted.detach(), losses.detach()))
                 if epoch >= head.warm_up_epochs:
@@ -215,10 +211,10 @@ class TaskLearner:
         batches = [labeled[order[i : i + size]] for i in range(0, order.size, size)]
         if len(batches) > 1 and batches[-1].size < 2 * self.engine.world_size:
             batches.pop()
-        if batches[0].size < self.engine.world_size:
+        if batches[0].size < 2 * self.engine.world_size:
             raise InvalidSetting(
-                f"{batches[0].size} labeled samples cannot be trained on by "
-                f"{self.engine.world_size} processes"
+                f"a batch of {batches[0].size} labeled samples cannot be trained on by "
+                f"{self.engine.world_size} processes: each needs 2"
             )
         return batches
 
@@ -315,7 +311,7 @@ class TaskLearner:
         self, indices: IndexArray, load: Callable[[IndexArray], Any], in_memory: bool, what: str
     ) -> Iterator[Any]:
         """Load this process's contiguous part of the batches."""
-        size = self._eval_batch_size
+        size = self.task.eval_batch_size
         batches = [indices[i : i + size] for i in range(0, indices.size, size)]
         mine = self.engine.shard(len(batches))
         loaded = prefetched(lambda k: load(batches[mine[k]]), len(mine), ahead=not in_memory)

@@ -22,7 +22,10 @@ _EXTRA = ("jinja2", "matplotlib", "scipy")  # the optional dependencies called `
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the report and print its tables; 1 and one line on standard error for bad input."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.report", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.report",
+        description="Tables, learning curves and a page, from nothing but run folders.",
+    )
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUNS", help="run folders, or folders above them"
     )

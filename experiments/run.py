@@ -6,16 +6,24 @@ Configuration in, run folder out. Nothing heavy is imported before a run starts,
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
+from hydra.errors import CompactHydraException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 CONFIG = Path(__file__).resolve().parent.parent / "conf"
+
+
+class _JobFailed(CompactHydraException):
+    """A job of a sweep has failed and said why."""
 
 
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
@@ -26,15 +34,30 @@ def _job(config: DictConfig) -> float:
 
     try:
         return run(config)
-    except ActiveLearningError as error:
-        message = str(error)
-    except OSError as error:
-        message = f"{error.strerror or error}: {error.filename or 'while writing the run folder'}"
-        message += " (all finished cycles are kept; the same command goes on from them)"
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        # The other jobs of the sweep go on; Hydra prints this without a traceback at the end.
-        raise CompactHydraException(message)
-    print(f"error: {message}", file=sys.stderr)
+    except (ActiveLearningError, OSError) as error:
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            _stop(error)
+        print(_line(error), file=sys.stderr)
+        raise _JobFailed(str(error)) from None  # the other jobs of the sweep go on
+
+
+def _line(error: Exception) -> str:
+    """Say in one line what is wrong."""
+    text = str(error)
+    if isinstance(error, HydraException):
+        # Hydra advises to append unknown keys with "+", which is refused here, and lists its paths.
+        text = re.split(r"\nTo append|\n*Config search path", text)[0]
+        text = re.sub(
+            r"^Could not override '(.*)'\.$", r"unknown key \1 (--cfg job shows all)", text
+        )
+    elif isinstance(error, OSError):
+        text = f"{error.strerror or error}: {error.filename or 'while writing the run folder'}"
+        text += " (all finished cycles are kept; the same command goes on from them)"
+    return "error: " + " ".join(text.split())
+
+
+def _stop(error: Exception) -> NoReturn:
+    print(_line(error), file=sys.stderr)
     sys.exit(1)
 
 
@@ -55,8 +78,13 @@ def _check_groups(arguments: list[str]) -> None:
 def main() -> None:
     """Run the command line."""
     _check_groups(sys.argv[1:])
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # it hands its errors on, to be told in one line
     try:
         _job()
+    except _JobFailed:
+        sys.exit(1)
+    except (HydraException, OmegaConfBaseException, OSError) as error:
+        _stop(error)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on with this cycle", file=sys.stderr)
         sys.exit(130)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import csv
 import fcntl
+import io
 import json
 import logging
+import math
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,9 +22,9 @@ import cv2
 import torch
 import yaml
 
-from al_core import CycleRecord, write_ranking_csv, write_upload_csv
+from al_core import CycleRecord, Pool, write_ranking_csv, write_upload_csv
 from al_core.errors import ActiveLearningError, InvalidSetting
-from al_core.files import atomic_write, atomic_write_binary, write_bytes
+from al_core.files import atomic_write, write_bytes
 from experiments.config import differences
 from experiments.tasks.base import Panel
 
@@ -124,7 +127,12 @@ class RunFolder:
             values = json.loads(file.read_text(encoding="utf-8"))
             if values.pop("format") != FORMAT:
                 raise ValueError("of another version")
-            return RunState(**values)
+            state = RunState(**values)
+            if state.cycle != len(state.records) or state.finished > state.cycle:
+                raise ValueError("it contradicts itself")
+            if state.pool is not None and Pool.from_state_dict(state.pool).cycle < 0:
+                raise ValueError("nothing is labeled")
+            return state
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvalidSetting(
                 f"{file} cannot be read ({error}); move the folder away to start anew"
@@ -184,8 +192,9 @@ class RunFolder:
     def write_checkpoint(self, cycle: int, contents: Mapping[str, Any]) -> str:
         """Write the weights of a cycle; those of the cycle before go when `commit` is called."""
         name = f"cycle_{cycle:02d}.pt"
-        with atomic_write_binary(self.path / "checkpoints" / name) as file:
-            torch.save(dict(contents), file)
+        buffer = io.BytesIO()  # torch hides the error of a disk that is full
+        torch.save(dict(contents), buffer)
+        write_bytes(self.path / "checkpoints" / name, buffer.getvalue())
         return name
 
     def read_checkpoint(self) -> Mapping[str, Any] | None:
@@ -193,7 +202,13 @@ class RunFolder:
         if self.state.checkpoint is None:
             return None
         file = self.path / "checkpoints" / self.state.checkpoint
-        contents: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        try:
+            contents: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise InvalidSetting(
+                f"{file} cannot be read ({type(error).__name__}); move the folder away to start "
+                "anew"
+            ) from None
         return contents
 
     def commit(self, row: Row, *, pool: dict[str, Any], checkpoint: str, finished: bool) -> None:
@@ -223,6 +238,9 @@ def row_of(record: CycleRecord, *, peak_memory_mb: float) -> Row:
         **{f"seconds_{what}": round(seconds, 4) for what, seconds in record.seconds.items()},
         "peak_memory_mb": round(peak_memory_mb, 1),
     }
+    for key in TRAILING_COLUMNS:  # no order to rank by: the quantity does not exist
+        if math.isnan(values.get(key) or 0.0):
+            values[key] = None
     own = [key for key in values if key not in (*LEADING_COLUMNS, *TRAILING_COLUMNS)]
     return {key: values.get(key) for key in (*LEADING_COLUMNS, *own, *TRAILING_COLUMNS)}
 

@@ -72,7 +72,8 @@ def _run_in_process(engine: Engine, config: DictConfig, values: dict[str, Any]) 
     path /= f"seed{values['seed']}"
     folder = RunFolder(path, values) if engine.is_main else None
     try:
-        state: RunState = engine.gather(folder.state if folder else RunState())[0]
+        shared: RunState = engine.gather(folder.state if folder else RunState())[0]
+        state = folder.state if folder else shared
         if state.finished:
             metric = values["task"]["metric"]
             last = state.records[-1]
@@ -121,6 +122,10 @@ class _Run:
     def go(self) -> float:
         """Run the cycles that are left."""
         pool, oracle = self._pool()
+        if self.cycle.warm_start and self.state.cycle:
+            kept = self.engine.gather(self.folder.read_checkpoint() if self.folder else None)[0]
+            assert kept is not None, "a cycle was committed without its checkpoint"
+            self.learner.load_state_dict(kept["model"])
         if self.folder is not None:
             self._open(self.folder)
         failed = True
@@ -169,7 +174,7 @@ class _Run:
         return pool, oracle
 
     def _open(self, folder: RunFolder) -> None:
-        """Write what is known before the first cycle, take over weights, start the tracker."""
+        """Write what is known before the first cycle, and start the tracker."""
         state, values, task = self.state, self.values, self.task
         folder.write_config(values)
         if state.cycle:
@@ -259,6 +264,12 @@ class _Run:
         return {f"final_{metric}": float(values[-1]), "area_under_budget_curve": float(area)}
 
 
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the name is logging's
+        """Let a full disk stop the run as it does anywhere else, not print a traceback."""
+        raise
+
+
 @contextmanager
 def _logged_to(file: Path | None) -> Iterator[None]:
     """Send log lines to the run's log.txt too; progress bars stay out of their way.
@@ -276,7 +287,7 @@ def _logged_to(file: Path | None) -> Iterator[None]:
         return
     if not root.handlers:  # a started process has no logging of Hydra's
         logging.basicConfig(format="%(message)s", level=logging.INFO)
-    handler = logging.FileHandler(file, encoding="utf-8")
+    handler = _LogFile(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)
     try:

@@ -11,10 +11,13 @@ from typing import Any
 from experiments.reporting.runs import DIAGNOSTICS, SECONDS, ReportError, Run, one_line
 
 BASELINE = "random"
-# Settings in which runs of one experiment may differ: what is compared, what is repeated, and
-# where and on what a run ran. Precision alone of the engine's settings is part of the method.
-_FREE = ("strategy", "seed", "out", "tracker", "hydra")
+# Settings in which runs of one experiment may differ: what is compared (a strategy may bring the
+# loss-prediction module with it), what is repeated, and where and on what a run ran. Precision
+# alone of the engine's settings is part of the method.
+_COMPARED = ("strategy", "loss_prediction")
+_FREE = (*_COMPARED, "seed", "out", "tracker", "engine")
 _ENGINE_METHOD = ("engine.precision",)
+_WITHOUT_EFFECT = ("download", "max_memory_gb")  # last part of a key: how data come to memory
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,15 @@ def _method(run: Run) -> dict[str, str]:
     return {
         key: value
         for key, value in flatten(run.config).items()
-        if key.split(".")[0] not in (*_FREE, "engine") or key in _ENGINE_METHOD
+        if (key.split(".")[0] not in _FREE and key.split(".")[-1] not in _WITHOUT_EFFECT)
+        or key in _ENGINE_METHOD
     }
+
+
+def _compared(run: Run) -> dict[str, str]:
+    """The settings that make the strategy, those of the group `strategy` without the prefix."""
+    compared = {key: run.config[key] for key in _COMPARED if key in run.config}
+    return {key.removeprefix("strategy."): value for key, value in flatten(compared).items()}
 
 
 def _differing(own: Mapping[str, str], others: Sequence[Mapping[str, str]]) -> dict[str, str]:
@@ -105,13 +115,13 @@ def _by_strategy(runs: Sequence[Run]) -> tuple[dict[str, dict[int, Run]], tuple[
     """
     variants: dict[str, list[dict[str, str]]] = {}
     for run in runs:
-        settings = flatten(run.config["strategy"])
+        settings = _compared(run)
         if settings not in variants.setdefault(run.strategy, []):
             variants[run.strategy].append(settings)
     labeled: dict[str, dict[int, Run]] = {}
     left_out = []
     for run in sorted(runs, key=lambda r: (-len(r.rows), str(r.folder))):
-        differing = _differing(flatten(run.config["strategy"]), variants[run.strategy])
+        differing = _differing(_compared(run), variants[run.strategy])
         settings_text = ", ".join(f"{key}={value}" for key, value in differing.items())
         label = f"{run.strategy} ({settings_text})" if settings_text else run.strategy
         if run.seed in labeled.setdefault(label, {}):

@@ -107,19 +107,18 @@ def run_table(runs: Sequence[Run], root: Path) -> Table:
     for run in runs:
         inside = run.folder.is_relative_to(root)
         folder = run.folder.relative_to(root) if inside else run.folder
-        commit, started = (
-            one_line(run.provenance.get(key) or "unknown") for key in ("commit", "started")
-        )
+        started = one_line(run.provenance.get("started") or "unknown")
         state = "finished" if run.finished else "unfinished"
-        rows.append((folder.as_posix(), str(len(run.rows)), state, commit[:12], started[:19]))
+        rows.append((folder.as_posix(), str(len(run.rows)), state, _commit(run), started[:19]))
     header = ("run folder", "cycles", "state", "commit", "started")
     return Table(header, tuple(rows), words=frozenset({2, 3, 4}))
 
 
 def provenance_facts(runs: Sequence[Run]) -> dict[str, str]:
-    """Versions and hardware of all runs, every differing value once."""
+    """Commit, versions and hardware of all runs, every differing value once."""
     facts: dict[str, dict[str, None]] = {}
     for run in runs:
+        facts.setdefault("commit", {})[_commit(run)] = None
         for group in ("versions", "hardware"):
             value = run.provenance.get(group)
             items = value.items() if isinstance(value, dict) else [(group, value or "unknown")]
@@ -128,6 +127,12 @@ def provenance_facts(runs: Sequence[Run]) -> dict[str, str]:
                     None
                 )
     return {key: " / ".join(values) for key, values in facts.items()}
+
+
+def _commit(run: Run) -> str:
+    """Twelve digits and, as the run wrote it, whether the code had been changed since."""
+    digits, *changed = one_line(run.provenance.get("commit") or "unknown").split("-")
+    return "-".join([digits[:12], *changed])
 
 
 def csv_rows(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:

@@ -50,6 +50,8 @@ class Task(Protocol):
     metric: str
     """Name of the primary metric, one of those that `metrics()` computes; larger is better."""
     class_names: Sequence[str]
+    eval_batch_size: int
+    """Images in a batch of inference."""
     train: Samples
     test: Samples
     targets: HiddenTargets
@@ -90,7 +92,14 @@ class Task(Protocol):
         ...
 
     def losses(self, outputs: Any, targets: Any) -> Tensor:
-        """Return the loss of each sample, (b,) float32."""
+        """Return the loss of each sample, (b,) float32: what the loss-prediction module learns."""
+        ...
+
+    def objective(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+        """Return the scalar to minimize and, of the same computation, `losses`.
+
+        The scalar need not be the mean of the losses: a detector's is per box of the batch.
+        """
         ...
 
     def predict(self, outputs: Any, model: nn.Module) -> Prediction:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from al_core import IndexArray, Prediction
-from al_core.errors import InvalidSetting
+from al_core.errors import InvalidSetting, require_positive
 from experiments.data.classification import ImageClassification
 from experiments.data.samples import Batch
 from experiments.data.targets import HiddenTargets
@@ -32,6 +32,8 @@ class Classification:
             `get_discriminative_al_features()` where embeddings are wanted.
         crop_padding: Pixels of zero padding around which a random crop moves; 0 for none.
 
+        eval_batch_size: Images in a batch of inference.
+
     Raises:
         InvalidSetting: A padding that is negative or as large as the image.
     """
@@ -44,7 +46,10 @@ class Classification:
         backbone: Callable[..., nn.Module],
         *,
         crop_padding: int = 4,
+        eval_batch_size: int = 256,
     ) -> None:
+        require_positive("task.build.eval_batch_size", eval_batch_size)
+        self.eval_batch_size = eval_batch_size
         self.train, self.test = data.train, data.test
         self.class_names = data.class_names
         self._backbone = backbone
@@ -57,10 +62,10 @@ class Classification:
             len(data.train), lambda indices: labels[torch.from_numpy(indices)], data.train.names
         )
         height, width = self._image_size()
-        if not 0 <= crop_padding < min(height, width):
+        if type(crop_padding) is not int or not 0 <= crop_padding < min(height, width):
             raise InvalidSetting(
-                f"crop_padding must lie in 0..{min(height, width) - 1} for images of "
-                f"{height}x{width}, got {crop_padding}"
+                f"task.build.crop_padding must lie in 0..{min(height, width) - 1} for images of "
+                f"{height}x{width}, got {crop_padding!r}"
             )
         self._padding = crop_padding
 
@@ -112,6 +117,11 @@ class Classification:
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy of each sample."""
         return F.cross_entropy(outputs.float(), targets, reduction="none")
+
+    def objective(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean cross-entropy and the cross-entropy of each sample."""
+        losses = self.losses(outputs, targets)
+        return losses.mean(), losses
 
     def predict(self, outputs: Tensor, model: nn.Module) -> Prediction:
         """Return log-probabilities (b, k) and the classifier's input (b, d) as embedding."""

@@ -10,19 +10,22 @@ import torch
 from torch import Tensor
 
 from al_core import IndexArray, Prediction
-from al_core.errors import LabelHidden
+from al_core.errors import AwaitingAnnotation, LabelHidden
 
 
 class FakeOracle:
-    """Holds the labels and gives only those that were annotated."""
+    """Holds the labels and gives only those that were annotated; may stand for people."""
 
     def __init__(self, calls: list[tuple[Any, ...]] | None = None) -> None:
         self.calls = [] if calls is None else calls
         self.revealed: set[int] = set()
+        self.answers_later = False
 
     def annotate(self, indices: IndexArray) -> None:
-        """Reveal at once."""
+        """Reveal at once, or send people to work."""
         self.calls.append(("annotate", indices.tolist()))
+        if self.answers_later:
+            raise AwaitingAnnotation(f"{indices.size} images wait for people")
         self.revealed.update(indices.tolist())
 
     def labels(self, indices: IndexArray) -> IndexArray:

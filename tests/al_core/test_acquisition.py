@@ -32,7 +32,7 @@ def by_hand(row: list[float], function: Callable[..., Tensor]) -> float:
 
 @pytest.mark.parametrize("function", FROM_PROBABILITIES)
 def test_scores_equal_their_closed_forms(function: Callable[..., Tensor]) -> None:
-    """Each score is its textbook formula, and a log-probability of -inf is a probability of zero."""
+    """Each score is its textbook formula; a log-probability of -inf is a probability of zero."""
     expected = [by_hand(row, function) for row in ROWS]
     scores = function(predicted(ROWS))
     assert scores.shape == (4,)
@@ -41,9 +41,7 @@ def test_scores_equal_their_closed_forms(function: Callable[..., Tensor]) -> Non
 
 @pytest.mark.parametrize("function", FROM_PROBABILITIES)
 @given(
-    rows=st.lists(
-        st.lists(st.floats(0.001, 1.0), min_size=4, max_size=4), min_size=1, max_size=5
-    )
+    rows=st.lists(st.lists(st.floats(0.001, 1.0), min_size=4, max_size=4), min_size=1, max_size=5)
 )
 def test_any_distribution_agrees_with_the_closed_form(
     function: Callable[..., Tensor], rows: list[list[float]]
@@ -80,9 +78,7 @@ def test_confident_samples_keep_their_order_in_float32(
 
 
 @pytest.mark.parametrize("function", FROM_PROBABILITIES)
-@pytest.mark.parametrize(
-    ("how", "reduce"), [("mean", np.mean), ("max", np.max), ("sum", np.sum)]
-)
+@pytest.mark.parametrize(("how", "reduce"), [("mean", np.mean), ("max", np.max), ("sum", np.sum)])
 @pytest.mark.parametrize("positions", [(7,), (3, 5)])
 def test_positions_are_scored_one_by_one_and_aggregated(
     function: Callable[..., Tensor],
@@ -96,8 +92,10 @@ def test_positions_are_scored_one_by_one_and_aggregated(
     log_probs = logits.log_softmax(1)
     scores = function(Prediction(log_probs), aggregation=how)
     flat = log_probs.flatten(2)
-    each = [[function(Prediction(flat[b : b + 1, :, p])).item() for p in range(flat.shape[2])]
-            for b in range(2)]
+    each = [
+        [function(Prediction(flat[b : b + 1, :, p])).item() for p in range(flat.shape[2])]
+        for b in range(2)
+    ]
     np.testing.assert_allclose(scores, [reduce(row) for row in each], rtol=1e-12)
 
 
@@ -112,9 +110,9 @@ def test_mean_is_the_default_aggregation() -> None:
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4)])
 def test_unknown_aggregation_is_refused(shape: tuple[int, ...]) -> None:
-    """A misspelt aggregation raises and names the three, even where there is nothing to aggregate."""
+    """A misspelt aggregation raises and names the three, even with nothing to aggregate."""
     with pytest.raises(InvalidSetting, match="mean, max or sum, got 'median'"):
-        entropy(Prediction(torch.zeros(shape).log_softmax(1)), aggregation="median")  # type: ignore[arg-type]
+        entropy(Prediction(torch.zeros(shape).log_softmax(1)), aggregation="median")
 
 
 def test_one_class_has_no_margin_and_no_uncertainty() -> None:

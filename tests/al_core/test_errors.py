@@ -18,7 +18,7 @@ from al_core import errors
 def test_every_error_is_caught_as_ours_and_as_its_builtin(
     error: type[Exception], builtin: type[Exception]
 ) -> None:
-    """Each error is an ActiveLearningError, is the builtin it resembles, and prints its text only."""
+    """Each error is an ActiveLearningError and the builtin it resembles, and prints its text."""
     assert issubclass(error, errors.ActiveLearningError)
     assert issubclass(error, builtin)
     assert str(error("one clear line")) == "one clear line"  # KeyError, say, would add quotes

@@ -72,7 +72,7 @@ def test_a_full_disk_changes_nothing(
 def test_content_is_on_the_disk_before_it_is_moved_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is synchronised first and moved after, from the same folder, so a power cut is safe."""
+    """The file is synchronized, then moved within its folder, so that a power cut is safe."""
     events: list[str] = []
     fsync, replace = os.fsync, os.replace
 
@@ -93,7 +93,7 @@ def test_content_is_on_the_disk_before_it_is_moved_in(
 
 
 def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
-    """After kill -9 in the middle of a write the previous version is whole, and writing works again."""
+    """After kill -9 in mid-write the previous version is whole, and writing works again."""
     path = tmp_path / "a.txt"
     path.write_text("old")
     script = (

@@ -25,7 +25,7 @@ def histories(draw: st.DrawFn) -> tuple[int, list[int], list[list[int]]]:
 
 @given(history=histories())
 def test_pool_agrees_with_plain_lists(history: tuple[int, list[int], list[list[int]]]) -> None:
-    """Labeled keeps the order of labeling, unlabeled ascends, and the three parts make the whole."""
+    """Labeled keeps the order of labeling, unlabeled ascends, and the parts make the whole."""
     n, excluded, batches = history
     pool = Pool(n, excluded=excluded)
     assert pool.cycle == -1

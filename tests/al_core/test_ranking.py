@@ -98,18 +98,21 @@ def test_a_batch_without_pairs_gives_zero_and_zero_gradient(b: int) -> None:
 
 @pytest.mark.parametrize("function", [LossPredictionLoss(), ranking_accuracy])
 @pytest.mark.parametrize(
-    ("predicted", "target"), [((4, 1), (4,)), ((4,), (4, 1)), ((4, 1), (4, 1)), ((4,), (5,)), ((), ())]
+    ("predicted", "target"),
+    [((4, 1), (4,)), ((4,), (4, 1)), ((4, 1), (4, 1)), ((4,), (5,)), ((), ())],
 )
 def test_shapes_that_would_broadcast_are_refused(
-    function: Callable[[Tensor, Tensor], Tensor], predicted: tuple[int, ...], target: tuple[int, ...]
+    function: Callable[[Tensor, Tensor], Tensor],
+    predicted: tuple[int, ...],
+    target: tuple[int, ...],
 ) -> None:
-    """Anything but (b,) and (b,) raises and shows both: (b, 1) would rank each against all others."""
+    """Anything but (b,) and (b,) raises and shows both: (b, 1) would broadcast over all pairs."""
     with pytest.raises(InvalidSetting, match=r"shape \(b,\), got"):
         function(torch.zeros(predicted), torch.zeros(target))
 
 
 def test_broadcasting_would_have_changed_the_loss() -> None:
-    """The published mistake is a real one: with (b, 1) the reference formula gives another number."""
+    """The published mistake matters: with (b, 1) the reference formula gives another number."""
     generator = torch.Generator().manual_seed(0)
     predicted, target = torch.randn(2, 6, generator=generator)
 
@@ -126,7 +129,7 @@ def test_broadcasting_would_have_changed_the_loss() -> None:
 
 @pytest.mark.parametrize("pairs", ["folded", "all"])
 def test_gradient_flows_to_the_predictions_only(pairs: Any) -> None:
-    """The ranking loss must not move the model's own loss; its gradient for predictions is exact."""
+    """True losses get no gradient; that of the predictions is exact."""
     generator = torch.Generator().manual_seed(0)
     predicted, target = torch.randn(2, 7, generator=generator, dtype=torch.float64)
     predicted.requires_grad_()
@@ -141,10 +144,12 @@ def test_gradient_flows_to_the_predictions_only(pairs: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_mixed_precision_is_taken(dtype: torch.dtype) -> None:
-    """Half-precision predictions with float32 losses give the float32 value, within their rounding."""
+    """Half-precision predictions with float32 losses give the float32 value."""
     predicted = torch.tensor([0.5, -1.0, 2.0, 0.25], dtype=dtype)
     target = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    assert LossPredictionLoss()(predicted, target) == LossPredictionLoss()(predicted.float(), target)
+    assert LossPredictionLoss()(predicted, target) == LossPredictionLoss()(
+        predicted.float(), target
+    )
 
 
 @pytest.mark.parametrize("margin", [0, -1.0, float("nan")])
@@ -182,9 +187,7 @@ class _CountOperations(TorchDispatchMode):
         super().__init__()
         self.names: list[str] = []
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.names.append(str(func))
         return func(*args, **(kwargs or {}))
 
@@ -195,7 +198,7 @@ class _CountOperations(TorchDispatchMode):
 def test_no_loop_over_pairs_and_no_synchronisation(
     function: Callable[[Tensor, Tensor], Tensor],
 ) -> None:
-    """The number of tensor operations does not grow with the batch, and none waits for the device."""
+    """The number of tensor operations does not grow with the batch; none waits for the device."""
     operations = []
     for b in (4, 64):
         with _CountOperations() as counted:
@@ -210,7 +213,9 @@ def test_tau_equals_scipy(lists: tuple[list[float], list[float]]) -> None:
     """Kendall's tau-b agrees with SciPy for any finite lists, ties included."""
     expected = scipy.stats.kendalltau(*lists, variant="b").statistic
     found = kendall_tau(*lists)
-    assert math.isnan(found) if math.isnan(expected) else found == pytest.approx(expected, abs=1e-12)
+    assert (
+        math.isnan(found) if math.isnan(expected) else found == pytest.approx(expected, abs=1e-12)
+    )
 
 
 @pytest.mark.parametrize("n", [1000, 1024, 4097])
@@ -231,7 +236,9 @@ def test_tau_of_equal_and_reversed_order() -> None:
     assert kendall_tau(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])) == 1
 
 
-@pytest.mark.parametrize(("a", "b"), [([], []), ([1], [2]), ([1, 1, 1], [1, 2, 3]), ([1, 2], [5, 5])])
+@pytest.mark.parametrize(
+    ("a", "b"), [([], []), ([1], [2]), ([1, 1, 1], [1, 2, 3]), ([1, 2], [5, 5])]
+)
 def test_tau_without_an_order_is_nan(a: list[float], b: list[float]) -> None:
     """Fewer than two values, or a constant list, have no order: NaN, not zero."""
     assert math.isnan(kendall_tau(a, b))
@@ -272,7 +279,7 @@ def _lines_executed(function: Callable[[], Any]) -> int:
 
 
 def test_tau_has_no_python_loop_over_values_and_no_square_of_memory() -> None:
-    """Lines executed grow with log n only, memory with n: 4,096 values are a held-out set's size."""
+    """Lines executed grow with log n only, and memory with n."""
     x = np.random.default_rng(0).permutation(4096)
     few = _lines_executed(lambda: kendall_tau(x[:64], range(64)))
     many = _lines_executed(lambda: kendall_tau(x, range(4096)))

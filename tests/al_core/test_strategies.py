@@ -75,7 +75,7 @@ def select(
 def test_budget_is_met_by_different_unlabeled_samples(
     build: Callable[[], QueryStrategy], situation: tuple[Pool, FakeLearner, int, int]
 ) -> None:
-    """A query holds exactly the budget, no sample twice, none that is labeled, and changes no pool."""
+    """A query holds exactly the budget, no sample twice, none labeled, and changes no pool."""
     pool, learner, budget, seed = situation
     before = pool.state_dict()
     query = select(build(), pool, learner, budget, seed)
@@ -114,7 +114,7 @@ def test_order_of_candidates_does_not_matter(
 
 @ALL
 def test_empty_pool_and_budget_zero(build: Callable[[], QueryStrategy]) -> None:
-    """Nothing asked, or nothing left, gives an empty query and does not bother the model in vain."""
+    """Nothing asked, or nothing left, gives an empty query; of nothing the model infers nothing."""
     learner = FakeLearner(np.arange(5.0))
     pool = Pool(5)
     assert select(build(), pool, learner, 0).indices.size == 0
@@ -136,7 +136,7 @@ def test_impossible_budget_is_refused(build: Callable[[], QueryStrategy], budget
 
 @ALL
 def test_equal_scores_are_ordered_at_random(build: Callable[[], QueryStrategy]) -> None:
-    """With equal scores every sample has its chance: position in the data set gives no advantage."""
+    """With equal scores every sample has the same chance, whatever its position."""
     learner = FakeLearner(np.zeros(10))
     counts = np.zeros(10)
     for seed in range(600):
@@ -157,7 +157,7 @@ def test_equal_scores_are_ordered_at_random(build: Callable[[], QueryStrategy]) 
 def test_a_score_that_is_not_finite_stops_and_names_the_sample(
     build: Callable[[], QueryStrategy], bad: float
 ) -> None:
-    """A NaN or infinite score raises NonFiniteValue with the first position; none is passed over."""
+    """A NaN or infinite score raises NonFiniteValue with the first such position."""
     values = np.arange(10.0)
     values[[4, 7]] = bad
     pool = Pool(10)
@@ -227,7 +227,7 @@ def test_an_acquisition_function_of_wrong_shape_is_refused(
 
 
 def test_an_acquisition_that_is_no_function_is_refused() -> None:
-    """A name where a function is needed raises at once, not when the first cycle has been trained."""
+    """A name where a function is needed raises when the strategy is built."""
     with pytest.raises(InvalidSetting, match="must be a function, got 'entropy'"):
         TopK("entropy")  # type: ignore[arg-type]
 
@@ -290,5 +290,7 @@ def test_subsampled_smaller_than_the_budget_is_refused() -> None:
 @pytest.mark.parametrize("size", [0, -3, 2.5, "10", True, None])
 def test_subsampled_refuses_a_size_that_is_no_positive_whole_number(size: Any) -> None:
     """A wrong size raises when the strategy is built, and shows the value."""
-    with pytest.raises(InvalidSetting, match="must be positive, got"):
+    with pytest.raises(
+        InvalidSetting, match=f"candidates must be a positive whole number, got {size!r}"
+    ):
         Subsampled(Random(), size)

@@ -15,6 +15,7 @@ import pytest
 from scipy import stats
 
 from experiments.report import main
+from experiments.reporting.runs import find_runs
 from tests.experiments.synthetic_runs import RANDOM, make_runs, set_cell, write_gallery, write_run
 
 
@@ -62,7 +63,8 @@ def test_report_is_reproducible(tmp_path: Path) -> None:
     make_runs(tmp_path, {"margin": 2.0}, num_seeds=2)
     assert main([str(tmp_path)]) == 0
     before = {p.name: p.read_bytes() for p in (tmp_path / "report").iterdir()}
-    assert main([str(path) for path in sorted(tmp_path.iterdir())] + ["--out", str(tmp_path / "report")]) == 0  # fmt: skip
+    everything = [str(path) for path in sorted(tmp_path.iterdir())]
+    assert main([*everything, "--out", str(tmp_path / "report")]) == 0
     after = {p.name: p.read_bytes() for p in (tmp_path / "report").iterdir()}
     assert before.keys() == after.keys()
     for name in ("report.csv", "learning_curves.png", "learning_curves.svg"):
@@ -97,7 +99,7 @@ def test_windows_line_ends(tmp_path: Path) -> None:
         (lambda f: set_cell(f, 0, 0, "round"), "does not begin with cycle,num_labeled"),
         (lambda f: set_cell(f, 0, 3, "accuracy"), "a heading stands twice"),
         (lambda f: (f / "cycles.csv").write_text(""), "does not begin with cycle,num_labeled"),
-        (lambda f: (f / "cycles.csv").write_text("cycle,num_labeled\n1\n"), "row 2: 1 cells under 2"),
+        (lambda f: (f / "cycles.csv").write_text("cycle,num_labeled\n1\n"), "1 cells under 2"),
         (lambda f: (f / "cycles.csv").write_bytes(b"cycle,num_labeled\n\xff,1\n"), "not CSV"),
         (lambda f: (f / "config.yaml").write_text("a: [1"), "config.yaml: not YAML"),
         (lambda f: (f / "config.yaml").write_text("1"), "config.yaml: not a mapping"),
@@ -186,3 +188,14 @@ def test_report_starts_without_the_training_libraries(tmp_path: Path) -> None:
     assert status == 0
     unwanted = {"torch", "hydra", "wandb", "matplotlib.pyplot", "al_core", "pandas"}
     assert not unwanted & set(modules)
+
+
+def test_missing_extra(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the optional dependencies one line says what to install."""
+    write_run(tmp_path, "random", 0, accuracy=[1.0, 2.0])
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    monkeypatch.delitem(sys.modules, "experiments.reporting.page", raising=False)
+    monkeypatch.delattr("experiments.reporting.page", raising=False)
+    fails(capsys, [str(tmp_path)], "a report needs jinja2: pip install -e '.[report]'")

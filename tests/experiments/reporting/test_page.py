@@ -48,8 +48,11 @@ def nasty_page(root: Path) -> str:
     write_gallery(
         folder,
         0,
-        [("most_01.jpg", NASTY, "0.5", "true <i>7</i>,\r\npredicted \"1'"), ("least_01.jpg", "x.png", "", "")],
-    )  # fmt: skip
+        [
+            ("most_01.jpg", NASTY, "0.5", "true <i>7</i>,\r\npredicted \"1'"),
+            ("least_01.jpg", "x.png", "", ""),
+        ],
+    )
     assert main([str(root), "--out", str(root / "report")]) == 0
     return (root / "report" / "report.html").read_text(encoding="utf-8")
 
@@ -93,7 +96,7 @@ def test_page_ids_differ(tmp_path: Path) -> None:
     text = nasty_page(tmp_path)
     figures_ = re.findall(r"<svg.*?</svg>", text, flags=re.DOTALL)
     assert len(figures_) == 2
-    used = [{use for use in re.findall(r'(?:href="|url\()#([^")]+)', svg)} for svg in figures_]
+    used = [set(re.findall(r'(?:href="|url\()#([^")]+)', svg)) for svg in figures_]
     assert used[0]
     assert not used[0] & used[1]
 
@@ -122,7 +125,8 @@ def test_gallery_keeps_to_its_size(tmp_path: Path, num_strategies: int, size: in
     for number in range(num_strategies):
         folder = write_run(tmp_path, f"s{number}", 0, accuracy=[1.0, 2.0])
         for cycle in (0, 1):
-            rows = [(f"{kind}_{i}.jpg", "a.png", "1", "") for kind in ("most", "least") for i in range(3)]  # fmt: skip
+            files = [f"{kind}_{i}.jpg" for kind in ("most", "least") for i in range(3)]
+            rows = [(file, "a.png", "1", "") for file in files]
             write_gallery(folder, cycle, rows, images=[bytes(size)] * 6)
     assert main([str(tmp_path)]) == 0
     page = tmp_path / "report" / "report.html"

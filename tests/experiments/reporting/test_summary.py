@@ -91,7 +91,8 @@ def test_pairs_are_common_seeds(tmp_path: Path) -> None:
         write_run(tmp_path, "margin", seed, accuracy=[v + seed for v in RANDOM[seed]])
     summary = only_summary(tmp_path)
     difference = summary.comparisons["margin"].difference
-    assert (difference.num_seeds, difference.mean) == (2, pytest.approx(1.5))
+    assert difference.num_seeds == 2
+    assert difference.mean == pytest.approx(1.5)
     assert [point.estimate.mean for point in summary.differences["margin"]] == pytest.approx(
         [1.5] * 3
     )
@@ -120,7 +121,7 @@ def test_one_run_ahead_does_not_set_the_area(tmp_path: Path) -> None:
     write_run(tmp_path, "margin", 0, accuracy=[50.0, 60.0, 70.0, 80.0])
     write_run(tmp_path, "entropy", 0, accuracy=[], cycles=4)
     summary = only_summary(tmp_path)
-    assert summary.area_range == (100, 300)
+    assert summary.area_range == (100.0, 300.0)
     assert set(summary.areas) == {"random", "margin"}
     assert summary.verdicts["entropy"] == "no area for entropy"
 
@@ -143,7 +144,8 @@ def test_place_and_device_do_not_divide(tmp_path: Path) -> None:
     """Runs that differ in out, tracker, device and seed only belong together."""
     write_run(tmp_path / "a", "random", 0, accuracy=[1.0, 2.0])
     engine = {"device": "cuda", "precision": "float32"}
-    settings = {"engine": engine, "tracker": {"name": "wandb"}}
+    data = {"name": "digits", "download": True}
+    settings = {"engine": engine, "tracker": {"name": "wandb"}, "data": data}
     write_run(tmp_path / "b", "random", 1, accuracy=[3.0, 4.0], settings=settings)
     (experiment,) = experiments_in(tmp_path)
     assert list(experiment.runs["random"]) == [0, 1]
@@ -157,6 +159,24 @@ def test_variants_of_a_strategy(tmp_path: Path) -> None:
         )
     (experiment,) = experiments_in(tmp_path)
     assert list(experiment.runs) == ["margin (subset=10)", "margin (subset=20)"]
+
+
+def test_a_strategy_may_bring_loss_prediction(tmp_path: Path) -> None:
+    """learning_loss, which turns the loss-prediction module on, is compared with random, and one
+    strategy with and without the module is two.
+    """
+    off, on = ({"loss_prediction": {"enabled": flag, "weight": 1.0}} for flag in (False, True))
+    write_run(tmp_path, "random", 0, accuracy=[1.0], settings=off)
+    write_run(tmp_path, "learning_loss", 0, accuracy=[1.0], settings=on)
+    (experiment,) = experiments_in(tmp_path)
+    assert list(experiment.runs) == ["random", "learning_loss"]
+    write_run(tmp_path / "with", "margin", 0, accuracy=[1.0], settings=on)
+    write_run(tmp_path / "without", "margin", 0, accuracy=[1.0], settings=off)
+    (experiment,) = experiments_in(tmp_path)
+    assert list(experiment.runs)[2:] == [
+        "margin (loss_prediction.enabled=False)",
+        "margin (loss_prediction.enabled=True)",
+    ]
 
 
 def test_second_run_of_a_seed_is_left_out(tmp_path: Path) -> None:

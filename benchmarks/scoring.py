@@ -1,0 +1,156 @@
+"""Scoring a pool from disk, against the bare decoding and the bare forward pass.
+
+    python -m benchmarks.scoring                                digits, as JPEGs that it writes
+    python -m benchmarks.scoring data/real/cifar10-jpeg         a folder train/<class>/*, test/<class>/*
+    python -m benchmarks.scoring --device cuda --precision bfloat16
+
+Ours is the project's own code: `TaskLearner.infer` with `predicted_loss` over images that stay on
+disk. The bare forward pass is the same network without the loss-prediction module, over the same
+images decoded, normalised, laid out in channels-last batches, on the device. The bare decoding is
+that of all the images in one call, by all threads. The reference is `benchmarks.reference`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from al_core import ActiveLearning, predicted_loss
+from benchmarks import reference
+from benchmarks.timing import CLOCKS, Contender, interleaved, machine, ratio, table, verdict
+from benchmarks.training_step import BACKBONES, OPTIMIZER, Formatter
+from experiments.config import CycleSettings, LossPredictionSettings
+from experiments.data.classification import ImageClassification, image_folder
+from experiments.data.decoding import decode_many
+from experiments.data.digits import load_digits
+from experiments.data.samples import FileSamples
+from experiments.engine import Engine
+from experiments.learner import TaskLearner
+from experiments.tasks.classification import Classification
+
+NUM_IMAGES = {"resnet18": 1024, "lenet": 4096}
+"""Images a turn on a CPU; a GPU takes the larger number."""
+NUM_REFERENCE_IMAGES = 64
+BATCH_SIZE = 256
+"""Of inference, as in a run."""
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Formatter)
+    parser.add_argument("folder", type=Path, nargs="?", help="images; without it, written digits")
+    parser.add_argument("--backbone", nargs="+", choices=BACKBONES, default=list(BACKBONES))
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu on a busy machine")
+    parser.add_argument("--threads", type=int, help="CPU threads; one a core where not given")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--precision", default="float32", help="float32, tf32 or bfloat16")
+    arguments = parser.parse_args()
+    print(machine("torch", "torchvision", "opencv-python-headless", "pillow"))
+    with tempfile.TemporaryDirectory() as written:
+        folder = arguments.folder
+        if folder is None:
+            folder = Path(written)
+            write_digits(folder)
+        data = image_folder(folder, max_memory_gb=0)
+        for name in arguments.backbone:
+            engine = Engine(
+                device=arguments.device,
+                precision=arguments.precision,
+                num_threads=arguments.threads,
+            )
+            engine.launch(_measure, name, data, arguments)
+
+
+def write_digits(folder: Path) -> None:
+    """Write the embedded digits as JPEGs of 32 x 32 into `folder`/train|test/<digit>/."""
+    images, targets = load_digits()
+    for i, (image, target) in enumerate(zip(images, targets, strict=True)):
+        path = folder / ("test" if i % 10 == 0 else "train") / str(target) / f"{i:04d}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        padded = np.pad(image, 2)[:, :, None].repeat(3, 2)
+        path.write_bytes(cv2.imencode(".jpg", padded)[1].tobytes())
+
+
+def _measure(
+    engine: Engine, name: str, data: ImageClassification, arguments: argparse.Namespace
+) -> None:
+    assert isinstance(data.train, FileSamples)
+    count = max(NUM_IMAGES.values()) if engine.device.type == "cuda" else NUM_IMAGES[name]
+    count = min(count, len(data.train))
+    indices = np.random.default_rng(0).permutation(len(data.train))[:count]
+    paths = [data.train.paths[i] for i in indices]
+    task = Classification(data, BACKBONES[name])
+    learner = TaskLearner(
+        task,
+        engine,
+        cycle=CycleSettings(1, 1, None, epochs=1, batch_size=128),
+        optimizer=OPTIMIZER,
+        loss_prediction=LossPredictionSettings(enabled=True),
+        eval_batch_size=BATCH_SIZE,
+    )
+    learner.load_state_dict(ActiveLearning(task.build_model()).state_dict())
+    plain = reference.PlainHead(BACKBONES[name]()).to(engine.device)
+    few = paths[:NUM_REFERENCE_IMAGES]
+    normalization = {"mean": data.mean, "std": data.std}
+    num_threads = torch.get_num_threads()
+    times = interleaved(
+        [
+            Contender("ours, from disk", lambda: learner.infer(indices, predicted_loss), count),
+            Contender("bare forward", _bare_forward(task, engine, indices), count),
+            Contender(
+                "bare decoding",
+                lambda: decode_many(paths, 32, num_threads=num_threads),
+                count,
+            ),
+            Contender(
+                "reference, from disk",
+                lambda: reference.score(plain, few, **normalization, device=engine.device),
+                len(few),
+            ),
+        ],
+        rounds=arguments.rounds,
+        clock=arguments.clock,
+    )
+    slower = max(("bare forward", "bare decoding"), key=lambda part: statistics.median(times[part]))
+    print(f"\n{name}, {engine.device}, {engine.precision}, {num_threads} threads, ", end="")
+    print(f"{arguments.rounds} rounds of {count} images, {arguments.clock} time\n")
+    print(table(times, against=slower, unit="image", scale_name="us"), end="\n\n")
+    ours = times["ours, from disk"]
+    if name == "resnet18":
+        above = ratio(ours, times["bare forward"])[0]
+        print(verdict("ours / bare forward at most 1.05", above, at_most=1.05))
+    else:
+        above = ratio(ours, times[slower])[0]
+        print(verdict(f"ours / {slower} (the slower) at most 1.15", above, at_most=1.15))
+    print(f"ours: {1 / statistics.median(ours):.0f} images/s")
+
+
+def _bare_forward(
+    task: Classification, engine: Engine, indices: np.ndarray
+) -> Callable[[], object]:
+    model = engine.placed(task.build_model()).eval()
+    batches = [
+        engine.laid_out(task.normalize(engine.to_device(task.pool_images(part))))
+        for part in np.split(indices, range(BATCH_SIZE, indices.size, BATCH_SIZE))
+    ]
+
+    @torch.inference_mode()
+    def forward() -> None:
+        for batch in batches:
+            with engine.autocast():
+                model(batch)
+        engine.synchronize()
+
+    return forward
+
+
+if __name__ == "__main__":
+    main()

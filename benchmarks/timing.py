@@ -1,0 +1,109 @@
+"""Timing contenders side by side, and writing down what was found.
+
+Machines are shared and noisy, and two contenders measured one after the other meet different noise.
+So every round times each contender once, each round starting with another one, and what is compared
+is the ratio within a round: its median over the rounds, with the quartiles as a measure of trust.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Something to be timed.
+
+    Attributes:
+        name: For the tables.
+        run: Does `units` units of work and waits for the device.
+        units: Steps, images or starts, whatever the benchmark counts.
+    """
+
+    name: str
+    run: Callable[[], object]
+    units: int
+
+
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+"""`cpu` adds up the seconds of all cores and leaves out those that other programs had: for a machine
+that is busy. Nothing is then seen of waiting, neither for the disk nor of one thread for another."""
+
+Seconds = dict[str, list[float]]
+"""Seconds a unit of each contender, one a round."""
+
+
+def interleaved(contenders: Sequence[Contender], *, rounds: int, clock: str) -> Seconds:
+    """Time every contender once a round, after one round that is not counted."""
+    now = CLOCKS[clock]
+    seconds: Seconds = {contender.name: [] for contender in contenders}
+    for round_ in range(-1, rounds):
+        turn = round_ % len(contenders)
+        for contender in (*contenders[turn:], *contenders[:turn]):
+            start = now()
+            contender.run()
+            elapsed = now() - start
+            if round_ >= 0:
+                seconds[contender.name].append(elapsed / contender.units)
+    return seconds
+
+
+def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> tuple[float, float, float]:
+    """Return median, lower and upper quartile of the ratio within a round."""
+    ratios = np.asarray(numerator) / np.asarray(denominator)
+    low, middle, high = np.percentile(ratios, [25, 50, 75])
+    return float(middle), float(low), float(high)
+
+
+def said(numerator: Sequence[float], denominator: Sequence[float]) -> str:
+    """Say a ratio: median and, in brackets, quartiles."""
+    middle, low, high = ratio(numerator, denominator)
+    digits = 3 if middle < 10 else 1
+    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def table(seconds: Seconds, *, against: str, unit: str, scale_name: str = "ms") -> str:
+    """Write a Markdown table: median and fastest of each contender, and the ratio to one of them."""
+    scale = {"s": 1, "ms": 1e3, "us": 1e6}[scale_name]
+    lines = [
+        f"| | median, {scale_name} a {unit} | fastest | ratio to {against} (quartiles) |",
+        "|---|---:|---:|---:|",
+    ]
+    lines += [
+        f"| {name} | {statistics.median(times) * scale:.4g} | {min(times) * scale:.4g} "
+        f"| {said(times, seconds[against])} |"
+        for name, times in seconds.items()
+    ]
+    return "\n".join(lines)
+
+
+def verdict(
+    goal: str, measured: float, *, at_most: float | None = None, at_least: float = 0
+) -> str:
+    """Say whether a goal is met."""
+    met = measured >= at_least and (at_most is None or measured <= at_most)
+    return f"goal: {goal}: {measured:.3g}, {'met' if met else 'MISSED'}"
+
+
+def machine(*packages: str) -> str:
+    """Describe machine, load and versions in a line."""
+    from importlib.metadata import version
+
+    model = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            model = next(x for x in lines if x.startswith("model name")).partition(": ")[2].strip()
+    except (OSError, StopIteration):  # not Linux, or a processor without a name
+        pass
+    load = f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown"
+    versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    return f"{model}, {os.cpu_count()} cores, {load} before; Python {platform.python_version()}" + (
+        f", {versions}" if versions else ""
+    )
