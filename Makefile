@@ -38,11 +38,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: install  ## random, learning loss and margin on real digits, then a report with curves
-	$(BIN)/python -m experiments.run -m experiment=demo strategy=random,learning_loss,margin seed=0,1,2
+	$(BIN)/python -m experiments.run -m experiment=demo strategy=random,learning_loss,margin \
+	  seed=0,1,2 hydra/launcher=joblib hydra.launcher.n_jobs=2
 	$(BIN)/python -m experiments.report runs/demo
 
 test: install  ## the test suite (ARGS='-m "not slow" -x' goes to pytest)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-auto} --maxprocesses 8 $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-auto} --maxprocesses 8 --dist worksteal $(ARGS)
 
 check: install format-check lint types  ## format, lint and types, changing nothing
 

@@ -9,7 +9,15 @@ four steps for a model of one's own:
     indices, values = choose_active_learning_indices(net, cycle, rand_state, pool, dataset, device)
 """
 
-from al_core.acquisition import entropy, least_confidence, margin, predicted_loss
+from al_core.acquisition import (
+    bald,
+    entropy,
+    least_confidence,
+    margin,
+    predicted_loss,
+    predictive_entropy,
+    variance,
+)
 from al_core.contracts import (
     AcquisitionFunction,
     Learner,
@@ -44,6 +52,7 @@ __all__ = [
     "Ranking",
     "Subsampled",
     "TopK",
+    "bald",
     "choose_active_learning_indices",
     "draw_initial_set",
     "entropy",
@@ -51,11 +60,13 @@ __all__ = [
     "least_confidence",
     "margin",
     "predicted_loss",
+    "predictive_entropy",
     "random_indices",
     "ranking_accuracy",
     "run_cycles",
     "stream",
     "stream_seed",
+    "variance",
     "write_entropies_csv",
     "write_ranking_csv",
     "write_upload_csv",

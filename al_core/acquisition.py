@@ -4,7 +4,11 @@ Where a prediction has positions (boxes, pixels), a score is computed at each an
 
 Sources: entropy, Shannon 1948 and Settles 2009 (Active Learning Literature Survey, 2.1); margin,
 Scheffer, Decomain & Wrobel 2001; least confidence, Lewis & Gale 1994 and Culotta & McCallum 2005;
-predicted loss, Yoo & Kweon, CVPR 2019 (arXiv 1905.03677).
+predicted loss, Yoo & Kweon, CVPR 2019 (arXiv 1905.03677). From posterior samples (Monte-Carlo
+dropout, Gal & Ghahramani, ICML 2016; or an ensemble): predictive entropy and BALD, the mutual
+information of prediction and weights, Houlsby et al., arXiv 1112.5745, in the form of Gal, Islam &
+Ghahramani, ICML 2017, section 4; variance of the probabilities, as
+superannotateai/active_learning @ aa2b9ae ranks pixels.
 """
 
 from __future__ import annotations
@@ -88,3 +92,75 @@ def predicted_loss(prediction: Prediction) -> Tensor:
             "wrap it in ActiveLearning (on the command line loss_prediction.enabled=true)"
         )
     return prediction.predicted_loss
+
+
+def predictive_entropy(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor:
+    """Entropy of the mean of the posterior samples, in nats, in [0, log k].
+
+    Returns:
+        (b,) scores.
+
+    Raises:
+        InvalidSetting: The prediction has no posterior samples.
+    """
+    mean, _, _ = _sample_moments(prediction)
+    return _aggregate(torch.special.entr(mean).sum(1), aggregation)
+
+
+def bald(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor:
+    """Mutual information of prediction and weights, in nats, in [0, min(log k, log m)].
+
+    The entropy of the mean of the posterior samples less the mean of their entropies: how much they
+    disagree, each being sure of itself.
+
+    Returns:
+        (b,) scores.
+
+    Raises:
+        InvalidSetting: The prediction has fewer than two posterior samples.
+    """
+    mean, _, expected_entropy = _sample_moments(prediction, at_least=2)
+    # Not below zero, where samples that agree differ by rounding.
+    information = (torch.special.entr(mean).sum(1) - expected_entropy).clamp(min=0)
+    return _aggregate(information, aggregation)
+
+
+def variance(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor:
+    """Variance of the probabilities over the posterior samples, summed over classes, in [0, 1].
+
+    It is that of the m samples themselves (divided by m, not m - 1).
+
+    Returns:
+        (b,) scores.
+
+    Raises:
+        InvalidSetting: The prediction has fewer than two posterior samples.
+    """
+    _, spread, _ = _sample_moments(prediction, at_least=2)
+    return _aggregate(spread.sum(1), aggregation)
+
+
+def _sample_moments(prediction: Prediction, *, at_least: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+    """Return mean and variance of the probabilities (b, k, *positions), and the mean entropy.
+
+    The samples are gone through one by one: all at once would take their memory again, several
+    times over.
+    """
+    samples = prediction.log_prob_samples
+    num_samples = 0 if samples is None else samples.shape[1]
+    if samples is None or num_samples < at_least:
+        raise InvalidSetting(
+            f"this score needs at least {at_least} posterior samples, the prediction has "
+            f"{num_samples}: Monte-Carlo dropout gives them (on the command line "
+            "task.build.mc_dropout_passes=10, where a task has it)"
+        )
+    mean = torch.zeros_like(samples[:, 0])
+    squares = torch.zeros_like(mean)  # of distances to the running mean (Welford 1962)
+    expected_entropy = torch.zeros_like(mean[:, 0])
+    for count in range(1, num_samples + 1):
+        probabilities = samples[:, count - 1].exp()
+        expected_entropy += torch.special.entr(probabilities).sum(1)
+        distance = probabilities - mean
+        mean += distance / count
+        squares += distance * (probabilities - mean)
+    return mean, squares / num_samples, expected_entropy / num_samples

@@ -150,7 +150,7 @@ class ReferenceTraining:
         predicted = predicted.flatten()
         losses = F.cross_entropy(outputs, targets, reduction="none")
         loss = losses.mean() + ranking_loss(predicted, losses)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         self.loss = loss.item()
         if self.measure_accuracy:

@@ -11,6 +11,7 @@ import argparse
 import statistics
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 from benchmarks.timing import Contender, interleaved, machine, table, verdict
@@ -34,7 +35,7 @@ def main() -> None:
         "import torch": ("-c", "import torch"),
     }
     times = interleaved(
-        [Contender(name, lambda words=words: _run(*words), 1) for name, words in commands.items()],
+        [Contender(name, partial(_run, *words), 1) for name, words in commands.items()],
         rounds=arguments.rounds,
         clock="wall",
     )

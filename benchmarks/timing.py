@@ -33,8 +33,8 @@ class Contender:
 
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
-"""`cpu` adds up the seconds of all cores and leaves out those that other programs had: for a machine
-that is busy. Nothing is then seen of waiting, neither for the disk nor of one thread for another."""
+"""`cpu` adds up the seconds of this process on all cores, for a machine that others keep busy. It
+is blind to waiting, be it for the disk or of one thread for another."""
 
 Seconds = dict[str, list[float]]
 """Seconds a unit of each contender, one a round."""
@@ -70,7 +70,7 @@ def said(numerator: Sequence[float], denominator: Sequence[float]) -> str:
 
 
 def table(seconds: Seconds, *, against: str, unit: str, scale_name: str = "ms") -> str:
-    """Write a Markdown table: median and fastest of each contender, and the ratio to one of them."""
+    """Write a Markdown table: each contender's median and fastest, and the ratio to one of them."""
     scale = {"s": 1, "ms": 1e3, "us": 1e6}[scale_name]
     lines = [
         f"| | median, {scale_name} a {unit} | fastest | ratio to {against} (quartiles) |",

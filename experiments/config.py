@@ -283,21 +283,27 @@ def check_top_level(config: DictConfig) -> None:
 def _check_groups(config: DictConfig) -> None:
     """Refuse keys that would do nothing in the groups that are not built or made settings of."""
     for group, own in (
-        ("task", {"name", "kind", "metric", "build", "protocols"}),
-        ("strategy", {"name", "query"}),
+        ("task", {"name", "kind", "metric", "build", "learning_rates", "networks", "protocols"}),
+        ("strategy", {"name", "query", "mc_dropout_passes"}),
         ("backbone", {"name"}),
         ("data", {"name"}),
     ):
         # What a choice of data or backbone has for a kind of task is built, and refuses keys then;
         # what stands beside it is there to be set, and interpolated into it.
-        parts = {key for key, part in config[group].items() if OmegaConf.is_config(part)}
-        used = {str(key) for part in parts for key in config[group][part]}
-        known = own | (parts | used if group in ("backbone", "data") else set())
-        unknown = sorted(set(map(str, config[group])) - known)
+        choice: dict[str, Any] = OmegaConf.to_container(config[group])  # type: ignore[assignment]
+        parts = {key: part for key, part in choice.items() if isinstance(part, dict)}
+        used = {key for part in parts.values() for key in part}
+        known = own | ({*parts, *used} if group in ("backbone", "data") else set())
+        unknown = sorted(set(choice) - known)
         if unknown:
             raise InvalidSetting(
                 f"unknown key {group}.{unknown[0]}; there are {', '.join(sorted(known))}"
             )
+    if "mc_dropout_passes" in config.strategy and "mc_dropout_passes" not in config.task.build:
+        raise InvalidSetting(
+            f"strategy={config.strategy.name} needs posterior samples, which the networks of "
+            f"task={config.task.name} cannot give; task=drn_cityscapes can"
+        )
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:

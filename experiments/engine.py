@@ -184,6 +184,16 @@ class Engine:
         """Return a generator on the device; every process has its own."""
         return torch.Generator(self.device).manual_seed((seed + self.rank) % 2**63)
 
+    @contextlib.contextmanager
+    def seeded(self, seed: int, *, alike: bool = False) -> Iterator[None]:
+        """Let what draws from torch's global generators, as dropout does, draw from `seed`.
+
+        Every process draws something else, or with `alike` the same.
+        """
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed((seed + (0 if alike else self.rank)) % 2**63)
+            yield
+
     def shard(self, count: int) -> range:
         """Return this process's part of `count` things: contiguous, in order, without padding."""
         size, left = divmod(count, self.world_size)

@@ -63,6 +63,7 @@ class TaskLearner:
             pairs=loss_prediction.pairs,  # type: ignore[arg-type]  # it checks
         )
         self._trained: nn.Module | None = None
+        self._posterior_seed = 0
 
     @property
     def model(self) -> nn.Module:
@@ -89,6 +90,7 @@ class TaskLearner:
         """
         if self._trained is None or not self._cycle.warm_start:
             self._trained = self._fresh_model(seed=stream_seed(seed, 0, "weights"))
+        self._posterior_seed = stream_seed(seed, 0, "posterior samples")
         model = self._trained.train()
         wrapped = self.engine.for_training(
             model, find_unused_parameters=self._head.enabled and self._head.warm_up_epochs > 0
@@ -102,6 +104,8 @@ class TaskLearner:
             momentum=self._optimizer.momentum,
             weight_decay=self._optimizer.weight_decay,
             nesterov=self._optimizer.nesterov,
+            # One pass over the weights, not four; it cannot take in the module's after warm-up.
+            fused=self._head.warm_up_epochs == 0,
         )
         scheduler = self._scheduler(optimizer, epochs * steps_per_epoch)
         order = np.random.default_rng(stream_seed(seed, 0, "order"))
@@ -112,7 +116,7 @@ class TaskLearner:
             total=epochs, desc="train", unit="epoch", mininterval=1, leave=False,
             disable=None if self.engine.is_main else True,
         )  # fmt: skip
-        with bar:
+        with bar, self.engine.seeded(stream_seed(seed, 0, "dropout")):
             for epoch in range(epochs):
                 batches = self._batches(labeled, order.permutation(labeled.size))
                 seeds = sample_seeds.integers(2**31, size=len(batches)).tolist()
@@ -248,7 +252,7 @@ class TaskLearner:
         predictions: list[Tensor] = []
         with torch.inference_mode():
             for batch in self._shard(readable, task.test_batch, task.test.in_memory, "evaluate"):
-                outputs, predicted = self._forward(batch.images)
+                outputs, predicted = self._forward(self._inputs(batch.images))
                 targets = self.engine.to_device(batch.targets)
                 metrics.update(outputs, targets)
                 if predicted is not None:
@@ -286,24 +290,35 @@ class TaskLearner:
 
     def draw(self, indices: IndexArray) -> list[Panel]:
         """Draw training samples with what the model says of them, in this process alone."""
-        if not indices.size:
-            return []
+        panels: list[Panel] = []
+        size = self.task.eval_batch_size
         with torch.inference_mode():
-            prediction = self._prediction(self.task.pool_images(indices))
-        return self.task.draw(indices, prediction)
+            for i in range(0, indices.size, size):
+                batch = indices[i : i + size]
+                panels += self.task.draw(batch, self._prediction(self.task.pool_images(batch)))
+        return panels
 
     def _prediction(self, images: Tensor) -> Prediction:
-        outputs, predicted = self._forward(images)
+        inputs = self._inputs(images)
+        outputs, predicted = self._forward(inputs)
         model = self.model.base_model if self._head.enabled else self.model
         assert isinstance(model, nn.Module)
-        return replace(self.task.predict(outputs, model), predicted_loss=predicted)
+        prediction = self.task.predict(outputs, model)
+        # The same seed for every batch: all samples are asked of the same drawn networks, whichever
+        # process asks.
+        with self.engine.seeded(self._posterior_seed, alike=True), self.engine.autocast():
+            samples = self.task.posterior_samples(model, inputs)
+        return replace(prediction, predicted_loss=predicted, log_prob_samples=samples)
 
-    def _forward(self, images: Tensor) -> tuple[Any, Tensor | None]:
+    def _inputs(self, images: Tensor) -> Tensor:
+        engine = self.engine
+        return engine.laid_out(self.task.normalize(engine.to_device(images)))
+
+    def _forward(self, inputs: Tensor) -> tuple[Any, Tensor | None]:
         """Run the unwrapped model in eval mode: a process without samples need not take part."""
-        engine, model = self.engine, self.model
+        model = self.model
         model.eval()
-        inputs = engine.laid_out(self.task.normalize(engine.to_device(images)))
-        with engine.autocast():
+        with self.engine.autocast():
             result = model(inputs)
         return result if self._head.enabled else (result, None)
 

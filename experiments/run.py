@@ -34,7 +34,7 @@ def _job(config: DictConfig) -> float:
 
     try:
         return run(config)
-    except (ActiveLearningError, OSError) as error:
+    except (ActiveLearningError, OmegaConfBaseException, OSError) as error:
         if HydraConfig.get().mode != RunMode.MULTIRUN:
             _stop(error)
         print(_line(error), file=sys.stderr)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import sys
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -286,7 +287,7 @@ def _logged_to(file: Path | None) -> Iterator[None]:
             root.setLevel(level)
         return
     if not root.handlers:  # a started process has no logging of Hydra's
-        logging.basicConfig(format="%(message)s", level=logging.INFO)
+        logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
     handler = _LogFile(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)

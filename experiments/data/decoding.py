@@ -150,7 +150,7 @@ def decode_many(
         square = resize_square(read_rgb(paths[position]), size)
         images[position] = square.transpose(2, 0, 1)
 
-    unreadable = _for_each(len(paths), decode, num_threads=num_threads, progress=progress)
+    unreadable = for_each(len(paths), decode, num_threads=num_threads, progress=progress)
     return Decoded(torch.from_numpy(images), unreadable)
 
 
@@ -162,16 +162,22 @@ def find_unreadable(
     def decode(position: int) -> None:
         read_rgb(paths[position])
 
-    return _for_each(len(paths), decode, num_threads=num_threads, progress=progress)
+    return for_each(len(paths), decode, num_threads=num_threads, progress=progress)
 
 
-def _for_each(
+def for_each(
     count: int,
     decode: Callable[[int], None],
     *,
-    num_threads: int | None,
-    progress: str | None,
+    num_threads: int | None = None,
+    progress: str | None = None,
 ) -> dict[int, str]:
+    """Call `decode(0)` to `decode(count - 1)` in several threads; arguments as `decode_many`.
+
+    Returns:
+        Position -> reason of the calls that raised UnreadableImage.
+    """
+
     def decode_chunk(first: int) -> dict[int, str]:
         reasons = {}
         for position in range(first, min(first + chunk, count)):

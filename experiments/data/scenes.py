@@ -2,9 +2,9 @@
 
 Each scene is made of real handwritten digits (`experiments.data.digits`) on a coloured ground, and
 depends on seed and index alone, whatever else was drawn. Two scenes in three are easy (few large
-digits of strong contrast on a smooth ground), one is hard (many small faint ones that overlap, on a
-rough ground between strokes that are no digits). Classes are skewed, and less so in hard scenes,
-where the rare ones are: what is annotated matters. Ours, not published.
+bright digits on a smooth dark ground), one is hard (many small faint ones that overlap, of any
+colour, on a rough ground between strokes that are no digits). Classes are skewed, and less so in
+hard scenes, where the rare ones are: what is annotated matters. Ours, not published.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def scene(index: int, *, size: int, seed: int = 0, held_out: bool = False) -> Sc
     labels: list[int] = []
     areas: list[int] = []
     chances = FALL_OFF[hard] ** np.arange(10)
-    count = int(rng.integers(3, 9) if hard else rng.integers(1, 4))
+    count = int(rng.integers(3, 8) if hard else rng.integers(1, 4))
     for label in rng.choice(10, size=count, p=chances / chances.sum()).tolist():
         alpha = _glyph(rng, label, size, hard=hard, held_out=held_out)
         place = _place(rng, alpha, owner, areas, hidden=0.4 if hard else 0.1)
@@ -105,7 +105,7 @@ def scene(index: int, *, size: int, seed: int = 0, held_out: bool = False) -> Sc
         areas.append(int(ink.sum()))
         boxes.append((x, y, x + w, y + h))
     noise = rng.standard_normal(image.shape, dtype=np.float32)
-    image += noise * (16.0 if hard else 4.0)
+    image += noise * (12.0 if hard else 4.0)
     return Scene(
         np.clip(np.rint(image), 0, 255).astype(np.uint8),
         np.array(boxes, np.float32).reshape(-1, 4),
@@ -142,8 +142,8 @@ def _glyphs() -> tuple[list[Image], dict[tuple[bool, int], NDArray[np.int64]]]:
 def _ground(rng: np.random.Generator, size: int, *, hard: bool) -> NDArray[np.float32]:
     """Return a coloured ground, float32 (size, size, 3): a few blots, or many."""
     cells = 9 if hard else 3
-    colour = rng.uniform(40, 215, 3)
-    blots = colour + rng.uniform(-1, 1, (cells, cells, 3)) * (55 if hard else 30)
+    colour = rng.uniform(40, 215, 3) if hard else rng.uniform(0, 90, 3)
+    blots = colour + rng.uniform(-1, 1, (cells, cells, 3)) * (45 if hard else 30)
     ground = cv2.resize(blots.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     return np.clip(ground, 0, 255).astype(np.float32, copy=False)
 
@@ -212,7 +212,8 @@ def _colour(
     rng: np.random.Generator, ground: NDArray[np.float32], *, hard: bool
 ) -> NDArray[np.float32]:
     """Return a colour about so far from that of the ground, strong or faint."""
-    wanted = rng.uniform(*((60, 110) if hard else (150, 250)))
-    offered = rng.uniform(0, 255, (16, 3))
+    wanted = rng.uniform(*((80, 140) if hard else (150, 250)))
+    offered = rng.uniform(0 if hard else 120, 255, (16, 3))
     distance = np.linalg.norm(offered - ground.mean((0, 1)), axis=1)
-    return offered[np.abs(distance - wanted).argmin()].astype(np.float32)
+    colour: NDArray[np.float32] = offered[np.abs(distance - wanted).argmin()].astype(np.float32)
+    return colour

@@ -35,6 +35,10 @@ class HiddenTargets:
         """Make these targets readable; only an oracle does that."""
         self._revealed[indices] = True
 
+    def is_revealed(self, index: int) -> bool:
+        """Tell whether the target at `index` is readable."""
+        return bool(self._revealed[index])
+
     def read(self, indices: IndexArray) -> Any:
         """Return the targets at `indices`.
 

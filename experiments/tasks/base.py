@@ -106,6 +106,13 @@ class Task(Protocol):
         """Turn outputs, and the features `model` kept of the same batch, into a `Prediction`."""
         ...
 
+    def posterior_samples(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
+        """Return log-probabilities (b, m, k, *positions) sampled from `model`, if asked for.
+
+        What is random draws from torch's global generators.
+        """
+        ...
+
     def metrics(self) -> Metrics:
         """Return fresh counts."""
         ...

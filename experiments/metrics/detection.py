@@ -1,0 +1,222 @@
+"""Average precision of detections, by the rules of Pascal VOC and of COCO.
+
+Sources: Everingham et al., The Pascal Visual Object Classes Challenge, IJCV 2010, section 4.2, and
+its development kit (11-point until 2009, the area under the curve since); Lin et al., ECCV 2014,
+and pycocotools 2.0. Detections and truths of all classes are matched with array arithmetic; only
+COCO's rule loops, over detections that overlap something.
+
+An overlap does not change when both axes are stretched, so boxes as fractions of their image do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+COCO_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+COCO_RECALLS = np.linspace(0, 1, 101)
+COCO_MAX_DETECTIONS = 100
+"""Of an image and class, as pycocotools counts them."""
+VOC_THRESHOLD = 0.5
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """Detections and truths of one class in one image, detections best first.
+
+    Attributes:
+        scores: (m,).
+        overlaps: (m, n), intersection over union of each detection with each truth.
+        difficult: (n,).
+    """
+
+    scores: FloatArray
+    overlaps: FloatArray
+    difficult: BoolArray
+
+
+def box_overlaps(a: FloatArray, b: FloatArray) -> FloatArray:
+    """Return the intersection over union (n, m) of corner boxes (n, 4) and (m, 4)."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    shared = (high - low).clip(0).prod(2)
+    areas = [(each[:, 2:] - each[:, :2]).clip(0).prod(1) for each in (a, b)]
+    overlaps: FloatArray = shared / np.maximum(areas[0][:, None] + areas[1] - shared, 1e-12)
+    return overlaps
+
+
+def voc_matches(found: Found, threshold: float) -> tuple[BoolArray, BoolArray]:
+    """Judge detections by VOC's rule.
+
+    A detection means the truth that it overlaps most. It is right if that overlap is at least the
+    threshold and no better detection means the same truth; one that means a difficult truth counts
+    neither way.
+    Differs: amdegroot/ssd.pytorch @ 5b0b77f asks for an overlap above the threshold; VOC's
+    development kit, like this, for one at least as large.
+
+    Returns:
+        (m,) right, (m,) counts.
+    """
+    num = len(found.scores)
+    if not len(found.difficult):
+        return np.zeros(num, bool), np.ones(num, bool)
+    meant = found.overlaps.argmax(1)
+    hits = found.overlaps[np.arange(num), meant] >= threshold
+    hard = hits & found.difficult[meant]
+    right = np.zeros(num, bool)
+    _, first = np.unique(np.where(hits, meant, -1), return_index=True)
+    right[first] = True  # detections are in order, so the first of a truth is the best
+    return right & hits & ~hard, ~hard
+
+
+def coco_matches(found: Found, thresholds: FloatArray) -> tuple[BoolArray, BoolArray]:
+    """Judge detections by COCO's rule, at several thresholds.
+
+    From the best on, each takes the truth that it overlaps most of those that no better detection
+    has taken; difficult ones only where there is no other, and it counts neither way then.
+
+    Returns:
+        (t, m) right, (t, m) counts.
+    """
+    num, num_thresholds = len(found.scores), len(thresholds)
+    right = np.zeros((num_thresholds, num), bool)
+    counts = np.ones((num_thresholds, num), bool)
+    if not len(found.difficult):
+        return right, counts
+    free = np.ones((num_thresholds, len(found.difficult)), bool)
+    rows = np.arange(num_thresholds)
+    bound = np.minimum(thresholds, 1 - 1e-10)[:, None]
+    for k in np.flatnonzero(found.overlaps.max(1) >= bound.min()):
+        possible = free & (found.overlaps[k] >= bound)
+        # Any truth that counts is preferred to every difficult one. Of equal overlaps the last is
+        # taken, as pycocotools does.
+        value = np.where(possible, found.overlaps[k] + 2.0 * ~found.difficult, -1.0)[:, ::-1]
+        taken = value.shape[1] - 1 - value.argmax(1)
+        matched = possible.any(1)
+        free[rows[matched], taken[matched]] = False
+        hard = matched & found.difficult[taken]
+        right[:, k] = matched & ~hard
+        counts[:, k] = ~hard
+    return right, counts
+
+
+def average_precision(
+    right: BoolArray, *, num_truths: int, recalls: FloatArray | None = None
+) -> float:
+    """Area under the curve of precision over recall, made non-increasing.
+
+    Args:
+        right: (m,), best detection first, of those that count.
+        num_truths: How many there are to be found.
+        recalls: The mean of the precisions at these is taken; None for the exact area.
+
+    Returns:
+        In 0..1; NaN if there is nothing to be found.
+    """
+    if not num_truths:
+        return float("nan")
+    hits = right.cumsum()
+    recall = hits / num_truths
+    precision = hits / np.arange(1, len(right) + 1)
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    if recalls is None:
+        steps = np.diff(recall, prepend=0.0)
+        return float((steps * best).sum())
+    place = np.searchsorted(recall, recalls, side="left")
+    return float(np.append(best, 0.0)[place].mean())
+
+
+class DetectionMetrics:
+    """Detections of a whole test set, and how good they are.
+
+    Args:
+        num_classes: Without background.
+        detect: Turns a batch of outputs into (b, num_classes + 1, top, 5) rows (score, corners as
+            fractions), background first, zeros where there is none; must be picklable.
+    """
+
+    def __init__(self, num_classes: int, detect: Callable[[Any], Tensor]) -> None:
+        self._num_classes = num_classes
+        self._detect = detect
+        self._found: list[list[Found]] = [[] for _ in range(num_classes)]
+
+    def update(self, outputs: Any, targets: Sequence[Tensor]) -> None:
+        """Count a batch.
+
+        Args:
+            outputs: As `detect` takes them.
+            targets: For each image (n, 6): corners as fractions, label, whether difficult.
+        """
+        detected = self._detect(outputs).cpu()
+        for image, target in zip(detected, targets, strict=True):
+            label, row = torch.nonzero(image[1:, :, 0] > 0, as_tuple=True)
+            best = image[label + 1, row].double().numpy()
+            self.add(best[:, 1:], best[:, 0], label.numpy(), target.cpu().double().numpy())
+
+    def add(
+        self, boxes: FloatArray, scores: FloatArray, labels: NDArray[np.int64], truths: FloatArray
+    ) -> None:
+        """Count one image: (m, 4) boxes, (m,) scores and labels, (n, 6) truths as in `update`."""
+        order = np.argsort(-scores, kind="stable")
+        boxes, scores, labels = boxes[order], scores[order], labels[order]
+        for label in np.union1d(labels, truths[:, 4].astype(np.int64)).tolist():
+            mine, theirs = labels == label, truths[truths[:, 4] == label]
+            self._found[label].append(
+                Found(
+                    scores[mine],
+                    box_overlaps(boxes[mine], theirs[:, :4]),
+                    theirs[:, 5] > 0,
+                )
+            )
+
+    def merge(self, others: Sequence[Self]) -> None:
+        """Add what other processes found, in their order."""
+        for other in others:
+            for mine, theirs in zip(self._found, other._found, strict=True):
+                mine += theirs
+
+    def compute(self) -> Mapping[str, float]:
+        """Return means over the classes that the test set has, in percent.
+
+        `map50` is VOC's since 2010 (the area under the curve), `map50_11` that of 2007 (11 points),
+        both at an overlap of 0.5; `map` is COCO's, over ten overlaps from 0.5 to 0.95.
+        """
+        values = np.array([self._of_class(found) for found in self._found], np.float64)
+        there = values[~np.isnan(values).any(1)]
+        means = there.mean(0) if len(there) else np.full(3, np.nan)
+        return dict(zip(("map50", "map50_11", "map"), (100.0 * means).tolist(), strict=True))
+
+    def _of_class(self, found: list[Found]) -> tuple[float, float, float]:
+        num_truths = sum(int((~each.difficult).sum()) for each in found)
+        if not num_truths:
+            return (float("nan"),) * 3
+        matches = [voc_matches(each, VOC_THRESHOLD) for each in found]
+        order = np.argsort(-np.concatenate([each.scores for each in found]), kind="stable")
+        right, counts = (np.concatenate(parts)[order] for parts in zip(*matches, strict=True))
+        voc = right[counts]
+        first = [_first(each, COCO_MAX_DETECTIONS) for each in found]
+        matches = [coco_matches(each, COCO_THRESHOLDS) for each in first]
+        order = np.argsort(-np.concatenate([each.scores for each in first]), kind="stable")
+        right, counts = (np.concatenate(parts, 1)[:, order] for parts in zip(*matches, strict=True))
+        coco = [
+            average_precision(right[t][counts[t]], num_truths=num_truths, recalls=COCO_RECALLS)
+            for t in range(len(COCO_THRESHOLDS))
+        ]
+        return (
+            average_precision(voc, num_truths=num_truths),
+            average_precision(voc, num_truths=num_truths, recalls=np.linspace(0, 1, 11)),
+            float(np.mean(coco)),
+        )
+
+
+def _first(found: Found, count: int) -> Found:
+    return Found(found.scores[:count], found.overlaps[:count], found.difficult)

@@ -1,0 +1,291 @@
+"""Object detection by single-shot detectors: multi-box loss, average precision, SSD's augmentation.
+
+Source: SSD, Liu et al., arXiv 1512.02325, as trained by amdegroot/ssd.pytorch @ 5b0b77f; learning
+loss on it: Yoo & Kweon, CVPR 2019, section 4.2, and superannotateai/active_learning @ aa2b9ae.
+
+Targets of an image are rows of x_min, y_min, x_max, y_max as fractions, and the label without
+background: (n, 5) for training, without the difficult objects, and (n, 6) for evaluation, where the
+last column says which are difficult.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from al_core import IndexArray, Prediction
+from al_core.errors import InvalidSetting, require_positive
+from experiments.data.detection import ObjectDetection, Objects
+from experiments.data.detection_augmentation import PIXEL_MEAN, augment
+from experiments.data.pictures import StretchedSamples, load_all, stretch
+from experiments.data.samples import Batch
+from experiments.data.targets import HiddenTargets
+from experiments.metrics.detection import DetectionMetrics
+from experiments.tasks.base import Panel
+from vendored.ssd_pytorch import Detect, MultiBoxDetector, MultiBoxLoss, Outputs
+
+DRAWN_SCORE = 0.3
+"""Detections below it are not drawn."""
+NUM_CAPTIONED = 6
+PREDICTED_COLOUR, TRUE_COLOUR = (255, 64, 32), (64, 255, 64)
+
+
+@dataclass(frozen=True)
+class BoxPrediction(Prediction):
+    """A prediction that can be drawn: `log_probs` (b, k, priors), background first.
+
+    Attributes:
+        offsets: (b, priors, 4), as the network predicts them.
+        priors: (priors, 4), centre form.
+    """
+
+    offsets: Tensor | None = None
+    priors: Tensor | None = None
+
+
+class Detection:
+    """Boxes and classes of the objects in an image.
+
+    Args:
+        data: Images and objects.
+        backbone: Called with `num_classes` (with background), returns the detector. Its inputs are
+            RGB in 0..255 less (123, 117, 104), whatever the images show, as published; a network
+            that begins with a convolution and batch norm does not notice the scale.
+        reduction: What the loss of an image is, which the loss-prediction module learns and the
+            strategy ranks by: "mean", per box matched to an object, or "sum", as the reference has
+            it, where an image of many objects has a large loss whatever the model makes of them.
+        augmentation: Whether training images are augmented as SSD's are; else only stretched.
+        max_expansion: The augmentation zooms out to images on canvases of at most so many times
+            their sides; 1 for no zooming out.
+        eval_batch_size: Images in a batch of inference.
+
+    Raises:
+        InvalidSetting: An unknown reduction, or a backbone without its weights.
+    """
+
+    metric = "map50"
+
+    def __init__(
+        self,
+        data: ObjectDetection,
+        backbone: Callable[..., nn.Module],
+        *,
+        reduction: str = "mean",
+        augmentation: bool = True,
+        max_expansion: float = 4.0,
+        eval_batch_size: int = 32,
+    ) -> None:
+        require_positive("task.build.eval_batch_size", eval_batch_size)
+        if reduction not in ("mean", "sum"):
+            raise InvalidSetting(f"task.build.reduction must be mean or sum, got {reduction!r}")
+        if not isinstance(augmentation, bool):
+            raise InvalidSetting(
+                f"task.build.augmentation must be true or false, got {augmentation!r}"
+            )
+        if isinstance(max_expansion, bool) or not 1 <= max_expansion <= 16:
+            raise InvalidSetting(f"task.build.max_expansion must be 1..16, got {max_expansion!r}")
+        self.class_names = data.class_names
+        self.eval_batch_size = eval_batch_size
+        self._backbone = backbone
+        self._reduction = reduction
+        self._augmentation, self._max_expansion = augmentation, max_expansion
+        self._flip = data.flip
+        with torch.random.fork_rng(devices=[]):  # built once to know its geometry, then dropped
+            probe = self.build_model()
+        self._config = probe.config
+        self._loss = MultiBoxLoss(probe.num_classes, variances=probe.config.variance)
+        self._detect = Detect(probe.num_classes, variance=probe.config.variance)
+        size = probe.config.image_size
+        self.train = StretchedSamples(data.train, size)
+        self.test = StretchedSamples(data.test, size)
+        self._test_objects = data.test_objects
+        self._mean = torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1)
+        self.targets = HiddenTargets(
+            len(data.train),
+            lambda indices: [data.train_objects[index] for index in indices],
+            data.train.names,
+        )
+
+    def build_model(self) -> MultiBoxDetector:
+        """Return a fresh detector for the classes and background."""
+        model = self._backbone(num_classes=len(self.class_names) + 1)
+        if not isinstance(model, MultiBoxDetector):
+            raise InvalidSetting(f"the backbone must be a detector, got {type(model).__name__}")
+        return model
+
+    def example(self) -> Tensor:
+        """Return two black images, normalised."""
+        size = self._config.image_size
+        return self.normalize(torch.zeros(2, 3, size, size, dtype=torch.uint8))
+
+    def training_batch(self, indices: IndexArray, *, seed: int) -> Batch:
+        """Load labeled images, augmented one by one: float32 images, (n, 5) targets.
+
+        What is random about a sample depends on `seed` and its index, so not on who loads it.
+        """
+        objects: list[Objects] = self.targets.read(indices)
+        size = self._config.image_size
+        pixels = np.empty((indices.size, size, size, 3), np.float32)
+        targets: list[Tensor] = [torch.empty(0, 5)] * indices.size
+
+        def load(row: int) -> None:
+            index = int(indices[row])
+            image = self.train.pictures.picture(index)
+            easy = ~objects[row].difficult
+            boxes, labels = objects[row].boxes[easy], objects[row].labels[easy]
+            if self._augmentation:
+                pixels[row], boxes, labels = augment(
+                    image,
+                    boxes,
+                    labels,
+                    size=size,
+                    flip=self._flip,
+                    max_expansion=self._max_expansion,
+                    rng=np.random.default_rng((seed, index)),
+                )
+            else:
+                pixels[row] = stretch(image, size)
+                boxes = _fractions(boxes, image.shape[:2])
+            targets[row] = _rows(boxes, labels)
+
+        load_all(indices.size, load, in_memory=self.train.in_memory)
+        return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), targets)
+
+    def pool_images(self, indices: IndexArray) -> Tensor:
+        """Load images only."""
+        return self.train.images(indices)
+
+    def test_batch(self, indices: IndexArray) -> Batch:
+        """Load test images and (n, 6) targets."""
+        targets = []
+        for index in indices.tolist():
+            one = self._test_objects[index]
+            boxes = _fractions(one.boxes, self.test.pictures.size(index))
+            targets.append(_rows(boxes, one.labels, one.difficult))
+        return Batch(self.test.images(indices), targets)
+
+    def augment(
+        self, images: Tensor, targets: Any, generator: torch.Generator
+    ) -> tuple[Tensor, Any]:
+        """Return the batch as it is: augmentation is per sample, in `training_batch`."""
+        return images, targets
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Subtract the mean colour."""
+        return images.float() - self._mean.to(images.device)
+
+    def losses(self, outputs: Outputs, targets: Sequence[Tensor]) -> Tensor:
+        """Return the multi-box loss of each image, reduced as `reduction` says.
+
+        An image without objects has a loss of 0 either way: negatives are mined for positives.
+        """
+        return self.objective(outputs, targets)[1]
+
+    def objective(self, outputs: Outputs, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what the published training minimizes, and the loss of each image.
+
+        The scalar is the sum over the batch (over this process's part of it), divided by the boxes
+        that are matched in it, whatever `reduction` is.
+        """
+        # A column that says "difficult" comes with evaluation only.
+        rows = [one if one.shape[1] == 5 else one[one[:, 5] == 0, :5] for one in targets]
+        found = self._loss.per_image(outputs, rows)
+        sums = found.localization + found.confidence
+        scalar = sums.sum() / found.num_positives.sum().clamp(min=1)
+        if self._reduction == "sum":
+            return scalar, sums
+        return scalar, sums / found.num_positives.clamp(min=1)
+
+    def predict(self, outputs: Outputs, model: nn.Module) -> BoxPrediction:
+        """Return log-probabilities (b, k, priors), and the pooled deepest map as embedding."""
+        assert isinstance(model, MultiBoxDetector)
+        offsets, logits, priors = outputs
+        return BoxPrediction(
+            logits.float().log_softmax(-1).transpose(1, 2),
+            embedding=model.get_embedding(),
+            offsets=offsets,
+            priors=priors,
+        )
+
+    def posterior_samples(self, model: nn.Module, inputs: Tensor) -> None:
+        """Return none: these networks have no dropout to sample with."""
+
+    def metrics(self) -> DetectionMetrics:
+        """Return fresh counts."""
+        return DetectionMetrics(len(self.class_names), partial(_detected, self._detect))
+
+    def draw(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
+        """Return the images with what is found in red, and what is there in green if annotated."""
+        assert isinstance(prediction, BoxPrediction)
+        assert prediction.offsets is not None
+        assert prediction.priors is not None
+        probabilities = prediction.log_probs.exp().transpose(1, 2)
+        detected = self._detect(prediction.offsets, probabilities, prediction.priors).cpu()
+        images = self.train.images(indices).permute(0, 2, 3, 1).contiguous().numpy()
+        return [
+            self._panel(image, index, rows)
+            for image, index, rows in zip(images, indices.tolist(), detected, strict=True)
+        ]
+
+    def _panel(self, image: NDArray[np.uint8], index: int, detected: Tensor) -> Panel:
+        truth: Objects | None = None
+        if self.targets.is_revealed(index):
+            truth = self.targets.read(np.array([index]))[0]
+            boxes = _fractions(truth.boxes, self.train.pictures.size(index))
+            _outline(image, boxes, TRUE_COLOUR)
+        label, row = torch.nonzero(detected[1:, :, 0] >= DRAWN_SCORE, as_tuple=True)
+        best = detected[label + 1, row]
+        order = best[:, 0].argsort(descending=True)
+        best, label = best[order], label[order]
+        _outline(image, best[:, 1:].numpy(), PREDICTED_COLOUR)
+        found = [
+            f"{self.class_names[k]} {score:.0%}"
+            for k, score in zip(label.tolist(), best[:, 0].tolist(), strict=True)
+        ]
+        caption = f"predicted {_listed(found)}"
+        if truth is not None:
+            caption += f"; true {_listed([self.class_names[k] for k in truth.labels])}"
+        return Panel(image, caption)
+
+
+def _detected(detect: Detect, outputs: Outputs) -> Tensor:
+    offsets, logits, priors = outputs
+    detected: Tensor = detect(offsets, logits.float().softmax(-1), priors)
+    return detected
+
+
+def _fractions(boxes: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
+    height, width = size
+    extent: NDArray[np.float32] = np.array([width, height, width, height], np.float32)
+    return boxes / extent
+
+
+def _rows(boxes: NDArray[np.float32], *columns: NDArray[Any]) -> Tensor:
+    """Return boxes and further columns side by side, float32."""
+    return torch.from_numpy(np.column_stack([boxes, *columns]).astype(np.float32))
+
+
+def _listed(names: list[str]) -> str:
+    if not names:
+        return "nothing"
+    more = f" and {len(names) - NUM_CAPTIONED} more" if len(names) > NUM_CAPTIONED else ""
+    return ", ".join(names[:NUM_CAPTIONED]) + more
+
+
+def _outline(
+    image: NDArray[np.uint8], boxes: NDArray[np.float32], colour: tuple[int, int, int]
+) -> None:
+    """Draw boxes, fractions, on an image in place."""
+    height, width = image.shape[:2]
+    thickness = max(1, round(max(height, width) / 128))  # a pixel of a thumbnail
+    for x_min, y_min, x_max, y_max in (boxes * (width, height, width, height)).tolist():
+        corners = (round(x_min), round(y_min)), (round(x_max) - 1, round(y_max) - 1)
+        cv2.rectangle(image, *corners, colour, thickness)

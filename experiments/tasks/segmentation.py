@@ -1,0 +1,285 @@
+"""Semantic segmentation by dilated residual networks: pixel-wise cross-entropy, mean IoU.
+
+Source: the recipe of fyu/drn @ d75db2e; learning loss and Monte-Carlo dropout on it as in
+superannotateai/active_learning @ aa2b9ae. Training sees random crops; evaluation and scoring see
+whole images at their own size.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from al_core import IndexArray, Prediction
+from al_core.errors import InvalidSetting, require_positive
+from experiments.data.checks import check_flag, check_number, check_whole_number
+from experiments.data.pictures import load_all
+from experiments.data.samples import Batch
+from experiments.data.segmentation import IGNORED, Mask, SemanticSegmentation, WholeSamples
+from experiments.data.segmentation_augmentation import augment
+from experiments.data.targets import HiddenTargets
+from experiments.metrics.segmentation import SegmentationMetrics
+from experiments.tasks.base import Panel
+from vendored.drn import DRNSeg
+
+log = logging.getLogger(__name__)
+
+Outputs = tuple[Tensor, Tensor]
+"""Log-probabilities (b, k, h, w), and the scores at 1/8 of the size that they come from."""
+
+BATCH_PIXELS = 2**20
+"""Of a batch of inference where its size is not set: what a GPU is busy with, and memory bears."""
+OPACITY = 0.6
+"""Of classes drawn over an image."""
+NUM_CAPTIONED = 4
+MIN_CAPTIONED_SHARE = 0.01
+
+
+class Segmentation:
+    """A class for every pixel.
+
+    Args:
+        data: Images and masks.
+        backbone: Called with `num_classes` and `add_dropout`, returns a `DRNSeg` whose
+            log-probabilities are of the size of its images.
+        crop_size: Side in pixels of the squares that are trained on.
+        max_scale: Augmentation: sides are multiplied by a number in [1/s, s]; 1 for none.
+        max_rotation: Augmentation: degrees to either side; 0 for none.
+        reduction: What the loss of an image is, which the loss-prediction module learns and the
+            strategy ranks by. "labeled_pixels": the mean over the pixels that have a class, and the
+            objective is the mean over those of the batch, as fyu/drn trains. "all_pixels": the mean
+            over all, where those without a class count as 0, and the objective is the mean of that,
+            as the superannotate fork trains; there an image is easy for having little annotated.
+        dropout: Whether the network has dropout, whatever the strategy: to compare strategies that
+            sample with others on one network.
+        mc_dropout_passes: Posterior samples of a prediction: passes with dropout; 0 for none.
+        eval_batch_size: Images in a batch of inference; null for about a megapixel. It is 1 where
+            the images differ in size.
+
+    Raises:
+        InvalidSetting: A value out of range, or a backbone without its weights.
+    """
+
+    metric = "miou"
+
+    def __init__(
+        self,
+        data: SemanticSegmentation,
+        backbone: Callable[..., nn.Module],
+        *,
+        crop_size: int = 896,
+        max_scale: float = 1.0,
+        max_rotation: int = 0,
+        reduction: str = "labeled_pixels",
+        dropout: bool = False,
+        mc_dropout_passes: int = 0,
+        eval_batch_size: int | None = None,
+    ) -> None:
+        check_whole_number("task.build.crop_size", crop_size, low=16, high=8192)
+        check_number("task.build.max_scale", max_scale, low=1)
+        check_whole_number("task.build.max_rotation", max_rotation, low=0, high=180)
+        check_flag("task.build.dropout", dropout)
+        check_whole_number("task.build.mc_dropout_passes", mc_dropout_passes, low=0, high=1000)
+        if reduction not in ("labeled_pixels", "all_pixels"):
+            raise InvalidSetting(
+                f"task.build.reduction must be labeled_pixels or all_pixels, got {reduction!r}"
+            )
+        self.class_names: Sequence[str] = data.class_names
+        self._backbone = backbone
+        self._palette = np.array(data.palette, np.uint8)
+        self._mean = torch.tensor(data.mean).view(1, 3, 1, 1)
+        self._std = torch.tensor(data.std).view(1, 3, 1, 1)
+        self._crop_size = crop_size
+        self._augment = partial(
+            augment,
+            crop_size=crop_size,
+            flip=data.flip,
+            max_scale=max_scale,
+            max_rotation=max_rotation,
+        )
+        self._reduction = reduction
+        self._passes = mc_dropout_passes
+        self._has_dropout = dropout or mc_dropout_passes > 0
+        self.train, self.test = WholeSamples(data.train), WholeSamples(data.test)
+        self._test_masks = data.test_masks
+        # What the oracle gives are masks yet to be read, so that those of a batch are read at once.
+        self.targets = HiddenTargets(
+            len(data.train),
+            lambda indices: [partial(data.train_masks.mask, index) for index in indices.tolist()],
+            data.train.names,
+        )
+        self.eval_batch_size = self._batch_size(eval_batch_size)
+        with torch.random.fork_rng(devices=[]):  # built once to find out what cannot be had
+            self.build_model()
+
+    def build_model(self) -> DRNSeg:
+        """Return a fresh network for the classes."""
+        model = self._backbone(num_classes=len(self.class_names), add_dropout=self._has_dropout)
+        if not isinstance(model, DRNSeg):
+            raise InvalidSetting(f"the backbone must be a DRNSeg, got {type(model).__name__}")
+        return model
+
+    def example(self) -> Tensor:
+        """Return two black crops, normalised."""
+        return self.normalize(torch.zeros(2, 3, *(self._crop_size,) * 2, dtype=torch.uint8))
+
+    def training_batch(self, indices: IndexArray, *, seed: int) -> Batch:
+        """Load labeled crops, augmented one by one, with their classes, uint8 (b, side, side).
+
+        What is random about a sample depends on `seed` and its index, so not on who loads it.
+        """
+        readers: list[Callable[[], Mask]] = self.targets.read(indices)
+        side = self._crop_size
+        images = np.empty((indices.size, side, side, 3), np.uint8)
+        masks = np.empty((indices.size, side, side), np.uint8)
+
+        def load(row: int) -> None:
+            index = int(indices[row])
+            images[row], masks[row] = self._augment(
+                self.train.pictures.picture(index),
+                readers[row](),
+                rng=np.random.default_rng((seed, index)),
+            )
+
+        load_all(indices.size, load, in_memory=self.train.in_memory)
+        return Batch(torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(masks))
+
+    def pool_images(self, indices: IndexArray) -> Tensor:
+        """Load whole images only."""
+        return self.train.images(indices)
+
+    def test_batch(self, indices: IndexArray) -> Batch:
+        """Load whole test images with their classes, uint8 (b, h, w)."""
+        masks: list[Mask] = [np.empty((0, 0), np.uint8)] * indices.size
+
+        def load(row: int) -> None:
+            masks[row] = self._test_masks.mask(int(indices[row]))
+
+        load_all(indices.size, load, in_memory=self.test.in_memory)
+        return Batch(self.test.images(indices), torch.from_numpy(np.stack(masks)))
+
+    def augment(
+        self, images: Tensor, targets: Any, generator: torch.Generator
+    ) -> tuple[Tensor, Any]:
+        """Return the batch as it is: augmentation is per sample, in `training_batch`."""
+        return images, targets
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Scale to 0..1, subtract the mean, divide by the standard deviation, per channel."""
+        mean, std = self._mean.to(images.device), self._std.to(images.device)
+        return (images - 255 * mean).div_(255 * std)
+
+    def losses(self, outputs: Outputs, targets: Tensor) -> Tensor:
+        """Return the cross-entropy of each image, reduced as `reduction` says.
+
+        An image without a labeled pixel has a loss of 0.
+        """
+        return self.objective(outputs, targets)[1]
+
+    def objective(self, outputs: Outputs, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what `reduction` says is minimized, and the loss of each image."""
+        pixels = F.nll_loss(
+            outputs[0].float(), targets.long(), ignore_index=IGNORED, reduction="none"
+        )
+        if self._reduction == "all_pixels":
+            losses = pixels.mean((1, 2))
+            return losses.mean(), losses
+        sums, counts = pixels.sum((1, 2)), (targets != IGNORED).sum((1, 2))
+        return sums.sum() / counts.sum().clamp(min=1), sums / counts.clamp(min=1)
+
+    def predict(self, outputs: Outputs, model: nn.Module) -> Prediction:
+        """Return log-probabilities (b, k, h, w), and the pooled last map (b, d) as embedding."""
+        assert isinstance(model, DRNSeg)
+        return Prediction(outputs[0].float(), embedding=model.get_embedding().float())
+
+    def posterior_samples(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
+        """Return `mc_dropout_passes` passes with dropout, (b, m, k, h, w), or None for none."""
+        if not self._passes:
+            return None
+        assert isinstance(model, DRNSeg)
+        samples = inputs.new_empty(0)
+        recording, model.record_features = model.record_features, False
+        try:
+            with model.dropout_sampling(True):
+                for number in range(self._passes):
+                    one = model(inputs)[0]
+                    if not number:  # in place from then on: a list and its stack are twice as much
+                        b, *rest = one.shape
+                        samples = inputs.new_empty((b, self._passes, *rest))
+                    samples[:, number] = one
+        finally:
+            model.record_features = recording
+        return samples
+
+    def metrics(self) -> SegmentationMetrics:
+        """Return fresh counts."""
+        return SegmentationMetrics(self.class_names)
+
+    def draw(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
+        """Return four tiles an image: itself, the uncertainty, the prediction, and the truth.
+
+        Uncertainty is the entropy of the prediction, from black (sure) to yellow; the truth is grey
+        where it is not annotated.
+        """
+        images = self.train.images(indices).permute(0, 2, 3, 1).contiguous().numpy()
+        predicted = prediction.log_probs.argmax(1).byte().cpu().numpy()
+        entropy = torch.special.entr(prediction.log_probs.exp()).sum(1).cpu().numpy()
+        return [
+            self._panel(*drawn)
+            for drawn in zip(images, predicted, entropy, indices.tolist(), strict=True)
+        ]
+
+    def _panel(
+        self, image: NDArray[np.uint8], predicted: Mask, entropy: NDArray[np.float32], index: int
+    ) -> Panel:
+        heat = np.clip(255 * entropy / np.log(len(self.class_names)), 0, 255).astype(np.uint8)
+        uncertainty = cv2.applyColorMap(heat, cv2.COLORMAP_INFERNO)[:, :, ::-1]
+        caption = f"predicted {self._described(predicted)}"
+        truth = np.full_like(image, 128)
+        if self.targets.is_revealed(index):
+            mask: Mask = self.targets.read(np.array([index]))[0]()
+            truth = self._overlaid(image, mask)
+            labeled = mask != IGNORED
+            if labeled.any():
+                caption += f"; {(predicted == mask)[labeled].mean():.0%} of pixels right"
+        overlay = self._overlaid(image, predicted)
+        tiles = np.vstack([np.hstack([image, uncertainty]), np.hstack([overlay, truth])])
+        return Panel(np.ascontiguousarray(tiles, np.uint8), caption)
+
+    def _overlaid(self, image: NDArray[np.uint8], mask: Mask) -> NDArray[np.uint8]:
+        """Tint the image by class; black where a pixel has none."""
+        colours = np.zeros((256, 3), np.float32)
+        colours[: len(self._palette)] = self._palette
+        tinted = (1 - OPACITY) * image + OPACITY * colours[mask]
+        tinted[mask == IGNORED] = 0
+        return tinted.astype(np.uint8)
+
+    def _described(self, mask: Mask) -> str:
+        shares = np.bincount(mask.ravel(), minlength=len(self.class_names)) / mask.size
+        largest = np.argsort(-shares, kind="stable")[:NUM_CAPTIONED].tolist()
+        named = [
+            f"{self.class_names[k]} {shares[k]:.0%}"
+            for k in largest
+            if shares[k] >= MIN_CAPTIONED_SHARE
+        ]
+        return ", ".join(named)
+
+    def _batch_size(self, wanted: int | None) -> int:
+        if wanted is not None:
+            require_positive("task.build.eval_batch_size", wanted)
+        train, test = self.train.common_size(), self.test.common_size()
+        if train is None or test is None:
+            if wanted is not None and wanted > 1:
+                log.info("the images differ in size: batches of inference are of one image")
+            return 1
+        pixels = max(train[0] * train[1], test[0] * test[1]) * max(1, self._passes)
+        return wanted or max(1, BATCH_PIXELS // pixels)

@@ -1,0 +1,330 @@
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from al_core.errors import InvalidSetting
+from experiments.data import detection_augmentation
+from experiments.data.coco import coco
+from experiments.data.decoding import UnreadableImage
+from experiments.data.detection import digit_scenes
+from experiments.data.detection_augmentation import augment
+from experiments.data.pictures import StretchedSamples
+from experiments.data.voc import CLASS_NAMES, voc, voc_folder
+
+CONF = Path(__file__).parents[3] / "conf" / "data"
+Object = tuple[str, Sequence[Any], int]
+
+
+def write_image(path: Path, width: int = 60, height: int = 40, seed: int = 0) -> None:
+    """Write an image of random pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    assert cv2.imwrite(str(path), pixels)
+
+
+def write_voc(root: Path, name: str, objects: Sequence[Object], **size: int) -> None:
+    """Write an image and its annotation; corners are 1-based, as in the files."""
+    write_image(root / "JPEGImages" / f"{name}.jpg", **size)
+    parts = "".join(
+        f"<object><name>{kind}</name><difficult>{difficult}</difficult><part><name>head</name>"
+        f"<bndbox><xmin>1</xmin></bndbox></part><bndbox><xmin>{box[0]}</xmin><ymin>{box[1]}</ymin>"
+        f"<xmax>{box[2]}</xmax><ymax>{box[3]}</ymax></bndbox></object>"
+        for kind, box, difficult in objects
+    )
+    file = root / "Annotations" / f"{name}.xml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f"<annotation><size><width>0</width></size>{parts}</annotation>")
+
+
+def write_split(root: Path, split: str, names: Sequence[str]) -> None:
+    """Write a file of `ImageSets/Main`."""
+    file = root / "ImageSets" / "Main" / f"{split}.txt"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(f"{name}\n" for name in names))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A VOC tree of two classes as people leave it."""
+    write_voc(
+        tmp_path,
+        "a",
+        [
+            ("cat", (1, 1, 60, 40), 0),  # the whole image
+            ("dog", (11, 21, 30, 35), 1),
+            ("dog", (0, -3, 20, 50), 0),  # beyond the image: clipped
+            ("dog", (30, 10, 20, 20), 0),  # the wrong way round
+            ("cat", (7, 7, 7, 9), 0),  # a click
+            ("cat", (61, 5, 90, 20), 0),  # outside
+            ("cat", ("", "x", 9, 9), 0),  # no numbers
+        ],
+    )
+    write_voc(tmp_path, "b", [])
+    write_voc(tmp_path, "c", [("dog", (2, 3, 9, 10), 0), ("cow", (2, 3, 9, 10), 0)], width=30)
+    write_voc(tmp_path, "d", [("cat", (2, 3, 9, 10), 0)])
+    (tmp_path / "JPEGImages" / "d.jpg").write_bytes(b"no image")
+    write_voc(tmp_path, "e", [("cat", (2, 3, 9, 10), 0)])
+    (tmp_path / "Annotations" / "e.xml").write_text("<annotation>")
+    write_split(tmp_path, "trainval", ["a", "b", "d", "e", "missing"])
+    write_split(tmp_path, "test", ["c.jpg"])
+    return tmp_path
+
+
+def test_untidy_annotations(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Boxes are 0-based edges, clipped; what has no area, lies outside or is unknown is dropped."""
+    with caplog.at_level(logging.INFO):
+        data = voc_folder(tree)
+    assert data.class_names == ("cat", "dog")
+    first = data.train_objects[0]
+    assert first.boxes.tolist() == [[0, 0, 60, 40], [10, 20, 30, 35], [0, 0, 20, 40]]
+    assert first.labels.tolist() == [0, 1, 1]
+    assert first.difficult.tolist() == [False, True, False]
+    assert len(data.train_objects[1].boxes) == 0
+    assert data.test_objects[0].boxes.tolist() == [[1, 2, 9, 10]]
+    lines = [r.getMessage() for r in caplog.records if "objects of" in r.getMessage()]
+    assert len(lines) == 2
+    assert "3 objects of 2 classes (1 difficult); 1 boxes clipped" in lines[0]
+    assert "4 dropped (3 without area, 1 outside the image)" in lines[0]
+    assert "1 dropped (1 of the unknown class 'cow')" in lines[1]
+
+
+def test_unusable_samples_are_quarantined(tree: Path) -> None:
+    """Broken images, broken annotations and missing files are named and cannot be read."""
+    data = voc_folder(tree)
+    assert set(data.train.unreadable) == {2, 3, 4}
+    assert "not an image" in data.train.unreadable[2]
+    assert "e.xml is no XML" in data.train.unreadable[3]
+    assert "missing.xml" in data.train.unreadable[4]
+    with pytest.raises(UnreadableImage, match=r"d\.jpg"):
+        data.train.picture(2)
+    with pytest.raises(UnreadableImage, match=r"d\.jpg"):
+        StretchedSamples(data.train, 32).images(np.array([0, 2]))
+
+
+def test_pictures_keep_their_size_and_samples_are_square(tree: Path) -> None:
+    """Pictures come at full size; as samples they are stretched to a square."""
+    data = voc_folder(tree)
+    assert data.train.picture(0).shape == (40, 60, 3)
+    assert data.train.size(0) == (40, 60)
+    assert data.test.size(0) == (40, 30)
+    assert StretchedSamples(data.train, 32).images(np.array([1, 0])).shape == (2, 3, 32, 32)
+
+
+def test_own_classes(tree: Path) -> None:
+    """Given class names are the only ones, in their order."""
+    data = voc_folder(tree, class_names=["dog", "cow"])
+    assert data.class_names == ("dog", "cow")
+    assert data.train_objects[0].labels.tolist() == [0, 0]
+    assert data.test_objects[0].labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_split": "train"}, "the splits are test, trainval"),
+        ({"test_split": 3}, r"data\.test_split must be"),
+        ({"test_split": "trainval"}, "both in the pool and in the test set"),
+        ({"class_names": ["horse"]}, "has an object of the classes horse"),
+        ({"class_names": "cat"}, "must be a list"),
+        ({"flip": "no"}, r"data\.flip must be true or false"),
+        ({"root": "nowhere"}, "it has no Annotations"),
+    ],
+)
+def test_wrong_settings(tree: Path, change: dict[str, Any], message: str) -> None:
+    """What a user can set wrongly is told in one line with what is permitted."""
+    with pytest.raises(InvalidSetting, match=message) as caught:
+        voc_folder(**{"root": tree, **change})
+    assert "\n" not in str(caught.value)
+
+
+def test_voc_layout(tmp_path: Path) -> None:
+    """The pool is trainval of 2007, then of 2012; names carry the year; the test set is 2007's."""
+    for year, names in ((2007, ["000005", "000007", "000001"]), (2012, ["2008_000002"])):
+        base = tmp_path / "VOCdevkit" / f"VOC{year}"
+        for name in names:
+            write_voc(base, name, [("person", (1, 1, 20, 20), 0)])
+        write_split(base, "trainval", [name for name in names if name != "000001"])
+    write_split(tmp_path / "VOCdevkit" / "VOC2007", "test", ["000001"])
+    data = voc(tmp_path)
+    assert list(data.train.names) == ["VOC2007/000005.jpg", "VOC2007/000007.jpg",
+                                      "VOC2012/2008_000002.jpg"]  # fmt: skip
+    assert list(data.test.names) == ["VOC2007/000001.jpg"]
+    assert data.class_names == CLASS_NAMES
+    assert data.train_objects[0].labels.tolist() == [14]
+    only = voc(tmp_path, years=[2007])
+    assert len(only.train) == 2
+    with pytest.raises(InvalidSetting, match=r"data\.years"):
+        voc(tmp_path, years=[2011])
+
+
+def test_voc_is_missing(tmp_path: Path) -> None:
+    """Without VOC one line says what to download, where to put it, and what needs no download."""
+    with pytest.raises(InvalidSetting) as caught:
+        voc(tmp_path)
+    text = str(caught.value)
+    assert "\n" not in text
+    for part in ("VOCtest_06-Nov-2007.tar", "VOCtrainval_11-May-2012.tar", str(tmp_path),
+                 "data.download=true", "data=digits"):  # fmt: skip
+        assert part in text
+
+
+@pytest.fixture
+def coco_tree(tmp_path: Path) -> Path:
+    """Two small files in COCO's format, with ids that are no positions."""
+    for part, images in (("train2017", {7: "b.jpg", 3: "a.jpg"}), ("val2017", {1: "c.jpg"})):
+        for name in images.values():
+            write_image(tmp_path / part / name)
+        content = {
+            "images": [{"id": k, "file_name": v} for k, v in images.items()],
+            "categories": [{"id": 90, "name": "dog"}, {"id": 18, "name": "cat"}],
+            "annotations": [
+                {"image_id": max(images), "category_id": 90, "bbox": [1, 2, 10, 20], "iscrowd": 0},
+                {"image_id": max(images), "category_id": 18, "bbox": [50, 2, 30, 20], "iscrowd": 1},
+                {"image_id": max(images), "category_id": 18, "bbox": [5, 2, 0, 20]},
+            ],
+        }
+        file = tmp_path / "annotations" / f"instances_{part}.json"
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_coco(coco_tree: Path) -> None:
+    """Images are by name, classes by id, boxes corners of edges, crowds difficult."""
+    data = coco(coco_tree)
+    assert list(data.train.names) == ["a.jpg", "b.jpg"]
+    assert data.class_names == ("cat", "dog")
+    assert len(data.train_objects[0].boxes) == 0
+    objects = data.train_objects[1]
+    assert objects.boxes.tolist() == [[1, 2, 11, 22], [50, 2, 60, 22]]
+    assert objects.labels.tolist() == [1, 0]
+    assert objects.difficult.tolist() == [False, True]
+
+
+def test_coco_is_missing_or_of_another_format(coco_tree: Path) -> None:
+    """A missing or foreign file is told in one line, which names it."""
+    with pytest.raises(InvalidSetting, match=r"data\.test_images.*data=digits"):
+        coco(coco_tree, test_images="nowhere")
+    file = coco_tree / "annotations" / "instances_val2017.json"
+    file.write_text('{"images": []}')
+    with pytest.raises(InvalidSetting, match=r"instances_val2017\.json is not in COCO's format"):
+        coco(coco_tree)
+
+
+def test_digit_scenes_and_every_choice_of_conf() -> None:
+    """The embedded set serves detection; every detection node of conf names a real builder."""
+    data = digit_scenes(num_scenes=6, num_test_scenes=3, scene_size=64)
+    assert (len(data.train), len(data.test), len(data.class_names)) == (6, 3, 10)
+    assert not data.flip
+    assert data.train.picture(2).shape == (64, 64, 3)
+    nodes = {path.stem: OmegaConf.load(path).get("detection") for path in CONF.glob("*.yaml")}
+    there = {name for name, node in nodes.items() if node is not None}
+    assert there >= {"digits", "voc", "voc_folder", "coco"}
+    with pytest.raises(InvalidSetting, match=r"data\.num_scenes"):
+        digit_scenes(num_scenes=0)
+    config = OmegaConf.load(CONF / "digits.yaml")
+    config.num_scenes, config.num_test_scenes, config.scene_size = 2, 1, 32
+    assert len(instantiate(config.detection).train) == 2
+
+
+# ---- augmentation
+
+
+def marked(width: int = 90, height: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """A dark image with one bright rectangle, and its box."""
+    image = np.full((height, width, 3), 20, np.uint8)
+    image[20:44, 30:70] = 250
+    return image, np.array([[30, 20, 70, 44]], np.float32)
+
+
+def test_boxes_follow_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is expanded, cropped and mirrored, the box is where its pixels are."""
+    monkeypatch.setattr(
+        detection_augmentation._Distortion, "__call__", lambda self, image: image.astype(np.float32)
+    )
+    image, boxes = marked()
+    size, extents = 128, set()
+    for seed in range(80):
+        pixels, moved, labels = augment(
+            image, boxes, np.array([3]), size=size, flip=True, rng=np.random.default_rng(seed)
+        )
+        assert labels.tolist() == [3]
+        assert moved.min() >= 0
+        assert moved.max() <= 1
+        # Halfway between the mark (250) and the mean colour (115 on average) or the ground (20).
+        rows, columns = np.nonzero(pixels.mean(2) > 185)
+        seen = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        # A pixel of the image may be several of the result.
+        assert np.abs(moved[0] * size - seen).max() < 1.5 + 0.25 * size / 18
+        extents.add(tuple((seen[2:] - seen[:2]).tolist()))
+    assert len(extents) > 20
+
+
+def test_augmentation_depends_on_its_generator_alone() -> None:
+    """The same generator state gives the same sample, to the last bit."""
+    image, boxes = marked()
+    results = [
+        augment(image, boxes, np.array([0]), size=64, flip=True, rng=np.random.default_rng(5))
+        for _ in range(2)
+    ]
+    assert np.array_equal(results[0][0], results[1][0])
+    assert np.array_equal(results[0][1], results[1][1])
+
+
+def test_ways_of_augmentation_all_occur() -> None:
+    """Expansion, crops, whole images and mirror images occur, and no mirror image if unwanted."""
+    image, _ = marked()
+    boxes = np.array([[0, 0, 45, 60]], np.float32)  # the left half
+    areas, left, mirrored = [], 0, 0
+    for seed in range(200):
+        _, moved, _ = augment(
+            image, boxes, np.array([0]), size=32, flip=False, rng=np.random.default_rng(seed)
+        )
+        areas.append(float((moved[0, 2:] - moved[0, :2]).prod()))
+        whole = [
+            augment(image, boxes, np.array([0]), size=32, flip=flip,
+                    rng=np.random.default_rng(seed))[1][0] for flip in (False, True)
+        ]  # fmt: skip
+        left += np.allclose(moved[0], [0, 0, 0.5, 1])
+        mirrored += np.allclose(whole[1], [1 - whole[0][2], whole[0][1], 1 - whole[0][0],
+                                           whole[0][3]], atol=1e-6)  # fmt: skip
+    assert min(areas) < 0.5 / 4
+    assert max(areas) > 0.8
+    assert left > 5
+    assert 60 < mirrored < 140
+
+
+def test_least_overlap_and_objects_without_centre() -> None:
+    """Of objects cut off by a crop those stay whose centre is seen; one stays at least."""
+    image, _ = marked()
+    boxes = np.array([[5, 5, 15, 15], [70, 40, 85, 55], [40, 25, 50, 35]], np.float32)
+    numbers = set()
+    for seed in range(100):
+        _, moved, labels = augment(
+            image, boxes, np.arange(3), size=32, flip=False, rng=np.random.default_rng(seed)
+        )
+        assert len(moved) == len(labels) >= 1
+        assert (moved[:, 2:] > moved[:, :2]).all()
+        numbers.add(len(labels))
+    assert numbers == {1, 2, 3}
+
+
+def test_images_without_objects_are_augmented_too() -> None:
+    """An image without objects is distorted and expanded, not refused."""
+    image, _ = marked()
+    none = np.zeros((0, 4), np.float32)
+    for seed in range(10):
+        pixels, boxes, labels = augment(
+            image, none, np.zeros(0, np.int64), size=32, flip=True, rng=np.random.default_rng(seed)
+        )
+        assert np.isfinite(pixels).all()
+        assert boxes.shape == (0, 4)
+        assert labels.shape == (0,)

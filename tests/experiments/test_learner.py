@@ -1,0 +1,549 @@
+"""experiments.learner against plain loops, and the wall between training, pool and test set."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from al_core import IndexArray, LossPredictionLoss, Prediction, kendall_tau, ranking_accuracy
+from al_core.errors import InvalidSetting, LabelHidden, NonFiniteValue
+from experiments.data.samples import Batch, FileSamples
+from experiments.learner import TaskLearner
+from experiments.tasks.classification import Classification
+from tests.experiments.small_tasks import (
+    TinyNet,
+    lenet_task,
+    small_data,
+    small_learner,
+    small_task,
+)
+
+LABELED = np.array([7, 3, 40, 41, 12, 33, 20, 5, 8, 19, 28, 31])
+EVERY = np.arange(50)
+
+
+def annotated(task: Classification) -> Classification:
+    """Give the labels of LABELED."""
+    task.targets.reveal(LABELED)
+    return task
+
+
+def log_probs(prediction: Prediction) -> Tensor:
+    """Extract all classes."""
+    return prediction.log_probs
+
+
+def weights(learner: TaskLearner) -> dict[str, Tensor]:
+    """Return the weights of the backbone, under the same names with and without the module."""
+    state = learner.model.state_dict()
+    with_module = "loss_pred.weight" in state
+    return {
+        key.removeprefix("base_model."): value.clone()
+        for key, value in state.items()
+        if key.startswith("base_model.") or not with_module
+    }
+
+
+def net(learner: TaskLearner) -> TinyNet:
+    """Return the backbone of a learner with the module."""
+    base = learner.model.base_model
+    assert isinstance(base, TinyNet)
+    return base
+
+
+# ---- what training, scoring and evaluation may look at
+
+
+class Forbidden:
+    """Stands in for a set that must not be touched."""
+
+    in_memory = True
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} was asked of a set that must not be touched")
+
+    def __len__(self) -> int:
+        raise AssertionError("the size was asked of a set that must not be touched")
+
+
+def test_training_on_what_was_not_annotated_raises() -> None:
+    """A label that the oracle has not given cannot be trained on."""
+    task = annotated(small_task())
+    with pytest.raises(LabelHidden, match=r"train/049\.png"):
+        small_learner(task).fit(np.append(LABELED, 49), seed=0)
+
+
+def test_scoring_and_evaluation_never_read_labels_of_the_pool() -> None:
+    """The pool can be scored and the test set evaluated with every training label out of reach."""
+    task = annotated(small_task())
+    learner = small_learner(task)
+    learner.fit(LABELED, seed=0)
+    task.targets = Forbidden()  # type: ignore[assignment]
+    assert learner.infer(EVERY, log_probs).shape == (50, 3)
+    assert learner.evaluate()["accuracy"] >= 0
+
+
+def test_the_test_set_is_out_of_reach_of_training_and_scoring() -> None:
+    """Mistake 4: nothing can be chosen by the test set, since only evaluation sees it."""
+    task = annotated(small_task())
+    task.test = Forbidden()  # type: ignore[assignment]
+    learner = small_learner(task)
+    learner.fit(LABELED, seed=0)
+    learner.infer(EVERY, log_probs)
+    with pytest.raises(AssertionError, match="must not be touched"):
+        learner.evaluate()
+
+
+def test_unreadable_test_images_are_left_out() -> None:
+    """Evaluation counts the readable test images, each once."""
+    learner = small_learner(annotated(small_task(small_data(unreadable_test=(2, 22)))))
+    learner.fit(LABELED, seed=0)
+    net(learner).forwards.clear()
+    learner.evaluate()
+    assert sum(size for _, size in net(learner).forwards) == 21
+
+
+# ---- evaluation
+
+
+@pytest.mark.parametrize("eval_batch_size", [4, 256])
+def test_evaluation_is_of_the_whole_test_set_with_the_last_weights(eval_batch_size: int) -> None:
+    """Mistake 4: metrics and tau equal a plain pass of the last epoch's model, image by image."""
+    task = annotated(lenet_task(eval_batch_size=eval_batch_size))
+    learner = small_learner(task)
+    learner.fit(LABELED, seed=0)
+    measured = learner.evaluate()
+    model = learner.model.eval()
+    outputs, predicted = [], []
+    with torch.no_grad():
+        for i in range(23):
+            one, loss = model(task.normalize(task.test.images(np.array([i]))))
+            outputs.append(one)
+            predicted.append(loss)
+    logits, targets = torch.cat(outputs), torch.arange(23) % 3
+    losses = F.cross_entropy(logits, targets, reduction="none")
+    correct = (logits.argmax(1) == targets).sum().item()
+    assert measured["accuracy"] == pytest.approx(100 * correct / 23)
+    assert measured["test_loss"] == pytest.approx(losses.mean().item(), rel=1e-5)
+    tau = kendall_tau(torch.cat(predicted).numpy(), losses.numpy())
+    # One pair of near-equal losses may change places when batches are cut otherwise.
+    assert measured["loss_ranking_tau"] == pytest.approx(tau, abs=2.1 / (23 * 22 / 2))
+
+
+def test_without_the_module_there_is_no_tau() -> None:
+    """A quantity that does not exist is not reported."""
+    learner = small_learner(annotated(small_task()), head=False)
+    fitted = learner.fit(LABELED, seed=0)
+    assert set(fitted) == {"optimizer_steps", "train_loss"}
+    assert set(learner.evaluate()) == {"accuracy", "test_loss"}
+
+
+def test_an_untrained_model_cannot_be_asked() -> None:
+    """Mistake 2: there is no freshly initialised network to score with by accident."""
+    learner = small_learner(small_task())
+    for ask in (learner.evaluate, lambda: learner.infer(EVERY, log_probs)):
+        with pytest.raises(InvalidSetting, match="call fit first"):
+            ask()
+
+
+# ---- modes
+
+
+def test_scoring_uses_the_trained_model_in_eval_mode() -> None:
+    """Mistake 2: scores come from this cycle's weights, without dropout or batch statistics."""
+    task = annotated(small_task())
+    learner = small_learner(task)
+    learner.fit(LABELED, seed=0)
+    net(learner).forwards.clear()
+    first = learner.infer(EVERY, log_probs)
+    learner.evaluate()
+    learner.draw(EVERY[:3])
+    assert {training for training, _ in net(learner).forwards} == {False}
+    assert torch.equal(learner.infer(EVERY, log_probs), first)
+    model = learner.model.eval()
+    with torch.no_grad():
+        expected = model(task.normalize(task.train.images(EVERY)))[0].log_softmax(1)
+    assert torch.allclose(first, expected, atol=1e-6)
+    learner.fit(LABELED, seed=1)
+    assert not torch.allclose(learner.infer(EVERY, log_probs), first)
+
+
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_training_after_scoring_is_in_train_mode(warm_start: bool) -> None:
+    """Mistake 2: the mode that scoring leaves behind does not last into the next cycle."""
+    learner = small_learner(annotated(small_task()), warm_start=warm_start)
+    learner.fit(LABELED, seed=0)
+    learner.infer(EVERY, log_probs)
+    before = net(learner)
+    before.forwards.clear()
+    learner.fit(LABELED, seed=1)
+    assert (net(learner) is before) == warm_start
+    assert {training for training, _ in net(learner).forwards} == {True}
+
+
+# ---- inference
+
+
+@pytest.mark.parametrize("eval_batch_size", [1, 7, 50, 256])
+def test_rows_come_in_the_order_asked_whatever_the_batch_size(eval_batch_size: int) -> None:
+    """One row per index, in the order of the indices, on the CPU."""
+    task = annotated(lenet_task())
+    learner = small_learner(task)
+    learner.fit(LABELED, seed=0)
+    whole = learner.infer(EVERY, log_probs)
+    task.eval_batch_size = eval_batch_size
+    order = np.random.default_rng(0).permutation(50)[:31]
+    rows = learner.infer(order, log_probs)
+    assert rows.device.type == "cpu"
+    assert torch.allclose(rows, whole[torch.from_numpy(order)], atol=1e-6)
+
+
+def test_every_sample_goes_through_the_model_once_in_large_batches() -> None:
+    """Mistake 10: ceil(n / batch size) forwards for n candidates, 256 at a time by default."""
+    assert small_task().eval_batch_size == 256
+    learner = small_learner(annotated(small_task(eval_batch_size=16)))
+    learner.fit(LABELED, seed=0)
+    net(learner).forwards.clear()
+    learner.infer(EVERY, log_probs)
+    assert [size for _, size in net(learner).forwards] == [16, 16, 16, 2]
+
+
+def test_extract_sees_a_batch_at_a_time() -> None:
+    """A pool's predictions never exist at once; what is extracted may have any shape."""
+    learner = small_learner(annotated(small_task(eval_batch_size=16)))
+    learner.fit(LABELED, seed=0)
+    seen: list[int] = []
+
+    def extract(prediction: Prediction) -> Tensor:
+        assert prediction.predicted_loss is not None
+        seen.append(prediction.predicted_loss.shape[0])
+        return prediction.log_probs[:, :, None].expand(-1, -1, 2)
+
+    assert learner.infer(EVERY, extract).shape == (50, 3, 2)
+    assert seen == [16, 16, 16, 2]
+    assert learner.infer(EVERY[:0], extract).numel() == 0
+
+
+def test_files_and_memory_give_the_same_rows(tmp_path: Path) -> None:
+    """Decoding ahead of the model in a thread changes neither rows nor order."""
+    data = small_data()
+    paths = []
+    for name, pixels in zip(data.train.names, data.train.images(EVERY).numpy(), strict=True):
+        paths.append(tmp_path / name)
+        paths[-1].parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(paths[-1]), cv2.cvtColor(pixels.transpose(1, 2, 0), cv2.COLOR_RGB2BGR))
+    on_disk = dataclasses.replace(
+        data, train=FileSamples(paths, data.train.names, image_size=32, num_threads=1)
+    )
+    rows = []
+    for each in (data, on_disk):
+        learner = small_learner(annotated(small_task(each, eval_batch_size=6)))
+        fitted = learner.fit(LABELED, seed=0)
+        rows.append((fitted, learner.infer(EVERY[::-1].copy(), log_probs)))
+    assert rows[0][0] == rows[1][0]
+    assert torch.equal(rows[0][1], rows[1][1])
+
+
+def test_a_score_that_is_not_finite_names_the_sample() -> None:
+    """The run stops at a NaN of the model, and says for which image."""
+    learner = small_learner(annotated(small_task(eval_batch_size=4)))
+    learner.fit(LABELED, seed=0)
+    calls = iter(range(100))
+
+    def extract(prediction: Prediction) -> Tensor:
+        rows = prediction.log_probs.clone()
+        if next(calls) == 1:
+            rows[2, 1] = float("nan")
+        return rows
+
+    order = np.arange(49, -1, -1)
+    with pytest.raises(NonFiniteValue, match=r"train/043\.png"):
+        learner.infer(order, extract)
+
+
+def test_panels_show_the_samples_asked_for() -> None:
+    """Pictures are the samples' own, in order, with what the model says of each."""
+    task = annotated(small_task())
+    learner = small_learner(task)
+    learner.fit(LABELED, seed=0)
+    indices = np.array([9, 4])
+    panels = learner.draw(indices)
+    best = learner.infer(indices, log_probs).max(1)
+    for k, index in enumerate(indices):
+        expected = task.train.images(np.array([index]))[0].permute(1, 2, 0).numpy()
+        assert np.array_equal(panels[k].image, expected)
+        assert task.class_names[int(best.indices[k])] in panels[k].caption
+        assert f"{float(best.values[k].exp()):.0%}" in panels[k].caption
+    assert learner.draw(indices[:0]) == []
+
+
+# ---- training
+
+
+class Recorded(Classification):
+    """Keeps the indices and seeds of every training batch."""
+
+    def training_batch(self, indices: IndexArray, *, seed: int) -> Batch:
+        """Load as ever."""
+        self.batches = [*getattr(self, "batches", []), (indices.tolist(), seed)]
+        return super().training_batch(indices, seed=seed)
+
+
+def recorded(**fit: Any) -> tuple[dict[str, Tensor], list[Any], dict[str, Any]]:
+    """Train and return weights, batches and what fit returned."""
+    task = Recorded(small_data(), TinyNet)
+    annotated(task)
+    learner = small_learner(task, **{k: v for k, v in fit.items() if k not in ("seed", "labeled")})
+    returned = learner.fit(fit.get("labeled", LABELED), seed=fit.get("seed", 0))
+    return weights(learner), task.batches, dict(returned)
+
+
+def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Whether two models have the same weights, bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_the_seed_alone_decides_training() -> None:
+    """Weights, order and augmentation repeat whatever was drawn before, and touch nothing else."""
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    first, batches, _ = recorded()  # of a network with dropout
+    assert torch.equal(before, torch.random.get_rng_state())
+    torch.manual_seed(2)
+    again, batches_again, _ = recorded()
+    assert equal(first, again)
+    assert batches == batches_again
+    other, other_batches, _ = recorded(seed=1)
+    assert not equal(first, other)
+    assert batches != other_batches
+
+
+def test_the_module_changes_neither_first_weights_nor_order() -> None:
+    """Strategies with and without loss prediction start from the same weights and see one order."""
+    plain, plain_batches, _ = recorded(head=False, lr=0.0)
+    with_module, batches, _ = recorded(head=True, lr=0.0)
+    statistics = {key for key in plain if "running" in key or "tracked" in key}
+    assert equal(
+        {key: value for key, value in plain.items() if key not in statistics},
+        {key: value for key, value in with_module.items() if key not in statistics},
+    )
+    assert plain_batches == batches
+
+
+def test_each_epoch_is_another_order_of_all_labeled_samples() -> None:
+    """Every labeled sample once an epoch, in batches of the given size, never the same way."""
+    _, batches, _ = recorded(epochs=3)
+    sizes = [len(indices) for indices, _ in batches]
+    assert sizes == [8, 4] * 3
+    epochs = [batches[k][0] + batches[k + 1][0] for k in (0, 2, 4)]
+    assert all(sorted(epoch) == sorted(LABELED.tolist()) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    assert len({seed for _, seed in batches}) == 6
+
+
+@pytest.mark.parametrize(
+    ("num_labeled", "cycle", "steps"),
+    [
+        (12, {"epochs": 3}, 6),
+        (12, {"epochs": 1, "min_steps": 5}, 6),  # whole epochs
+        (9, {"epochs": 3}, 3),  # a last batch of one is left out: it has no statistics
+        (10, {"epochs": 3}, 6),
+        (2, {"epochs": 3}, 3),
+    ],
+)
+def test_optimizer_steps_are_counted(num_labeled: int, cycle: Any, steps: int) -> None:
+    """What is recorded is the number of steps that were taken."""
+    _, batches, returned = recorded(labeled=LABELED[:num_labeled], **cycle)
+    assert len(batches) == steps
+    assert returned["optimizer_steps"] == steps
+
+
+def test_one_labeled_sample_is_refused() -> None:
+    """Batch normalisation cannot train on one image, and a ranking needs two."""
+    with pytest.raises(InvalidSetting, match="each needs 2"):
+        recorded(labeled=LABELED[:1])
+
+
+class RecordedSGD(torch.optim.SGD):
+    """Keeps the learning rate of every step."""
+
+    rates: list[float]
+
+    def step(self, closure: Any = None) -> Any:
+        """Step as ever."""
+        self.rates.append(self.param_groups[0]["lr"])
+        return super().step(closure)
+
+
+@pytest.mark.parametrize(
+    ("cycle", "expected"),
+    [
+        ({"schedule": "step", "milestones": (0.5, 0.75), "gamma": 0.1}, [1, 1, 1, 1, 0.1, 0.1, 0.01,
+                                                                         0.01]),
+        ({"schedule": "cosine"}, [(1 + np.cos(np.pi * k / 8)) / 2 for k in range(8)]),
+    ],
+)  # fmt: skip
+def test_learning_rates_follow_the_schedule(
+    cycle: Any, expected: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Milestones are fractions of all steps; the cosine falls from the first step to 0."""
+    RecordedSGD.rates = []
+    monkeypatch.setattr(torch.optim, "SGD", RecordedSGD)
+    recorded(epochs=4, lr=0.01, **cycle)
+    assert RecordedSGD.rates == pytest.approx([0.01 * factor for factor in expected], rel=1e-6)
+
+
+def test_a_cold_start_forgets_and_a_warm_start_goes_on() -> None:
+    """By default the model of a cycle depends on its labels and seed alone."""
+    cold = small_learner(annotated(lenet_task()))
+    cold.fit(LABELED[:6], seed=5)
+    cold.fit(LABELED, seed=0)
+    fresh = small_learner(annotated(lenet_task()))
+    fresh.fit(LABELED, seed=0)
+    assert equal(weights(cold), weights(fresh))
+    warm = small_learner(annotated(lenet_task()), warm_start=True)
+    warm.fit(LABELED[:6], seed=5)
+    loaded = small_learner(annotated(lenet_task()), warm_start=True)
+    loaded.load_state_dict({k: v.clone() for k, v in warm.model.state_dict().items()})
+    warm.fit(LABELED, seed=0)
+    assert not equal(weights(warm), weights(fresh))
+    loaded.fit(LABELED, seed=0)
+    assert equal(weights(warm), weights(loaded))
+
+
+def test_a_detached_module_leaves_the_model_alone() -> None:
+    """From detach_at on, the backbone trains as if there were no module; before, it does not."""
+    plain = small_learner(annotated(lenet_task()), head=False)
+    plain.fit(LABELED, seed=0)
+    for detach_at, alike in ((0.0, True), (1.0, False)):
+        learner = small_learner(annotated(lenet_task()), head={"detach_at": detach_at})
+        learner.fit(LABELED, seed=0)
+        assert equal(weights(learner), weights(plain)) == alike
+
+
+def test_warm_up_epochs_train_the_model_alone() -> None:
+    """Without the ranking loss neither the backbone nor the module is moved by it."""
+    plain = small_learner(annotated(lenet_task()), head={"enabled": False, "warm_up_epochs": 2})
+    plain.fit(LABELED, seed=0)
+    learner = small_learner(annotated(lenet_task()), head={"warm_up_epochs": 2})
+    learner.fit(LABELED, seed=0)
+    still = small_learner(annotated(lenet_task()), head=True, lr=0.0)
+    still.fit(LABELED, seed=0)
+    assert equal(weights(learner), weights(plain))
+    for key, value in learner.model.state_dict().items():
+        if not key.startswith("base_model."):
+            assert torch.equal(value, still.model.state_dict()[key]), key
+    later = small_learner(annotated(lenet_task()), head={"warm_up_epochs": 1, "detach_at": 1.0})
+    later.fit(LABELED, seed=0)  # the module's weights join the optimizer in the second epoch
+    assert not equal(weights(later), weights(plain))
+    moved = later.model.state_dict()["loss_pred.weight"]
+    assert not torch.equal(moved, still.model.state_dict()["loss_pred.weight"])
+
+
+def test_a_step_is_the_published_loss() -> None:
+    """One step of SGD on mean cross-entropy plus lambda times the ranking loss of the batch."""
+    task = annotated(lenet_task(small_data(flip=False), crop_padding=0))
+    head = {"weight": 0.7, "margin": 0.5, "detach_at": 1.0}
+    learner = small_learner(task, head=head, lr=0.1, epochs=1, batch_size=12)
+    start = small_learner(task, head=head, lr=0.0, epochs=1, batch_size=12)
+    start.fit(LABELED, seed=0)
+    fitted = learner.fit(LABELED, seed=0)
+    model = start.model.train()
+    _, batches, _ = recorded(epochs=1, batch_size=12)
+    order = np.array(batches[0][0])  # it decides which samples are paired
+    outputs, predicted = model(task.normalize(task.train.images(order)))
+    losses = F.cross_entropy(outputs, torch.from_numpy(order % 3), reduction="none")
+    loss = losses.mean() + 0.7 * LossPredictionLoss(0.5)(predicted, losses)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    for key, value in learner.model.state_dict().items():
+        assert torch.allclose(value, model.state_dict()[key], atol=1e-6), key
+    assert fitted["train_loss"] == pytest.approx(losses.mean().item(), rel=1e-5)
+    expected = ranking_accuracy(predicted.detach(), losses.detach()).item()
+    assert fitted["train_ranking_accuracy"] == pytest.approx(expected, abs=0.02)
+
+
+class Broken(Classification):
+    """The loss of class 2 cannot be computed."""
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return NaN for class 2."""
+        return super().losses(outputs, targets).masked_fill(targets == 2, float("nan"))
+
+
+def test_a_loss_that_is_not_finite_names_the_sample() -> None:
+    """The first such sample of the epoch is named, with the setting that may be to blame."""
+    task = Broken(small_data(), TinyNet)
+    labeled = np.array([0, 1, 3, 4, 6, 7, 9, 10, 12, 17, 15, 18])  # of class 2: 17 alone
+    task.targets.reveal(labeled)
+    with pytest.raises(
+        NonFiniteValue, match=r"train/017\.png became nan in epoch 0.*optimizer\.lr"
+    ):
+        small_learner(task).fit(labeled, seed=0)
+
+
+# ---- no loops over pairs
+
+
+class Counted(TorchDispatchMode):
+    """Counts the operations of torch, and those that wait for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+        self.waits = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations += 1
+        self.waits += "local_scalar_dense" in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+def test_ranking_takes_as_many_operations_for_any_batch() -> None:
+    """Mistake 10: no Python loop over pairs, and nothing that synchronises the device."""
+    counts = set()
+    for b in (8, 128):
+        predicted, losses = torch.randn(b), torch.rand(b)
+        with Counted() as counted:
+            ranking_accuracy(predicted, losses)
+            LossPredictionLoss(1.0)(predicted, losses)
+            LossPredictionLoss(1.0, pairs="all")(predicted, losses)
+        counts.add(counted.operations)
+        assert counted.waits == 0
+    assert len(counts) == 1
+
+
+def test_a_step_never_waits_for_the_device() -> None:
+    """What is read back is read once an epoch, not once a step."""
+
+    def waits(num_labeled: int) -> int:
+        task = small_task()
+        task.targets.reveal(EVERY)
+        learner = small_learner(task, epochs=1)
+        with Counted() as counted:
+            learner.fit(EVERY[:num_labeled], seed=0)
+        return counted.waits
+
+    assert waits(48) == waits(16)
+
+
+def test_a_model_without_features_is_refused_with_the_module() -> None:
+    """A backbone that cannot be tapped says so before it is trained."""
+
+    class Plain(nn.Module):
+        def __init__(self, num_classes: int) -> None:
+            super().__init__()
+
+    with pytest.raises(InvalidSetting, match="name the layers to tap"):
+        small_learner(annotated(small_task(backbone=Plain))).fit(LABELED, seed=0)

@@ -1,0 +1,254 @@
+"""Every choice of every group and every experiment composes, resolves and can be built."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from al_core import ActiveLearning, Pool, Prediction
+from experiments.config import (
+    GROUPS,
+    CycleSettings,
+    LossPredictionSettings,
+    OptimizerSettings,
+    build,
+    check_top_level,
+    plain,
+    settings,
+)
+from experiments.engine import Engine
+from tests.small_runs import compose
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def choices(group: str) -> list[str]:
+    """Return the choices of a group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def check_node(node: DictConfig) -> None:
+    """Check that every `_target_` below exists and takes the keys that it is given."""
+    for value in node.values():
+        if isinstance(value, DictConfig):
+            check_node(value)
+    if "_target_" in node:
+        target = get_object(node._target_)
+        keys = {key: None for key in map(str, node) if not key.startswith("_")}
+        inspect.signature(target).bind_partial(**keys)
+
+
+def give_paths(config: DictConfig) -> None:
+    """Give what a user has to give: where the data are."""
+    for key in map(str, config.data):
+        if OmegaConf.is_missing(config.data, key):
+            config.data[key] = "/data"
+
+
+def check(config: DictConfig) -> dict[str, Any]:
+    """Check a whole configuration, short of building data and networks; return it resolved."""
+    give_paths(config)
+    check_top_level(config)
+    values: dict[str, Any] = plain(config)
+    cycle = settings(CycleSettings, config.cycle)
+    settings(OptimizerSettings, config.optimizer)
+    settings(LossPredictionSettings, config.loss_prediction)
+    Engine(**values["engine"])
+    for group in ("task", "backbone", "strategy", "data", "tracker"):
+        check_node(config[group])
+    kind = config.task.kind
+    assert kind in config.data, f"data={config.data.name} does not serve {kind}"
+    assert kind in config.backbone, f"backbone={config.backbone.name} does not serve {kind}"
+    assert cycle.query_size >= 1
+    return values
+
+
+def test_every_group_is_known_and_has_choices() -> None:
+    """The groups of conf/ are those that the program knows, and experiment."""
+    folders = {path.name for path in CONF.iterdir() if path.is_dir() and path.name[0] not in "_."}
+    assert folders == {*GROUPS, "experiment"}
+    assert all(choices(group) for group in folders)
+
+
+@pytest.mark.parametrize("task", choices("task"))
+@pytest.mark.parametrize("cycle", choices("cycle"))
+def test_every_task_and_protocol_compose(task: str, cycle: str) -> None:
+    """A task brings a backbone and data that serve it, a recipe, and numbers for every protocol."""
+    values = check(compose(f"task={task}", f"cycle={cycle}"))
+    assert values["task"]["name"] == task
+    assert values["cycle"]["name"] == cycle
+    assert values["optimizer"]["lr"] > 0
+    assert values["name"] == f"{task}-{values['data']['name']}"
+
+
+@pytest.mark.parametrize("experiment", choices("experiment"))
+def test_every_experiment_composes(experiment: str) -> None:
+    """Its own values win, and its header gives command, time and what to expect."""
+    values = check(compose(f"experiment={experiment}"))
+    header = (CONF / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")
+    for word in (f"experiment={experiment}", "time:", "expected:"):
+        assert word in header
+    own = OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml")
+    assert isinstance(own, DictConfig)
+    for key in ("cycles", "name"):
+        if key in own:
+            assert values[key] == own[key]
+    for key, value in (own.get("cycle") or {}).items():
+        assert values["cycle"][key] == value
+
+
+@pytest.mark.parametrize("engine", choices("engine"))
+def test_every_engine_is_made(engine: str) -> None:
+    """All keys of a choice are arguments, and all arguments are in it, to be found and set."""
+    values = plain(compose(f"engine={engine}").engine)
+    assert set(values) == set(inspect.signature(Engine).parameters)
+    assert Engine(**{**values, "device": "cpu"}).device.type == "cpu"
+
+
+@pytest.mark.parametrize("tracker", choices("tracker"))
+def test_every_tracker_is_made(tracker: str) -> None:
+    """Each can be built without an account or a network."""
+    made = build(compose(f"tracker={tracker}").tracker)
+    assert all(hasattr(made, method) for method in ("start", "log_cycle", "finish"))
+
+
+class OneBatch:
+    """A learner that answers from made-up predictions."""
+
+    def infer(self, indices: Any, extract: Any) -> torch.Tensor:
+        """Extract from one batch."""
+        generator = torch.Generator().manual_seed(0)
+        b = len(indices)
+        rows: torch.Tensor = extract(
+            Prediction(
+                log_probs=torch.randn(b, 5, generator=generator).log_softmax(1),
+                embedding=torch.randn(b, 4, generator=generator),
+                predicted_loss=torch.randn(b, generator=generator),
+                log_prob_samples=torch.randn(b, 3, 5, generator=generator).log_softmax(2),
+            )
+        )
+        return rows
+
+
+@pytest.mark.parametrize("strategy", choices("strategy"))
+def test_every_strategy_selects(strategy: str) -> None:
+    """Each is built as configured and meets its budget; its name is that of its file."""
+    config = compose(f"strategy={strategy}")
+    assert config.strategy.name == strategy
+    pool = Pool(20)
+    pool.label([0, 1])
+    query = build(config.strategy.query).select(
+        pool, pool.unlabeled, OneBatch(), 5, np.random.default_rng(0)
+    )
+    assert len(set(query.indices.tolist())) == 5
+    assert set(query.indices.tolist()) <= set(pool.unlabeled.tolist())
+
+
+@pytest.mark.parametrize("data", choices("data"))
+def test_every_data_set_takes_its_keys(data: str) -> None:
+    """Each part is a function that exists and takes the keys it is given; all keys have a use."""
+    # On the task that it serves; a data set without a task would be of no use to anybody.
+    kinds = {OmegaConf.load(CONF / "task" / f"{task}.yaml").task.kind for task in choices("task")}
+    own = OmegaConf.load(CONF / "data" / f"{data}.yaml")
+    assert isinstance(own, DictConfig)
+    assert own.name == data
+    served = {str(key) for key in own if key in kinds}
+    assert served, f"data={data} serves no task"
+    config = compose(f"data={data}")
+    give_paths(config)
+    check_top_level(config)
+    for kind in served:
+        check_node(config.data[kind])
+        plain(config.data[kind])
+
+
+@pytest.mark.parametrize("backbone", choices("backbone"))
+def test_every_backbone_is_a_classifier_with_loss_prediction(backbone: str) -> None:
+    """Each takes a class count, and its tapped features fit the module that is put on them."""
+    config = compose(f"backbone={backbone}")
+    assert config.backbone.name == backbone
+    check_node(config.backbone)
+    if "classification" not in config.backbone:
+        pytest.skip("not a classifier")
+    with torch.device("meta"):
+        model = ActiveLearning(build(config.backbone.classification, num_classes=7))
+        logits, predicted = model.eval()(torch.empty(2, 3, 32, 32))
+        assert logits.shape == (2, 7)
+        assert predicted.shape == (2,)
+
+
+# ---- who wins
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        # Data sets and tasks set groups that stand before them.
+        (["data=digits"], {"cycle.name": "quick", "cycle.epochs": 30, "data.name": "digits"}),
+        (["data=digits", "cycle=paper"], {"cycle.name": "paper", "cycle.epochs": 200}),
+        (["cycle=paper", "data=digits"], {"cycle.name": "paper"}),
+        ([], {"cycle.name": "paper", "backbone.name": "resnet18", "data.name": "cifar10"}),
+        (["task=cifar10", "backbone=lenet"], {"backbone.name": "lenet"}),
+        # The task sets the recipe, the command line wins.
+        ([], {"optimizer.lr": 0.1, "loss_prediction.margin": 1.0, "loss_prediction.width": 128}),
+        (["optimizer.lr=0.5"], {"optimizer.lr": 0.5, "optimizer.momentum": 0.9}),
+        (["cycles=3", "cycle.epochs=7"], {"cycles": 3, "cycle.epochs": 7}),
+        # Learning loss turns the module on, whatever the task says of it; others leave it off.
+        (["strategy=learning_loss"], {"loss_prediction.enabled": True}),
+        (["strategy=random"], {"loss_prediction.enabled": False}),
+        (["strategy=margin", "loss_prediction.enabled=true"], {"loss_prediction.enabled": True}),
+        (
+            ["strategy=learning_loss", "loss_prediction.weight=0.5"],
+            {"loss_prediction.enabled": True, "loss_prediction.weight": 0.5},
+        ),
+        # An experiment wins over task and data, and the command line over the experiment.
+        (["experiment=demo"], {"name": "demo", "data.name": "digits", "backbone.name": "lenet"}),
+        (["experiment=demo", "cycles=2", "strategy=random"], {"cycles": 2,
+                                                              "strategy.name": "random",
+                                                              "loss_prediction.enabled": False}),
+        (["experiment=demo", "backbone=vgg16", "optimizer.lr=0.3"], {"backbone.name": "vgg16",
+                                                                     "optimizer.lr": 0.3}),
+        (["experiment=demo", "cycle.epochs=3"], {"cycle.epochs": 3, "cycle.name": "quick"}),
+        # The name of the run folder follows what was chosen.
+        (["data=digits"], {"name": "cifar10-digits"}),
+        (["data=digits", "name=mine"], {"name": "mine"}),
+    ],
+)  # fmt: skip
+def test_the_more_particular_wins(overrides: list[str], expected: dict[str, Any]) -> None:
+    """Defaults, then task and data, then the experiment, then the command line."""
+    config = compose(*overrides)
+    assert {key: OmegaConf.select(config, key) for key in expected} == expected
+
+
+def test_the_published_protocol_is_the_papers() -> None:
+    """Yoo & Kweon, CVPR 2019, section 4.1: the numbers of the paper, and no others."""
+    config = compose("task=cifar10", "cycle=paper")
+    cycle = settings(CycleSettings, config.cycle)
+    assert (cycle.initial_size, cycle.query_size, cycle.candidates) == (1000, 1000, 10000)
+    assert (cycle.epochs, cycle.batch_size, cycle.schedule) == (200, 128, "step")
+    assert (cycle.milestones, cycle.gamma, cycle.min_steps) == ((0.8,), 0.1, 0)
+    assert not cycle.warm_start
+    assert config.cycles == 10
+    optimizer = settings(OptimizerSettings, config.optimizer)
+    assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (0.1, 0.9, 5e-4)
+    head = settings(LossPredictionSettings, config.loss_prediction)
+    assert (head.weight, head.margin, head.pairs) == (1.0, 1.0, "folded")
+    assert (head.pool_size, head.width, head.detach_at) == (1, 128, 0.6)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(CONF.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
+def test_every_file_says_what_it_is(path: Path) -> None:
+    """A choice opens with a comment, for whoever chooses."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    first = next(line for line in lines if not line.startswith("# @package"))
+    assert first.startswith("# ")
+    assert all(len(line) <= 120 for line in lines)

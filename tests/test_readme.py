@@ -1,0 +1,95 @@
+"""What README.md and CONTRIBUTING.md print is what works."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+from al_core.entropies import read_ranking_csv
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands(page: str) -> list[str]:
+    """Return the `python -m experiments.run` commands of a page, with continued lines joined."""
+    joined = page.replace("\\\n", " ")
+    found = re.findall(r"python -m experiments\.run ([^`#\n]+(?:\n[^`\n]+(?=`))?)", joined)
+    return [" ".join(command.split()) for command in found]
+
+
+class _Images(TensorDataset):
+    def get_image_path(self, index: int) -> str:
+        return f"image_{index}.png"
+
+
+class _Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer1 = nn.Conv2d(3, 4, 3)
+        self.layer2 = nn.Conv2d(4, 8, 3)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.layer2(self.layer1(x).relu()).relu().mean((2, 3)))
+
+
+def test_four_steps_run_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README's code for one's own model trains, selects and writes its CSV, word for word."""
+    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    torch.manual_seed(0)
+    dataset = _Images(torch.randn(60, 3, 10, 10), torch.randint(0, 5, (60,)))
+    net = _Net()
+    before = net.layer1.weight.detach().clone()
+    scope = {
+        "torch": torch, "F": F, "net": net, "lam": 1.0, "cycle": 1, "device": "cpu",
+        "loader": DataLoader(dataset, batch_size=15), "dataset": dataset,
+        "rand_state": np.random.RandomState(0), "unlabeled": list(range(60)),
+    }  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    exec(code, scope)
+    names, values = read_ranking_csv("next.csv")
+    assert len(names) == 10
+    assert list(values) == sorted(values, reverse=True)
+    assert len(scope["unlabeled"]) == 50
+    assert not torch.equal(before, net.layer1.weight)
+
+
+@pytest.mark.parametrize("command", sorted(set(commands(README))))
+def test_commands_compose(command: str) -> None:
+    """Every run that the README prints is a configuration that exists."""
+    arguments = [a for a in shlex.split(command) if not a.startswith("-")]
+    overrides = [a for a in arguments if not a.startswith("hydra")]
+    single = [a.split(",")[0] for a in overrides]
+    with initialize_config_module("conf", version_base="1.3"):
+        assert compose("config", overrides=single)
+
+
+def test_commands_are_found() -> None:
+    """The pattern above really finds the commands, also where a line is continued."""
+    found = commands(
+        "a `python -m experiments.run x=1\ny=2` b\npython -m experiments.run -m \\\n z=3"
+    )
+    assert found == ["x=1 y=2", "-m z=3"]
+    assert len(commands(README)) >= 3
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_files_named_in_pages_exist(page: str) -> None:
+    """Files of this repository that a page names are there."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    linked = re.findall(r"\]\((?!http)([^)#]+)", text)
+    named = re.findall(r"`((?:al_core|experiments|tests|conf|docs|benchmarks)/[\w/.]+\.\w+)`", text)
+    allowed = {"conf/strategy/ratio.yaml", "conf/backbone/mine.yaml", "conf/data/mine.yaml",
+               "conf/task/mine.yaml"}  # fmt: skip
+    for file in {*linked, *named} - allowed:
+        assert (ROOT / file).exists(), f"{page} names {file}"
