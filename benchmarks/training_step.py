@@ -78,7 +78,7 @@ def _measure(
 ) -> None:
     batch_size = arguments.batch_size
     usual = STEPS["lenet" if engine.device.type == "cuda" else name]
-    steps = min(arguments.steps or usual, steps, len(data.train) // batch_size)
+    steps = min(arguments.steps or usual, len(data.train) // batch_size)
     training = {"batch_size": batch_size, "device": engine.device}
     reference = _reference(name, data, **training)
     without_pairs = _reference(name, data, **training, measure_accuracy=False)

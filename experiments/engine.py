@@ -84,6 +84,11 @@ class Engine:
         """Whether this is the process that writes."""
         return self.rank == 0
 
+    @property
+    def device_name(self) -> str:
+        """What the device calls itself."""
+        return "cpu" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
+
     def launch(self, job: Callable[..., T], *args: Any) -> T:
         """Run `job(engine, *args)` in every process; return what the first one returns.
 

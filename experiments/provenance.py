@@ -12,16 +12,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 PACKAGES = (
     "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "opencv-python-headless", "wandb",
 )  # fmt: skip
 
 
-def provenance(config: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+def provenance(config: Mapping[str, Any], *, device_name: str) -> dict[str, Any]:
     """Return what is to be known of a run beside its configuration, as JSON can hold it."""
-    gpu = device.type == "cuda"
     return {
         "commit": _commit(),
         "command": " ".join(sys.argv),
@@ -31,7 +28,7 @@ def provenance(config: Mapping[str, Any], device: torch.device) -> dict[str, Any
         "hardware": {
             "cpu": _cpu(),
             "cores": os.cpu_count(),
-            "device": torch.cuda.get_device_name(device) if gpu else "cpu",
+            "device": device_name,
             "num_processes": config["engine"]["num_processes"],
         },
     }

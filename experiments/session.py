@@ -182,7 +182,7 @@ class _Run:
             logger.info("%s: going on with cycle %d of %d", folder.path, state.cycle, self.cycles)
         else:
             logger.info("%s: %d cycles", folder.path, self.cycles)
-            folder.write_provenance(provenance(values, self.engine.device))
+            folder.write_provenance(provenance(values, device_name=self.engine.device_name))
         quarantine = {
             f"{part}/{samples.names[index]}": reason
             for part, samples in (("train", task.train), ("test", task.test))

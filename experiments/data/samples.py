@@ -29,7 +29,8 @@ class Batch:
     """Images with their ground truth.
 
     Attributes:
-        images: uint8 (b, 3, height, width), RGB.
+        images: uint8 (b, 3, height, width), RGB; float32 on the same scale, and perhaps a little
+            beyond it, where images were augmented one by one.
         targets: Whatever the task makes of its ground truth; int64 (b,) in classification.
     """
 

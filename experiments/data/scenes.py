@@ -90,7 +90,7 @@ def scene(index: int, *, size: int, seed: int = 0, held_out: bool = False) -> Sc
     for label in rng.choice(10, size=count, p=chances / chances.sum()).tolist():
         alpha = _glyph(rng, label, size, hard=hard, held_out=held_out)
         place = _place(rng, alpha, owner, areas, hidden=0.4 if hard else 0.1)
-        if place is None:
+        if place is None or not alpha.size:  # no room, or shrunk to nothing
             continue
         y, x = place
         h, w = alpha.shape

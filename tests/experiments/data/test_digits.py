@@ -56,7 +56,7 @@ DAMAGED = [
 ]
 
 
-@pytest.mark.parametrize("content", DAMAGED)
+@pytest.mark.parametrize("content", DAMAGED, ids=range(len(DAMAGED)))  # gzip holds the time
 def test_damaged_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     """A damaged table is one line that names it."""
     path = tmp_path / "table.csv.gz"

@@ -1,5 +1,3 @@
-import time
-
 import numpy as np
 import pytest
 
@@ -90,14 +88,6 @@ def test_samples_carry_the_images(composed: list[Scene]) -> None:
     assert list(samples.names)[:2] == ["scene_00000.png", "scene_00001.png"]
     image = samples.images(np.array([3]))[0].permute(1, 2, 0).numpy()
     assert np.array_equal(image, composed[3].image)
-
-
-def test_scenes_are_quick_to_make() -> None:
-    """A scene of 128 pixels takes a few milliseconds of a core."""
-    scene(0, size=128)
-    start = time.process_time()
-    scenes(50, size=128)
-    assert time.process_time() - start < 50 * 0.02
 
 
 def test_too_small() -> None:
