@@ -127,7 +127,12 @@ class ActiveLearning(nn.Module):
         if feature.ndim == 2:
             feature = feature[:, :, None, None]
         linear = self.fc[i]
-        pooled = F.adaptive_avg_pool2d(feature, self.global_avg_pool_size).flatten(1)
+        if self.global_avg_pool_size == 1:
+            # The same numbers as adaptive pooling, but its gradient is one number a channel, not a
+            # map as large as the feature and in another memory layout.
+            pooled = feature.sum((2, 3)) / (feature.shape[2] * feature.shape[3])
+        else:
+            pooled = F.adaptive_avg_pool2d(feature, self.global_avg_pool_size).flatten(1)
         # A lazy layer has no size until its first forward, and takes whatever comes.
         if type(linear) is nn.Linear and pooled.shape[1] != linear.in_features:
             cells = self.global_avg_pool_size**2

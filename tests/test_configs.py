@@ -35,14 +35,18 @@ def choices(group: str) -> list[str]:
 
 
 def check_node(node: DictConfig) -> None:
-    """Check that every `_target_` below exists and takes the keys that it is given."""
-    for value in node.values():
-        if isinstance(value, DictConfig):
-            check_node(value)
-    if "_target_" in node:
-        target = get_object(node._target_)
-        keys = {key: None for key in map(str, node) if not key.startswith("_")}
-        inspect.signature(target).bind_partial(**keys)
+    """Check that every `_target_` in it exists and takes the keys that it is given."""
+
+    def check_below(values: Any) -> None:
+        if not isinstance(values, dict):
+            return
+        for value in values.values():
+            check_below(value)
+        if "_target_" in values:
+            keys = {key: None for key in values if not key.startswith("_")}
+            inspect.signature(get_object(values["_target_"])).bind_partial(**keys)
+
+    check_below(OmegaConf.to_container(node))
 
 
 def give_paths(config: DictConfig) -> None:
@@ -169,14 +173,26 @@ def test_every_data_set_takes_its_keys(data: str) -> None:
         plain(config.data[kind])
 
 
-@pytest.mark.parametrize("backbone", choices("backbone"))
-def test_every_backbone_is_a_classifier_with_loss_prediction(backbone: str) -> None:
+BACKBONES = {
+    name: OmegaConf.load(CONF / "backbone" / f"{name}.yaml") for name in choices("backbone")
+}
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_backbone_takes_its_keys(backbone: str) -> None:
+    """Each part is a callable that exists and takes the keys it is given, for a task there is."""
+    node = BACKBONES[backbone]
+    assert isinstance(node, DictConfig)
+    assert node.name == backbone
+    kinds = {OmegaConf.load(CONF / "task" / f"{task}.yaml").task.kind for task in choices("task")}
+    assert kinds & set(node)
+    check_node(node)
+
+
+@pytest.mark.parametrize("backbone", [k for k, v in BACKBONES.items() if "classification" in v])
+def test_every_classifier_takes_loss_prediction(backbone: str) -> None:
     """Each takes a class count, and its tapped features fit the module that is put on them."""
     config = compose(f"backbone={backbone}")
-    assert config.backbone.name == backbone
-    check_node(config.backbone)
-    if "classification" not in config.backbone:
-        pytest.skip("not a classifier")
     with torch.device("meta"):
         model = ActiveLearning(build(config.backbone.classification, num_classes=7))
         logits, predicted = model.eval()(torch.empty(2, 3, 32, 32))

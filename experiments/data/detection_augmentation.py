@@ -50,6 +50,7 @@ def augment(
     size: int,
     flip: bool,
     max_expansion: float = 4.0,
+    min_crop: float = 0.3,
     rng: np.random.Generator,
 ) -> tuple[Pixels, Boxes, NDArray[np.int64]]:
     """Augment a training sample.
@@ -61,6 +62,7 @@ def augment(
         size: Side of the result, pixels.
         flip: Whether mirror images are made.
         max_expansion: Sides of the largest canvas, in sides of the image; 4 as published.
+        min_crop: Sides of the smallest crop, in sides of the image or canvas; 0.3 as published.
         rng: All that is random comes from it.
 
     Returns:
@@ -71,7 +73,7 @@ def augment(
     height, width = image.shape[:2]
     window = _Window(0, 0, width, height)
     window = _expanded(window, max_expansion, rng)
-    window, kept = _cropped(window, boxes, rng)
+    window, kept = _cropped(window, boxes, min_crop, rng)
     mirrored = flip and bool(rng.random() < 0.5)
     pixels = _render(image, window, size=size, mirrored=mirrored, distortion=distortion)
     return pixels, _follow(boxes[kept], window, mirrored=mirrored), labels[kept]
@@ -122,7 +124,7 @@ def _expanded(window: _Window, max_expansion: float, rng: np.random.Generator) -
 
 
 def _cropped(
-    window: _Window, boxes: Boxes, rng: np.random.Generator
+    window: _Window, boxes: Boxes, min_crop: float, rng: np.random.Generator
 ) -> tuple[_Window, NDArray[np.int64]]:
     """Choose a patch that shows the centre of some object; return it and the objects it shows.
 
@@ -139,7 +141,7 @@ def _cropped(
         least = MIN_OVERLAPS[int(rng.integers(len(MIN_OVERLAPS)))]
         if least is None:
             return window, everything
-        sides = rng.uniform(0.3, 1, (CROP_TRIES, 2)) * (window.width, window.height)
+        sides = rng.uniform(min_crop, 1, (CROP_TRIES, 2)) * (window.width, window.height)
         offsets = rng.uniform(0, 1, (CROP_TRIES, 2)) * ((window.width, window.height) - sides)
         low = origin + offsets.astype(np.int64)
         high = origin + (offsets + sides).astype(np.int64)

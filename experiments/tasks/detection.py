@@ -65,6 +65,7 @@ class Detection:
         augmentation: Whether training images are augmented as SSD's are; else only stretched.
         max_expansion: The augmentation zooms out to images on canvases of at most so many times
             their sides; 1 for no zooming out.
+        min_crop: The augmentation crops to patches of at least so much of the sides; 1 for none.
         eval_batch_size: Images in a batch of inference.
 
     Raises:
@@ -81,6 +82,7 @@ class Detection:
         reduction: str = "mean",
         augmentation: bool = True,
         max_expansion: float = 4.0,
+        min_crop: float = 0.3,
         eval_batch_size: int = 32,
     ) -> None:
         require_positive("task.build.eval_batch_size", eval_batch_size)
@@ -92,11 +94,14 @@ class Detection:
             )
         if isinstance(max_expansion, bool) or not 1 <= max_expansion <= 16:
             raise InvalidSetting(f"task.build.max_expansion must be 1..16, got {max_expansion!r}")
+        if isinstance(min_crop, bool) or not 0.1 <= min_crop <= 1:
+            raise InvalidSetting(f"task.build.min_crop must be 0.1..1, got {min_crop!r}")
         self.class_names = data.class_names
         self.eval_batch_size = eval_batch_size
         self._backbone = backbone
         self._reduction = reduction
-        self._augmentation, self._max_expansion = augmentation, max_expansion
+        self._augmentation = augmentation
+        self._zoom = {"max_expansion": max_expansion, "min_crop": min_crop}
         self._flip = data.flip
         with torch.random.fork_rng(devices=[]):  # built once to know its geometry, then dropped
             probe = self.build_model()
@@ -148,7 +153,7 @@ class Detection:
                     labels,
                     size=size,
                     flip=self._flip,
-                    max_expansion=self._max_expansion,
+                    **self._zoom,
                     rng=np.random.default_rng((seed, index)),
                 )
             else:
