@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?", help="images; without it, written digits")
     parser.add_argument("--backbone", nargs="+", choices=BACKBONES, default=list(BACKBONES))
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images", type=int, help="a turn; about a few seconds where not given")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu on a busy machine")
     parser.add_argument("--threads", type=int, help="CPU threads; one a core where not given")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
@@ -84,7 +85,7 @@ def _measure(
 ) -> None:
     assert isinstance(data.train, FileSamples)
     count = max(NUM_IMAGES.values()) if engine.device.type == "cuda" else NUM_IMAGES[name]
-    count = min(count, len(data.train))
+    count = min(arguments.images or count, len(data.train))
     indices = np.random.default_rng(0).permutation(len(data.train))[:count]
     paths = [data.train.paths[i] for i in indices]
     task = Classification(data, BACKBONES[name])
