@@ -83,7 +83,8 @@ class TaskLearner:
         """Train on these samples from fresh weights (or the last ones, with `warm_start`).
 
         Returns:
-            `train_loss` and `train_ranking_accuracy` of the last epoch, `optimizer_steps`.
+            `train_loss` and `train_ranking_accuracy` of the last epoch, `optimizer_steps`, and
+            `num_labeled_<what>` for what the task counts in the labels.
 
         Raises:
             NonFiniteValue: A loss is NaN or infinite; the text names the first such sample.
@@ -125,7 +126,8 @@ class TaskLearner:
                     epoch=epoch, detached=epoch >= self._head.detach_at * epochs,
                 )  # fmt: skip
                 bar.update()
-        return {"optimizer_steps": epochs * steps_per_epoch, **summary}
+        counts = {f"num_labeled_{k}": n for k, n in self.task.label_counts(labeled).items()}
+        return {**counts, "optimizer_steps": epochs * steps_per_epoch, **summary}
 
     def _epoch(
         self,

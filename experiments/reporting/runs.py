@@ -26,6 +26,7 @@ DIAGNOSTICS = (
     "peak_memory_mb",
 )
 SECONDS = "seconds_"
+LABELED = "num_labeled_"  # and what else than images the labels of a cycle are counted in
 
 
 class ReportError(ValueError):
@@ -52,7 +53,9 @@ class Run:
     @property
     def metrics(self) -> tuple[str, ...]:
         """The task's own metrics, without the diagnostics of a cycle."""
-        return tuple(c for c in self.columns if c not in DIAGNOSTICS and not c.startswith(SECONDS))
+        return tuple(
+            c for c in self.columns if c not in DIAGNOSTICS and not c.startswith((SECONDS, LABELED))
+        )
 
     @property
     def cycles(self) -> tuple[int, ...]:

@@ -81,6 +81,17 @@ class Task(Protocol):
         """Load test samples on the CPU."""
         ...
 
+    def label_counts(self, indices: IndexArray) -> Mapping[str, int]:
+        """Count what people made to label these samples, by what it is, in the plural.
+
+        Where a label is one answer per image there is nothing to add to the number of images, and
+        the mapping is empty. "boxes" becomes the column `num_labeled_boxes` of `cycles.csv`.
+
+        Raises:
+            LabelHidden: One of them is not labeled.
+        """
+        ...
+
     def augment(
         self, images: Tensor, targets: Any, generator: torch.Generator
     ) -> tuple[Tensor, Any]:

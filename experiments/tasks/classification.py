@@ -6,7 +6,7 @@ use too: random crop with 4 pixels of zero padding, horizontal flip, normalisati
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,6 +84,10 @@ class Classification:
     def pool_images(self, indices: IndexArray) -> Tensor:
         """Load images only."""
         return self.train.images(indices)
+
+    def label_counts(self, indices: IndexArray) -> Mapping[str, int]:
+        """Return nothing: a label is one answer per image."""
+        return {}
 
     def test_batch(self, indices: IndexArray) -> Batch:
         """Load test images and labels."""

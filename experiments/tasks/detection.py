@@ -10,7 +10,7 @@ last column says which are difficult.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -167,6 +167,11 @@ class Detection:
     def pool_images(self, indices: IndexArray) -> Tensor:
         """Load images only."""
         return self.train.images(indices)
+
+    def label_counts(self, indices: IndexArray) -> Mapping[str, int]:
+        """Count the boxes that are trained on: those of the objects that are not difficult."""
+        objects: list[Objects] = self.targets.read(indices)
+        return {"boxes": sum(int((~each.difficult).sum()) for each in objects)}
 
     def test_batch(self, indices: IndexArray) -> Batch:
         """Load test images and (n, 6) targets."""

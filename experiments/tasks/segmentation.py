@@ -8,7 +8,7 @@ whole images at their own size.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -156,6 +156,10 @@ class Segmentation:
     def pool_images(self, indices: IndexArray) -> Tensor:
         """Load whole images only."""
         return self.train.images(indices)
+
+    def label_counts(self, indices: IndexArray) -> Mapping[str, int]:
+        """Return nothing: images are labeled whole."""
+        return {}
 
     def test_batch(self, indices: IndexArray) -> Batch:
         """Load whole test images with their classes, uint8 (b, h, w)."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,14 @@ def test_rows_have_the_documented_columns_in_order() -> None:
     assert row["peak_memory_mb"] == 12.3
     assert row["loss_ranking_tau"] == 0.25
     assert row["train_ranking_accuracy"] is None
+
+
+def test_counts_of_labels_stand_beside_the_number_of_images() -> None:
+    """What else the labels are counted in comes before the metrics."""
+    counted = replace(record(), metrics={"num_labeled_boxes": 31, **record().metrics})
+    row = row_of(counted, peak_memory_mb=1.0)
+    assert list(row)[:4] == ["cycle", "num_labeled", "num_labeled_boxes", "accuracy"]
+    assert row["num_labeled_boxes"] == 31
 
 
 def test_a_quantity_that_does_not_exist_is_an_empty_cell(tmp_path: Path) -> None:

@@ -146,6 +146,7 @@ def test_difficult_objects_are_tested_not_trained_on(data: ObjectDetection) -> N
     task = make_task(changed, augmentation=False)
     (row,) = task.training_batch(LABELED[:1], seed=0).targets
     assert row.tolist() == [[4 / 64, 4 / 64, 30 / 64, 30 / 64, 1]]
+    assert task.label_counts(LABELED[:3]) == {"boxes": 3}
     tested = task.test_batch(np.array([0])).targets
     assert tested[0][:, 4:].tolist() == [[1, 0], [2, 1]]
     outputs = BACKBONE(11).eval()(torch.randn(1, 3, SIZE, SIZE))
@@ -223,6 +224,7 @@ def test_a_cycle_runs_and_repeats_itself(data: ObjectDetection) -> None:
         scores = learner.infer(np.arange(12, 24), lambda p: p.predicted_loss)  # type: ignore[arg-type,return-value]
         assert scores.shape == (12,)
     assert found[0] == found[1]
+    assert found[0]["num_labeled_boxes"] == sum(len(data.train_objects[i].boxes) for i in LABELED)
     assert {"map50", "map50_11", "map", "loss_ranking_tau", "train_loss"} <= set(found[0])
 
 
