@@ -75,12 +75,22 @@ def rotate(image: Pixels, mask: Mask, degrees: int) -> tuple[Pixels, Mask]:
 def scale(image: Pixels, mask: Mask, ratio: float) -> tuple[Pixels, Mask]:
     """Multiply both sides by `ratio`, rounding down."""
     height, width = mask.shape
-    size = (max(1, int(ratio * width)), max(1, int(ratio * height)))
-    how = cv2.INTER_AREA if ratio < 1 else cv2.INTER_CUBIC
-    resized = cv2.resize(image, size, interpolation=how)
+    size = (max(1, int(ratio * height)), max(1, int(ratio * width)))
+    return resize_image(image, size), resize_mask(mask, size)
+
+
+def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
+    """Bring an image to (height, width): by area where it shrinks, cubically where it grows."""
+    how = cv2.INTER_AREA if size[0] < image.shape[0] else cv2.INTER_CUBIC
+    resized = cv2.resize(image, size[::-1], interpolation=how)
+    return resized.astype(np.uint8, copy=False)
+
+
+def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
+    """Bring a mask to (height, width): each pixel takes the class of the nearest one."""
     # NEAREST_EXACT takes the pixel whose centre is nearest; NEAREST is off by up to half a pixel.
-    classes = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST_EXACT)
-    return resized.astype(np.uint8, copy=False), classes.astype(np.uint8, copy=False)
+    resized = cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return resized.astype(np.uint8, copy=False)
 
 
 def pad(image: Pixels, mask: Mask, size: int) -> tuple[Pixels, Mask]:

@@ -23,6 +23,7 @@ from al_core import IndexArray, Prediction
 from al_core.errors import InvalidSetting, require_positive
 from experiments.data.checks import check_flag, check_number, check_whole_number
 from experiments.data.pictures import load_all
+from experiments.data.resized import resized
 from experiments.data.samples import Batch
 from experiments.data.segmentation import IGNORED, Mask, SemanticSegmentation, WholeSamples
 from experiments.data.segmentation_augmentation import augment
@@ -52,6 +53,8 @@ class Segmentation:
         backbone: Called with `num_classes` and `add_dropout`, returns a `DRNSeg` whose
             log-probabilities are of the size of its images.
         crop_size: Side in pixels of the squares that are trained on.
+        image_scale: Images and masks are brought to this many times their sides before anything
+            else, test set included: metrics are of masks of that size.
         max_scale: Augmentation: sides are multiplied by a number in [1/s, s]; 1 for none.
         max_rotation: Augmentation: degrees to either side; 0 for none.
         reduction: What the loss of an image is, which the loss-prediction module learns and the
@@ -77,6 +80,7 @@ class Segmentation:
         backbone: Callable[..., nn.Module],
         *,
         crop_size: int = 896,
+        image_scale: float = 1.0,
         max_scale: float = 1.0,
         max_rotation: int = 0,
         reduction: str = "labeled_pixels",
@@ -85,6 +89,7 @@ class Segmentation:
         eval_batch_size: int | None = None,
     ) -> None:
         check_whole_number("task.build.crop_size", crop_size, low=16, high=8192)
+        check_number("task.build.image_scale", image_scale, low=0.01)
         check_number("task.build.max_scale", max_scale, low=1)
         check_whole_number("task.build.max_rotation", max_rotation, low=0, high=180)
         check_flag("task.build.dropout", dropout)
@@ -93,6 +98,8 @@ class Segmentation:
             raise InvalidSetting(
                 f"task.build.reduction must be labeled_pixels or all_pixels, got {reduction!r}"
             )
+        if image_scale != 1:
+            data = resized(data, image_scale)
         self.class_names: Sequence[str] = data.class_names
         self._backbone = backbone
         self._palette = np.array(data.palette, np.uint8)

@@ -1,0 +1,84 @@
+"""A segmentation set at another size: large images made affordable, the same for every strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.data.pictures import Pictures
+from experiments.data.segmentation import Mask, Masks, SemanticSegmentation
+from experiments.data.segmentation_augmentation import resize_image, resize_mask
+
+
+def resized(data: SemanticSegmentation, scale: float) -> SemanticSegmentation:
+    """Return the set with images and masks, of pool and test set, at `scale` times their sides.
+
+    Sides are rounded, and at least 1 pixel. Everything is resized when it is read, not before.
+    """
+    train, test = ResizedPictures(data.train, scale), ResizedPictures(data.test, scale)
+    return replace(
+        data,
+        train=train,
+        train_masks=ResizedMasks(data.train_masks, scale),
+        test=test,
+        test_masks=ResizedMasks(data.test_masks, scale),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class ResizedPictures:
+    """Pictures at `scale` times their sides."""
+
+    pictures: Pictures
+    scale: float
+
+    @property
+    def names(self) -> Sequence[str]:
+        """As in `Samples`."""
+        return self.pictures.names
+
+    @property
+    def unreadable(self) -> Mapping[int, str]:
+        """As in `Samples`."""
+        return self.pictures.unreadable
+
+    @property
+    def in_memory(self) -> bool:
+        """As in `Samples`."""
+        return self.pictures.in_memory
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """As in `Pictures`."""
+        height, width = self.pictures.size(index)
+        return (0, 0) if not height else _scaled(height, width, self.scale)
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        """As in `Pictures`."""
+        return resize_image(self.pictures.picture(index), self.size(index))
+
+
+@dataclass(frozen=True, eq=False)
+class ResizedMasks:
+    """Masks at `scale` times their sides."""
+
+    masks: Masks
+    scale: float
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def mask(self, index: int) -> Mask:
+        """As in `Masks`."""
+        whole = self.masks.mask(index)
+        height, width = whole.shape
+        return resize_mask(whole, _scaled(height, width, self.scale))
+
+
+def _scaled(height: int, width: int, scale: float) -> tuple[int, int]:
+    return max(1, round(scale * height)), max(1, round(scale * width))
