@@ -8,10 +8,13 @@ becomes one line.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -22,6 +25,7 @@ from al_core.errors import ActiveLearningError, InvalidSetting, require_positive
 T = TypeVar("T")
 
 GROUPS = ("task", "backbone", "cycle", "strategy", "data", "engine", "tracker")
+_LONGEST_LEVEL = 120  # characters of a folder's name; file systems stop at 255 bytes
 
 
 def build(node: DictConfig, **arguments: Any) -> Any:
@@ -304,6 +308,21 @@ def _check_groups(config: DictConfig) -> None:
             f"strategy={config.strategy.name} needs posterior samples, which the networks of "
             f"task={config.task.name} cannot give; task=drn_cityscapes can"
         )
+
+
+def run_path(values: Mapping[str, Any], *, swept: str = "") -> Path:
+    """Return the run folder of a resolved configuration: <out>/<name>/<strategy>/seed<seed>.
+
+    Args:
+        values: The configuration.
+        swept: What else a sweep varies, as key=value, for a level of its own above the strategy;
+            what a folder's name cannot hold is replaced, and an endless one cut.
+    """
+    level = re.sub(r"[^\w.,=+-]", "_", swept)
+    if len(level) > _LONGEST_LEVEL:
+        level = f"{level[:_LONGEST_LEVEL]}-{hashlib.sha256(swept.encode()).hexdigest()[:8]}"
+    parts = (values["name"], level, values["strategy"]["name"], f"seed{values['seed']}")
+    return Path(values["out"]).joinpath(*parts)
 
 
 def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -9,21 +9,21 @@ from __future__ import annotations
 import os
 import re
 import sys
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException, HydraException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.sweep import JobFailed, refuse_what_kills
+
 CONFIG = Path(__file__).resolve().parent.parent / "conf"
-
-
-class _JobFailed(CompactHydraException):
-    """A job of a sweep has failed and said why."""
+MAX_BROKEN_POOLS = 10  # times that a sweep's processes may die before it gives up
 
 
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
@@ -32,13 +32,17 @@ def _job(config: DictConfig) -> float:
     from al_core.errors import ActiveLearningError
     from experiments.session import run
 
+    hydra_config = HydraConfig.get()
+    in_sweep = hydra_config.mode == RunMode.MULTIRUN
+    if in_sweep:
+        refuse_what_kills(hydra_config)
     try:
-        return run(config)
+        return run(config, swept=hydra_config.job.override_dirname if in_sweep else "")
     except (ActiveLearningError, OmegaConfBaseException, OSError) as error:
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
+        if not in_sweep:
             _stop(error)
         print(_line(error), file=sys.stderr)
-        raise _JobFailed(str(error)) from None  # the other jobs of the sweep go on
+        raise JobFailed(_line(error).removeprefix("error: ")) from None
 
 
 def _line(error: Exception) -> str:
@@ -80,9 +84,13 @@ def main() -> None:
     _check_groups(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # it hands its errors on, to be told in one line
     try:
-        _job()
-    except _JobFailed:
-        sys.exit(1)
+        for _ in range(MAX_BROKEN_POOLS):
+            try:
+                _job()
+                return
+            except BrokenExecutor:  # one dies and joblib ends all; each goes on from its folder
+                print("a process of the sweep died; starting what is left again", file=sys.stderr)
+        _stop(HydraException("processes of the sweep keep dying; the same command goes on"))
     except (HydraException, OmegaConfBaseException, OSError) as error:
         _stop(error)
     except KeyboardInterrupt:

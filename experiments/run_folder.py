@@ -12,11 +12,13 @@ import io
 import json
 import logging
 import math
+import os
 import pickle
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import cv2
 import torch
@@ -68,16 +70,8 @@ class RunFolder:
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
-        path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(path / ".lock", "w")  # noqa: SIM115  # held until close
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise ActiveLearningError(
-                f"{path} is in use by another process; wait for it, or give this run another "
-                "place: out=..."
-            ) from None
+        self._made = [each for each in (path, *path.parents) if not each.exists()]
+        self._lock = _locked(path)
         try:
             self.state = self._read_state()
             if self.state.cycle:  # before the first cycle is done there is nothing to protect
@@ -92,6 +86,15 @@ class RunFolder:
     def close(self) -> None:
         """Let others have the folder."""
         self._lock.close()
+
+    def remove_if_unused(self) -> None:
+        """Remove a folder in which nothing was written but the log: its run never began."""
+        if {file.name for file in self.path.iterdir()} <= {".lock", "log.txt"}:
+            for name in ("log.txt", ".lock"):
+                (self.path / name).unlink(missing_ok=True)
+            with suppress(OSError):  # others have begun to use it
+                for folder in self._made:
+                    folder.rmdir()
 
     def _check_config(self, config: Mapping[str, Any]) -> None:
         file = self.path / "config.yaml"
@@ -227,6 +230,26 @@ class RunFolder:
         for old in (self.path / "checkpoints").glob("*.pt"):
             if old.name != checkpoint:
                 old.unlink(missing_ok=True)
+
+
+def _locked(folder: Path) -> IO[str]:
+    """Make the folder and open its lock file, held by this process alone until it is closed."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = open(folder / ".lock", "w")  # noqa: SIM115  # held until close
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / ".lock")):
+                return lock
+            lock.close()
+        except FileNotFoundError:  # removed meanwhile by a process whose run never began
+            continue
+        except BlockingIOError:
+            lock.close()
+            raise ActiveLearningError(
+                f"{folder} is in use by another process; wait for it, or give this run another "
+                "place: out=..."
+            ) from None
 
 
 def row_of(record: CycleRecord, *, peak_memory_mb: float) -> Row:

@@ -11,17 +11,18 @@ import logging
 import sys
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from al_core import CycleRecord, Pool, QueryStrategy, Subsampled, draw_initial_set, run_cycles
-from al_core.errors import InvalidSetting
+from al_core.errors import ActiveLearningError, InvalidSetting
 from experiments.config import (
     CycleSettings,
     LossPredictionSettings,
@@ -29,6 +30,7 @@ from experiments.config import (
     build,
     check_top_level,
     plain,
+    run_path,
     serving,
     settings,
 )
@@ -44,10 +46,16 @@ logger = logging.getLogger(__name__)
 
 GALLERY_IMAGES = 8
 """Thumbnails of the most and of the least wanted images of a cycle."""
+EXPECTED = (ActiveLearningError, OSError)
+"""Errors that say in one line what is wrong; of others the log keeps the traceback."""
 
 
-def run(config: DictConfig) -> float:
+def run(config: DictConfig, *, swept: str = "") -> float:
     """Run, resume, or find finished; return the primary metric of the last cycle.
+
+    Args:
+        config: As the command line composes it.
+        swept: What a sweep varies beside strategy and seed, part of the run folder's path.
 
     Raises:
         ActiveLearningError: Whatever a user can set right; one line.
@@ -55,7 +63,7 @@ def run(config: DictConfig) -> float:
     check_top_level(config)
     values = plain(config)
     engine = Engine(**_engine_settings(values["engine"]))
-    return engine.launch(_run_in_process, config, values)
+    return engine.launch(_run_in_process, config, values, swept)
 
 
 def _engine_settings(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -68,9 +76,10 @@ def _engine_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(values)
 
 
-def _run_in_process(engine: Engine, config: DictConfig, values: dict[str, Any]) -> float:
-    path = Path(values["out"]) / values["name"] / values["strategy"]["name"]
-    path /= f"seed{values['seed']}"
+def _run_in_process(
+    engine: Engine, config: DictConfig, values: dict[str, Any], swept: str
+) -> float:
+    path = run_path(values, swept=swept)
     folder = RunFolder(path, values) if engine.is_main else None
     try:
         shared: RunState = engine.gather(folder.state if folder else RunState())[0]
@@ -85,7 +94,11 @@ def _run_in_process(engine: Engine, config: DictConfig, values: dict[str, Any]) 
                 )  # fmt: skip
             return float(last[metric] or 0.0)
         with _logged_to(path / "log.txt" if engine.is_main else None):
-            return _Run(engine, config, values, folder, state).go()
+            return _Run(engine, config, values, folder, state, swept=swept).go()
+    except (*EXPECTED, OmegaConfBaseException):
+        if folder is not None:
+            folder.remove_if_unused()
+        raise
     finally:
         if folder is not None:
             folder.close()
@@ -101,8 +114,11 @@ class _Run:
         values: dict[str, Any],
         folder: RunFolder | None,
         state: RunState,
+        *,
+        swept: str,
     ) -> None:
         self.engine, self.values, self.folder, self.state = engine, values, folder, state
+        self.swept = swept
         self.seed, self.cycles = int(values["seed"]), int(values["cycles"])
         self.cycle = settings(CycleSettings, config.cycle)
         head = settings(LossPredictionSettings, config.loss_prediction)
@@ -200,7 +216,8 @@ class _Run:
         assert self.tracker is not None
         self.tracker.start(
             run_folder=folder.path,
-            name=f"{values['strategy']['name']}-seed{values['seed']}",
+            name=f"{values['strategy']['name']}-seed{values['seed']}"
+            + (f"-{self.swept}" if self.swept else ""),
             group=values["name"],
             config=values,
             tags=[values["task"]["name"], values["data"]["name"], values["strategy"]["name"]],
@@ -294,6 +311,15 @@ def _logged_to(file: Path | None) -> Iterator[None]:
     try:
         with logging_redirect_tqdm():
             yield
+    except Exception as error:
+        trace = None if isinstance(error, EXPECTED) else sys.exc_info()
+        with suppress(OSError):  # the disk may be what is full
+            handler.handle(
+                logger.makeRecord(
+                    logger.name, logging.ERROR, __file__, 0, "stopped: %s", (error,), trace
+                )
+            )
+        raise
     finally:
         root.removeHandler(handler)
         handler.close()

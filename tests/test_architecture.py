@@ -31,7 +31,9 @@ ALLOWED = {  # beside the standard library; a package that is not named may impo
 CLUSTERING = re.compile(r"al_core(\.\w+)*\.cluster\w*")  # the modules that may use scikit-learn
 
 CONFINED = {  # what only some modules of experiments may use
-    "hydra": tuple(f"experiments.{name}" for name in ("run", "rank", "report", "config")),
+    "hydra": tuple(
+        f"experiments.{name}" for name in ("run", "sweep", "rank", "report", "config", "compare")
+    ),
     "wandb": ("experiments.tracking",),
     "torch.distributed": ("experiments.engine",),
     "torch.autocast": ("experiments.engine",),

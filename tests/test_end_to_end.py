@@ -625,23 +625,6 @@ def test_unreadable_images_are_listed_and_never_selected(images: Path, tmp_path:
 # ---- sweeps and the real command line
 
 
-def test_a_sweep_survives_a_job_that_fails(images: Path, tmp_path: Path) -> None:
-    """The jobs before and after it run, its error is one line, and the exit status says so."""
-    arguments = overrides(
-        f"data.root={images}", f"out={tmp_path / 'runs'}", "strategy=random,margin", "seed=0,-1",
-        "cycles=1",
-    )  # fmt: skip
-    ended = run_program(["-m", *arguments], tmp_path / "output")
-    assert ended.status == 1
-    assert "Traceback" not in ended.stderr
-    errors = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
-    assert errors == ["error: seed must be a whole number of at least 0, got -1"] * 2
-    for strategy in ("random", "margin"):
-        state = tmp_path / "runs" / "small" / strategy / "seed0" / "state.json"
-        assert json.loads(state.read_text())["finished"]
-    assert sorted(path.name for path in (tmp_path / "runs").rglob("seed*")) == ["seed0", "seed0"]
-
-
 def test_a_sweep_gives_what_single_runs_give(unbroken: Path, images: Path, tmp_path: Path) -> None:
     """All jobs of a sweep run in one process; what one does has no effect on the next."""
     arguments = overrides(
