@@ -34,7 +34,7 @@ from al_core.pool import IndexArray, Pool
 from al_core.randomness import stream, stream_seed
 from al_core.ranking import LossPredictionLoss, kendall_tau, ranking_accuracy
 from al_core.selection import choose_active_learning_indices, random_indices
-from al_core.strategies import Random, Subsampled, TopK
+from al_core.strategies import Random, Subsampled, TopK, TypiClust, typiclust
 
 __all__ = [
     "AcquisitionFunction",
@@ -52,6 +52,7 @@ __all__ = [
     "Ranking",
     "Subsampled",
     "TopK",
+    "TypiClust",
     "bald",
     "choose_active_learning_indices",
     "draw_initial_set",
@@ -66,6 +67,7 @@ __all__ = [
     "run_cycles",
     "stream",
     "stream_seed",
+    "typiclust",
     "variance",
     "write_entropies_csv",
     "write_ranking_csv",

@@ -39,7 +39,8 @@ class FakeOracle:
 class FakeLearner:
     """Sample i has the predicted loss values[i] and two classes of log-odds values[i].
 
-    `fit` changes the values in a way that its seed decides when `drifting`.
+    Its embedding and the three posterior samples are functions of values[i] too: samples of equal
+    values are equal in everything. `fit` changes the values, as its seed says, when `drifting`.
     """
 
     def __init__(
@@ -81,4 +82,11 @@ class FakeLearner:
         assert batch.size, "a learner was asked to infer from nothing"
         values = torch.from_numpy(self.fitted[batch])
         logits = torch.stack([values, torch.zeros_like(values)], dim=1)
-        return Prediction(log_probs=logits.log_softmax(1), predicted_loss=values)
+        shifts = torch.tensor([-1.0, 0.0, 2.0])
+        sampled = torch.stack([values[:, None] * shifts, torch.zeros(len(values), 3)], dim=2)
+        return Prediction(
+            log_probs=logits.log_softmax(1),
+            embedding=torch.stack([values, values.square(), torch.sin(values), values * 0 + 1], 1),
+            predicted_loss=values,
+            log_prob_samples=sampled.log_softmax(2),
+        )

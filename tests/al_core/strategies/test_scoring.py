@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from al_core import (
     IndexArray,
@@ -23,150 +22,18 @@ from al_core import (
     margin,
     predicted_loss,
 )
-from al_core.errors import InvalidSetting, NonFiniteValue
+from al_core.errors import InvalidSetting
 from tests.al_core.fakes import FakeLearner
+from tests.al_core.strategies.listed import SHOWN, select, situations
 
-SHOWN = 12
-"""Candidates that the thinned strategies are shown."""
-
-STRATEGIES: dict[str, Callable[[], QueryStrategy]] = {
-    "random": Random,
+RANKING: dict[str, Callable[[], QueryStrategy]] = {
     "predicted_loss": lambda: TopK(predicted_loss),
-    "entropy": lambda: TopK(entropy),
     "margin": lambda: TopK(margin),
-    "least_confidence": lambda: TopK(least_confidence),
-    "subsampled_random": lambda: Subsampled(Random(), SHOWN),
     "subsampled_predicted_loss": lambda: Subsampled(TopK(predicted_loss), SHOWN),
 }
-ALL = pytest.mark.parametrize("build", STRATEGIES.values(), ids=STRATEGIES)
-SCORING = pytest.mark.parametrize(
-    "build",
-    [build for name, build in STRATEGIES.items() if "random" not in name],
-    ids=[name for name in STRATEGIES if "random" not in name],
-)
 
 
-@st.composite
-def situations(draw: st.DrawFn) -> tuple[Pool, FakeLearner, int, int]:
-    """A pool partly labeled, values with ties, a budget that can be met, and a seed."""
-    n = draw(st.integers(1, 30))
-    pool = Pool(n)
-    pool.label(draw(st.lists(st.integers(0, n - 1), unique=True, max_size=n)))
-    values = draw(st.lists(st.integers(-3, 3), min_size=n, max_size=n))
-    budget = draw(st.integers(0, min(SHOWN, pool.unlabeled.size)))
-    return pool, FakeLearner(values), budget, draw(st.integers(0, 2**32))
-
-
-def select(
-    strategy: QueryStrategy,
-    pool: Pool,
-    learner: Learner,
-    budget: int,
-    seed: int = 0,
-    candidates: IndexArray | None = None,
-) -> Query:
-    """Query with a fresh generator."""
-    shown = pool.unlabeled if candidates is None else candidates
-    return strategy.select(pool, shown, learner, budget, np.random.default_rng(seed))
-
-
-@ALL
-@given(situation=situations())
-def test_budget_is_met_by_different_unlabeled_samples(
-    build: Callable[[], QueryStrategy], situation: tuple[Pool, FakeLearner, int, int]
-) -> None:
-    """A query holds exactly the budget, no sample twice, none labeled, and changes no pool."""
-    pool, learner, budget, seed = situation
-    before = pool.state_dict()
-    query = select(build(), pool, learner, budget, seed)
-    assert query.indices.shape == (budget,)
-    assert query.indices.dtype == np.int64
-    assert np.unique(query.indices).size == budget
-    assert not set(query.indices.tolist()) & set(pool.labeled.tolist())
-    assert pool.state_dict() == before
-
-
-@ALL
-@given(situation=situations())
-def test_same_seed_same_query(
-    build: Callable[[], QueryStrategy], situation: tuple[Pool, FakeLearner, int, int]
-) -> None:
-    """The query depends on the pool, the model and the generator, on nothing else."""
-    pool, learner, budget, seed = situation
-    one, two = (select(build(), pool, learner, budget, seed) for _ in range(2))
-    np.testing.assert_array_equal(one.indices, two.indices)
-
-
-@ALL
-@given(situation=situations(), data=st.data())
-def test_order_of_candidates_does_not_matter(
-    build: Callable[[], QueryStrategy],
-    situation: tuple[Pool, FakeLearner, int, int],
-    data: st.DataObject,
-) -> None:
-    """Shuffled candidates give the same query, even where scores tie."""
-    pool, learner, budget, seed = situation
-    shuffled = np.asarray(data.draw(st.permutations(pool.unlabeled.tolist())), dtype=np.int64)
-    one = select(build(), pool, learner, budget, seed)
-    two = select(build(), pool, learner, budget, seed, shuffled)
-    np.testing.assert_array_equal(one.indices, two.indices)
-
-
-@ALL
-def test_empty_pool_and_budget_zero(build: Callable[[], QueryStrategy]) -> None:
-    """Nothing asked, or nothing left, gives an empty query; of nothing the model infers nothing."""
-    learner = FakeLearner(np.arange(5.0))
-    pool = Pool(5)
-    assert select(build(), pool, learner, 0).indices.size == 0
-    pool.label(range(5))
-    learner.calls.clear()
-    query = select(build(), pool, learner, 0)
-    assert query.indices.size == 0
-    assert query.indices.dtype == np.int64
-    assert learner.calls == []
-
-
-@ALL
-@pytest.mark.parametrize("budget", [-1, 6])
-def test_impossible_budget_is_refused(build: Callable[[], QueryStrategy], budget: int) -> None:
-    """A budget under zero or above the candidates raises and gives both numbers."""
-    with pytest.raises(InvalidSetting, match=rf"query of {budget} samples .* 5 candidates"):
-        select(build(), Pool(5), FakeLearner(np.arange(5.0)), budget)
-
-
-@ALL
-def test_equal_scores_are_ordered_at_random(build: Callable[[], QueryStrategy]) -> None:
-    """With equal scores every sample has the same chance, whatever its position."""
-    learner = FakeLearner(np.zeros(10))
-    counts = np.zeros(10)
-    for seed in range(600):
-        counts[select(build(), Pool(10), learner, 2, seed).indices] += 1
-    # 120 expected each; standard deviation sqrt(600 * 0.2 * 0.8) = 9.8.
-    assert counts.min() > 120 - 45
-    assert counts.max() < 120 + 45
-
-
-@pytest.mark.parametrize(
-    ("build", "bad"),
-    [
-        *((STRATEGIES[name], np.nan) for name in STRATEGIES if "random" not in name),
-        (STRATEGIES["predicted_loss"], np.inf),
-        (STRATEGIES["subsampled_predicted_loss"], -np.inf),
-    ],
-)
-def test_a_score_that_is_not_finite_stops_and_names_the_sample(
-    build: Callable[[], QueryStrategy], bad: float
-) -> None:
-    """A NaN or infinite score raises NonFiniteValue with the first such position."""
-    values = np.arange(10.0)
-    values[[4, 7]] = bad
-    pool = Pool(10)
-    pool.label([0, 1])
-    with pytest.raises(NonFiniteValue, match="sample 4 is not finite"):
-        select(build(), pool, FakeLearner(values), 2, candidates=pool.unlabeled[::-1])
-
-
-@SCORING
+@pytest.mark.parametrize("build", RANKING.values(), ids=RANKING)
 @given(situation=situations())
 def test_ranking_holds_every_scored_candidate(
     build: Callable[[], QueryStrategy], situation: tuple[Pool, FakeLearner, int, int]

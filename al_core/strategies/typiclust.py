@@ -1,0 +1,160 @@
+"""TypiClust: typical samples of clusters that hold no labels, for budgets of a few labels a class.
+
+Source: Hacohen, Dekel & Weinshall, *Active Learning on a Budget: Opposite Strategies Suit High and
+Low Budgets*, ICML 2022 (arXiv 2202.02794), section 3, algorithm 1.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from al_core.contracts import Learner, Query, ScoreArray
+from al_core.errors import require_positive
+from al_core.pool import IndexArray, Pool
+from al_core.strategies.blocks import blocks, squared_distances
+from al_core.strategies.clustering import k_means
+from al_core.strategies.rows import Matrix, infer_rows, shuffled, unit_embedding
+from al_core.strategies.scoring import check_budget
+
+NEIGHBOURS = 20
+"""K of equation 4."""
+MAX_CLUSTERS = 500
+"""Of section 3: more and smaller clusters would be noise."""
+NUM_DISTANCES = 2**22
+"""Of a block whose neighbours are looked for: 16 MB."""
+MIN_CLUSTER_SIZE = 5
+"""Smaller clusters come last: they are outliers (the authors leave them out)."""
+
+
+class TypiClust:
+    """Typical samples of the largest clusters without labels.
+
+    Args:
+        neighbours: K of the typicality.
+        max_clusters: The number of clusters is labels so far plus budget, at most this.
+        embeddings_folder: Where embeddings are kept in a memory-mapped file; None for in memory.
+
+    Raises:
+        InvalidSetting: A number that is not positive.
+    """
+
+    def __init__(
+        self,
+        *,
+        neighbours: int = NEIGHBOURS,
+        max_clusters: int = MAX_CLUSTERS,
+        embeddings_folder: str | Path | None = None,
+    ) -> None:
+        require_positive("neighbours", neighbours)
+        require_positive("max_clusters", max_clusters)
+        self.neighbours, self.max_clusters = neighbours, max_clusters
+        self.folder = embeddings_folder
+
+    def select(
+        self,
+        pool: Pool,
+        candidates: IndexArray,
+        learner: Learner,
+        budget: int,
+        rng: np.random.Generator,
+    ) -> Query:
+        """Cluster candidates and labeled samples; scores are typicalities, in order of choice."""
+        check_budget(budget, candidates)
+        if not budget:
+            return Query(np.empty(0, np.int64))
+        candidates = shuffled(candidates, rng)
+        everyone = np.concatenate([candidates, pool.labeled])
+        rows, typicalities = typiclust(
+            infer_rows(learner, everyone, unit_embedding, folder=self.folder),
+            budget,
+            labeled=np.arange(candidates.size, everyone.size),
+            rng=rng,
+            neighbours=self.neighbours,
+            max_clusters=self.max_clusters,
+        )
+        return Query(everyone[rows], typicalities)
+
+
+def typiclust(
+    embeddings: Matrix,
+    budget: int,
+    *,
+    rng: np.random.Generator,
+    labeled: NDArray[np.int64] | None = None,
+    neighbours: int = NEIGHBOURS,
+    max_clusters: int = MAX_CLUSTERS,
+) -> tuple[NDArray[np.int64], ScoreArray]:
+    """Choose rows of an embedding matrix; it needs nothing else.
+
+    All rows are clustered, into as many clusters as there are labels, those asked for included.
+    Then, one by one, of the clusters with the fewest labels the largest gives its most typical row:
+    the one whose mean distance to its nearest neighbours in the cluster is smallest.
+
+    Args:
+        embeddings: (n, d), rows scaled to length 1 as the authors do; `blocks.normalized` does.
+        budget: 0 to the number of rows without a label.
+        rng: Decides the clustering.
+        labeled: Rows that have a label; they are never chosen.
+        neighbours: How many nearest ones count, at most half of the cluster.
+        max_clusters: Of the number of clusters.
+
+    Returns:
+        (budget,) different rows, first chosen first, and their typicality, the inverse of that mean
+        distance (equation 4); 0 in a cluster of one.
+
+    Raises:
+        InvalidSetting: A budget that the rows cannot meet, or scikit-learn is missing.
+    """
+    given = np.zeros(len(embeddings), bool)
+    if labeled is not None:
+        given[labeled] = True
+    check_budget(budget, np.flatnonzero(~given))
+    if not budget:
+        return np.empty(0, np.int64), np.empty(0)
+    num_clusters = min(int(given.sum()) + budget, max_clusters, len(embeddings))
+    clusters = k_means(embeddings, num_clusters, rng=rng)
+    sizes = np.bincount(clusters, minlength=num_clusters)
+    held = np.bincount(clusters[given], minlength=num_clusters)
+    left = np.bincount(clusters[~given], minlength=num_clusters)
+    waiting: dict[int, list[tuple[int, float]]] = {}
+    chosen: list[tuple[int, float]] = []
+    while len(chosen) < budget:
+        # Lexicographic: not too small, fewest labels, largest.
+        order = np.lexsort((-sizes, held, sizes < MIN_CLUSTER_SIZE, left == 0))
+        k = int(order[0])
+        if k not in waiting:
+            waiting[k] = _by_typicality(
+                embeddings, np.flatnonzero(clusters == k), given, neighbours
+            )
+        chosen.append(waiting[k].pop())
+        held[k] += 1
+        left[k] -= 1
+    rows, typicalities = zip(*chosen, strict=True)
+    return np.array(rows, np.int64), np.array(typicalities)
+
+
+def _by_typicality(
+    embeddings: Matrix, members: NDArray[np.int64], given: NDArray[np.bool_], neighbours: int
+) -> list[tuple[int, float]]:
+    """Return the members of a cluster that are offered, with typicality, the most typical last."""
+    count = min(neighbours, members.size // 2)
+    scores = np.zeros(members.size)
+    if count:
+        cluster = torch.from_numpy(embeddings[members])
+        # Distances are those about the centre too, and do not cancel there in float32.
+        cluster -= cluster.mean(0)
+        for block in blocks(members.size, max(1, min(512, NUM_DISTANCES // members.size))):
+            squared = squared_distances(cluster[block], cluster)
+            own = torch.arange(block.start, block.stop)
+            squared[own - block.start, own] = torch.inf
+            nearest = squared.topk(count, dim=1, largest=False).values.sqrt_().double()
+            mean = nearest.mean(1).clamp_(min=torch.finfo(torch.float64).tiny)
+            scores[block] = (1 / mean).numpy()
+    offered = np.flatnonzero(~given[members])
+    # Of equally typical ones the first is to be taken first, so it stands last.
+    order = offered[np.lexsort((-offered, scores[offered]))]
+    return list(zip(members[order].tolist(), scores[order].tolist(), strict=True))

@@ -1,0 +1,97 @@
+"""The one list of strategies: every choice under conf/strategy, built as it is configured.
+
+A strategy that is not in `conf/strategy` cannot be had by a user, and one that is there is held to
+the invariants of `test_invariants.py` without being named.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.utils import instantiate
+from hypothesis import strategies as st
+from omegaconf import DictConfig, OmegaConf
+
+from al_core import IndexArray, Learner, Pool, Query, QueryStrategy, Random, Subsampled, TopK
+from al_core import predicted_loss as predicted
+from tests.al_core.fakes import FakeLearner
+
+CONF = Path(__file__).parents[3] / "conf" / "strategy"
+SHOWN = 12
+"""Candidates that the thinned strategies are shown."""
+NUM_SAMPLES = 30
+"""Of the largest pool."""
+
+
+@lru_cache(maxsize=1)
+def earlier_query() -> str:
+    """A file of an earlier query that names every sample, for `precomputed`."""
+    file = Path(tempfile.mkdtemp()) / "query.csv"
+    order = np.random.default_rng(0).permutation(NUM_SAMPLES)
+    file.write_text("index\n" + "\n".join(map(str, order)) + "\n", encoding="utf-8")
+    return str(file)
+
+
+def node(name: str) -> DictConfig:
+    """Load the node that builds a strategy; what a user has to give is given."""
+    config = OmegaConf.load(CONF / f"{name}.yaml")
+    query = config.query if "query" in config else config.strategy.query
+    assert isinstance(query, DictConfig)
+    for key in map(str, query):
+        if OmegaConf.is_missing(query, key):
+            query[key] = earlier_query()
+    return query
+
+
+def configured(name: str, **changes: Any) -> QueryStrategy:
+    """Build the strategy of this name as configured, but for `changes`."""
+    strategy: QueryStrategy = instantiate(node(name), _convert_="all", **changes)
+    return strategy
+
+
+NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
+STRATEGIES: dict[str, Callable[[], QueryStrategy]] = {
+    **{name: partial(configured, name) for name in NAMES},
+    "subsampled_random": lambda: Subsampled(Random(), SHOWN),
+    "subsampled_predicted_loss": lambda: Subsampled(TopK(predicted), SHOWN),
+}
+
+
+def targets(part: Any) -> Iterator[str]:
+    """Yield everything that a node builds, however deep."""
+    if isinstance(part, dict):
+        if "_target_" in part:
+            yield part["_target_"]
+        part = list(part.values())
+    if isinstance(part, list):
+        for each in part:
+            yield from targets(each)
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> tuple[Pool, FakeLearner, int, int]:
+    """A pool partly labeled, values with ties, a budget that can be met, and a seed."""
+    n = draw(st.integers(1, NUM_SAMPLES))
+    pool = Pool(n)
+    pool.label(draw(st.lists(st.integers(0, n - 1), unique=True, max_size=n)))
+    values = draw(st.lists(st.integers(-3, 3), min_size=n, max_size=n))
+    budget = draw(st.integers(0, min(SHOWN, pool.unlabeled.size)))
+    return pool, FakeLearner(values), budget, draw(st.integers(0, 2**32))
+
+
+def select(
+    strategy: QueryStrategy,
+    pool: Pool,
+    learner: Learner,
+    budget: int,
+    seed: int = 0,
+    candidates: IndexArray | None = None,
+) -> Query:
+    """Query with a fresh generator."""
+    shown = pool.unlabeled if candidates is None else candidates
+    return strategy.select(pool, shown, learner, budget, np.random.default_rng(seed))

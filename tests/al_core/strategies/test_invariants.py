@@ -1,0 +1,127 @@
+"""What every strategy promises, over the one list of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+import al_core
+from al_core import Pool, QueryStrategy
+from al_core.errors import InvalidSetting, NonFiniteValue
+from tests.al_core.fakes import FakeLearner
+from tests.al_core.strategies.listed import NAMES, STRATEGIES, node, select, situations, targets
+
+Build = Callable[[], QueryStrategy]
+ALL = pytest.mark.parametrize("build", STRATEGIES.values(), ids=STRATEGIES)
+ASKS_NOTHING = {"random", "subsampled_random", "precomputed"}
+"""Strategies that do not look at the model."""
+IN_ITS_OWN_ORDER = {"precomputed"}
+"""Strategies to which samples are not alike where the model finds them alike."""
+
+
+def test_every_strategy_of_the_library_is_listed() -> None:
+    """A class with a `select` that no file under conf/strategy builds is no choice of anybody's."""
+    offered = {
+        f"al_core.{name}"
+        for name in al_core.__all__
+        if isinstance(getattr(al_core, name), type) and hasattr(getattr(al_core, name), "select")
+    } - {"al_core.QueryStrategy", "al_core.Subsampled"}  # cycle.candidates is the latter's setting
+    built = {target for name in NAMES for target in targets(OmegaConf.to_container(node(name)))}
+    assert offered - built == set()
+
+
+@ALL
+@given(situation=situations(), data=st.data())
+@settings(max_examples=20)
+def test_a_query_is_what_was_asked_for(
+    build: Build, situation: tuple[Pool, FakeLearner, int, int], data: st.DataObject
+) -> None:
+    """The budget is met by different unlabeled samples, and no pool is changed; the same again.
+
+    The same generator gives the same query whatever the order of the candidates, even where the
+    model finds them alike, and whatever the size of the batches.
+    """
+    pool, learner, budget, seed = situation
+    before = pool.state_dict()
+    strategy = build()
+    query = select(strategy, pool, learner, budget, seed)
+    assert query.indices.shape == (budget,)
+    assert query.indices.dtype == np.int64
+    assert np.unique(query.indices).size == budget
+    assert not set(query.indices.tolist()) & set(pool.labeled.tolist())
+    assert query.scores is None or query.scores.shape == (budget,)
+    assert query.scores is None or bool(np.isfinite(query.scores).all())
+    assert pool.state_dict() == before
+    shuffled = np.asarray(data.draw(st.permutations(pool.unlabeled.tolist())), dtype=np.int64)
+    learner.batch_size = 7
+    again = select(strategy, pool, learner, budget, seed, shuffled)
+    np.testing.assert_array_equal(query.indices, again.indices)
+
+
+@ALL
+def test_empty_pool_and_budget_zero(build: Build) -> None:
+    """Nothing asked, or nothing left, gives an empty query; of nothing the model infers nothing."""
+    learner = FakeLearner(np.arange(5.0))
+    pool = Pool(5)
+    strategy = build()
+    assert select(strategy, pool, learner, 0).indices.size == 0
+    pool.label(range(5))
+    learner.calls.clear()
+    query = select(strategy, pool, learner, 0)
+    assert query.indices.size == 0
+    assert query.indices.dtype == np.int64
+    assert learner.calls == []
+
+
+@ALL
+@pytest.mark.parametrize("budget", [-1, 6])
+def test_impossible_budget_is_refused(build: Build, budget: int) -> None:
+    """A budget under zero or above the candidates raises and gives both numbers."""
+    with pytest.raises(InvalidSetting, match=rf"query of {budget} samples .* 5 candidates"):
+        select(build(), Pool(5), FakeLearner(np.arange(5.0)), budget)
+
+
+@ALL
+def test_the_whole_pool_can_be_asked_for(build: Build) -> None:
+    """A budget of all candidates returns each once: with one of them, and with nothing labeled."""
+    strategy = build()
+    for n in (1, 2, 11):
+        query = select(strategy, Pool(n), FakeLearner(np.linspace(-2, 2, n)), n)
+        assert sorted(query.indices.tolist()) == list(range(n))
+
+
+@pytest.mark.parametrize("name", sorted(set(STRATEGIES) - IN_ITS_OWN_ORDER))
+def test_samples_that_are_alike_have_the_same_chance(name: str) -> None:
+    """Where the model finds all samples alike, none is preferred for its position."""
+    learner, strategy = FakeLearner(np.zeros(10)), STRATEGIES[name]()
+    counts = np.zeros(10)
+    for seed in range(150):
+        counts[select(strategy, Pool(10), learner, 2, seed).indices] += 1
+    # 30 expected each; standard deviation sqrt(150 * 0.2 * 0.8) = 4.9.
+    assert counts.min() > 30 - 23
+    assert counts.max() < 30 + 23
+
+
+@pytest.mark.parametrize("name", sorted(set(STRATEGIES) - ASKS_NOTHING))
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_what_is_not_finite_stops_and_names_the_sample(name: str, bad: float) -> None:
+    """A NaN or infinity in what a strategy looks at raises, with the first such position."""
+    values = np.arange(10.0) / 3
+    values[[4, 7]] = bad
+    pool = Pool(10)
+    pool.label([0, 1])
+    with pytest.raises(NonFiniteValue, match="sample 4 is not finite"):
+        select(STRATEGIES[name](), pool, FakeLearner(values), 2, candidates=pool.unlabeled[::-1])
+
+
+@pytest.mark.parametrize("name", sorted(ASKS_NOTHING & set(STRATEGIES)))
+def test_the_blind_ask_nothing_of_the_model(name: str) -> None:
+    """A strategy that looks at nothing costs no inference."""
+    learner = FakeLearner(np.full(20, np.nan))
+    select(STRATEGIES[name](), Pool(20), learner, 5)
+    assert learner.calls == []
