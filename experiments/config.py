@@ -24,7 +24,7 @@ from al_core.errors import ActiveLearningError, InvalidSetting, require_positive
 
 T = TypeVar("T")
 
-GROUPS = ("task", "backbone", "cycle", "strategy", "data", "engine", "tracker")
+GROUPS = ("task", "backbone", "cycle", "strategy", "data", "oracle", "engine", "tracker")
 _LONGEST_LEVEL = 120  # characters of a folder's name; file systems stop at 255 bytes
 
 

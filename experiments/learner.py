@@ -30,6 +30,7 @@ from al_core.errors import InvalidSetting, NonFiniteValue
 from experiments.config import CycleSettings, LossPredictionSettings, OptimizerSettings
 from experiments.data.loading import prefetched
 from experiments.engine import Engine
+from experiments.handoff.labels import Label
 from experiments.tasks.base import Panel, Task
 
 
@@ -299,6 +300,16 @@ class TaskLearner:
                 batch = indices[i : i + size]
                 panels += self.task.draw(batch, self._prediction(self.task.pool_images(batch)))
         return panels
+
+    def drafts(self, indices: IndexArray) -> list[Label]:
+        """Say what the model would annotate training samples with, in this process alone."""
+        labels: list[Label] = []
+        size = self.task.eval_batch_size
+        with torch.inference_mode():
+            for i in range(0, indices.size, size):
+                batch = indices[i : i + size]
+                labels += self.task.drafts(batch, self._prediction(self.task.pool_images(batch)))
+        return labels
 
     def _prediction(self, images: Tensor) -> Prediction:
         inputs = self._inputs(images)

@@ -24,12 +24,13 @@ from experiments.sweep import JobFailed, refuse_what_kills
 
 CONFIG = Path(__file__).resolve().parent.parent / "conf"
 MAX_BROKEN_POOLS = 10  # times that a sweep's processes may die before it gives up
+AWAITING = 3  # exit status of a run that waits for annotations
 
 
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
 def _job(config: DictConfig) -> float:
     """Run one job of Hydra's; what a user can set right becomes one line."""
-    from al_core.errors import ActiveLearningError
+    from al_core.errors import ActiveLearningError, AwaitingAnnotation
     from experiments.session import run
 
     hydra_config = HydraConfig.get()
@@ -38,6 +39,10 @@ def _job(config: DictConfig) -> float:
         refuse_what_kills(hydra_config)
     try:
         return run(config, swept=hydra_config.job.override_dirname if in_sweep else "")
+    except AwaitingAnnotation as waiting:
+        if not in_sweep:
+            sys.exit(AWAITING)
+        raise JobFailed(f"it waits for annotations: {waiting}".splitlines()[0]) from None
     except (ActiveLearningError, OmegaConfBaseException, OSError) as error:
         if not in_sweep:
             _stop(error)

@@ -107,6 +107,8 @@ class RunFolder:
             if not isinstance(theirs, Mapping):
                 raise InvalidSetting(f"{file} cannot be read; move the folder away to start anew")
             theirs = {key: value for key, value in theirs.items() if key not in WITHOUT_EFFECT}
+            # How people are asked may change from one batch to the next, not that they are.
+            kept, theirs = ({**each, "oracle": _oracle(each)} for each in (kept, theirs))
             changed = differences(kept, theirs)
             if changed:
                 raise InvalidSetting(
@@ -250,6 +252,12 @@ def _locked(folder: Path) -> IO[str]:
                 f"{folder} is in use by another process; wait for it, or give this run another "
                 "place: out=..."
             ) from None
+
+
+def _oracle(config: Mapping[str, Any]) -> str:
+    """Return the name of a configuration's oracle; those before there were others have none."""
+    oracle = config.get("oracle", {})
+    return str(oracle.get("name", "ground_truth"))
 
 
 def row_of(record: CycleRecord, *, peak_memory_mb: float) -> Row:

@@ -21,8 +21,16 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from al_core import CycleRecord, Pool, QueryStrategy, Subsampled, draw_initial_set, run_cycles
-from al_core.errors import ActiveLearningError, InvalidSetting
+from al_core import (
+    CycleRecord,
+    Oracle,
+    Pool,
+    QueryStrategy,
+    Subsampled,
+    draw_initial_set,
+    run_cycles,
+)
+from al_core.errors import ActiveLearningError, AwaitingAnnotation, InvalidSetting
 from experiments.config import (
     CycleSettings,
     LossPredictionSettings,
@@ -37,6 +45,7 @@ from experiments.config import (
 from experiments.data.targets import GroundTruthOracle
 from experiments.engine import Engine
 from experiments.learner import TaskLearner
+from experiments.oracle import ask_people
 from experiments.provenance import provenance
 from experiments.run_folder import Row, RunFolder, RunState, row_of
 from experiments.tasks.base import Panel, Task
@@ -94,7 +103,11 @@ def _run_in_process(
                 )  # fmt: skip
             return float(last[metric] or 0.0)
         with _logged_to(path / "log.txt" if engine.is_main else None):
-            return _Run(engine, config, values, folder, state, swept=swept).go()
+            try:
+                return _Run(engine, config, values, folder, state, swept=swept).go()
+            except AwaitingAnnotation as waiting:
+                logger.info("%s", waiting)
+                raise
     except (*EXPECTED, OmegaConfBaseException):
         if folder is not None:
             folder.remove_if_unused()
@@ -130,7 +143,10 @@ class _Run:
         self.tracker: Tracker | None = build(config.tracker) if engine.is_main else None
         kind = config.task.kind
         backbone = serving(config.backbone, kind, group_name="backbone")
-        data = build(serving(config.data, kind, group_name="data"))
+        source = serving(config.data, kind, group_name="data")
+        self.people = ask_people(engine, config, values, folder, state)
+        labels = {} if self.people is None else {"collected": self.people.collected}
+        data = build(source, **labels)
         self.task: Task = build(config.task.build, data=data, backbone=partial(build, backbone))
         self.learner = TaskLearner(
             self.task, engine, cycle=self.cycle, optimizer=optimizer, loss_prediction=head
@@ -160,13 +176,19 @@ class _Run:
                 self.engine.barrier()
                 self.engine.reset_peak_memory()
             failed = False
+        except AwaitingAnnotation:
+            failed = False
+            assert self.people is not None, "only people answer later"
+            raise self.people.waiting(self.state.cycle) from None
         finally:
             if self.tracker is not None:
                 self.tracker.finish(self._summary(), failed=failed)
         return float(row[self.task.metric] or 0.0)
 
-    def _pool(self) -> tuple[Pool, GroundTruthOracle]:
+    def _pool(self) -> tuple[Pool, Oracle]:
         """Restore the pool of the state, or draw the initial set."""
+        if self.people is not None:
+            return self.people.pool(self.task), self.people
         oracle = GroundTruthOracle(self.task.targets)
         num_samples, unreadable = len(self.task.train), self.task.train.unreadable
         if self.state.pool is not None:
@@ -230,6 +252,8 @@ class _Run:
         """Write a cycle's files, the state last, then show the cycle to people."""
         folder.write_query(record, self.task.train.names)
         folder.write_gallery(record.cycle, self._panels(record))
+        if self.people is not None and not finished:
+            self.people.ask(record, self.learner)
         checkpoint = folder.write_checkpoint(
             record.cycle,
             {

@@ -187,7 +187,7 @@ def image_folder(
     num_bytes = (len(train_names) + len(test_names)) * 3 * image_size**2
     in_memory = num_bytes <= max_memory_gb * 1e9
     train, test = (
-        _read_samples(folder / part, names, image_size=image_size, in_memory=in_memory)
+        read_samples(folder / part, names, image_size=image_size, in_memory=in_memory)
         for part, names in (("train", train_names), ("test", test_names))
     )
     mean, std = channel_statistics(train)
@@ -274,7 +274,12 @@ def _labeled_files(
     return names, np.array(targets, dtype=np.int64)
 
 
-def _read_samples(folder: Path, names: list[str], *, image_size: int, in_memory: bool) -> Samples:
+def read_samples(folder: Path, names: list[str], *, image_size: int, in_memory: bool) -> Samples:
+    """Decode the images into memory, or check that they can be decoded when asked for.
+
+    Raises:
+        InvalidSetting: None can be.
+    """
     paths = [folder / name for name in names]
     samples: Samples
     if in_memory:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from al_core import IndexArray, Prediction
 from experiments.data.samples import Batch, Samples
 from experiments.data.targets import HiddenTargets
+from experiments.handoff.labels import Label
 
 
 class Metrics(Protocol):
@@ -130,4 +131,8 @@ class Task(Protocol):
 
     def draw(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
         """Draw training samples for people, with what the model says of them."""
+        ...
+
+    def drafts(self, indices: IndexArray, prediction: Prediction) -> list[Label]:
+        """Return what the model makes of training samples as annotations, for people to correct."""
         ...

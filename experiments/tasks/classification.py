@@ -19,6 +19,7 @@ from al_core.errors import InvalidSetting, require_positive
 from experiments.data.classification import ImageClassification
 from experiments.data.samples import Batch
 from experiments.data.targets import HiddenTargets
+from experiments.handoff.labels import Label
 from experiments.metrics.classification import ClassificationMetrics
 from experiments.tasks.base import Panel
 
@@ -150,6 +151,14 @@ class Classification:
         return [
             Panel(image, f"predicted {self.class_names[int(k)]} ({float(log_p.exp()):.0%})")
             for image, k, log_p in zip(images, best.indices, best.values, strict=True)
+        ]
+
+    def drafts(self, indices: IndexArray, prediction: Prediction) -> list[Label]:
+        """Return the most probable class of each image."""
+        best = prediction.log_probs.max(1)
+        return [
+            Label(class_name=self.class_names[int(k)], score=float(log_p.exp()))
+            for k, log_p in zip(best.indices, best.values, strict=True)
         ]
 
     def _image_size(self) -> tuple[int, int]:

@@ -28,6 +28,7 @@ from experiments.data.detection_augmentation import PIXEL_MEAN, augment
 from experiments.data.pictures import StretchedSamples, load_all, stretch
 from experiments.data.samples import Batch
 from experiments.data.targets import HiddenTargets
+from experiments.handoff.labels import Box, Label
 from experiments.metrics.detection import DetectionMetrics
 from experiments.tasks.base import Panel
 from vendored.ssd_pytorch import Detect, MultiBoxDetector, MultiBoxLoss, Outputs
@@ -234,16 +235,38 @@ class Detection:
 
     def draw(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
         """Return the images with what is found in red, and what is there in green if annotated."""
-        assert isinstance(prediction, BoxPrediction)
-        assert prediction.offsets is not None
-        assert prediction.priors is not None
-        probabilities = prediction.log_probs.exp().transpose(1, 2)
-        detected = self._detect(prediction.offsets, probabilities, prediction.priors).cpu()
+        detected = self._detections(prediction)
         images = self.train.images(indices).permute(0, 2, 3, 1).contiguous().numpy()
         return [
             self._panel(image, index, rows)
             for image, index, rows in zip(images, indices.tolist(), detected, strict=True)
         ]
+
+    def drafts(self, indices: IndexArray, prediction: Prediction) -> list[Label]:
+        """Return the boxes that would be drawn, in pixels of the images as they are."""
+        return [
+            self._draft(rows, self.train.pictures.size(index))
+            for rows, index in zip(self._detections(prediction), indices.tolist(), strict=True)
+        ]
+
+    def _draft(self, detected: Tensor, size: tuple[int, int]) -> Label:
+        height, width = size
+        boxes = []
+        for label, row in torch.nonzero(detected[1:, :, 0] >= DRAWN_SCORE).tolist():
+            score, *corners = detected[label + 1, row].tolist()
+            x_min, y_min, x_max, y_max = (min(max(corner, 0.0), 1.0) for corner in corners)
+            box = (x_min * width, y_min * height, x_max * width, y_max * height)
+            if box[2] - box[0] >= 1 and box[3] - box[1] >= 1:
+                boxes.append(Box(self.class_names[label], box, score=score))
+        return Label(boxes=tuple(sorted(boxes, key=lambda box: -(box.score or 0.0))))
+
+    def _detections(self, prediction: Prediction) -> Tensor:
+        assert isinstance(prediction, BoxPrediction)
+        assert prediction.offsets is not None
+        assert prediction.priors is not None
+        probabilities = prediction.log_probs.exp().transpose(1, 2)
+        detected: Tensor = self._detect(prediction.offsets, probabilities, prediction.priors)
+        return detected.cpu()
 
     def _panel(self, image: NDArray[np.uint8], index: int, detected: Tensor) -> Panel:
         truth: Objects | None = None

@@ -28,6 +28,7 @@ from experiments.data.samples import Batch
 from experiments.data.segmentation import IGNORED, Mask, SemanticSegmentation, WholeSamples
 from experiments.data.segmentation_augmentation import augment
 from experiments.data.targets import HiddenTargets
+from experiments.handoff.labels import Label
 from experiments.metrics.segmentation import SegmentationMetrics
 from experiments.tasks.base import Panel
 from vendored.drn import DRNSeg
@@ -248,6 +249,11 @@ class Segmentation:
             self._panel(*drawn)
             for drawn in zip(images, predicted, entropy, indices.tolist(), strict=True)
         ]
+
+    def drafts(self, indices: IndexArray, prediction: Prediction) -> list[Label]:
+        """Return the most probable class of each pixel."""
+        predicted = prediction.log_probs.argmax(1).byte().cpu().numpy()
+        return [Label(mask=mask) for mask in predicted]
 
     def _panel(
         self, image: NDArray[np.uint8], predicted: Mask, entropy: NDArray[np.float32], index: int

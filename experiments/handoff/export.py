@@ -1,0 +1,159 @@
+"""What an annotation tool imports: a request's images in the formats that were asked for."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.handoff import coco, cvat, label_studio, tables, voc
+from experiments.handoff.labels import Item, Rules, UnusableFile
+from experiments.handoff.masks import write_png
+from experiments.handoff.names import lost_names
+
+FILES = {
+    "superannotate": "superannotate.csv",
+    "label_studio": "label_studio.json",
+    "cvat": "cvat.xml",
+    "coco": "coco.json",
+    "voc": "voc/",
+    "masks": "masks/",
+}
+"""By format, the file or folder that is written."""
+KEEPS_FOLDERS = {"superannotate": False}
+"""SuperAnnotate alone matches bare file names; the others are given paths, and give them back."""
+SERVES = {"voc": ("detection",), "masks": ("segmentation",)}
+"""Formats that hold the annotations of some tasks only."""
+IMAGES = ("link", "copy", "none")
+
+
+def check_format(name: str, rules: Rules) -> None:
+    """Refuse a format that there is not, or that cannot hold what the task needs.
+
+    Raises:
+        UnusableFile: The text says which there are.
+    """
+    fitting = [one for one in FILES if rules.kind in SERVES.get(one, (rules.kind,))]
+    if name not in fitting:
+        raise UnusableFile(f"for {rules.kind} there are {', '.join(fitting)}, not {name!r}")
+
+
+def export(
+    items: Sequence[Item], rules: Rules, format_name: str, folder: Path, *, image_url: str
+) -> tuple[list[Path], list[str]]:
+    """Write one format into a folder.
+
+    Args:
+        items: Most wanted first.
+        rules: Classes and task.
+        format_name: One of `FILES`.
+        folder: Where; made if it is not there.
+        image_url: For Label Studio: the address of an image, in which {name} stands for its name.
+
+    Returns:
+        The files (of those that have many, their folder), and the names that the tool would lose
+        or mix up, a line each.
+
+    Raises:
+        UnusableFile: There is no such format.
+        OSError: The disk is full, ...
+    """
+    check_format(format_name, rules)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [item.name for item in items]
+    lost = lost_names(names, keeps_folders=KEEPS_FOLDERS.get(format_name, True))
+    if format_name == "superannotate":
+        files = [_superannotate(items, folder / "superannotate.csv")]
+    elif format_name == "label_studio":
+        tasks = label_studio.write(items, rules, image_url=image_url)
+        files = [
+            _write(folder / "label_studio.json", _json(tasks)),
+            _write(folder / "label_studio.xml", label_studio.interface(rules).encode()),
+        ]
+    elif format_name == "cvat":
+        files = [_write(folder / "cvat.xml", cvat.write(items, rules))]
+    elif format_name == "coco":
+        files = [_write(folder / "coco.json", _json(coco.write(items, rules)))]
+    elif format_name == "voc":
+        voc.write(items, folder / "voc")
+        files = [folder / "voc"]
+    else:
+        for item in items:
+            if item.draft is not None and item.draft.mask is not None:
+                target = (folder / "masks" / item.name).with_suffix(".png")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _write(target, write_png(item.draft.mask))
+        files = [folder / "masks"]
+    return files, [f"{name!r}: {reason}" for name, reason in lost.items()]
+
+
+def hand_out(
+    items: Sequence[Item],
+    rules: Rules,
+    folder: Path,
+    *,
+    formats: Sequence[str],
+    images: str,
+    image_url: str,
+) -> list[str]:
+    """Write all that people need for a request; return the names that a tool would lose.
+
+    That is `images.csv` (rank, name, score), `labels.csv` to be filled in, the images or links to
+    them in `images`, and each of the formats.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    ranked, empty = io.StringIO(newline=""), io.StringIO(newline="")
+    writer = csv.writer(ranked, lineterminator="\n")
+    writer.writerow(("rank", "name", "score"))
+    writer.writerows(
+        (rank, item.name, "" if item.score is None else item.score)
+        for rank, item in enumerate(items)
+    )
+    tables.write_csv(empty, ((item.name, "") for item in items))
+    _write(folder / "images.csv", ranked.getvalue().encode())
+    _write(folder / "labels.csv", empty.getvalue().encode())
+    lost: list[str] = []
+    for format_name in formats:
+        _, unfit = export(items, rules, format_name, folder, image_url=image_url)
+        lost += [f"{format_name}: {line}" for line in unfit]
+    if images != "none":
+        shutil.rmtree(folder / "images", ignore_errors=True)
+        for item in items:
+            target = folder / "images" / item.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if images == "copy":
+                shutil.copy2(item.path, target)
+            else:
+                os.symlink(item.path.resolve(), target)
+    return lost
+
+
+def _superannotate(items: Sequence[Item], path: Path) -> Path:
+    from al_core.entropies import write_upload_csv  # brings torch; the other formats do not
+
+    scores = [item.score for item in items]
+    ranks = list(range(len(items), 0, -1))  # where nothing was scored: in the order given
+    known = [score for score in scores if score is not None]
+    write_upload_csv(
+        path, [item.name for item in items], known if len(known) == len(items) else ranks
+    )
+    return path
+
+
+def _json(content: object) -> bytes:
+    return json.dumps(content, ensure_ascii=False, indent=1).encode()
+
+
+def _write(path: Path, data: bytes) -> Path:
+    """Write a file whole or not at all, without a library that brings torch."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        beside.write_bytes(data)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return path

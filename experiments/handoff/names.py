@@ -1,0 +1,123 @@
+"""Which image of the pool a name in an annotation file means, and which names a tool would lose.
+
+Tools drop folders, put a prefix before a file's name, or keep only its stem; some write absolute
+paths. A name is matched where that leaves no doubt, and reported where it does.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from experiments.handoff.labels import UnusableFile
+
+UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
+"""Label Studio puts eight hexadecimal digits before the name of an uploaded file."""
+
+
+class ImageNames:
+    """The names of a pool's images, findable by what is left of them.
+
+    Args:
+        names: Paths below the pool's folder, with "/".
+        preferred: Names that win where several fit: those that people were asked about.
+    """
+
+    def __init__(self, names: Iterable[str], preferred: Collection[str] = ()) -> None:
+        self._preferred = preferred
+        self._by_file: dict[str, list[str]] = defaultdict(list)
+        self._by_stem: dict[str, list[str]] = defaultdict(list)
+        for name in names:
+            key = _folded(name)
+            file = key.rpartition("/")[2]
+            self._by_file[file].append(name)
+            self._by_stem[_stem(file)].append(name)
+
+    def find(self, candidates: Sequence[str], *, stem: bool = False) -> str:
+        """Return the image that the first fitting candidate means.
+
+        A candidate fits an image if they are equal, or if one is the end of the other's path:
+        `x.jpg` and `/data/photos/cats/x.jpg` both mean `cats/x.jpg`, `dogs/x.jpg` does not.
+
+        Args:
+            candidates: What the file calls the image.
+            stem: Compare without the ending, as an `x.xml` or `x.png` stands for `x.jpg`.
+
+        Raises:
+            UnusableFile: None fits, or several images do.
+        """
+        for candidate in candidates:
+            found = self._fitting(_folded(candidate), stem=stem)
+            if len(found) > 1:
+                asked = [name for name in found if name in self._preferred]
+                found = asked if len(asked) == 1 else found
+            if len(found) == 1:
+                return found[0]
+            if found:
+                raise UnusableFile(
+                    f"{candidate!r} may be any of {len(found)} images: {', '.join(found[:3])}"
+                    + (", ..." if len(found) > 3 else "")
+                )
+        shown = candidates[0] if candidates else ""
+        raise UnusableFile(f"{shown!r} is no image of the pool")
+
+    def _fitting(self, candidate: str, *, stem: bool) -> list[str]:
+        file = candidate.rpartition("/")[2]
+        if not file:
+            return []
+        bucket = self._by_stem.get(_stem(file), []) if stem else self._by_file.get(file, [])
+        wanted = _stem(candidate) if stem else candidate
+        keys = {name: _stem(_folded(name)) if stem else _folded(name) for name in bucket}
+        exact = [name for name, key in keys.items() if key == wanted]
+        return exact or [
+            name
+            for name, key in keys.items()
+            if key.endswith(f"/{wanted}") or wanted.endswith(f"/{key}")
+        ]
+
+
+def _folded(name: str) -> str:
+    """Bring a name into the one form that is compared: slashes, no leading dots, composed."""
+    slashed = unicodedata.normalize("NFC", name).replace("\\", "/")
+    return re.sub(r"^(?:\.?/+)+", "", slashed)
+
+
+def _stem(name: str) -> str:
+    """Take the ending off: letters and digits after the last dot of the last part."""
+    return re.sub(r"(?<=[^/])\.[A-Za-z0-9]{1,5}$", "", name)
+
+
+def names_in_url(text: str) -> tuple[str, ...]:
+    """Return what an image's address, or its path in Label Studio, may call the image."""
+    parts = urlsplit(text)
+    local = parse_qs(parts.query).get("d", [])
+    found = [*local, unquote(parts.path), text]
+    file = found[len(local)].rpartition("/")[2]
+    if UPLOAD_PREFIX.match(file):
+        found.insert(len(local), UPLOAD_PREFIX.sub("", file))
+    return tuple(dict.fromkeys(name for name in found if name))
+
+
+def lost_names(names: Sequence[str], *, keeps_folders: bool) -> Mapping[str, str]:
+    """Return name -> reason of the images that a tool would skip or mix up.
+
+    Args:
+        names: What is handed out.
+        keeps_folders: Whether the tool tells images in two folders apart by their paths.
+    """
+    lost: dict[str, str] = {}
+    owners: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        shown = name if keeps_folders else name.rpartition("/")[2]
+        # File systems of tools' servers and of macOS hold one of two names that differ in this.
+        owners[unicodedata.normalize("NFC", shown).casefold()].append(name)
+        if any(unicodedata.category(letter) == "Cc" for letter in name):
+            lost[name] = "its name has a control character, such as a line break"
+    for sharing in owners.values():
+        for name in sharing if len(sharing) > 1 else ():
+            other = next(each for each in sharing if each != name)
+            lost[name] = f"the tool cannot tell it from {other}"
+    return lost

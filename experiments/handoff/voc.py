@@ -1,0 +1,119 @@
+"""Pascal VOC's XML (Everingham et al., IJCV 2010), as CVAT, labelImg and others write and read it.
+
+Corners in the files are the first and the last pixel of an object, counted from 1, and are edges of
+pixels, counted from 0, here. An image's annotation is the file of its stem; `<filename>`, which
+many tools fill with a path or leave as they found it, only counts where the file's own name does
+not fit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from xml.etree import ElementTree
+
+from experiments.handoff.labels import Box, Found, Item, Rules, UnusableFile, number
+
+LAYOUT = re.compile(r"(?:^|.*/)Annotations/")
+
+
+def parse_xml(data: bytes) -> ElementTree.Element:
+    """Parse XML without a document type, which an annotation has no use for and attacks have.
+
+    Raises:
+        UnusableFile: It is no XML, or has one.
+    """
+    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
+        raise UnusableFile("it declares a document type or entities, which is refused")
+    try:
+        return ElementTree.fromstring(data)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise UnusableFile(f"it is no XML: {error}") from None
+
+
+def read(root: ElementTree.Element, path: PurePosixPath, rules: Rules) -> Found | None:
+    """Read one image's annotation.
+
+    Args:
+        root: `<annotation>`.
+        path: Of the file, below the folder of what came back.
+        rules: Names of the classes.
+
+    Returns:
+        Names by stem; None for an image without objects that nobody need have looked at.
+
+    Raises:
+        UnusableFile: An object is incomplete, or of a class that there is not.
+    """
+    boxes = [_box(each) for each in root.iter("object")]
+    label = rules.boxed(boxes)
+    if label is None:
+        return None
+    inner = LAYOUT.sub("", str(path))
+    filename = (root.findtext("filename") or "").strip()
+    return Found(tuple(dict.fromkeys(name for name in (inner, filename) if name)), label)
+
+
+def _box(node: ElementTree.Element) -> Box:
+    name = (node.findtext("name") or "").strip()
+    corners = node.find("bndbox")
+    if corners is None:
+        raise UnusableFile(f"an object {name!r} has no bndbox")
+    values = {key: corners.findtext(key) for key in ("xmin", "ymin", "xmax", "ymax")}
+    x_min, y_min, x_max, y_max = (number(values, key) for key in values)
+    return Box(
+        name,
+        (x_min - 1, y_min - 1, x_max, y_max),
+        (node.findtext("difficult") or "0").strip() == "1",
+    )
+
+
+def write(items: Sequence[Item], folder: Path) -> list[Path]:
+    """Write the layout that VOC's own archive and CVAT's import have: Annotations, ImageSets.
+
+    Returns:
+        The files, to be moved into place or packed by the caller.
+    """
+    written = []
+    for item in items:
+        target = folder / "Annotations" / PurePosixPath(item.name).with_suffix(".xml")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(_annotation(item))
+        written.append(target)
+    listed = folder / "ImageSets" / "Main" / "default.txt"
+    listed.parent.mkdir(parents=True, exist_ok=True)
+    names = [str(PurePosixPath(item.name).with_suffix("")) for item in items]
+    listed.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
+    return [*written, listed]
+
+
+def _annotation(item: Item) -> bytes:
+    path = PurePosixPath(item.name)
+    root = ElementTree.Element("annotation")
+    _text(root, "folder", str(path.parent) if path.parent.parts else "")
+    _text(root, "filename", item.name)
+    height, width = item.size
+    size = ElementTree.SubElement(root, "size")
+    for key, value in (("width", width), ("height", height), ("depth", 3)):
+        _text(size, key, str(value))
+    _text(root, "segmented", "0")
+    for box in (item.draft.boxes if item.draft else None) or ():
+        node = ElementTree.SubElement(root, "object")
+        _text(node, "name", box.class_name)
+        _text(node, "pose", "Unspecified")
+        _text(node, "truncated", "0")
+        _text(node, "difficult", str(int(box.difficult)))
+        corners = ElementTree.SubElement(node, "bndbox")
+        x_min, y_min, x_max, y_max = box.corners
+        for key, edge in (
+            ("xmin", x_min + 1), ("ymin", y_min + 1), ("xmax", x_max), ("ymax", y_max),
+        ):  # fmt: skip
+            _text(corners, key, f"{edge:.2f}".rstrip("0").rstrip("."))
+    ElementTree.indent(root)
+    data: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
+    return data
+
+
+def _text(parent: ElementTree.Element, tag: str, text: str) -> None:
+    ElementTree.SubElement(parent, tag).text = text

@@ -1,0 +1,358 @@
+"""People as the oracle: a run asks for annotations, stops, and goes on when they have come back.
+
+The rules, all of which `docs/annotate-your-own.md` states for users:
+
+- A batch is complete when each of its images is labeled or refused; with `oracle.partial` a run
+  goes on with what has come, and the rest joins when it comes. Nobody is asked for it again.
+- A refused image ("cannot label") is neither trained on nor asked for again. Another annotation of
+  it lifts the refusal.
+- The newest annotation of an image counts, from the next training on; every older one stays on
+  record. An annotation of an image that was not asked for is used too.
+- An image that is gone is left out until it is back, its annotation stays on record. New images
+  join the pool.
+- What cannot be used is reported with its reason at each start, and read again until it can be.
+- Test images are drawn at random from the pool, asked for with batch 0, and never trained on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from al_core import stream
+from al_core.errors import AwaitingAnnotation, InvalidSetting
+from experiments.data.decoding import UnreadableImage, read_rgb
+from experiments.data.folders import describe_ignored, find_images
+from experiments.data.unlabeled import Collected
+from experiments.handoff.export import FILES, IMAGES, check_format, hand_out
+from experiments.handoff.labels import Item, Label, Rules, UnusableFile
+from experiments.handoff.returned import upright_size
+from experiments.intake import read_returned
+from experiments.ledger import Kept, Ledger, Request, listed, request_folder
+
+logger = logging.getLogger(__name__)
+
+WAYS_BACK = {
+    "classification": "labels.csv filled in, images in folders named for their class, JSON of "
+    "Label Studio, XML of CVAT",
+    "detection": "XML of Pascal VOC or CVAT, JSON of COCO or Label Studio",
+    "segmentation": "PNG masks, JSON of COCO or Label Studio, XML of CVAT",
+}
+MIN_TRAIN, MIN_TEST = 2, 1
+"""Labels without which nothing can be trained, or measured."""
+
+
+@dataclass(frozen=True)
+class PeopleSettings:
+    """How people are asked, and what counts as an answer.
+
+    Attributes:
+        returned: Folder in which annotations come back; null for `returned` in the run folder.
+        partial: Go on with what has come, without waiting for the rest of the batch.
+        test_size: Images of batch 0 that are held out for measuring; none are drawn where
+            `data.test` gives a test set.
+        refusal: The word that stands where a class would for an image that cannot be labeled.
+        empty_is_answer: Whether an image without objects in a file of VOC, COCO or CVAT counts as
+            looked at.
+        formats: What is written for annotation tools, some of `export.FILES`.
+        images: "link", "copy" or "none": what the folder of a request has of its images.
+        image_url: Address of an image for Label Studio; {name} stands for its name.
+    """
+
+    returned: str | None = None
+    partial: bool = False
+    test_size: int = 100
+    refusal: str = "cannot_label"
+    empty_is_answer: bool = False
+    formats: tuple[str, ...] = ()
+    images: str = "link"
+    image_url: str = "/data/local-files/?d={name}"
+
+    def __post_init__(self) -> None:
+        for name in ("partial", "empty_is_answer"):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidSetting(f"oracle.{name} must be true or false")
+        if isinstance(self.test_size, bool) or not isinstance(self.test_size, int):
+            raise InvalidSetting(f"oracle.test_size must be a number, got {self.test_size!r}")
+        if self.test_size < 0:
+            raise InvalidSetting(f"oracle.test_size must be at least 0, got {self.test_size}")
+        if not isinstance(self.refusal, str) or not self.refusal.strip():
+            raise InvalidSetting(f"oracle.refusal must be a word, got {self.refusal!r}")
+        if self.images not in IMAGES:
+            raise InvalidSetting(
+                f"oracle.images must be one of {', '.join(IMAGES)}, got {self.images!r}"
+            )
+        if not isinstance(self.image_url, str) or "{name}" not in self.image_url:
+            raise InvalidSetting(f"oracle.image_url must have {{name}} in it: {self.image_url!r}")
+        if self.returned is not None and not isinstance(self.returned, str):
+            raise InvalidSetting(f"oracle.returned must be a folder, got {self.returned!r}")
+        if isinstance(self.formats, str) or not set(self.formats) <= set(FILES):
+            raise InvalidSetting(
+                f"oracle.formats must be a list of some of {', '.join(FILES)}, got {self.formats!r}"
+            )
+        object.__setattr__(self, "formats", tuple(self.formats))
+
+
+class People:
+    """The people of one run; for the process that writes its folder.
+
+    Args:
+        settings: How they are asked.
+        run_folder: Where what they are asked and answer is kept.
+        root: Folder of the images.
+        rules: Classes and task.
+        has_test: Whether a test set is given, so that none need be drawn.
+
+    Raises:
+        InvalidSetting: A folder lies inside the images' own, or a format does not fit.
+    """
+
+    def __init__(
+        self,
+        settings: PeopleSettings,
+        *,
+        run_folder: Path,
+        root: Path,
+        rules: Rules,
+        has_test: bool,
+    ) -> None:
+        self._settings, self._rules, self._root = settings, rules, root
+        self._run_folder, self._has_test = run_folder, has_test
+        self.returned = Path(settings.returned or run_folder / "returned")
+        if settings.refusal in rules.class_names:
+            raise InvalidSetting(f"oracle.refusal={settings.refusal} is one of the classes")
+        for key, folder in (("out", run_folder), ("oracle.returned", self.returned)):
+            if folder.resolve().is_relative_to(root.resolve()):
+                raise InvalidSetting(f"{key}: {folder} lies in data.root, among the images")
+        if not has_test and settings.test_size < MIN_TEST:
+            raise InvalidSetting("oracle.test_size=0 needs a test set: data.test=FOLDER")
+        try:
+            for name in settings.formats:
+                check_format(name, rules)
+        except UnusableFile as error:
+            raise InvalidSetting(f"oracle.formats: {error}") from None
+
+    def open(self, *, cycle: int, cycles: int, initial: int, query: int, seed: int) -> Collected:
+        """Take over what has come back, and return it if it suffices for the next training.
+
+        Raises:
+            AwaitingAnnotation: It does not; the text is for people, several lines.
+            InvalidSetting: A record is damaged, or there are too few images.
+        """
+        try:
+            self.ledger = Ledger.read(self._run_folder, cycle=cycle)
+        except UnusableFile as error:
+            raise InvalidSetting(str(error)) from None
+        self._find_images()
+        self.returned.mkdir(parents=True, exist_ok=True)
+        self._collect()
+        if not self.ledger.requests:
+            self._ask_first(cycles=cycles, initial=initial, query=query, seed=seed)
+            self._collect()  # what is here already may be of these images
+        if len(self.ledger.requests) <= cycle:
+            raise InvalidSetting(
+                f"{request_folder(self._run_folder, cycle)} is gone: restore it from a copy, or "
+                "start anew with out=..."
+            )
+        self._check_complete()
+        return self._collected()
+
+    def ask(
+        self,
+        cycle: int,
+        names: Sequence[str],
+        scores: Sequence[float] | None,
+        drafts: Sequence[Label] | None,
+    ) -> None:
+        """Write the request that the training of `cycle` waits for, most wanted first."""
+        request = Request(cycle, tuple(names), scores=None if scores is None else tuple(scores))
+        self._write(request, drafts)
+
+    def waiting(self, cycle: int) -> str:
+        """Say what the run waits for."""
+        request = next(one for one in self.ledger.requests if one.cycle == cycle)
+        folder = request_folder(self._run_folder, cycle)
+        back = len(self.ledger.answered(request.names))
+        parts = f" ({len(request.train)} to train on, {len(request.test)} to measure with)"
+        with_images = "" if self._settings.images == "none" else "images/, "
+        lines = [
+            f"waiting for annotations: batch {cycle}, {back} of {len(request.names)} images are "
+            f"back{parts if request.test else ''}",
+            f"  annotate   {folder}: {with_images}images.csv"
+            + "".join(f", {FILES[name]}" for name in self._settings.formats),
+            f"  put back   into {self.returned}: {WAYS_BACK[self._rules.kind]}",
+            "  then       the same command"
+            + ("" if self._settings.partial else "; oracle.partial=true goes on with what is back"),
+        ]
+        return "\n".join(lines)
+
+    # -- what there is ----------------------------------------------------------------------------
+
+    def _find_images(self) -> None:
+        found = find_images(self._root)
+        if not found.names:
+            raise InvalidSetting(f"data.root: there is no image in {self._root}")
+        was = len(self.ledger.names)
+        added = self.ledger.add_images(found.names)
+        if not was:
+            logger.info("%s: %d images", self._root, added)
+            if found.ignored:
+                logger.info("%s: passed over %s", self._root, describe_ignored(found.ignored))
+        elif added:
+            logger.info("%s: %d new images join the pool", self._root, added)
+        self._present = set(found.names)
+        gone = [name for name in self.ledger.names if name not in self._present]
+        if gone:
+            labeled = len(self.ledger.labeled(gone))
+            logger.warning(
+                "%d images are gone, %d of them labeled (the first is %s): they are left out until "
+                "they are back; their annotations are kept",
+                len(gone), labeled, gone[0],
+            )  # fmt: skip
+
+    def _collect(self) -> None:
+        """Read what is new in the folder of what came back."""
+        ledger = self.ledger
+        taken, seen, problems = read_returned(ledger, self.returned, self._rules, self._root)
+        relabeled = [name for name in taken if name in ledger.answers]
+        for name in relabeled:
+            old, new = ledger.answers[name], taken[name]
+            logger.info(
+                "%s: the annotation in %s replaces that in %s", name, new.source, old.source
+            )
+        ledger.accept(taken, seen)
+        if taken:
+            asked = {name for request in ledger.requests for name in request.names}
+            logger.info(
+                "%d annotations taken over: %d new (%d refused, %d not asked for), %d changed",
+                len(taken), len(taken) - len(relabeled),
+                sum(kept.refused for kept in taken.values()),
+                sum(name not in asked for name in taken if name not in relabeled), len(relabeled),
+            )  # fmt: skip
+        if problems:
+            logger.warning(
+                "%d things in %s cannot be used; they are read again at the next start:\n%s",
+                len(problems), self.returned, listed(problems),
+            )  # fmt: skip
+
+    # -- asking -----------------------------------------------------------------------------------
+
+    def _ask_first(self, *, cycles: int, initial: int, query: int, seed: int) -> None:
+        """Draw batch 0: the initial set, and the test set if none is given."""
+        test = 0 if self._has_test else self._settings.test_size
+        free = [i for i, name in enumerate(self.ledger.names) if name not in self.ledger.answers]
+        needed = test + initial + (cycles - 1) * query
+        if needed > len(free):
+            raise InvalidSetting(
+                f"cycles={cycles} with cycle.initial_size={initial}, cycle.query_size={query} and "
+                f"{test} test images ask for {needed} images, but there are {len(free)} without an "
+                "annotation: lower one of them"
+            )
+        order = stream(seed, 0, "initial set").permutation(len(free))
+        drawn: list[str] = []
+        for place in order.tolist():
+            name = self.ledger.names[free[place]]
+            if len(drawn) < test + initial and self._is_readable(name):
+                drawn.append(name)
+        if len(drawn) < test + MIN_TRAIN:
+            raise InvalidSetting(f"data.root: only {len(drawn)} images can be read")
+        # The test set is drawn first: it stays the same whatever the initial set's size.
+        self._write(Request(0, tuple(drawn[test:]), tuple(drawn[:test])), None)
+
+    def _is_readable(self, name: str) -> bool:
+        if name not in self._present:
+            return False
+        try:
+            read_rgb(self._root / name)
+        except UnreadableImage:
+            return False
+        return True
+
+    def _write(self, request: Request, drafts: Sequence[Label] | None) -> None:
+        """Write a request; what makes it one, `request.json`, last."""
+        scores = request.scores
+        items = [
+            Item(
+                name,
+                self._root / name,
+                upright_size(self._root / name),
+                None if scores is None or place >= len(scores) else scores[place],
+                None if drafts is None else drafts[place],
+            )
+            for place, name in enumerate(request.names)
+        ]
+        lost = hand_out(
+            items,
+            self._rules,
+            request_folder(self._run_folder, request.cycle),
+            formats=self._settings.formats,
+            images=self._settings.images,
+            image_url=self._settings.image_url,
+        )
+        if lost:
+            logger.warning(
+                "%d names would be lost or mixed up by an annotation tool; rename the files, or "
+                "use another format:\n%s", len(lost), listed(lost),
+            )  # fmt: skip
+        self.ledger.write_request(request, items)
+        self.ledger.requests = [
+            *(one for one in self.ledger.requests if one.cycle != request.cycle), request
+        ]  # fmt: skip
+
+    # -- going on ---------------------------------------------------------------------------------
+
+    def _check_complete(self) -> None:
+        """Stop here unless the newest batch suffices.
+
+        Raises:
+            AwaitingAnnotation: It does not.
+            InvalidSetting: It never will: too many images were refused.
+        """
+        request = self.ledger.requests[-1]
+        # An image that is gone cannot be annotated, and nothing would come of waiting for it.
+        there = [name for name in request.names if name in self._present]
+        missing = [name for name in there if name not in self.ledger.answers]
+        usable = self._usable()
+        train = sum(name in usable for name in self._training())
+        test = sum(name in usable for name in self.ledger.test)
+        enough = train >= MIN_TRAIN and (self._has_test or test >= MIN_TEST)
+        if missing and not (self._settings.partial and enough):
+            raise AwaitingAnnotation(self.waiting(request.cycle))
+        if not enough:
+            raise InvalidSetting(
+                f"all of batch {request.cycle} is back, but with {train} labeled images to train "
+                f"on and {test} to measure with nothing can be learned (the others are refused or "
+                f"gone): annotate some of {request_folder(self._run_folder, request.cycle)} after "
+                "all, or any other images of the pool"
+            )
+        if missing:
+            logger.info("going on without %d images that are not back yet", len(missing))
+
+    def _usable(self) -> set[str]:
+        return {name for name in self.ledger.labeled(self.ledger.names) if name in self._present}
+
+    def _training(self) -> list[str]:
+        """Return the names that may be trained on: all but the test set."""
+        test = set(self.ledger.test)
+        return [name for name in self.ledger.names if name not in test]
+
+    def _collected(self) -> Collected:
+        ledger, usable = self.ledger, self._usable()
+        position = {name: index for index, name in enumerate(ledger.names)}
+        asked = {name for request in ledger.requests for name in request.names}
+        batches = [[n for n in request.train if n in usable] for request in ledger.requests]
+        # What nobody asked for counts with the newest batch: it has come by now, and is used.
+        batches[-1] += [n for n in self._training() if n in usable and n not in asked]
+        labeled = {name for batch in batches for name in batch}
+        open_ = {*asked, *ledger.answers} - labeled
+        labels: dict[int, Kept] = {position[name]: ledger.answers[name] for name in usable}
+        return Collected(
+            run_folder=self._run_folder,
+            names=tuple(ledger.names),
+            labels=labels,
+            batches=tuple(tuple(position[name] for name in batch) for batch in batches),
+            test=tuple(position[name] for name in ledger.test if name in usable),
+            excluded=frozenset(position[name] for name in open_ if name in position),
+        )

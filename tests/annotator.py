@@ -1,0 +1,147 @@
+"""Plays the annotators of a run: gives withheld labels back, in any form that tools have.
+
+    python -m tests.annotator withhold LABELED PHOTOS TRUTH [--limit N]
+    python -m tests.annotator answer RUN TRUTH [--form FORM] [--limit N]
+
+`withhold` copies the images of LABELED/<class>/ to PHOTOS under numbers and writes TRUTH, a CSV.
+`answer` looks up in TRUTH (that CSV, or a folder of annotations in any format) what the run asks
+for and has no answer to, and puts it into the folder in which the run looks for answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from experiments.handoff import coco, cvat, label_studio, tables, voc
+from experiments.handoff.labels import Item, Label, Rules
+from experiments.handoff.masks import write_png
+from experiments.handoff.names import ImageNames
+from experiments.handoff.returned import Answer, files_in, read_file, upright_size
+from experiments.ledger import Ledger
+
+FORMS = ("csv", "class_folders", "label_studio", "cvat", "coco", "voc", "masks")
+
+
+def withhold(labeled: Path, photos: Path, truth: Path, *, limit: int | None = None) -> int:
+    """Copy images under names that say nothing, in an order that says nothing; return how many."""
+    files = sorted(path for path in labeled.glob("*/*") if path.is_file())
+    order = np.random.default_rng(0).permutation(len(files))[:limit]
+    photos.mkdir(parents=True, exist_ok=True)
+    with open(truth, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(tables.COLUMNS)
+        for number, place in enumerate(order.tolist()):
+            path = files[place]
+            name = f"photo_{number:05d}{path.suffix}"
+            shutil.copy(path, photos / name)
+            writer.writerow((name, path.parent.name))
+    return len(order)
+
+
+def open_request(run: Path) -> tuple[Rules, Path, list[str], int]:
+    """Return the rules, the folder of the images, what is still wanted, and of which batch."""
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    state = run / "state.json"
+    cycle = json.loads(state.read_text())["cycle"] if state.exists() else 0
+    ledger = Ledger.read(run, cycle=cycle)
+    rules = Rules(
+        config["task"]["kind"], tuple(config["data"]["class_names"]), empty_is_answer=True
+    )
+    wanted = [name for name in ledger.requests[-1].names if name not in ledger.answers]
+    return rules, Path(config["data"]["root"]), wanted, ledger.requests[-1].cycle
+
+
+def look_up(truth: Path, rules: Rules, root: Path, names: Sequence[str]) -> dict[str, Label]:
+    """Find the labels of these images."""
+    folder, sources = (truth, list(files_in(truth))) if truth.is_dir() else (
+        truth.parent, [truth.name])  # fmt: skip
+    known = ImageNames(names)
+    labels = {}
+    for source in sources:
+        for one in read_file(folder, source, rules, known, lambda name: upright_size(root / name)):
+            if isinstance(one, Answer):
+                labels[one.name] = one.label
+    return {name: labels[name] for name in names}
+
+
+def give_back(
+    labels: Mapping[str, Label], rules: Rules, root: Path, returned: Path, *, form: str, stem: str
+) -> None:
+    """Write annotations as a tool exports them."""
+    returned.mkdir(parents=True, exist_ok=True)
+    items = [
+        Item(name, root / name, upright_size(root / name), draft=label)
+        for name, label in labels.items()
+    ]
+    if form == "csv":
+        with open(returned / f"{stem}.csv", "w", encoding="utf-8", newline="") as file:
+            tables.write_csv(file, tables.labels_of(list(labels.items()), rules.refusal))
+    elif form == "class_folders":
+        for item in items:
+            assert item.draft is not None
+            target = returned / (item.draft.class_name or rules.refusal) / item.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(item.path, target)
+    elif form == "label_studio":
+        tasks = label_studio.write(items, rules, image_url="/data/local-files/?d={name}")
+        for task in tasks:
+            (draft,) = task.pop("predictions")
+            task["annotations"] = [{"result": draft["result"], "was_cancelled": False}]
+        (returned / f"{stem}.json").write_text(json.dumps(tasks), encoding="utf-8")
+    elif form == "coco":
+        (returned / f"{stem}.json").write_text(json.dumps(coco.write(items, rules)), "utf-8")
+    elif form == "cvat":
+        (returned / f"{stem}.xml").write_bytes(cvat.write(items, rules))
+    elif form == "voc":
+        voc.write(items, returned / stem)
+    else:
+        for item in items:
+            assert item.draft is not None
+            assert item.draft.mask is not None
+            target = (returned / item.name).with_suffix(".png")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(write_png(item.draft.mask))
+
+
+def answer(run: Path, truth: Path, *, form: str, limit: int | None = None) -> int:
+    """Answer what a run waits for; return how many images."""
+    rules, root, wanted, batch = open_request(run)
+    labels = look_up(truth, rules, root, wanted[:limit])
+    give_back(labels, rules, root, run / "returned", form=form, stem=f"batch_{batch:02d}")
+    return len(labels)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="tests.annotator")
+    commands = parser.add_subparsers(dest="command", required=True)
+    one = commands.add_parser("withhold")
+    one.add_argument("labeled", type=Path)
+    one.add_argument("photos", type=Path)
+    one.add_argument("truth", type=Path)
+    other = commands.add_parser("answer")
+    other.add_argument("run", type=Path)
+    other.add_argument("truth", type=Path)
+    other.add_argument("--form", choices=FORMS, default="csv")
+    for each in (one, other):
+        each.add_argument("--limit", type=int)
+    given = parser.parse_args(arguments)
+    if given.command == "withhold":
+        count = withhold(given.labeled, given.photos, given.truth, limit=given.limit)
+        print(f"{count} photographs in {given.photos}; their labels are in {given.truth}")
+    else:
+        count = answer(given.run, given.truth, form=given.form, limit=given.limit)
+        print(f"{count} annotations in {given.run / 'returned'}, as {given.form}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
