@@ -272,6 +272,8 @@ def check_top_level(config: DictConfig) -> None:
     known = {
         *GROUPS, "optimizer", "loss_prediction", "name", "out", "seed", "cycles",
     }  # fmt: skip
+    if "reduction" in config.task.build:  # a task whose loss of an image is a matter of choice
+        known.add("loss")
     unknown = sorted(set(map(str, config)) - known)
     if unknown:
         raise InvalidSetting(f"unknown key {unknown[0]}; there are {', '.join(sorted(known))}")
@@ -291,7 +293,10 @@ def _check_groups(config: DictConfig) -> None:
         ("strategy", {"name", "query", "mc_dropout_passes"}),
         ("backbone", {"name"}),
         ("data", {"name"}),
+        ("loss", {"reduction"}),
     ):
+        if group not in config:
+            continue
         # What a choice of data or backbone has for a kind of task is built, and refuses keys then;
         # what stands beside it is there to be set, and interpolated into it.
         choice: dict[str, Any] = OmegaConf.to_container(config[group])  # type: ignore[assignment]

@@ -4,9 +4,10 @@ Source: SSD, Liu et al., arXiv 1512.02325, sections 2.2 ("Data augmentation") an
 out), with the numbers and the order of amdegroot/ssd.pytorch @ 5b0b77f: photometric distortion,
 expansion, random crop, mirror image, resize.
 
-Geometry is worked out on a window first, in the coordinates of the image, and pixels are touched
-once: only what the window shows is distorted (each pixel by itself, so the result is the same), and
-one warp does expansion, crop, mirror image and resize. The large canvas never exists.
+Geometry is worked out on a window first, in the coordinates of the image; one warp does expansion,
+crop, mirror image and resize, so the large canvas never exists.
+Differs: what is distorted are the pixels of the result, not those of the image, of which there may
+be twenty times as many. It is the same, but for hue and saturation where colours meet.
 """
 
 from __future__ import annotations
@@ -175,35 +176,37 @@ def _render(
     distortion: _Distortion,
 ) -> Pixels:
     """Show the window at (size, size): linear interpolation, the mean colour beyond the image."""
-    # One pixel more on each side: interpolation at the edge of the window looks there.
-    x = max(int(window.left) - 1, 0)
-    y = max(int(window.top) - 1, 0)
-    right = min(int(window.left + window.width) + 1, image.shape[1])
-    bottom = min(int(window.top + window.height) + 1, image.shape[0])
-    part = distortion(image[y:bottom, x:right])
-    step_x, step_y = window.width / size, window.height / size
-    # From the centre of an output pixel to the coordinates of `part`.
-    start_x = window.left + 0.5 * step_x - 0.5 - x
-    start_y = window.top + 0.5 * step_y - 0.5 - y
+    x, step_x, shown_x = _samples(window.left, window.width, image.shape[1], size)
+    y, step_y, shown_y = _samples(window.top, window.height, image.shape[0], size)
     if mirrored:
-        start_x, step_x = start_x + (size - 1) * step_x, -step_x
-    matrix = np.array([[step_x, 0, start_x], [0, step_y, start_y]], np.float64)
-    # At the border of the image itself nothing is mixed with the mean colour.
-    shows_all = not (
-        window.left < 0
-        or window.top < 0
-        or window.left + window.width > image.shape[1]
-        or window.top + window.height > image.shape[0]
-    )
+        x, step_x, shown_x = x + (size - 1) * step_x, -step_x, shown_x[::-1]
     warped = cv2.warpAffine(
-        part,
-        matrix,
+        image,
+        np.array([[step_x, 0, x], [0, step_y, y]], np.float64),
         (size, size),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-        borderMode=cv2.BORDER_REPLICATE if shows_all else cv2.BORDER_CONSTANT,
-        borderValue=PIXEL_MEAN,
+        borderMode=cv2.BORDER_REPLICATE,
     )
-    return warped.astype(np.float32, copy=False)
+    pixels = distortion(warped.astype(np.uint8, copy=False))
+    if shown_x.min() < 1 or shown_y.min() < 1:
+        ground = np.array(PIXEL_MEAN, np.float32)
+        pixels = ground + (pixels - ground) * (shown_y[:, None] * shown_x)[:, :, None]
+    return pixels
+
+
+def _samples(start: float, extent: float, side: int, size: int) -> tuple[float, float, Pixels]:
+    """Place `size` samples along one axis of a window.
+
+    Returns:
+        Coordinate of the first, in pixels of the image; distance of two; (size,) how much of each
+        is image and not canvas. At the border of the image itself nothing is mixed in.
+    """
+    step = extent / size
+    first = start + 0.5 * step - 0.5
+    at = first + step * np.arange(size)
+    before = at + 1 if start < 0 else np.ones(size)
+    behind = side - at if start + extent > side else np.ones(size)
+    return first, step, np.minimum(before, behind).clip(0, 1).astype(np.float32)
 
 
 def _follow(boxes: Boxes, window: _Window, *, mirrored: bool) -> Boxes:

@@ -88,7 +88,7 @@ class Detection:
     ) -> None:
         require_positive("task.build.eval_batch_size", eval_batch_size)
         if reduction not in ("mean", "sum"):
-            raise InvalidSetting(f"task.build.reduction must be mean or sum, got {reduction!r}")
+            raise InvalidSetting(f"loss.reduction must be mean or sum, got {reduction!r}")
         if not isinstance(augmentation, bool):
             raise InvalidSetting(
                 f"task.build.augmentation must be true or false, got {augmentation!r}"
@@ -108,7 +108,7 @@ class Detection:
             probe = self.build_model()
         self._config = probe.config
         self._loss = MultiBoxLoss(probe.num_classes, variances=probe.config.variance)
-        self._detect = Detect(probe.num_classes, variance=probe.config.variance)
+        self._detect = probe.detect
         size = probe.config.image_size
         self.train = StretchedSamples(data.train, size)
         self.test = StretchedSamples(data.test, size)

@@ -97,7 +97,7 @@ class Segmentation:
         check_whole_number("task.build.mc_dropout_passes", mc_dropout_passes, low=0, high=1000)
         if reduction not in ("labeled_pixels", "all_pixels"):
             raise InvalidSetting(
-                f"task.build.reduction must be labeled_pixels or all_pixels, got {reduction!r}"
+                f"loss.reduction must be labeled_pixels or all_pixels, got {reduction!r}"
             )
         if image_scale != 1:
             data = resized(data, image_scale)

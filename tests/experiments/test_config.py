@@ -169,6 +169,7 @@ def test_loss_prediction_settings_that_make_no_sense_are_refused(change: dict[st
         ("data.extra", 1, "unknown key data.extra"),
         ("strategy.extra", 1, "unknown key strategy.extra"),
         ("backbone.extra", 1, "unknown key backbone.extra"),
+        ("loss.reduction", "sum", "unknown key loss"),
     ],
 )
 def test_top_level_values_are_checked(key: str, value: Any, says: str) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from al_core import Prediction, entropy, least_confidence, margin
 from al_core.errors import InvalidSetting, LabelHidden
 from experiments.backbones import ssd300
-from experiments.config import CycleSettings, LossPredictionSettings, OptimizerSettings
+from experiments.config import CycleSettings, LossPredictionSettings, OptimizerSettings, plain
 from experiments.data.detection import ObjectDetection, Objects, digit_scenes
 from experiments.engine import Engine
 from experiments.learner import TaskLearner
@@ -243,7 +243,11 @@ def test_configuration_composes() -> None:
     paper = compose("task=ssd_voc")
     assert (paper.data.name, paper.backbone.name, paper.cycle.name) == ("voc", "vgg16", "paper")
     assert (paper.optimizer.lr, paper.cycle.epochs, paper.cycle.batch_size) == (1e-3, 300, 32)
-    assert paper.task.build.reduction == "mean"
+    assert plain(paper)["loss"] == {"reduction": "mean"}
+    changed = plain(compose("task=ssd_voc", "loss.reduction=sum", "strategy=entropy",
+                            "strategy.query.acquisition.aggregation=max"))  # fmt: skip
+    assert changed["task"]["build"]["reduction"] == "sum"
+    assert changed["strategy"]["query"]["acquisition"]["aggregation"] == "max"
     quick = compose("task=ssd_voc", "data=digits", "backbone=light_ssd")
     assert quick.cycle.name == "quick"
     assert quick.optimizer.lr == quick.task.learning_rates.light_ssd

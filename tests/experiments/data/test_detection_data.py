@@ -15,7 +15,7 @@ from experiments.data import detection_augmentation
 from experiments.data.coco import coco
 from experiments.data.decoding import UnreadableImage
 from experiments.data.detection import digit_scenes
-from experiments.data.detection_augmentation import augment
+from experiments.data.detection_augmentation import PIXEL_MEAN, augment
 from experiments.data.pictures import StretchedSamples
 from experiments.data.voc import CLASS_NAMES, voc, voc_folder
 
@@ -266,6 +266,53 @@ def test_boxes_follow_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
         assert np.abs(moved[0] * size - seen).max() < 1.5 + 0.25 * size / 18
         extents.add(tuple((seen[2:] - seen[:2]).tolist()))
     assert len(extents) > 20
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize(
+    "window",
+    [(0, 0, 90, 60), (-40, -25, 200, 150), (12, 7, 50, 40), (-30, 10, 70, 44), (35, -10, 85, 66)],
+)
+def test_pixels_are_those_of_the_published_steps(
+    window: tuple[int, int, int, int], mirrored: bool
+) -> None:
+    """One warp shows what distortion, a canvas, a crop, a mirror and a resize show in turn."""
+    rng = np.random.default_rng(2)
+    image = cv2.resize(rng.uniform(0, 255, (5, 7, 3)), (90, 60), interpolation=cv2.INTER_LINEAR)
+    image = image.astype(np.uint8)
+
+    def distortion(pixels: np.ndarray) -> np.ndarray:
+        return (1.25 * pixels.astype(np.float32) - 30)[..., [2, 0, 1]]
+
+    left, top, width, height = window
+    canvas = np.full((300, 400, 3), PIXEL_MEAN, np.float32)
+    canvas[100:160, 100:190] = distortion(image)
+    shown = canvas[100 + top : 100 + top + height, 100 + left : 100 + left + width]
+    shown = shown[:, ::-1] if mirrored else shown
+    expected = cv2.resize(np.ascontiguousarray(shown), (64, 64), interpolation=cv2.INTER_LINEAR)
+    pixels = detection_augmentation._render(
+        image, detection_augmentation._Window(*window), size=64, mirrored=mirrored,
+        distortion=distortion,  # type: ignore[arg-type]
+    )  # fmt: skip
+    # The warp works in 32nds of a pixel, rounds, and at the edge of a crop looks beyond it.
+    assert np.abs(pixels - expected).max() < 6
+
+
+def test_distortion_of_a_colour() -> None:
+    """Brightness, contrast, saturation, hue and channel order all occur, within their bounds."""
+    colour = np.array([[[200, 120, 40]]], np.uint8)
+    found = np.array([detection_augmentation._Distortion(np.random.default_rng(k))(colour)[0, 0]
+                      for k in range(400)])  # fmt: skip
+    assert np.isfinite(found).all()
+    assert found.max() <= (200 + 32) * 1.5 + 1e-3
+    assert found.max() > 300  # not clipped
+    unchanged = np.abs(found - colour[0, 0]).max(1) < 0.01
+    assert 5 < unchanged.sum() < 60  # of 400; one in 32 is expected
+    reordered = (found.argmax(1) != 0) | (found.argmin(1) != 2)
+    assert 100 < reordered.sum() < 240  # 5 of 6 orders half of the time
+    hsv = cv2.cvtColor(np.sort(found)[None, :, ::-1].astype(np.float32), cv2.COLOR_RGB2HSV)[0]
+    assert 12 < hsv[:, 0].min() < 13.5  # 30 degrees less at most 18; orders are undone above
+    assert hsv[:, 0].max() < 48.5
 
 
 def test_augmentation_depends_on_its_generator_alone() -> None:
