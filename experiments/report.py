@@ -1,6 +1,6 @@
 """Tables, learning curves and a page from run folders: `python -m experiments.report RUNS...`.
 
-Reads nothing but the run folders and writes report.md, report.csv, report.html and
+Reads nothing but the run folders and writes report.md, report.csv, report.json, report.html and
 learning_curves.png and .svg.
 """
 
@@ -52,7 +52,7 @@ def write_report(
 ) -> str:
     """Write the report on `runs` to `out` and return what the terminal shows."""
     # matplotlib takes a second to import: not before the arguments have been understood
-    from experiments.reporting import figures, markdown, page, tables
+    from experiments.reporting import figures, markdown, page, record, tables
     from experiments.reporting.grouping import group_runs
     from experiments.reporting.summary import summarize
 
@@ -65,12 +65,13 @@ def write_report(
     curves = figures.draw(panels, look)
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows(
-        [tables.CSV_HEADER, *tables.csv_rows(summaries)]
+        [tables.CSV_HEADER, *tables.csv_rows(summaries, root)]
     )
     files = {
         "report.md": markdown.document(summaries, root).encode(),
         "report.csv": table.getvalue().encode(),
-        "report.html": page.render(summaries, look, root).encode(),
+        "report.json": record.document(summaries, root).encode(),
+        "report.html": page.render(summaries, look, root, out=out.resolve()).encode(),
         "learning_curves.png": figures.image(curves, "png"),
         "learning_curves.svg": figures.image(curves, "svg"),
     }

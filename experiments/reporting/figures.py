@@ -4,6 +4,7 @@ style in every figure of a report; the baseline is grey and dashed.
 
 from __future__ import annotations
 
+import html
 import io
 import re
 import textwrap
@@ -17,14 +18,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from experiments.reporting.curves import Curve, Point
 from experiments.reporting.grouping import BASELINE
-from experiments.reporting.summary import Curve, Point
 
 # Okabe and Ito's palette for the color-blind, without black and yellow: for light and dark pages.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 _DASHES = ("-", "--", "-.", ":")
 _INK = "#0a0b0c"  # stands for the page's text color in an inline figure
+_CURVE = "curve-"  # and its number: the id of a curve's group in the SVG
 _WIDTH, _HEIGHT = 4.8, 3.1  # inches: small, so that text stays readable on a phone
 
 
@@ -36,6 +38,8 @@ class Panel:
     y_label: str
     curves: Mapping[str, Curve]
     to_baseline: bool = False  # the curves are differences: mark the baseline's zero
+    x_label: str = "labeled images"
+    steps: bool = False  # the curves keep their value up to the next point
 
 
 Style = dict[str, Any]
@@ -78,12 +82,14 @@ def _draw_panel(axes: Axes, panel: Panel, look: Mapping[str, Style], ink: str) -
         axes.axhline(0, **{**look.get(BASELINE, {}), "marker": None}, linewidth=1.2)
     for label, curve in panel.curves.items():
         style = look[label]
-        x = [point.num_labeled for point in curve]
+        x = [point.x for point in curve]
         mean = [point.estimate.mean for point in curve]
-        lines += axes.plot(x, mean, markersize=4, linewidth=1.5, **style)
+        how = "steps-post" if panel.steps else "default"
+        lines += axes.plot(x, mean, markersize=4, linewidth=1.5, drawstyle=how, **style)
+        lines[-1].set_gid(f"{_CURVE}{len(lines) - 1}")
         band = [p for p in curve if p.estimate.low is not None]
         axes.fill_between(
-            [p.num_labeled for p in band],
+            [p.x for p in band],
             [p.estimate.low or 0.0 for p in band],
             [p.estimate.high or 0.0 for p in band],
             color=style["color"], alpha=shade, linewidth=0,
@@ -94,9 +100,9 @@ def _draw_panel(axes: Axes, panel: Panel, look: Mapping[str, Style], ink: str) -
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(ink)
     axes.tick_params(colors=ink, labelsize=8)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=not panel.steps, steps=[1, 2, 2.5, 5, 10]))
     texts = [
-        axes.set_xlabel("labeled images", color=ink, fontsize=9),
+        axes.set_xlabel(panel.x_label, color=ink, fontsize=9),
         axes.set_ylabel(panel.y_label, color=ink, fontsize=9),
     ]
     if panel.title:
@@ -146,13 +152,40 @@ def image(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
 
 def inline_svg(panel: Panel, look: Mapping[str, Style], *, salt: str) -> str:
     """An `<svg>` element for a page: its text in the page's font and color, its ids unlike those
-    of another `salt`, no fixed size, nothing to fetch.
+    of another `salt`, no fixed size, nothing to fetch; each marker has its values as a title.
     """
     figure = draw([panel], look, ink=_INK)
     text = _save(figure, "svg", font="none", salt=salt, facecolor="none").decode()
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
+    for number, (label, curve) in enumerate(panel.curves.items()):
+        text = _with_titles(text, f"{_CURVE}{number}", [_title(label, p, panel) for p in curve])
+    text = re.sub(rf' id="{_CURVE}\d+"', ' class="curve"', text)
+    used = set(
+        re.findall(r"(?:href=\"|url\()#([^\")]+)", text)
+    )  # the other ids repeat in every figure
+    text = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", text)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     return re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1 role="img"', text, count=1)
+
+
+def _title(label: str, point: Point, panel: Panel) -> str:
+    e = point.estimate
+    interval = "" if e.low is None else f" [{e.low:.4g}, {e.high:.4g}], {e.num_seeds} seeds"
+    return f"{label}: {e.mean:.4g}{interval}, at {point.x:.4g} {panel.x_label}"
+
+
+def _with_titles(text: str, group: str, titles: Sequence[str]) -> str:
+    """Put a title into each marker of a curve's group, for the pointer to rest on."""
+    start = text.index(f'<g id="{group}">')
+    end = text.index("\n   <g ", text.index("<use ", start)) if "<use " in text[start:] else start
+    waiting = iter(titles)
+
+    def titled(marker: re.Match[str]) -> str:
+        return f"{marker[1]}><title>{html.escape(next(waiting, ''))}</title></use>"
+
+    part = re.sub(r"(<use [^>]*?)\s*/>", titled, text[start:end])
+    assert next(waiting, None) is None, "a marker is missing"
+    return text[:start] + part + text[end:]
 
 
 def _save(figure: Figure, kind: str, *, font: str, salt: str, facecolor: str) -> bytes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from experiments.reporting.comparison_tables import further_tables, rank_sentence
 from experiments.reporting.runs import one_line
-from experiments.reporting.statistics import CONFIDENCE
+from experiments.reporting.statistics import CONFIDENCE, POWER
 from experiments.reporting.summary import Summary
 from experiments.reporting.tables import (
     Table,
@@ -23,7 +24,8 @@ METHOD = (
     "is the mean of the metric over the budget range (trapezoid rule), for each seed first. "
     "Differences to random are paired by seed; their intervals and p-values are those of paired "
     "t tests, Holm-corrected over the strategies, and an interval that contains zero reads "
-    "'not distinguishable at these seeds'."
+    "'not distinguishable at these seeds'. How many more seeds would tell is what a t test needs "
+    f"for a difference of the observed size, with a chance of {POWER:.0%}."
 )
 
 
@@ -55,6 +57,8 @@ def results(summary: Summary) -> str:
         area = f"; area from {low} to {high} labeled images"
     parts.append(f"Metric: {_escape(experiment.metric)}{area}.\n")
     parts.append(render(result_table(summary)))
+    parts += [f"- {_escape(sentence)}" for sentence in summary.sentences]
+    parts.append("")
     if any(summary.curves.values()):
         parts.append(render(curve_table(summary.curves)))
     parts += [f"- {_escape(note)}" for note in summary.notes]
@@ -71,6 +75,10 @@ def document(summaries: Sequence[Summary], root: Path) -> str:
     for summary in summaries:
         runs = summary.experiment.all_runs
         parts.append(results(summary))
+        for heading, table in further_tables(summary).items():
+            parts += [f"### {heading}\n", render(table)]
+        if summary.ranks:
+            parts.append(_escape(rank_sentence(summary)) + "\n")
         if summary.tau:
             parts += ["### Loss-ranking Kendall tau\n", render(curve_table(summary.tau))]
         if summary.costs:

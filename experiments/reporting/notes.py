@@ -8,8 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from experiments.reporting.grouping import Experiment
 from experiments.reporting.runs import Run
-
-SEEDS_FOR_A_CLAIM = 5
+from experiments.reporting.verdicts import SEEDS_FOR_A_CLAIM
 
 
 def notes_on(

@@ -1,16 +1,23 @@
-"""The report's statistics: Student t intervals over seeds, the area under the budget curve, and
-paired comparisons with a baseline under Holm's correction (Holm 1979, Scand. J. Statist. 6).
+"""The report's statistics: Student t intervals over seeds, the area under the budget curve, paired
+comparisons under Holm's correction (Holm 1979, Scand. J. Statist. 6), and the seeds that it would
+take to see a difference.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy import special  # scipy.stats takes a second to import
 
 CONFIDENCE = 0.95
+POWER = 0.8  # the usual chance of seeing a difference that is there (Cohen 1988)
+MOST_SEEDS = 1000
+
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -32,10 +39,14 @@ class Comparison:
     """Paired differences to the baseline. The interval excludes zero exactly where Holm's
     procedure rejects; `p_value` is Holm's adjusted one. Both are None where no test is possible:
     fewer than two common seeds, or differences that do not vary over the seeds.
+
+    `seeds_needed` is how many common seeds would show a difference like this one with a chance of
+    POWER, at the level at which it was tested; None beyond MOST_SEEDS or where there is no test.
     """
 
     difference: Estimate
     p_value: float | None
+    seeds_needed: int | None = None
 
     @property
     def distinguishable(self) -> bool:
@@ -75,8 +86,8 @@ def area_under_budget(num_labeled: Sequence[float], values: Sequence[float]) -> 
 
 
 def compare(
-    differences: Mapping[str, Sequence[float]], *, confidence: float = CONFIDENCE
-) -> dict[str, Comparison]:
+    differences: Mapping[K, Sequence[float]], *, confidence: float = CONFIDENCE
+) -> dict[K, Comparison]:
     """Two-sided paired t tests of one family, Holm-corrected over its testable members.
 
     `differences` maps a name to its differences to the baseline, one for each common seed (at
@@ -84,7 +95,7 @@ def compare(
     after the first that is not rejected none is: those keep that one's level, so that interval
     and verdict always agree.
     """
-    p_values = {name: p for name, d in differences.items() if (p := _paired_p(d)) is not None}
+    p_values = {name: p for name, d in differences.items() if (p := paired_p(d)) is not None}
     levels, adjusted = _holm(p_values, alpha=1 - confidence)
     return {
         name: Comparison(
@@ -92,12 +103,35 @@ def compare(
             if name in levels
             else Estimate(_mean_and_error(values)[0], None, None, len(values)),
             adjusted.get(name),
+            seeds_needed(values, level=levels[name]) if name in levels else None,
         )
         for name, values in differences.items()
     }
 
 
-def _paired_p(differences: Sequence[float]) -> float | None:
+def seeds_needed(differences: Sequence[float], *, level: float) -> int | None:
+    """Seeds with which a two-sided paired t test at `level` sees such differences in POWER of all
+    studies, by the noncentral t distribution; None beyond MOST_SEEDS.
+
+    The effect is taken to be the observed one, which is itself uncertain: an order of magnitude,
+    no promise.
+    """
+    mean, error = _mean_and_error(differences)
+    if not error:
+        return None
+    effect = abs(mean) / (error * np.sqrt(len(differences)))
+
+    def power(n: int) -> float:
+        threshold = special.stdtrit(n - 1, 1 - level / 2)
+        return 1 - float(special.nctdtr(n - 1, effect * n**0.5, threshold))
+
+    seeds = range(2, MOST_SEEDS + 1)
+    place = bisect_left(seeds, POWER, key=power)  # more seeds, more power
+    return seeds[place] if place < len(seeds) else None
+
+
+def paired_p(differences: Sequence[float]) -> float | None:
+    """The p-value of the two-sided paired t test; None where no test is possible."""
     mean, error = _mean_and_error(differences)
     rounding = 1e-12 * max(abs(d) for d in differences)
     if error is None or error <= rounding:
@@ -105,12 +139,10 @@ def _paired_p(differences: Sequence[float]) -> float | None:
     return 2 * float(special.stdtr(len(differences) - 1, -abs(mean) / error))
 
 
-def _holm(
-    p_values: Mapping[str, float], *, alpha: float
-) -> tuple[dict[str, float], dict[str, float]]:
+def _holm(p_values: Mapping[K, float], *, alpha: float) -> tuple[dict[K, float], dict[K, float]]:
     """Each test's level and adjusted p-value."""
-    levels: dict[str, float] = {}
-    adjusted: dict[str, float] = {}
+    levels: dict[K, float] = {}
+    adjusted: dict[K, float] = {}
     remaining, running, stopped = len(p_values), 0.0, False
     for name in sorted(p_values, key=lambda name: p_values[name]):
         running = max(running, min(1.0, (len(p_values) - len(levels)) * p_values[name]))

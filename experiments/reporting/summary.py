@@ -6,10 +6,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
+import numpy as np
+
+from experiments.reporting.costs import Cost, cost, cost_curves, query_curves
+from experiments.reporting.curves import Curve, curve, curve_of
 from experiments.reporting.grouping import BASELINE, Experiment
-from experiments.reporting.notes import SEEDS_FOR_A_CLAIM, notes_on
-from experiments.reporting.runs import SECONDS, Run
+from experiments.reporting.labels_needed import Saving, needed_by_all, savings
+from experiments.reporting.notes import notes_on
+from experiments.reporting.rankings import (
+    Penalties,
+    Profile,
+    Ranks,
+    Values,
+    mean_ranks,
+    penalty_matrix,
+    profile,
+)
+from experiments.reporting.runs import Run
 from experiments.reporting.statistics import (
     Comparison,
     Estimate,
@@ -17,31 +32,9 @@ from experiments.reporting.statistics import (
     compare,
     mean_interval,
 )
+from experiments.reporting.verdicts import larger_is_better, sentence, verdict
 
 TAU = "loss_ranking_tau"
-
-
-@dataclass(frozen=True)
-class Point:
-    """One cycle of one strategy: the mean over the seeds that have it."""
-
-    cycle: int
-    num_labeled: float  # mean over the same seeds
-    estimate: Estimate
-
-
-Curve = tuple[Point, ...]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Seconds a cycle by phase (mean over all cycles of all seeds), seconds of all runs, and the
-    highest peak memory in MB.
-    """
-
-    seconds: Mapping[str, float]
-    total_seconds: float
-    peak_memory_mb: float | None
 
 
 @dataclass(frozen=True)
@@ -50,81 +43,80 @@ class Summary:
 
     experiment: Experiment
     curves: Mapping[str, Curve]
+    cost_curves: Mapping[str, Mapping[str, Curve]]  # by what the labels or the time cost
     differences: Mapping[str, Curve]  # to the baseline, cycle by cycle, paired by seed
+    cycle_comparisons: Mapping[str, Mapping[int, Comparison]]  # corrected over all of them
     areas: Mapping[str, Estimate]  # without the strategies that have none
     area_range: tuple[float, float] | None  # smallest and largest number of labels in it
     comparisons: Mapping[str, Comparison]
+    pairs: Mapping[tuple[str, str], Comparison]  # of every two areas, corrected over all pairs
     verdicts: Mapping[str, str]
+    sentences: tuple[str, ...]
+    savings: Mapping[str, Sequence[Saving]]
+    penalties: Penalties | None
+    ranks: Ranks | None
+    profile: Profile | None
     tau: Mapping[str, Curve]
+    query_seconds: Mapping[str, Curve]
     costs: Mapping[str, Cost]
     notes: tuple[str, ...]
 
 
 def summarize(experiment: Experiment) -> Summary:
-    """Curves, areas, comparisons, costs and the notes that a reader must have."""
+    """Curves, areas, comparisons, rankings, costs and the notes that a reader must have."""
     metric = experiment.metric
     cycles = area_cycles(experiment)
-    areas = {label: _areas(runs, metric, cycles) for label, runs in experiment.runs.items()}
+    values, counts = (
+        _aligned(experiment, metric, cycles),
+        _aligned(experiment, "num_labeled", cycles),
+    )
+    counts = {la: {s: c for s, c in counts[la].items() if s in values[la]} for la in counts}
+    areas = {
+        label: {
+            seed: area
+            for seed, own in by_seed.items()
+            if (area := area_under_budget(counts[label][seed].tolist(), own.tolist())) is not None
+        }
+        for label, by_seed in values.items()
+    }
     comparisons = _comparisons(areas)
-    counted = [
-        run.series("num_labeled")
-        for label, runs in experiment.runs.items()
-        for seed, run in runs.items()
-        if seed in areas[label]
-    ]
-    taus = {label: curve(list(runs.values()), TAU) for label, runs in experiment.runs.items()}
+    verdicts = {
+        label: verdict(label, areas, comparisons.get(label), metric)
+        for label in experiment.runs
+        if label != BASELINE
+    }
+    sign = 1.0 if larger_is_better(metric) else -1.0
+    better: Values = {
+        la: {s: sign * v for s, v in by.items() if s in areas[la]} for la, by in values.items()
+    }
     return Summary(
         experiment=experiment,
         curves={la: curve(list(runs.values()), metric) for la, runs in experiment.runs.items()},
+        cost_curves=cost_curves(experiment),
         differences=_difference_curves(experiment),
+        cycle_comparisons=_cycle_comparisons(experiment),
         areas={label: mean_interval(list(a.values())) for label, a in areas.items() if a},
-        area_range=(
-            (min(n[cycles[0]] for n in counted), max(n[cycles[-1]] for n in counted))
-            if counted
-            else None
-        ),
+        area_range=_range(counts, areas),
         comparisons=comparisons,
-        verdicts={
-            label: _verdict(label, areas, comparisons.get(label), metric)
-            for label in experiment.runs
-            if label != BASELINE
+        pairs=_pairs(areas),
+        verdicts=verdicts,
+        sentences=tuple(
+            sentence(label, word, comparisons.get(label), metric)
+            for label, word in verdicts.items()
+        ),
+        savings=savings(better, counts, BASELINE, _places(len(cycles))) if areas else {},
+        penalties=penalty_matrix(better),
+        ranks=mean_ranks({la: {s: sign * a for s, a in by.items()} for la, by in areas.items()}),
+        profile=profile(needed_by_all(better, counts, BASELINE)),
+        tau={
+            label: points
+            for label, runs in experiment.runs.items()
+            if (points := curve(list(runs.values()), TAU))
         },
-        tau={label: c for label, c in taus.items() if c},
-        costs={la: c for la, runs in experiment.runs.items() if (c := _cost(list(runs.values())))},
+        query_seconds=query_curves(experiment),
+        costs={la: c for la, runs in experiment.runs.items() if (c := cost(list(runs.values())))},
         notes=tuple(notes_on(experiment, areas, cycles)),
     )
-
-
-def curve(runs: Sequence[Run], column: str) -> Curve:
-    """Mean and interval of `column` at each cycle, over the seeds that have that cycle."""
-    return _curve([(run.series(column), run.series("num_labeled")) for run in runs])
-
-
-def _curve(series: Sequence[tuple[Mapping[int, float], Mapping[int, float]]]) -> Curve:
-    """From the values and the numbers of labels of each seed."""
-    points = []
-    for cycle in sorted({cycle for values, _ in series for cycle in values}):
-        have = [(values[cycle], counts[cycle]) for values, counts in series if cycle in values]
-        num_labeled = sum(count for _, count in have) / len(have)
-        points.append(Point(cycle, num_labeled, mean_interval([value for value, _ in have])))
-    return tuple(points)
-
-
-def _difference_curves(experiment: Experiment) -> dict[str, Curve]:
-    """The mean of the differences at each cycle, over the seeds that both have it."""
-    curves = {}
-    baseline = experiment.runs.get(BASELINE, {})
-    for label, runs in experiment.runs.items():
-        pairs = []
-        for seed, run in runs.items():
-            if label != BASELINE and seed in baseline:
-                other = baseline[seed].series(experiment.metric)
-                own = run.series(experiment.metric)
-                both = {cycle: own[cycle] - other[cycle] for cycle in own if cycle in other}
-                pairs.append((both, run.series("num_labeled")))
-        if points := _curve(pairs):
-            curves[label] = points
-    return curves
 
 
 def area_cycles(experiment: Experiment) -> list[int]:
@@ -136,68 +128,82 @@ def area_cycles(experiment: Experiment) -> list[int]:
     return [c for c in every if 2 * sum(bool(r) and r[-1] >= c for r in runs) >= len(runs)]
 
 
-def _areas(runs: Mapping[int, Run], metric: str, cycles: Sequence[int]) -> dict[int, float]:
-    """Seed to area, for the seeds that have every one of `cycles`."""
-    areas = {}
-    for seed, run in runs.items():
-        values, counts = run.series(metric), run.series("num_labeled")
-        if all(cycle in values for cycle in cycles):
-            area = area_under_budget([counts[c] for c in cycles], [values[c] for c in cycles])
-            if area is not None:
-                areas[seed] = area
-    return areas
+def _aligned(experiment: Experiment, column: str, cycles: Sequence[int]) -> Values:
+    """`column` at each of `cycles`, by strategy and by those seeds that have them all."""
+
+    def row(run: Run) -> Mapping[int, float]:
+        series = run.series(column)
+        return series if all(cycle in series for cycle in cycles) else {}
+
+    return {
+        label: {
+            seed: np.array([series[cycle] for cycle in cycles], dtype=np.float64)
+            for seed, run in runs.items()
+            if (series := row(run))
+        }
+        for label, runs in experiment.runs.items()
+    }
+
+
+def _range(counts: Values, areas: Mapping[str, Mapping[int, float]]) -> tuple[float, float] | None:
+    rows = [counts[label][seed] for label, by_seed in areas.items() for seed in by_seed]
+    return (min(r[0] for r in rows), max(r[-1] for r in rows)) if rows else None
+
+
+def _places(num_cycles: int) -> list[int]:
+    """The middle and the last cycle, where labels saved are told."""
+    return sorted({(num_cycles - 1) // 2, num_cycles - 1} - {0})
+
+
+def _difference_curves(experiment: Experiment) -> dict[str, Curve]:
+    """The mean of the differences at each cycle, over the seeds that both have it."""
+    curves = {}
+    for label in experiment.runs:
+        pairs = []
+        for seed, both in _differences(experiment, label).items():
+            pairs.append((both, experiment.runs[label][seed].series("num_labeled")))
+        if points := curve_of(pairs):
+            curves[label] = points
+    return curves
+
+
+def _differences(experiment: Experiment, label: str) -> dict[int, dict[int, float]]:
+    """Seed and cycle to the difference to the baseline; empty for the baseline itself."""
+    baseline = experiment.runs.get(BASELINE, {})
+    found = {}
+    for seed, run in experiment.runs[label].items():
+        if label != BASELINE and seed in baseline:
+            other = baseline[seed].series(experiment.metric)
+            own = run.series(experiment.metric)
+            found[seed] = {cycle: own[cycle] - other[cycle] for cycle in own if cycle in other}
+    return found
+
+
+def _cycle_comparisons(experiment: Experiment) -> dict[str, dict[int, Comparison]]:
+    """Every strategy against the baseline at every cycle, one family under Holm's correction."""
+    family: dict[tuple[str, int], list[float]] = {}
+    for label in experiment.runs:
+        for by_cycle in _differences(experiment, label).values():
+            for cycle, difference in by_cycle.items():
+                family.setdefault((label, cycle), []).append(difference)
+    found: dict[str, dict[int, Comparison]] = {}
+    for (label, cycle), comparison in compare(family).items():
+        found.setdefault(label, {})[cycle] = comparison
+    return found
 
 
 def _comparisons(areas: Mapping[str, Mapping[int, float]]) -> dict[str, Comparison]:
-    baseline = areas.get(BASELINE, {})
-    differences = {
-        label: [area - baseline[seed] for seed, area in own.items() if seed in baseline]
-        for label, own in areas.items()
-        if label != BASELINE
-    }
-    return compare({label: values for label, values in differences.items() if values})
+    """Every strategy against the baseline over the curve."""
+    pairs = {label: _paired(areas, label, BASELINE) for label in areas if label != BASELINE}
+    return compare({label: values for label, values in pairs.items() if values})
 
 
-def larger_is_better(metric: str) -> bool:
-    """False for losses, errors and costs, by the metric's name."""
-    return not any(word in metric for word in ("loss", "error", "seconds", "memory", "steps"))
+def _pairs(areas: Mapping[str, Mapping[int, float]]) -> dict[tuple[str, str], Comparison]:
+    """Every strategy against every later one, over the curve."""
+    pairs = {(a, b): _paired(areas, a, b) for a, b in combinations(areas, 2)}
+    return compare({pair: values for pair, values in pairs.items() if values})
 
 
-def _verdict(
-    label: str,
-    areas: Mapping[str, Mapping[int, float]],
-    comparison: Comparison | None,
-    metric: str,
-) -> str:
-    if BASELINE not in areas:
-        return f"no runs of {BASELINE} to compare with"
-    if comparison is None:
-        missing = [name for name in (label, BASELINE) if not areas[name]]
-        return f"no area for {' and '.join(missing)}" if missing else "no common seed"
-    if comparison.difference.num_seeds == 1:
-        return "one common seed: no interval"
-    if comparison.p_value is None:
-        return "no test: the differences do not vary over the seeds"
-    if not comparison.distinguishable:
-        return "not distinguishable at these seeds"
-    verdict = "better" if (comparison.difference.mean > 0) == larger_is_better(metric) else "worse"
-    if comparison.difference.num_seeds < SEEDS_FOR_A_CLAIM:
-        verdict += f" (fewer than {SEEDS_FOR_A_CLAIM} seeds: no claim)"
-    return verdict
-
-
-def _cost(runs: Sequence[Run]) -> Cost | None:
-    phases: dict[str, list[float]] = {}
-    for run in runs:
-        for column in run.columns:
-            if column.startswith(SECONDS):
-                values = phases.setdefault(column.removeprefix(SECONDS), [])
-                values.extend(run.series(column).values())
-    if not any(phases.values()):
-        return None
-    memory = [value for run in runs for value in run.series("peak_memory_mb").values()]
-    return Cost(
-        seconds={phase: sum(v) / len(v) for phase, v in phases.items() if v},
-        total_seconds=sum(sum(v) for v in phases.values()),
-        peak_memory_mb=max(memory, default=None),
-    )
+def _paired(areas: Mapping[str, Mapping[int, float]], a: str, b: str) -> list[float]:
+    other = areas.get(b, {})
+    return [area - other[seed] for seed, area in areas[a].items() if seed in other]

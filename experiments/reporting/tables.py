@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.reporting.curves import Curve
 from experiments.reporting.grouping import BASELINE
 from experiments.reporting.runs import Run, one_line
 from experiments.reporting.statistics import CONFIDENCE, Estimate
-from experiments.reporting.summary import Curve, Summary
+from experiments.reporting.summary import Summary
+from experiments.reporting.verdicts import more_seeds
 
 CSV_HEADER = (
     "experiment", "metric", "strategy", "cycle", "num_labeled", "num_seeds", "mean", "low", "high",
+    "runs",
 )  # fmt: skip
 NONE = "\N{EN DASH}"
 
@@ -42,6 +45,7 @@ def result_table(summary: Summary) -> Table:
             "difference [interval]",
             "Holm p",
             "seeds",
+            "more seeds to tell",
         ),
         tuple(
             (
@@ -49,6 +53,7 @@ def result_table(summary: Summary) -> Table:
                 _estimate(summary.areas.get(label), decimals, num_seeds=len(runs[label])),
                 *_comparison(summary, label, decimals),
                 str(len(runs[label])),
+                more_seeds(summary.comparisons.get(label)) or NONE,
             )
             for label in runs
         ),
@@ -77,7 +82,7 @@ def curve_table(curves: Mapping[str, Curve]) -> Table:
     cycles = sorted({point.cycle for point in points})
     heads = []
     for cycle in cycles:
-        counts = {point.num_labeled for point in points if point.cycle == cycle}
+        counts = {point.x for point in points if point.cycle == cycle}
         heads.append(count(counts.pop()) if len(counts) == 1 else f"cycle {cycle}")
     rows = []
     for label, curve in curves.items():
@@ -105,20 +110,25 @@ def run_table(runs: Sequence[Run], root: Path) -> Table:
     """A row a run: its folder (below `root`), cycles, state, commit and start."""
     rows = []
     for run in runs:
-        inside = run.folder.is_relative_to(root)
-        folder = run.folder.relative_to(root) if inside else run.folder
         started = one_line(run.provenance.get("started") or "unknown")
         state = "finished" if run.finished else "unfinished"
-        rows.append((folder.as_posix(), str(len(run.rows)), state, _commit(run), started[:19]))
+        row = (run_id(run, root), str(len(run.rows)), state, commit_of(run), started[:19])
+        rows.append(row)
     header = ("run folder", "cycles", "state", "commit", "started")
     return Table(header, tuple(rows), words=frozenset({2, 3, 4}))
+
+
+def run_id(run: Run, root: Path) -> str:
+    """What a run is called in every file of a report: its folder, below `root` where it is."""
+    inside = run.folder.is_relative_to(root)
+    return (run.folder.relative_to(root) if inside else run.folder).as_posix()
 
 
 def provenance_facts(runs: Sequence[Run]) -> dict[str, str]:
     """Commit, versions and hardware of all runs, every differing value once."""
     facts: dict[str, dict[str, None]] = {}
     for run in runs:
-        facts.setdefault("commit", {})[_commit(run)] = None
+        facts.setdefault("commit", {})[commit_of(run)] = None
         for group in ("versions", "hardware"):
             value = run.provenance.get(group)
             items = value.items() if isinstance(value, dict) else [(group, value or "unknown")]
@@ -129,23 +139,29 @@ def provenance_facts(runs: Sequence[Run]) -> dict[str, str]:
     return {key: " / ".join(values) for key, values in facts.items()}
 
 
-def _commit(run: Run) -> str:
+def commit_of(run: Run) -> str:
     """Twelve digits and, as the run wrote it, whether the code had been changed since."""
     digits, *changed = one_line(run.provenance.get("commit") or "unknown").split("-")
     return "-".join([digits[:12], *changed])
 
 
-def csv_rows(summaries: Sequence[Summary]) -> list[tuple[str, ...]]:
-    """The rows under CSV_HEADER; an area's metric is named `<metric>_area`, without a cycle."""
+def csv_rows(summaries: Sequence[Summary], root: Path) -> list[tuple[str, ...]]:
+    """The rows under CSV_HEADER, each with the runs behind it; an area's metric is named
+    `<metric>_area`, without a cycle.
+    """
     rows = []
     for summary in summaries:
         title, metric = summary.experiment.title, summary.experiment.metric
+        ids = {
+            label: " ".join(run_id(run, root) for run in runs.values())
+            for label, runs in summary.experiment.runs.items()
+        }
         for label, curve in summary.curves.items():
             for p in curve:
-                labeled = f"{p.num_labeled:.10g}"
-                rows.append((title, metric, label, str(p.cycle), labeled, *_csv(p.estimate)))
+                start = (title, metric, label, str(p.cycle), f"{p.x:.10g}")
+                rows.append((*start, *_csv(p.estimate), ids[label]))
         for label, area in summary.areas.items():
-            rows.append((title, f"{metric}_area", label, "", "", *_csv(area)))
+            rows.append((title, f"{metric}_area", label, "", "", *_csv(area), ids[label]))
     return rows
 
 

@@ -130,3 +130,11 @@ def set_cell(folder: Path, row: int, column: int, text: str) -> None:
         table = list(csv.reader(file))
     table[row][column] = text
     write_csv(folder / "cycles.csv", table[0], table[1:])
+
+
+def add_column(folder: Path, column: str, values: Sequence[object]) -> None:
+    """Append a column to cycles.csv."""
+    with (folder / "cycles.csv").open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    added = [[*row, value] for row, value in zip(rows, values, strict=True)]
+    write_csv(folder / "cycles.csv", [*header, column], added)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,7 +28,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def test_files_and_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command writes its five files beside the runs and prints the tables."""
+    """The command writes its six files beside the runs and prints the tables."""
     make_runs(tmp_path, {"margin": 2.0})
     assert main([str(tmp_path)]) == 0
     shown = capsys.readouterr().out
@@ -36,7 +38,8 @@ def test_files_and_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     out = tmp_path / "report"
     names = {path.name for path in out.iterdir()}
     assert names == {
-        "report.md", "report.csv", "report.html", "learning_curves.png", "learning_curves.svg",
+        "report.md", "report.csv", "report.json", "report.html", "learning_curves.png",
+        "learning_curves.svg",
     }  # fmt: skip
     assert (out / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     ElementTree.fromstring((out / "learning_curves.svg").read_text(encoding="utf-8"))
@@ -56,6 +59,32 @@ def test_csv_is_tidy(tmp_path: Path) -> None:
     half = stats.t.ppf(0.975, 4) * stats.sem([run[0] for run in RANDOM])
     assert float(first["high"]) == pytest.approx(50.5 + half)
     assert [row["metric"] for row in rows].count("accuracy_area") == 2
+    assert first["runs"].split()[0] == "cifar10-digits/random/seed0"
+
+
+def test_every_number_leads_to_its_runs(tmp_path: Path) -> None:
+    """report.json gives, for every strategy, run folders that exist, with commit, command and the
+    digest of the configuration; report.html links the same folders from where it lies.
+    """
+    make_runs(tmp_path, {"margin": 2.0}, num_seeds=3)
+    out = tmp_path / "elsewhere" / "report"
+    assert main([str(tmp_path), "--out", str(out)]) == 0
+    (experiment,) = json.loads((out / "report.json").read_text("utf-8"))["experiments"]
+    text = (out / "report.html").read_text("utf-8")
+    named = [name for each in experiment["strategies"].values() for name in each["runs"]]
+    assert sorted(named) == sorted(experiment["runs"])
+    assert len(named) == 6
+    for name, run in experiment["runs"].items():
+        config = tmp_path / name / "config.yaml"
+        assert run["config_sha256"] == hashlib.sha256(config.read_bytes()).hexdigest()
+        assert run["commit"] == "0123456789abcdef"
+    links = re.findall(r'href="([^"#]+/config\.yaml)"', text)
+    assert {(out / link).resolve() for link in links} == {
+        (tmp_path / name / "config.yaml").resolve() for name in named
+    }
+    figures = text.count("<figure><figcaption>")
+    assert text.count('(<a href="#runs-1">runs behind it</a>)') == figures > 3
+    assert '<details id="runs-1">' in text
 
 
 def test_report_is_reproducible(tmp_path: Path) -> None:
@@ -67,7 +96,13 @@ def test_report_is_reproducible(tmp_path: Path) -> None:
     assert main([*everything, "--out", str(tmp_path / "report")]) == 0
     after = {p.name: p.read_bytes() for p in (tmp_path / "report").iterdir()}
     assert before.keys() == after.keys()
-    for name in ("report.csv", "learning_curves.png", "learning_curves.svg"):
+    for name in (
+        "report.csv",
+        "report.json",
+        "report.html",
+        "learning_curves.png",
+        "learning_curves.svg",
+    ):
         assert before[name] == after[name]
 
 

@@ -92,3 +92,29 @@ def test_no_test_without_spread(differences: list[float]) -> None:
     assert comparison.p_value is None
     assert comparison.difference.low is None
     assert not comparison.distinguishable
+
+
+@pytest.mark.parametrize(("effect", "seeds"), [(0.2, 199), (0.5, 34), (0.8, 15)])
+def test_seeds_needed_are_those_of_the_power_tables(effect: float, seeds: int) -> None:
+    """Cohen's standard effects at 0.05 and a power of 0.8, as G*Power and statsmodels give them."""
+    spread = np.array([-1.0, 1.0, -1.0, 1.0])
+    differences = spread / spread.std(ddof=1) + effect
+    assert statistics.seeds_needed(differences.tolist(), level=0.05) == seeds
+
+
+def test_seeds_needed_have_the_power_promised() -> None:
+    """Of simulated studies with so many seeds four fifths see the difference, with one fewer no
+    more than that.
+    """
+    rng = np.random.default_rng(0)
+    needed = statistics.seeds_needed([0.0, 2.0], level=0.05)  # an effect of one over root two
+    assert needed is not None
+    for seeds, low, high in ((needed, 0.79, 0.85), (needed - 2, 0.7, 0.8)):
+        studies = rng.normal(1.0, 2**0.5, (20_000, seeds))
+        seen = stats.ttest_1samp(studies, 0.0, axis=1).pvalue < 0.05
+        assert low < seen.mean() < high
+
+
+def test_no_difference_needs_no_number_of_seeds() -> None:
+    """A difference of zero would not be seen with a thousand seeds."""
+    assert statistics.seeds_needed([-1.0, 1.0], level=0.05) is None

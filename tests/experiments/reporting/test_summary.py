@@ -13,7 +13,14 @@ from experiments.reporting import statistics
 from experiments.reporting.grouping import Experiment, group_runs
 from experiments.reporting.runs import find_runs
 from experiments.reporting.summary import Summary, summarize
-from tests.experiments.synthetic_runs import NOISE, RANDOM, make_runs, set_cell, write_run
+from tests.experiments.synthetic_runs import (
+    NOISE,
+    RANDOM,
+    add_column,
+    make_runs,
+    set_cell,
+    write_run,
+)
 
 
 def experiments_in(root: Path, metric: str | None = None) -> list[Experiment]:
@@ -33,7 +40,7 @@ def test_curve_and_area_of_a_strategy(tmp_path: Path) -> None:
     third = summary.curves["random"][2]
     column = [run[2] for run in RANDOM]
     low, high = stats.t.interval(0.95, 4, np.mean(column), stats.sem(column))
-    assert (third.cycle, third.num_labeled, third.estimate.num_seeds) == (2, 300, 5)
+    assert (third.cycle, third.x, third.estimate.num_seeds) == (2, 300, 5)
     assert (third.estimate.low, third.estimate.high) == pytest.approx((low, high))
     areas = [(run[0] / 2 + run[1] + run[2] / 2) / 2 for run in RANDOM]
     assert summary.areas["random"].mean == pytest.approx(np.mean(areas))
@@ -52,6 +59,66 @@ def test_verdicts(tmp_path: Path) -> None:
         "same": "not distinguishable at these seeds",
     }
     assert summary.comparisons["good"].difference.mean == pytest.approx(2.0 + np.mean(NOISE))
+
+
+def test_words_give_numbers_and_what_is_missing(tmp_path: Path) -> None:
+    """A claim says how much; where there is none, how many more seeds would show the difference."""
+    summary = only_summary(make_runs(tmp_path, {"good": 2.0, "same": 0.0}))
+    good, same = summary.sentences
+    assert good.startswith("good is better than random: +2.0")
+    assert "accuracy over the budget [" in good
+    assert same.startswith("same and random are not distinguishable at these seeds (+0.0")
+    needed = summary.comparisons["same"].seeds_needed
+    assert needed is not None
+    assert f"about {needed - 5} more seeds would show it" in same
+    assert summary.comparisons["good"].seeds_needed is not None
+
+
+def test_pairs_and_cycles_have_families_of_their_own(tmp_path: Path) -> None:
+    """Every two strategies are compared over the curve, and every cycle with the baseline, each
+    with p-values corrected over all of them.
+    """
+    summary = only_summary(make_runs(tmp_path, {"a": 2.0, "b": 0.1}))
+    assert set(summary.pairs) == {("random", "a"), ("random", "b"), ("a", "b")}
+    assert summary.pairs["a", "b"].difference.mean == pytest.approx(1.9)
+    assert summary.pairs["a", "b"].p_value is None  # the noise is the same: it does not vary
+    assert {len(by_cycle) for by_cycle in summary.cycle_comparisons.values()} == {3}
+    single = stats.ttest_1samp(np.array(NOISE) + 0.1, 0).pvalue
+    corrected = [c.p_value for c in summary.cycle_comparisons["b"].values()]
+    assert corrected == pytest.approx([min(1.0, 3 * single)] * 3)
+
+
+def test_curves_over_what_labels_cost(tmp_path: Path) -> None:
+    """Columns of label counts and the seconds until each model are costs to draw the metric over;
+    the time of evaluating, and of a query that comes after, is not.
+    """
+    for seed, boxes in enumerate(([10, 30], [20, 40])):
+        seconds = {"fit": 8.0, "evaluate": 9.0, "score": 2.0, "query": 0.5}
+        folder = write_run(tmp_path, "random", seed, accuracy=[1.0, 2.0], seconds=seconds)
+        add_column(folder, "num_labeled_boxes", boxes)
+    summary = only_summary(tmp_path)
+    assert list(summary.cost_curves) == ["labeled boxes", "seconds"]
+    over_boxes = summary.cost_curves["labeled boxes"]["random"]
+    assert [(p.x, p.estimate.mean) for p in over_boxes] == [(15, 1.0), (35, 2.0)]
+    assert [p.x for p in summary.cost_curves["seconds"]["random"]] == [8.0, 18.5]
+    assert [p.estimate.mean for p in summary.query_seconds["random"]] == [2.5, 2.5]
+    assert "num_labeled_boxes" not in summary.experiment.all_runs[0].metrics
+
+
+def test_rankings_turn_a_loss_around(tmp_path: Path) -> None:
+    """Of a loss the smallest area has rank one and wins the cycles."""
+    make_runs(tmp_path, {"good": 2.0, "bad": -2.0})
+    (experiment,) = experiments_in(tmp_path, "test_loss")
+    summary = summarize(experiment)
+    assert summary.ranks is not None
+    assert list(summary.ranks.mean_ranks) == ["good", "random", "bad"]
+    assert summary.penalties is not None
+    won = dict(zip(summary.penalties.labels, summary.penalties.cells.sum(axis=1), strict=True))
+    assert won["good"] == 2.0
+    assert won["bad"] == 0.0
+    assert summary.savings["good"][-1].saved is not None
+    assert summary.savings["good"][-1].saved.mean > 0
+    assert summary.savings["bad"][-1].num_reached == 0
 
 
 def test_smaller_loss_is_better(tmp_path: Path) -> None:
