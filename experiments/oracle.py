@@ -117,6 +117,7 @@ def ask_people(
                 checked_class_names(data["class_names"], kind),
                 refusal=asked.refusal,
                 empty_is_answer=asked.empty_is_answer,
+                voc_origin=asked.voc_origin,
             ),
             has_test=data["test"] is not None,
         )

@@ -56,6 +56,7 @@ class PeopleSettings:
         refusal: The word that stands where a class would for an image that cannot be labeled.
         empty_is_answer: Whether an image without objects in a file of VOC, COCO or CVAT counts as
             looked at.
+        voc_origin: What Pascal VOC's XML calls the first pixel, 1, or 0 as CVAT does.
         formats: What is written for annotation tools, some of `export.FILES`.
         images: "link", "copy" or "none": what the folder of a request has of its images.
         image_url: Address of an image for Label Studio; {name} stands for its name.
@@ -66,6 +67,7 @@ class PeopleSettings:
     test_size: int = 100
     refusal: str = "cannot_label"
     empty_is_answer: bool = False
+    voc_origin: int = 1
     formats: tuple[str, ...] = ()
     images: str = "link"
     image_url: str = "/data/local-files/?d={name}"
@@ -86,6 +88,8 @@ class PeopleSettings:
             )
         if not isinstance(self.image_url, str) or "{name}" not in self.image_url:
             raise InvalidSetting(f"oracle.image_url must have {{name}} in it: {self.image_url!r}")
+        if self.voc_origin not in (0, 1) or isinstance(self.voc_origin, bool):
+            raise InvalidSetting(f"oracle.voc_origin must be 0 or 1, got {self.voc_origin!r}")
         if self.returned is not None and not isinstance(self.returned, str):
             raise InvalidSetting(f"oracle.returned must be a folder, got {self.returned!r}")
         if isinstance(self.formats, str) or not set(self.formats) <= set(FILES):

@@ -102,7 +102,7 @@ def give_back(
     elif form == "cvat":
         (returned / f"{stem}.xml").write_bytes(cvat.write(items, rules))
     elif form == "voc":
-        voc.write(items, returned / stem)
+        voc.write(items, rules, returned / stem)
     else:
         for item in items:
             assert item.draft is not None

@@ -79,7 +79,7 @@ def export(
     elif format_name == "coco":
         files = [_write(folder / "coco.json", _json(coco.write(items, rules)))]
     elif format_name == "voc":
-        voc.write(items, folder / "voc")
+        voc.write(items, rules, folder / "voc")
         files = [folder / "voc"]
     else:
         for item in items:

@@ -64,6 +64,8 @@ class Rules:
         refusal: The word that stands where a class would, when an image cannot be labeled.
         empty_is_answer: Whether an image without objects in a file of VOC, COCO or CVAT has been
             looked at. Their exports list images that nobody has opened in the same way.
+        voc_origin: What Pascal VOC's XML calls the first pixel: 1 as VOC itself, labelImg and Label
+            Studio do, 0 as CVAT does.
         colours: RGB -> class name, of masks in colour; from CVAT's labelmap.txt.
     """
 
@@ -71,6 +73,7 @@ class Rules:
     class_names: tuple[str, ...]
     refusal: str = "cannot_label"
     empty_is_answer: bool = False
+    voc_origin: int = 1
     colours: Mapping[tuple[int, int, int], str] = field(default_factory=dict)
 
     def check_class(self, name: str) -> str:

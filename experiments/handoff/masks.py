@@ -10,10 +10,10 @@ one, and the value or values.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
@@ -81,7 +81,7 @@ def write_png(mask: Mask) -> bytes:
 
 
 def read_labelmap(path: Path) -> dict[tuple[int, int, int], str]:
-    """Read CVAT's `label:r,g,b:parts:actions` lines.
+    """Read CVAT's `label:r,g,b:parts:actions` lines; without colours, those of Pascal VOC's masks.
 
     Raises:
         UnusableFile: A line is of another form.
@@ -92,13 +92,22 @@ def read_labelmap(path: Path) -> dict[tuple[int, int, int], str]:
             continue
         try:
             name, colour = line.split(":")[:2]
-            red, green, blue = map(int, colour.split(","))
+            red, green, blue = map(int, colour.split(",")) if colour else _voc_colour(len(colours))
         except ValueError:
             raise UnusableFile(
                 f"a line must be label:r,g,b:parts:actions, it is {line!r}"
             ) from None
         colours[red, green, blue] = name
     return colours
+
+
+def _voc_colour(label: int) -> tuple[int, int, int]:
+    """Return Pascal VOC's colour of a class: its bits, dealt to red, green, blue from the top."""
+    channels = [0, 0, 0]
+    for bit in range(8):
+        for channel in range(3):
+            channels[channel] |= (label >> (3 * bit + channel) & 1) << (7 - bit)
+    return channels[0], channels[1], channels[2]
 
 
 def labelmap(colours: Mapping[str, tuple[int, int, int]]) -> str:
@@ -129,25 +138,30 @@ def from_runs(runs: Sequence[int], count: int) -> NDArray[np.bool_]:
 
 
 def from_polygons(polygons: Sequence[Sequence[float]], size: tuple[int, int]) -> Region:
-    """Fill polygons x, y, x, y, ... in pixels.
+    """Cover the pixels whose middles lie in any of the polygons x, y, x, y, ... in pixels.
 
     Raises:
         UnusableFile: One has fewer than three corners, or no numbers.
     """
-    covered = np.zeros(size, np.uint8)
+    height, width = size
+    covered = np.zeros(size, bool)
     for polygon in polygons:
         corners = np.asarray(polygon, dtype=np.float64)
-        if (
-            corners.ndim != 1
-            or corners.size < 6
-            or corners.size % 2
-            or not np.isfinite(corners).all()
-        ):
+        fits = corners.ndim == 1 and corners.size >= 6 and corners.size % 2 == 0
+        if not fits or not np.isfinite(corners).all():
             raise UnusableFile("a polygon needs three corners or more, two numbers each")
-        # A pixel is covered if its middle is: corners are edges of pixels, OpenCV's are middles.
-        points = np.rint((corners.reshape(-1, 2) - 0.5) * 256).astype(np.int32)
-        cv2.fillPoly(covered, [points], 1, shift=8)
-    return covered.astype(bool)
+        points = corners.reshape(-1, 2)
+        crossings = np.zeros((height, width + 1), np.int64)
+        for start, end in zip(points, np.roll(points, -1, axis=0), strict=True):
+            (x, y), (to_x, to_y) = sorted((start.tolist(), end.tolist()), key=lambda p: p[1])
+            first, last = (min(max(math.ceil(edge - 0.5), 0), height) for edge in (y, to_y))
+            rows = np.arange(first, last)  # whose middles the side passes; none if it is level
+            if rows.size:
+                at = x + (rows + 0.5 - y) * (to_x - x) / (to_y - y)
+                columns = np.clip(np.ceil(at - 0.5), 0, width).astype(np.int64)
+                np.add.at(crossings, (rows, columns), 1)
+        covered |= crossings.cumsum(1)[:, :width] % 2 == 1
+    return covered
 
 
 def from_coco_string(text: str) -> list[int]:

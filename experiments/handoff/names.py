@@ -94,10 +94,11 @@ def names_in_url(text: str) -> tuple[str, ...]:
     """Return what an image's address, or its path in Label Studio, may call the image."""
     parts = urlsplit(text)
     local = parse_qs(parts.query).get("d", [])
-    found = [*local, unquote(parts.path), text]
-    file = found[len(local)].rpartition("/")[2]
-    if UPLOAD_PREFIX.match(file):
-        found.insert(len(local), UPLOAD_PREFIX.sub("", file))
+    file = unquote(parts.path).rpartition("/")[2]
+    uploaded = [UPLOAD_PREFIX.sub("", file)] if UPLOAD_PREFIX.match(file) else []
+    # Some write a name as it is, with what an address would have to quote.
+    raw = [text.partition("?d=")[2], text]
+    found = [*local, *uploaded, unquote(parts.path), *raw]
     return tuple(dict.fromkeys(name for name in found if name))
 
 

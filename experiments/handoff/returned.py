@@ -146,8 +146,10 @@ def _mask(folder: Path, inner: PurePosixPath, rules: Rules) -> Found:
     path = folder / inner
     if (rules.refusal) in inner.parts[:-1]:
         return Found((str(inner),), Label(refused=True))
-    for parent in (path.parent, path.parent.parent):
-        if parent.is_relative_to(folder) and (parent / LABELMAP).is_file():
+    for parent in path.parents:
+        if not parent.is_relative_to(folder):
+            break
+        if (parent / LABELMAP).is_file():
             rules = replace(rules, colours=read_labelmap(parent / LABELMAP))
             break
     # Without the folders that tools put masks into, one by one, from the outermost.

@@ -1,9 +1,9 @@
 """Pascal VOC's XML (Everingham et al., IJCV 2010), as CVAT, labelImg and others write and read it.
 
 Corners in the files are the first and the last pixel of an object, counted from 1, and are edges of
-pixels, counted from 0, here. An image's annotation is the file of its stem; `<filename>`, which
-many tools fill with a path or leave as they found it, only counts where the file's own name does
-not fit.
+pixels, counted from 0, here; `Rules.voc_origin` is 0 for tools that write edges from 0. An image's
+annotation is the file of its stem; `<filename>`, which many tools fill with a path or leave as they
+found it, only counts where the file's own name does not fit.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def read(root: ElementTree.Element, path: PurePosixPath, rules: Rules) -> Found 
     Raises:
         UnusableFile: An object is incomplete, or of a class that there is not.
     """
-    boxes = [_box(each) for each in root.iter("object")]
+    boxes = [_box(each, rules.voc_origin) for each in root.iter("object")]
     label = rules.boxed(boxes)
     if label is None:
         return None
@@ -55,7 +55,7 @@ def read(root: ElementTree.Element, path: PurePosixPath, rules: Rules) -> Found 
     return Found(tuple(dict.fromkeys(name for name in (inner, filename) if name)), label)
 
 
-def _box(node: ElementTree.Element) -> Box:
+def _box(node: ElementTree.Element, origin: int) -> Box:
     name = (node.findtext("name") or "").strip()
     corners = node.find("bndbox")
     if corners is None:
@@ -64,31 +64,24 @@ def _box(node: ElementTree.Element) -> Box:
     x_min, y_min, x_max, y_max = (number(values, key) for key in values)
     return Box(
         name,
-        (x_min - 1, y_min - 1, x_max, y_max),
+        (x_min - origin, y_min - origin, x_max, y_max),
         (node.findtext("difficult") or "0").strip() == "1",
     )
 
 
-def write(items: Sequence[Item], folder: Path) -> list[Path]:
-    """Write the layout that VOC's own archive and CVAT's import have: Annotations, ImageSets.
-
-    Returns:
-        The files, to be moved into place or packed by the caller.
-    """
-    written = []
+def write(items: Sequence[Item], rules: Rules, folder: Path) -> None:
+    """Write the layout that VOC's own archive and CVAT's import have: Annotations, ImageSets."""
     for item in items:
         target = folder / "Annotations" / PurePosixPath(item.name).with_suffix(".xml")
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(_annotation(item))
-        written.append(target)
+        target.write_bytes(_annotation(item, rules.voc_origin))
     listed = folder / "ImageSets" / "Main" / "default.txt"
     listed.parent.mkdir(parents=True, exist_ok=True)
     names = [str(PurePosixPath(item.name).with_suffix("")) for item in items]
     listed.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    return [*written, listed]
 
 
-def _annotation(item: Item) -> bytes:
+def _annotation(item: Item, origin: int) -> bytes:
     path = PurePosixPath(item.name)
     root = ElementTree.Element("annotation")
     _text(root, "folder", str(path.parent) if path.parent.parts else "")
@@ -107,7 +100,7 @@ def _annotation(item: Item) -> bytes:
         corners = ElementTree.SubElement(node, "bndbox")
         x_min, y_min, x_max, y_max = box.corners
         for key, edge in (
-            ("xmin", x_min + 1), ("ymin", y_min + 1), ("xmax", x_max), ("ymax", y_max),
+            ("xmin", x_min + origin), ("ymin", y_min + origin), ("xmax", x_max), ("ymax", y_max),
         ):  # fmt: skip
             _text(corners, key, f"{edge:.2f}".rstrip("0").rstrip("."))
     ElementTree.indent(root)
