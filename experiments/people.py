@@ -155,6 +155,7 @@ class People:
         if not self.ledger.requests:
             self._ask_first(cycles=cycles, initial=initial, query=query, seed=seed)
             self._collect()  # what is here already may be of these images
+        self._tell_what_is_gone()
         if len(self.ledger.requests) <= cycle:
             raise InvalidSetting(
                 f"{request_folder(self._run_folder, cycle)} is gone: restore it from a copy, or "
@@ -207,6 +208,8 @@ class People:
         elif added:
             logger.info("%s: %d new images join the pool", self._root, added)
         self._present = set(found.names)
+
+    def _tell_what_is_gone(self) -> None:
         gone = [name for name in self.ledger.names if name not in self._present]
         if gone:
             labeled = len(self.ledger.labeled(gone))

@@ -16,17 +16,17 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import yaml
 
+from experiments.asking import open_run
 from experiments.handoff import coco, cvat, label_studio, tables, voc
 from experiments.handoff.labels import Item, Label, Rules
 from experiments.handoff.masks import write_png
 from experiments.handoff.names import ImageNames
 from experiments.handoff.returned import Answer, files_in, read_file, upright_size
-from experiments.ledger import Ledger
 
 FORMS = ("csv", "class_folders", "label_studio", "cvat", "coco", "voc", "masks")
 
@@ -49,15 +49,11 @@ def withhold(labeled: Path, photos: Path, truth: Path, *, limit: int | None = No
 
 def open_request(run: Path) -> tuple[Rules, Path, list[str], int]:
     """Return the rules, the folder of the images, what is still wanted, and of which batch."""
-    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    state = run / "state.json"
-    cycle = json.loads(state.read_text())["cycle"] if state.exists() else 0
-    ledger = Ledger.read(run, cycle=cycle)
-    rules = Rules(
-        config["task"]["kind"], tuple(config["data"]["class_names"]), empty_is_answer=True
-    )
-    wanted = [name for name in ledger.requests[-1].names if name not in ledger.answers]
-    return rules, Path(config["data"]["root"]), wanted, ledger.requests[-1].cycle
+    asking = open_run(run)
+    request = asking.request()
+    assert asking.ledger is not None, "there is a request"
+    wanted = [name for name in request.names if name not in asking.ledger.answers]
+    return replace(asking.rules, empty_is_answer=True), asking.root, wanted, request.cycle
 
 
 def look_up(truth: Path, rules: Rules, root: Path, names: Sequence[str]) -> dict[str, Label]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -199,15 +200,15 @@ def is_class_folder(source: str, rules: Rules) -> bool:
 
 def one_class_each(answers: Sequence[Answer]) -> tuple[list[Answer], list[Problem]]:
     """Take out images that lie in the folders of two classes: nobody knows which is meant."""
-    folders: dict[str, Answer] = {}
-    twice: dict[str, Problem] = {}
+    by_name: dict[str, list[Answer]] = defaultdict(list)
     for answer in answers:
-        other = folders.setdefault(answer.name, answer)
-        if _said(other.label) != _said(answer.label):
-            why = f"{answer.name} lies in {other.source} too: keep one of them"
-            twice[answer.name] = Problem(answer.source, why)
-    return [one for one in answers if one.name not in twice], list(twice.values())
-
-
-def _said(label: Label) -> Mapping[str, object]:
-    return {"class": label.class_name, "refused": label.refused}
+        by_name[answer.name].append(answer)
+    kept, problems = [], []
+    for name, given in by_name.items():
+        if len({(one.label.class_name, one.label.refused) for one in given}) == 1:
+            kept += given
+            continue
+        for one in given:
+            other = next(each.source for each in given if each is not one)
+            problems.append(Problem(one.source, f"{name} lies in {other} too: keep one of them"))
+    return kept, problems

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
+import shutil
 from pathlib import Path
 
 import pytest
 
-from al_core.errors import AwaitingAnnotation
+from al_core.errors import AwaitingAnnotation, InvalidSetting
 from experiments.ledger import Ledger
+from experiments.run import AWAITING
 from tests import annotator
-from tests.small_runs import read_rows, run_here
+from tests.small_runs import contents, overrides, read_rows, results, run_here, run_program
 from tests.small_runs import write_image_folder as write_labeled
 
 CLASSES = ("bars", "lines", "rows")
@@ -96,8 +99,9 @@ class Team:
 
 
 @pytest.fixture
-def team(tmp_path: Path, labeled: Path) -> Team:
-    """A team that has not begun."""
+def team(tmp_path: Path, labeled: Path, caplog: pytest.LogCaptureFixture) -> Team:
+    """A team that has not begun, and whose log is kept."""
+    caplog.set_level(logging.INFO)
     return Team(tmp_path, labeled)
 
 
@@ -124,3 +128,323 @@ def test_a_run_asks_stops_and_goes_on_to_its_end(team: Team) -> None:
         name: truth[name] for request in ledger.requests for name in request.names
     }
     assert not set(ledger.test) & {name for request in ledger.requests for name in request.train}
+
+
+def test_the_command_waits_with_its_own_exit_status(team: Team, tmp_path: Path) -> None:
+    """Status 3 and what to do on standard output, nothing on standard error; then 0 at the end."""
+    arguments = overrides(*team.settings("cycles=1"))
+    ended = run_program(arguments, tmp_path / "first")
+    assert ended.status == AWAITING == 3
+    assert ended.stderr == ""
+    assert "waiting for annotations: batch 0" in ended.stdout
+    assert "waiting for annotations" in (team.run / "log.txt").read_text(encoding="utf-8")
+    before = contents(team.run / "requests")
+    assert run_program(arguments, tmp_path / "again").status == AWAITING
+    assert contents(team.run / "requests") == before  # asking again changes nothing
+    team.answer(file="all.csv")
+    assert run_program(arguments, tmp_path / "second").status == 0
+    assert team.curve() == ["12"]
+
+
+def test_partial_returns_wait_or_train_as_told(team: Team) -> None:
+    """All are waited for; with `oracle.partial` what is back is trained on, the rest joins it."""
+    team.wait()
+    wanted = team.asked()
+    team.answer(wanted[:5] + wanted[-4:], file="a.csv")
+    assert "9 of 21 images are back" in team.wait()
+    assert "batch 1, 0 of 6" in team.wait("oracle.partial=true")
+    assert team.curve() == ["5"]
+    late = [name for name in wanted[:12] if name not in team.ledger().answers]
+    assert not set(late) & set(team.asked())  # still out, so not asked for again
+    team.answer(late, file="late.csv")
+    team.answer(file="b.csv")
+    team.wait()
+    assert team.curve() == ["5", "18"]  # 5, then the 7 that were late, and 6 new ones
+
+
+def test_refused_images_are_left_out_and_never_asked_for_again(team: Team) -> None:
+    """Neither trained on nor measured with; a later annotation lifts the refusal."""
+    team.wait()
+    wanted = team.asked()
+    team.answer(file="all.csv")
+    train, test = wanted[:12], wanted[12:]
+    team.answer([train[0], test[0]], file="refused.csv", label="cannot_label")
+    team.wait()
+    assert team.curve() == ["11"]
+    team.answer(file="second.csv")
+    team.wait()
+    assert team.curve() == ["11", "17"]
+    asked = [name for request in team.ledger().requests[1:] for name in request.names]
+    assert not {train[0], test[0]} & set(asked)
+    team.answer([train[0]], file="lifted.csv")
+    team.answer(file="third.csv")
+    team.go()
+    assert team.curve() == ["11", "17", "24"]
+
+
+def test_a_batch_of_which_nothing_is_left_says_so(team: Team) -> None:
+    """If all is refused, nothing can be learned: one line that says what to do."""
+    team.wait()
+    team.answer(file="all.csv", label="cannot_label")
+    with pytest.raises(InvalidSetting, match="all of batch 0 is back, but with 0 labeled"):
+        team.go()
+    team.answer(sorted(team.ledger().answers), file="after all.csv", label="bars")
+    assert "batch 1" in team.wait()
+
+
+def test_a_changed_annotation_replaces_the_old_one_which_stays_on_record(
+    team: Team, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The newest file counts, however often older ones are read; the log says what changed."""
+    team.wait()
+    name = team.asked()[0]
+    team.answer(file="all.csv")
+    with (team.run / "returned" / "all.csv").open("a") as file:
+        file.write("nowhere.png,bars\n")  # so that it is read every time
+    team.answer([name], file="better.csv", label="rows")
+    team.wait()
+    assert team.ledger().answers[name].class_name == "rows"
+    right = team.labels()[name]
+    team.answer([name], file="best.csv", label="lines")
+    caplog.clear()
+    team.wait()
+    assert team.ledger().answers[name].class_name == "lines"
+    assert f"{name}: the annotation in best.csv replaces that in better.csv" in caplog.text
+    team.wait()  # all.csv, which says otherwise, is read again and changes nothing
+    assert team.ledger().answers[name].class_name == "lines"
+    accepted = sorted((team.run / "annotations" / "accepted").iterdir())
+    said = [json.loads(file.read_bytes()).get(name, {}).get("class_name") for file in accepted]
+    assert said[-1] == "lines"
+    assert "rows" in said or right == "rows"
+
+
+def test_annotations_that_nobody_asked_for_are_used(team: Team) -> None:
+    """Labels that there are already, before or in between, are trained on and not asked for."""
+    team.wait()
+    extra = sorted(team.names() - set(team.asked()))[:4]
+    team.answer(file="all.csv")
+    team.answer(extra, file="extra.csv")
+    team.wait()
+    assert team.curve() == ["16"]
+    asked = [name for request in team.ledger().requests for name in request.names]
+    assert not set(extra) & set(asked)
+
+
+def test_labels_that_are_there_at_the_start_are_used_and_not_asked_for(team: Team) -> None:
+    """A team that has labels begins with them."""
+    team.run.joinpath("returned").mkdir(parents=True)
+    had = sorted(team.names())[:5]
+    team.answer(had, file="had.csv")
+    team.wait()
+    assert not set(had) & set(team.asked())
+    team.answer(file="all.csv")
+    team.wait()
+    assert team.curve() == ["17"]
+
+
+def test_images_may_go_and_come(team: Team, caplog: pytest.LogCaptureFixture) -> None:
+    """One that is gone is neither waited for nor trained on, and back it is; new ones join."""
+    team.wait()
+    wanted = team.asked()
+    unasked = sorted(team.names() - set(wanted))
+    team.answer(wanted[1:], file="all.csv")
+    gone = [wanted[0], wanted[1], unasked[0]]  # asked and not answered, labeled, in the pool
+    attic = team.photos.parent / "attic"
+    attic.mkdir()
+    for number, name in enumerate(gone):
+        shutil.move(team.photos / name, attic / str(number))
+    shutil.copy(team.photos / unasked[1], team.photos / "new one.png")
+    team.wait()
+    assert "3 images are gone, 1 of them labeled" in caplog.text
+    assert "1 new images join the pool" in caplog.text
+    assert team.curve() == ["10"]
+    assert not set(gone) & set(team.asked())
+    assert "new one.png" in team.ledger().names
+    for number, name in enumerate(gone):
+        shutil.move(attic / str(number), team.photos / name)
+    team.answer(file="second.csv")
+    team.answer(wanted[:1], file="found.csv")
+    if "new one.png" in (asked := team.asked()):
+        team.answer([n for n in asked if n != "new one.png"], file="second.csv")
+        (team.run / "returned" / "new.csv").write_text("name,label\nnew one.png,bars\n")
+    team.wait()
+    assert team.curve() == ["10", "18"]
+
+
+def test_a_renamed_image_is_a_new_one_and_its_annotation_waits_for_the_old(team: Team) -> None:
+    """Nothing is guessed: the old name's annotation is kept, and used again under that name."""
+    team.wait()
+    name = team.asked()[0]
+    team.answer(file="all.csv")
+    (team.photos / name).rename(team.photos / "renamed.png")
+    team.wait()
+    assert team.curve() == ["11"]
+    assert name in team.ledger().answers
+    (team.photos / "renamed.png").rename(team.photos / name)
+    team.answer(file="second.csv")
+    team.wait()
+    assert team.curve() == ["11", "18"]
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("half.json", '[{"data": {"name": "pho', "half.json: it is no complete JSON"),
+        ("typo.csv", "name,label\n{0},bar\n", "there is no class 'bar'"),
+        ("bar/{0}", "", "it lies in 'bar', which is no class"),
+        ("x.csv", "name,label\nother.png,bars\n", "'other.png' is no image of the pool"),
+        ("x.xml", "<annotation/>", "x.xml: Pascal VOC's XML holds boxes"),
+        ("export.zip", "PK", "unpack it here"),
+    ],
+)
+def test_what_cannot_be_used_is_told_and_read_again_once_it_is_mended(
+    team: Team, caplog: pytest.LogCaptureFixture, file: str, content: str, says: str
+) -> None:
+    """A line with its reason, at every start until it is right; all else counts meanwhile."""
+    team.wait()
+    wanted = team.asked()
+    one = next(name for name in wanted if "/" not in name)
+    team.answer([name for name in wanted if name != one], file="good.csv")
+    broken = team.run / "returned" / file.format(one)
+    broken.parent.mkdir(parents=True, exist_ok=True)
+    broken.write_text(content.format(one) if "{0}" in content else content, encoding="utf-8")
+    for _ in range(2):
+        caplog.clear()
+        assert "20 of 21 images are back" in team.wait()
+        assert says in caplog.text
+    broken.unlink()
+    (broken.parent / "mended.csv").write_text(f"name,label\n{one},bars\n", encoding="utf-8")
+    assert "batch 1" in team.wait()
+
+
+def test_an_image_in_the_folders_of_two_classes_is_in_neither(
+    team: Team, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Links and copies that were sorted into folders count; where they contradict, none does."""
+    team.wait()
+    request, returned = team.run / "requests" / "batch_00" / "images", team.run / "returned"
+    truth = team.labels()
+    for name in team.asked():
+        target = returned / truth[name] / name.rpartition("/")[2]
+        target.parent.mkdir(exist_ok=True)
+        if target.exists() or target.is_symlink():  # equal base names of one class
+            target = returned / truth[name] / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(request / name, target)  # the links themselves, as a file manager does
+    twice = next(name for name in team.asked() if name.startswith("photo"))
+    other = next(k for k in CLASSES if k != truth[twice])
+    (returned / other).mkdir(exist_ok=True)
+    shutil.copy(team.photos / twice, returned / other / twice)
+    assert "20 of 21 images are back" in team.wait()
+    assert f"{twice} lies in" in caplog.text
+    (returned / other / twice).unlink()
+    assert "batch 1" in team.wait()
+    assert {name: kept.class_name for name, kept in team.ledger().answers.items()} == {
+        name: truth[name] for name in team.ledger().requests[0].names
+    }
+
+
+WRITES = (
+    ("annotations/images.json", "before"), ("annotations/images.json", "after"),
+    ("labels.csv", "after"), ("request.json", "before"), ("request.json", "after"),
+    ("accepted/000000.json", "before"), ("seen.json", "before"), ("seen.json", "after"),
+    ("queries", "after"), ("batch_01/request.json", "before"), ("cycles.csv", "before"),
+    ("state.json", "before"), ("state.json", "after"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kill_at",
+    [
+        ("accepted/000000.json", "after"),
+        ("batch_01/request.json", "after"),
+        *(pytest.param(at, marks=pytest.mark.slow) for at in WRITES),
+    ],
+    ids=lambda at: "-".join(at).replace("/", "."),
+)
+def test_killed_at_any_write_nothing_is_lost(
+    tmp_path: Path, team: Team, unbroken: Team, kill_at: tuple[str, str]
+) -> None:
+    """Whatever a process was about to write, the same commands end where an unbroken run does."""
+    arguments = overrides(*team.settings("cycles=2"))
+    killed = 0
+    for attempt in range(8):
+        ended = run_program(arguments, tmp_path / str(attempt), kill_at=None if killed else kill_at)
+        if ended.status == -9:
+            killed += 1
+            continue
+        if ended.status == 0:
+            break
+        assert ended.status == AWAITING, ended
+        team.answer(file=f"{attempt}.csv")
+    assert killed == 1
+    assert ended.status == 0
+    assert results(team.run) == results(unbroken.run)
+    assert {k: v.said for k, v in team.ledger().answers.items()} == {
+        k: v.said for k, v in unbroken.ledger().answers.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, labeled: Path) -> Team:
+    """A run of two cycles that nobody killed; not to be changed."""
+    team = Team(tmp_path_factory.mktemp("unbroken"), labeled)
+    for file in ("a.csv", "b.csv"):
+        team.wait("cycles=2")
+        team.answer(file=file)
+    team.go("cycles=2")
+    return team
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("oracle=ground_truth", "data=unlabeled has no labels: it needs oracle=people"),
+        ("+oracle.refused=x", "unknown key oracle.refused"),
+        ("data=digits", "oracle=people annotates images without labels"),
+        ("data.class_names=[bars]", "data.class_names must be a list of 2"),
+        ("data.class_names=bars", "data.class_names must be a list of 2"),
+        ("data.class_names=[bars,lines,cannot_label]", "oracle.refusal=cannot_label is one of"),
+        ("oracle.test_size=0", "needs a test set: data.test=FOLDER"),
+        ("oracle.test_size=-1", "oracle.test_size must be at least 0"),
+        ("oracle.test_size=60", "ask for 84 images, but there are 60"),
+        ("oracle.partial=yes please", "oracle.partial must be true or false"),
+        ("oracle.formats=[excel]", "oracle.formats must be a list of some of"),
+        ("oracle.formats=[voc]", "for classification there are superannotate"),
+        ("oracle.images=zip", "oracle.images must be one of link, copy, none"),
+        ("oracle.image_url=http://x", "oracle.image_url must have {name}"),
+        ("oracle.voc_origin=2", "oracle.voc_origin must be 0 or 1"),
+        ("data.test=nowhere", "data.test: there is no folder"),
+    ],
+)
+def test_wrong_settings_are_one_line(team: Team, change: str, says: str) -> None:
+    """What is wrong, where, and what is allowed."""
+    changes = team.settings(change)
+    if change.startswith(("oracle=", "data=")):
+        key = change.partition("=")[0]
+        changes = [one for one in changes if not one.startswith(f"{key}=") or one == change]
+        changes = [one for one in changes if not one.startswith(f"{key}.")]
+    if change.startswith("data.test="):
+        team.wait()
+        team.answer(file="all.csv")
+    with pytest.raises(InvalidSetting) as error:
+        run_here(*changes)
+    assert says in str(error.value)
+
+
+def test_folders_of_the_run_may_not_lie_among_the_images(team: Team) -> None:
+    """Else what comes back would join the pool."""
+    with pytest.raises(InvalidSetting, match="among the images"):
+        team.go(f"out={team.photos / 'runs'}")
+    with pytest.raises(InvalidSetting, match="among the images"):
+        team.go(f"oracle.returned={team.photos / 'back'}")
+
+
+def test_a_test_set_may_be_given(team: Team, labeled: Path) -> None:
+    """With `data.test`, nothing is held out of the pool, and people are asked for less."""
+    team.wait(f"data.test={labeled.parent / 'test'}")
+    assert len(team.asked()) == INITIAL
+    team.answer(file="all.csv")
+    team.wait(f"data.test={labeled.parent / 'test'}")
+    assert team.ledger().test == ()
+    assert read_rows(team.run / "cycles.csv")[0]["accuracy"]

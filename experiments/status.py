@@ -1,0 +1,110 @@
+"""What a run waits for, in plain words: `python -m experiments.status RUN...`.
+
+Reads the run folder and the folder in which annotations come back, changes nothing, and imports
+neither torch nor Hydra, so that it answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.asking import AskingRun, open_run
+from experiments.handoff.labels import UnusableFile
+from experiments.intake import read_returned
+from experiments.ledger import Ledger, listed, request_folder
+
+SHOWN = 5
+"""Images that are named of a longer list."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the status of each run; 1 and a line on standard error for what is no run."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.status", description="What a run waits for, in plain words."
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder")
+    failed = False
+    for folder in parser.parse_args(arguments).runs:
+        try:
+            print(describe(open_run(folder)))
+        except (UnusableFile, OSError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed = True
+    return int(failed)
+
+
+def describe(run: AskingRun) -> str:
+    """Return what there is to say, several lines.
+
+    Raises:
+        UnusableFile: The record is damaged.
+    """
+    cycles, records = run.config["cycles"], run.state.get("records", [])
+    metric = run.config["task"]["metric"]
+    lines = []
+    if records:
+        last = records[-1]
+        lines.append(
+            f"  so far     {run.cycle} of {cycles} cycles; {metric} {last[metric] or 0:.2f} with "
+            f"{last['num_labeled']} labels"
+        )
+    if run.state.get("finished"):
+        return "\n".join([f"{run.folder}: finished", *lines])
+    if run.is_running:
+        return "\n".join([f"{run.folder}: running cycle {run.cycle} of {cycles}", *lines])
+    if run.ledger is None or not run.ledger.requests:
+        what = "stopped" if records else "has not begun"
+        then = "  next       the command that made it goes on"
+        return "\n".join([f"{run.folder}: {what}, waits for nobody", *lines, then])
+    return "\n".join(_waiting(run, run.ledger, lines))
+
+
+def _waiting(run: AskingRun, ledger: Ledger, lines: list[str]) -> list[str]:
+    request = run.request()
+    taken, _, problems = read_returned(ledger, run.returned, run.rules, run.root, write=False)
+    answers = {**ledger.answers, **taken}
+    here = [name for name in request.names if name in answers]
+    refused = sum(answers[name].refused for name in here)
+    gone = [n for n in request.names if n not in answers and not (run.root / n).exists()]
+    missing = [n for n in request.names if n not in answers and n not in gone]
+    said = f"{len(here)} of {len(request.names)} images are back"
+    said += f", {refused} of them cannot be labeled" if refused else ""
+    if missing:
+        head = f"waits for annotations of batch {request.cycle}"
+    else:
+        head = f"batch {request.cycle} is complete"
+    out = [f"{run.folder}: {head}", f"  back       {said}"]
+    new = len(set(taken) - set(ledger.answers))
+    if taken:
+        out.append(
+            f"  new        {new} annotations and {len(taken) - new} changed ones in {run.returned} "
+            "are taken over when the run goes on"
+        )
+    if missing:
+        named = ", ".join(missing[:SHOWN])
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        out.append(f"  missing    {named}{more}")
+        out.append(f"  see        {request_folder(run.folder, request.cycle)}")
+    if gone:
+        out.append(f"  gone       {len(gone)} images of the batch, nobody waits for them")
+    out += lines
+    if problems:
+        out += [f"  cannot be used, in {run.returned}:", listed(problems)]
+    trains = f"trains cycle {run.cycle} of {run.config['cycles']}"
+    if not missing:
+        out.append(f"  next       the same command {trains}")
+    elif run.config["oracle"]["partial"]:
+        out.append(f"  next       the same command {trains} on what is back (oracle.partial=true)")
+    else:
+        out.append(
+            f"  next       annotations into {run.returned}, then the same command {trains}; "
+            "oracle.partial=true does so at once"
+        )
+    return out
+
+
+if __name__ == "__main__":
+    sys.exit(main())
