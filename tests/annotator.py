@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.asking import open_run
+from experiments.asking import AskingRun, open_run
 from experiments.handoff import coco, cvat, label_studio, tables, voc
 from experiments.handoff.labels import Item, Label, Rules
 from experiments.handoff.masks import write_png
@@ -47,20 +47,22 @@ def withhold(labeled: Path, photos: Path, truth: Path, *, limit: int | None = No
     return len(order)
 
 
-def open_request(run: Path) -> tuple[Rules, Path, list[str], int]:
-    """Return the rules, the folder of the images, what is still wanted, and of which batch."""
+def open_request(run: Path) -> tuple[AskingRun, list[str], int]:
+    """Return the run, what is still wanted, and of which batch."""
     asking = open_run(run)
     request = asking.request()
     assert asking.ledger is not None, "there is a request"
     wanted = [name for name in request.names if name not in asking.ledger.answers]
-    return replace(asking.rules, empty_is_answer=True), asking.root, wanted, request.cycle
+    return asking, wanted, request.cycle
 
 
-def look_up(truth: Path, rules: Rules, root: Path, names: Sequence[str]) -> dict[str, Label]:
-    """Find the labels of these images."""
+def look_up(
+    truth: Path, rules: Rules, root: Path, names: Sequence[str], pool: Sequence[str]
+) -> dict[str, Label]:
+    """Find the labels of these images of the pool."""
     folder, sources = (truth, list(files_in(truth))) if truth.is_dir() else (
         truth.parent, [truth.name])  # fmt: skip
-    known = ImageNames(names)
+    known = ImageNames(pool)
     labels = {}
     for source in sources:
         for one in read_file(folder, source, rules, known, lambda name: upright_size(root / name)):
@@ -110,9 +112,11 @@ def give_back(
 
 def answer(run: Path, truth: Path, *, form: str, limit: int | None = None) -> int:
     """Answer what a run waits for; return how many images."""
-    rules, root, wanted, batch = open_request(run)
-    labels = look_up(truth, rules, root, wanted[:limit])
-    give_back(labels, rules, root, run / "returned", form=form, stem=f"batch_{batch:02d}")
+    asking, wanted, batch = open_request(run)
+    assert asking.ledger is not None, "there is a request"
+    rules, root = replace(asking.rules, empty_is_answer=True), asking.root
+    labels = look_up(truth, rules, root, wanted[:limit], asking.ledger.names)
+    give_back(labels, rules, root, asking.returned, form=form, stem=f"batch_{batch:02d}")
     return len(labels)
 
 

@@ -30,9 +30,11 @@ class ImageNames:
         self._preferred = preferred
         self._by_file: dict[str, list[str]] = defaultdict(list)
         self._by_stem: dict[str, list[str]] = defaultdict(list)
+        self._folders: set[str] = set()
         for name in names:
             key = _folded(name)
-            file = key.rpartition("/")[2]
+            parent, _, file = key.rpartition("/")
+            self._folders.update(parent.split("/"))
             self._by_file[file].append(name)
             self._by_stem[_stem(file)].append(name)
 
@@ -44,13 +46,15 @@ class ImageNames:
 
         Args:
             candidates: What the file calls the image.
-            stem: Compare without the ending, as an `x.xml` or `x.png` stands for `x.jpg`.
+            stem: The candidates are files that stand for an image of their stem, as `x.xml` or a
+                mask `x.png` for `x.jpg`. Folders around them that the pool does not have, where
+                somebody unpacked an export, say nothing.
 
         Raises:
             UnusableFile: None fits, or several images do.
         """
         for candidate in candidates:
-            found = self._fitting(_folded(candidate), stem=stem)
+            found = self._fitting(self._unpacked(candidate) if stem else _folded(candidate), stem)
             if len(found) > 1:
                 asked = [name for name in found if name in self._preferred]
                 found = asked if len(asked) == 1 else found
@@ -64,7 +68,12 @@ class ImageNames:
         shown = candidates[0] if candidates else ""
         raise UnusableFile(f"{shown!r} is no image of the pool")
 
-    def _fitting(self, candidate: str, *, stem: bool) -> list[str]:
+    def _unpacked(self, candidate: str) -> str:
+        *folders, file = _folded(candidate).split("/")
+        known = [i for i, folder in enumerate(folders) if folder in self._folders]
+        return "/".join([*folders[known[0] if known else len(folders) :], file])
+
+    def _fitting(self, candidate: str, stem: bool) -> list[str]:
         file = candidate.rpartition("/")[2]
         if not file:
             return []

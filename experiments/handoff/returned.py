@@ -145,7 +145,7 @@ def _json(path: Path) -> Any:
 
 def _mask(folder: Path, inner: PurePosixPath, rules: Rules) -> Found:
     path = folder / inner
-    if (rules.refusal) in inner.parts[:-1]:
+    if rules.refusal in inner.parts[:-1]:
         return Found((str(inner),), Label(refused=True))
     for parent in path.parents:
         if not parent.is_relative_to(folder):
@@ -153,9 +153,7 @@ def _mask(folder: Path, inner: PurePosixPath, rules: Rules) -> Found:
         if (parent / LABELMAP).is_file():
             rules = replace(rules, colours=read_labelmap(parent / LABELMAP))
             break
-    # Without the folders that tools put masks into, one by one, from the outermost.
-    names = tuple(str(PurePosixPath(*inner.parts[i:])) for i in range(len(inner.parts)))
-    return Found(names, Label(mask=read_png(path.read_bytes(), rules)))
+    return Found((str(inner),), Label(mask=read_png(path.read_bytes(), rules)))
 
 
 def _check(label: Label, name: str, size_of: Callable[[str], tuple[int, int]]) -> None:

@@ -8,14 +8,11 @@ found it, only counts where the file's own name does not fit.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 from experiments.handoff.labels import Box, Found, Item, Rules, UnusableFile, number
-
-LAYOUT = re.compile(r"(?:^|.*/)Annotations/")
 
 
 def parse_xml(data: bytes) -> ElementTree.Element:
@@ -50,9 +47,8 @@ def read(root: ElementTree.Element, path: PurePosixPath, rules: Rules) -> Found 
     label = rules.boxed(boxes)
     if label is None:
         return None
-    inner = LAYOUT.sub("", str(path))
     filename = (root.findtext("filename") or "").strip()
-    return Found(tuple(dict.fromkeys(name for name in (inner, filename) if name)), label)
+    return Found((str(path), filename), label)
 
 
 def _box(node: ElementTree.Element, origin: int) -> Box:

@@ -74,7 +74,7 @@ class Team:
 
     def asked(self) -> list[str]:
         """Return what is asked for and not answered."""
-        return annotator.open_request(self.run)[2]
+        return annotator.open_request(self.run)[1]
 
     def answer(self, names: list[str] | None = None, *, file: str, label: str = "") -> None:
         """Put a CSV with the true classes (or `label`) of these images, or of all, into place."""
