@@ -251,7 +251,7 @@ def test_masks_in_colour_need_a_map(tmp_path: Path) -> None:
     ("candidate", "stem", "found"),
     [
         ("a/x.jpg", False, "a/x.jpg"),
-        ("/srv/photos/a/x.jpg", False, "a/x.jpg"),
+        ("/disk/photos/a/x.jpg", False, "a/x.jpg"),
         ("C:\\photos\\a\\x.jpg", False, "a/x.jpg"),
         ("./a/x.jpg", False, "a/x.jpg"),
         ("only.png", False, "b/only.png"),
@@ -372,7 +372,7 @@ def test_the_files_own_name_counts_before_what_stands_in_it(tmp_path: Path) -> N
     images, folder = tmp_path / "images", tmp_path / "back"
     items(images, "detection")
     (folder / "Annotations" / "one").mkdir(parents=True)
-    (folder / "Annotations" / "one" / "same.xml").write_text(voc(OBJECT, "/home/me/plain.png"))
+    (folder / "Annotations" / "one" / "same.xml").write_text(voc(OBJECT, "/disk/me/plain.png"))
     (folder / "0001.xml").write_text(voc(OBJECT, "C:\\photos\\-leading.png"))
     labels, problems = read_all(folder, images, rules("detection"))
     assert problems == []
