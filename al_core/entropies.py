@@ -13,7 +13,7 @@ import csv
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,15 +61,20 @@ def write_entropies_csv(
 
 
 def write_ranking_csv(
-    path: str | os.PathLike[str], names: Sequence[str], values: Sequence[Any]
+    path: str | os.PathLike[str], names: Iterable[str], values: Iterable[Any]
 ) -> None:
     """Write `name,entropy_value` rows in the order given, raw values.
+
+    Args:
+        path: Where; written whole or not at all.
+        names: Of any number: they are not kept.
+        values: One a name.
 
     Raises:
         InvalidSetting: As many values as names are needed.
         OSError: The file cannot be written.
     """
-    if len(names) != len(values):
+    if isinstance(names, Sized) and isinstance(values, Sized) and len(names) != len(values):
         raise InvalidSetting(f"{len(names)} names cannot go with {len(values)} values")
     with atomic_write(path) as file:
         writer = csv.writer(file)  # CRLF is its default

@@ -15,7 +15,7 @@ import resource
 import tempfile
 import traceback
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -78,6 +78,31 @@ class Engine:
         self._wanted = device
         self.num_threads = num_threads
         self.device = _device(device, local_rank=0)
+
+    @classmethod
+    def of_worker(cls, settings: Mapping[str, Any], *, number: int, num_workers: int) -> Engine:
+        """Return the engine of one of several independent workers on this machine.
+
+        They share the GPUs in turn, or else the cores evenly.
+
+        Args:
+            settings: Arguments of `Engine`.
+            number: Which worker, from 0 on.
+            num_workers: How many there are.
+        """
+        device = _device(settings.get("device", "auto"), local_rank=0)
+        threads = settings.get("num_threads") or max(1, (os.cpu_count() or 1) // num_workers)
+        name = settings.get("device", "auto")
+        if device.type == "cuda" and name in ("auto", "cuda"):
+            name = f"cuda:{number % torch.cuda.device_count()}"
+        return cls(**{**settings, "device": name, "num_threads": threads})
+
+    @staticmethod
+    def num_devices(settings: Mapping[str, Any]) -> int:
+        """Return how many workers keep this machine busy: one a GPU, or one a core."""
+        if _device(settings.get("device", "auto"), local_rank=0).type == "cuda":
+            return torch.cuda.device_count()
+        return len(os.sched_getaffinity(0))
 
     @property
     def is_main(self) -> bool:

@@ -32,6 +32,7 @@ from experiments.data.loading import prefetched
 from experiments.engine import Engine
 from experiments.handoff.labels import Label
 from experiments.tasks.base import Panel, Task
+from vendored.checkpoints import fill
 
 
 class TaskLearner:
@@ -64,7 +65,8 @@ class TaskLearner:
             pairs=loss_prediction.pairs,  # type: ignore[arg-type]  # it checks
         )
         self._trained: nn.Module | None = None
-        self._posterior_seed = 0
+        self.posterior_seed = 0
+        """Decides what Monte-Carlo dropout drops: the networks that all samples are asked of."""
 
     @property
     def model(self) -> nn.Module:
@@ -73,10 +75,15 @@ class TaskLearner:
             raise InvalidSetting("the model has not been trained: call fit first")
         return self._trained
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the weights of an earlier cycle."""
-        self._trained = self._fresh_model(seed=0)
-        self._trained.load_state_dict(state)
+    def load_state_dict(self, state: Mapping[str, Any], *, posterior_seed: int = 0) -> None:
+        """Take over the weights of an earlier cycle.
+
+        Raises:
+            ValueError: They are those of another network; the text says in what they differ.
+        """
+        model = self._fresh_model(seed=0)
+        fill(model, state)
+        self._trained, self.posterior_seed = model, posterior_seed
 
     # -- training ---------------------------------------------------------------------------------
 
@@ -92,7 +99,7 @@ class TaskLearner:
         """
         if self._trained is None or not self._cycle.warm_start:
             self._trained = self._fresh_model(seed=stream_seed(seed, 0, "weights"))
-        self._posterior_seed = stream_seed(seed, 0, "posterior samples")
+        self.posterior_seed = stream_seed(seed, 0, "posterior samples")
         model = self._trained.train()
         wrapped = self.engine.for_training(
             model, find_unused_parameters=self._head.enabled and self._head.warm_up_epochs > 0
@@ -151,7 +158,8 @@ class TaskLearner:
             mine = batches[k][self._my_part(batches[k].size)]
             return task.training_batch(mine, seed=seeds[k])
 
-        for k, batch in enumerate(prefetched(load, len(batches), ahead=not task.train.in_memory)):
+        loaded = prefetched(load, range(len(batches)), ahead=not task.train.in_memory)
+        for k, batch in enumerate(loaded):
             images, targets = engine.to_device(batch.images), engine.to_device(batch.targets)
             images, targets = task.augment(images, targets, generator)
             inputs = engine.laid_out(task.normalize(images))
@@ -283,7 +291,7 @@ class TaskLearner:
         task = self.task
         with torch.inference_mode():
             for images in self._shard(indices, task.pool_images, task.train.in_memory, "score"):
-                rows.append(extract(self._prediction(images)))
+                rows.append(extract(self.predict(images)))
         result = self.engine.gather_rows(torch.cat(rows) if rows else None)
         finite = torch.isfinite(result.flatten(1).sum(1)) if result.ndim > 1 else result.isfinite()
         if not bool(finite.all()):
@@ -298,7 +306,7 @@ class TaskLearner:
         with torch.inference_mode():
             for i in range(0, indices.size, size):
                 batch = indices[i : i + size]
-                panels += self.task.draw(batch, self._prediction(self.task.pool_images(batch)))
+                panels += self.task.draw(batch, self.predict(self.task.pool_images(batch)))
         return panels
 
     def drafts(self, indices: IndexArray) -> list[Label]:
@@ -308,10 +316,12 @@ class TaskLearner:
         with torch.inference_mode():
             for i in range(0, indices.size, size):
                 batch = indices[i : i + size]
-                labels += self.task.drafts(batch, self._prediction(self.task.pool_images(batch)))
+                prediction = self.predict(self.task.pool_images(batch))
+                labels += self.task.drafts(prediction, self.task.sizes(batch))
         return labels
 
-    def _prediction(self, images: Tensor) -> Prediction:
+    def predict(self, images: Tensor) -> Prediction:
+        """Ask the model about a batch of images, uint8 (b, 3, h, w) on the CPU."""
         inputs = self._inputs(images)
         outputs, predicted = self._forward(inputs)
         model = self.model.base_model if self._head.enabled else self.model
@@ -319,7 +329,7 @@ class TaskLearner:
         prediction = self.task.predict(outputs, model)
         # The same seed for every batch: all samples are asked of the same drawn networks, whichever
         # process asks.
-        with self.engine.seeded(self._posterior_seed, alike=True), self.engine.autocast():
+        with self.engine.seeded(self.posterior_seed, alike=True), self.engine.autocast():
             samples = self.task.posterior_samples(model, inputs)
         return replace(prediction, predicted_loss=predicted, log_prob_samples=samples)
 
@@ -342,7 +352,7 @@ class TaskLearner:
         size = self.task.eval_batch_size
         batches = [indices[i : i + size] for i in range(0, indices.size, size)]
         mine = self.engine.shard(len(batches))
-        loaded = prefetched(lambda k: load(batches[mine[k]]), len(mine), ahead=not in_memory)
+        loaded = prefetched(load, [batches[k] for k in mine], ahead=not in_memory)
         bar = tqdm(
             loaded, total=len(mine), desc=what, unit="batch", mininterval=1, leave=False,
             disable=None if self.engine.is_main else True,

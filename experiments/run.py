@@ -46,11 +46,11 @@ def _job(config: DictConfig) -> float:
     except (ActiveLearningError, OmegaConfBaseException, OSError) as error:
         if not in_sweep:
             _stop(error)
-        print(_line(error), file=sys.stderr)
-        raise JobFailed(_line(error).removeprefix("error: ")) from None
+        print(line(error), file=sys.stderr)
+        raise JobFailed(line(error).removeprefix("error: ")) from None
 
 
-def _line(error: Exception) -> str:
+def line(error: Exception) -> str:
     """Say in one line what is wrong."""
     text = str(error)
     if isinstance(error, HydraException):
@@ -66,11 +66,11 @@ def _line(error: Exception) -> str:
 
 
 def _stop(error: Exception) -> NoReturn:
-    print(_line(error), file=sys.stderr)
+    print(line(error), file=sys.stderr)
     sys.exit(1)
 
 
-def _check_groups(arguments: list[str]) -> None:
+def check_groups(arguments: list[str]) -> None:
     """Stop at `cycle=10`, meant as `cycles=10`, which Hydra answers with a raw traceback."""
     groups = {path.name: path for path in CONFIG.iterdir() if path.is_dir()}
     for argument in arguments:
@@ -86,7 +86,7 @@ def _check_groups(arguments: list[str]) -> None:
 
 def main() -> None:
     """Run the command line."""
-    _check_groups(sys.argv[1:])
+    check_groups(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # it hands its errors on, to be told in one line
     try:
         for _ in range(MAX_BROKEN_POOLS):

@@ -260,6 +260,8 @@ class _Run:
                 "model": self.learner.model.state_dict(),
                 "config": self.values,
                 "class_names": list(self.task.class_names),
+                "data_facts": self.task.data_facts(),
+                "posterior_seed": self.learner.posterior_seed,
                 "cycle": record.cycle,
             },
         )

@@ -74,16 +74,27 @@ def load_into(
         ValueError: The file holds no state_dict, or one with other keys or shapes than the model.
     """
     state = read_state_dict(path, wrapper_keys=wrapper_keys)
+    try:
+        fill(model, state)
+    except ValueError as error:
+        raise ValueError(
+            f"{os.fspath(path)} does not fit {type(model).__name__}: {error}"
+        ) from error
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Fills a model with a state_dict: all of it or, if it does not fit, nothing.
+
+    Raises:
+        ValueError: It has other keys or shapes than the model; the text says which.
+    """
     before = {key: value.detach().clone() for key, value in model.state_dict().items()}
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         # load_state_dict copies what fits before it complains about the rest.
         model.load_state_dict(before)
-        raise ValueError(
-            f"{os.fspath(path)} does not fit {type(model).__name__}: "
-            f"{_misfit(state, before) or error}"
-        ) from error
+        raise ValueError(_misfit(state, before) or str(error)) from error
 
 
 def _wrapped(content: Any, wrapper_keys: Sequence[str]) -> list[Any]:

@@ -33,6 +33,13 @@ from experiments.data.samples import (
 
 log = logging.getLogger(__name__)
 
+CIFAR10_CLASSES = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+# As kuangliu/pytorch-cifar normalises. Its std is the mean of the images' own; that of all pixels
+# is (0.2470, 0.2435, 0.2616). Published results were obtained with these.
+CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+
 
 @dataclass(frozen=True, eq=False)
 class ImageClassification:
@@ -124,10 +131,8 @@ def cifar10(root: str | Path, *, download: bool = False) -> ImageClassification:
         test=samples(parts[1], "test"),
         test_targets=np.asarray(parts[1].targets, dtype=np.int64),
         class_names=tuple(parts[0].classes),
-        # As kuangliu/pytorch-cifar normalises. Its std is the mean of the images' own; that of all
-        # pixels is (0.2470, 0.2435, 0.2616). Published results were obtained with these.
-        mean=(0.4914, 0.4822, 0.4465),
-        std=(0.2023, 0.1994, 0.2010),
+        mean=CIFAR10_MEAN,
+        std=CIFAR10_STD,
         flip=True,
     )
 

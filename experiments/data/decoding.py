@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ IMAGE_SUFFIXES = frozenset({
 # fmt: on
 """Lower-case endings of the files that are taken for images."""
 
+MAX_PIXELS = 178_956_970
+"""Of an image: beyond it a small file is taken for one that is made to fill the memory, as Pillow
+does. OpenCV is told so in `experiments/__init__.py`, before it is loaded."""
 _MAX_CHUNK = 64  # images a thread takes at once: handing over one costs as much as a small JPEG
 _MAX_THREADS = 16  # a bound for machines of many cores: each thread holds an image at full size
 
@@ -63,13 +67,17 @@ def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         uint8 (height, width, 3), RGB. Of an animation or a stack of pages, the first.
 
     Raises:
-        UnreadableImage: The file is missing, empty, cut short, damaged or no image, or its samples
-            have 32 bits (their range is not defined). A JPEG that lacks only its end mark is read.
+        UnreadableImage: The file is missing, empty, cut short, damaged or no image, has more than
+            MAX_PIXELS, or its samples have 32 bits (their range is not defined). A JPEG that lacks
+            only its end mark is read.
     """
     try:
+        mode = os.stat(path).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe would wait for ever
+            raise UnreadableImage("it is no regular file")
         data = Path(path).read_bytes()  # not cv2.imread, which garbles non-ASCII paths on Windows
-    except OSError as error:
-        raise UnreadableImage(error.strerror or str(error)) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in a name
+        raise UnreadableImage(getattr(error, "strerror", None) or str(error)) from error
     if not data:
         raise UnreadableImage("the file is empty")
     if not _is_webp_with_exif(data):

@@ -35,7 +35,7 @@ def find_images(folder: Path) -> FoundImages:
         InvalidSetting: A folder cannot be read, or a name is not UTF-8 (no CSV could hold it).
     """
     names, ignored = [], Counter[str]()
-    for name in _files_below(folder, "", ()):
+    for name in files_below(folder):
         base = name.rpartition("/")[2]
         suffix = os.path.splitext(base)[1].lower()
         if base.startswith("."):
@@ -47,22 +47,34 @@ def find_images(folder: Path) -> FoundImages:
     return FoundImages(tuple(sorted(names)), ignored)
 
 
+def files_below(folder: Path) -> Iterator[str]:
+    """Yield every file below `folder`, in no order, as a path relative to it with "/".
+
+    Symbolic links are followed, but for those to a folder above; hidden folders are passed over.
+
+    Raises:
+        InvalidSetting: A folder cannot be read.
+    """
+    yield from _files_below(folder, "", ())
+
+
 def _files_below(folder: Path, prefix: str, parents: tuple[tuple[int, int], ...]) -> Iterator[str]:
     try:
         status = folder.stat()
-        entries = list(os.scandir(folder))
+        scan = os.scandir(folder)
     except OSError as error:
         raise InvalidSetting(f"the folder {folder} cannot be read: {error.strerror}") from error
     identity = (status.st_dev, status.st_ino)
-    if identity in parents:  # a link to a folder above: following it would never end
-        return
-    for entry in entries:
-        if entry.is_dir():
-            if not entry.name.startswith("."):
-                below = f"{prefix}{entry.name}/"
-                yield from _files_below(Path(entry.path), below, (*parents, identity))
-        else:
-            yield prefix + entry.name
+    with scan as entries:
+        if identity in parents:  # a link to a folder above: following it would never end
+            return
+        for entry in entries:
+            if entry.is_dir():
+                if not entry.name.startswith("."):
+                    below = f"{prefix}{entry.name}/"
+                    yield from _files_below(Path(entry.path), below, (*parents, identity))
+            else:
+                yield prefix + entry.name
 
 
 def _encodable(name: str, folder: Path) -> str:

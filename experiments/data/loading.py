@@ -3,39 +3,49 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from typing import TypeVar
 
+S = TypeVar("S")
 T = TypeVar("T")
 AHEAD = 4
 """Batches in flight: enough to hide an uneven disk, few enough to cost no memory to speak of."""
 
 
-def prefetched(load: Callable[[int], T], count: int, *, ahead: bool) -> Iterator[T]:
-    """Yield load(0), load(1), ..., load(count - 1), in order.
+def prefetched(
+    load: Callable[[S], T], items: Iterable[S], *, ahead: bool, depth: int = AHEAD
+) -> Iterator[T]:
+    """Yield load(item) of each item, in order.
 
     Args:
         load: Loads one batch; must be safe to call from another thread. OpenCV and NumPy let go of
             the interpreter lock while they decode and copy, so a thread overlaps with the model.
-        count: How many.
+        items: What to load, taken as it is needed, in the thread of the caller.
         ahead: Load in a thread, a few batches ahead. Not worth it for images in memory.
+        depth: How many batches ahead.
     """
     if not ahead:
-        yield from map(load, range(count))
+        yield from map(load, items)
         return
+    left = iter(items)
     with ThreadPoolExecutor(1, thread_name_prefix="load") as executor:
         pending: deque[Future[T]] = deque(
-            executor.submit(load, k) for k in range(min(AHEAD, count))
+            executor.submit(load, item) for item in islice(left, depth)
         )
         try:
-            for k in range(AHEAD, count + AHEAD):
-                if not pending:
-                    return
-                item = pending.popleft().result()
-                if k < count:
-                    pending.append(executor.submit(load, k))
-                yield item
+            while pending:
+                batch = pending.popleft().result()
+                pending.extend(executor.submit(load, item) for item in islice(left, 1))
+                yield batch
         finally:
             for future in pending:
                 future.cancel()
+
+
+def chunks(items: Iterable[S], size: int) -> Iterator[list[S]]:
+    """Yield lists of `size` items, the last perhaps of fewer, taking them as they are needed."""
+    left = iter(items)
+    while chunk := list(islice(left, size)):
+        yield chunk

@@ -56,7 +56,7 @@ class ResizedPictures:
     def size(self, index: int) -> tuple[int, int]:
         """As in `Pictures`."""
         height, width = self.pictures.size(index)
-        return (0, 0) if not height else _scaled(height, width, self.scale)
+        return (0, 0) if not height else scaled_size(height, width, self.scale)
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """As in `Pictures`."""
@@ -77,8 +77,9 @@ class ResizedMasks:
         """As in `Masks`."""
         whole = self.masks.mask(index)
         height, width = whole.shape
-        return resize_mask(whole, _scaled(height, width, self.scale))
+        return resize_mask(whole, scaled_size(height, width, self.scale))
 
 
-def _scaled(height: int, width: int, scale: float) -> tuple[int, int]:
+def scaled_size(height: int, width: int, scale: float) -> tuple[int, int]:
+    """Return height and width at `scale` times the sides, rounded, at least 1 pixel each."""
     return max(1, round(scale * height)), max(1, round(scale * width))

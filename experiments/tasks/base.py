@@ -129,10 +129,35 @@ class Task(Protocol):
         """Return fresh counts."""
         ...
 
+    def data_facts(self) -> dict[str, Any]:
+        """Return what asking the model about other images takes, beside its class names.
+
+        Plain values, which `experiments.data.blank` makes data of again: mean and standard
+        deviation, for example, which may have been measured on the pool.
+        """
+        ...
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Bring an image (h, w, 3) of any size to that in which `pool_images` has images."""
+        ...
+
+    def inference_batch_size(self, height: int, width: int) -> int:
+        """Return how many prepared images of this size are a batch of inference."""
+        ...
+
     def draw(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
         """Draw training samples for people, with what the model says of them."""
         ...
 
-    def drafts(self, indices: IndexArray, prediction: Prediction) -> list[Label]:
-        """Return what the model makes of training samples as annotations, for people to correct."""
+    def sizes(self, indices: IndexArray) -> list[tuple[int, int]]:
+        """Return (height, width) in pixels of training images, as they are."""
+        ...
+
+    def drafts(self, prediction: Prediction, sizes: Sequence[tuple[int, int]]) -> list[Label]:
+        """Return what the model makes of images as annotations, for people to correct.
+
+        Args:
+            prediction: Of the images.
+            sizes: (height, width) in pixels of each as it is, which boxes refer to.
+        """
         ...

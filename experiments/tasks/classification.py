@@ -11,12 +11,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from al_core import IndexArray, Prediction
 from al_core.errors import InvalidSetting, require_positive
 from experiments.data.classification import ImageClassification
+from experiments.data.decoding import resize_square
 from experiments.data.samples import Batch
 from experiments.data.targets import HiddenTargets
 from experiments.handoff.labels import Label
@@ -144,6 +146,20 @@ class Classification:
         """Return fresh counts."""
         return ClassificationMetrics()
 
+    def data_facts(self) -> dict[str, Any]:
+        """Return the side of the images in pixels, and the mean and deviation of their channels."""
+        height, _ = self._image_size()
+        mean, std = self._mean.flatten().tolist(), self._std.flatten().tolist()
+        return {"image_size": height, "mean": mean, "std": std}
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Bring the shorter side to that of the pool's images and keep the centre square."""
+        return resize_square(image, self._image_size()[0])
+
+    def inference_batch_size(self, height: int, width: int) -> int:
+        """Return `eval_batch_size`."""
+        return self.eval_batch_size
+
     def draw(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
         """Return the images with the predicted class and its probability."""
         images = self.train.images(indices).permute(0, 2, 3, 1).contiguous().numpy()
@@ -153,7 +169,11 @@ class Classification:
             for image, k, log_p in zip(images, best.indices, best.values, strict=True)
         ]
 
-    def drafts(self, indices: IndexArray, prediction: Prediction) -> list[Label]:
+    def sizes(self, indices: IndexArray) -> list[tuple[int, int]]:
+        """Return the one size of all images."""
+        return [self._image_size()] * indices.size
+
+    def drafts(self, prediction: Prediction, sizes: Sequence[tuple[int, int]]) -> list[Label]:
         """Return the most probable class of each image."""
         best = prediction.log_probs.max(1)
         return [

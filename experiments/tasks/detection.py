@@ -233,6 +233,18 @@ class Detection:
         """Return fresh counts."""
         return DetectionMetrics(len(self.class_names), partial(_detected, self._detect))
 
+    def data_facts(self) -> dict[str, Any]:
+        """Return nothing: size and mean colour are the network's own."""
+        return {}
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Stretch to the network's square."""
+        return stretch(image, self._config.image_size)
+
+    def inference_batch_size(self, height: int, width: int) -> int:
+        """Return `eval_batch_size`."""
+        return self.eval_batch_size
+
     def draw(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
         """Return the images with what is found in red, and what is there in green if annotated."""
         detected = self._detections(prediction)
@@ -242,11 +254,15 @@ class Detection:
             for image, index, rows in zip(images, indices.tolist(), detected, strict=True)
         ]
 
-    def drafts(self, indices: IndexArray, prediction: Prediction) -> list[Label]:
+    def sizes(self, indices: IndexArray) -> list[tuple[int, int]]:
+        """Return the sizes of the files."""
+        return [self.train.pictures.size(index) for index in indices.tolist()]
+
+    def drafts(self, prediction: Prediction, sizes: Sequence[tuple[int, int]]) -> list[Label]:
         """Return the boxes that would be drawn, in pixels of the images as they are."""
         return [
-            self._draft(rows, self.train.pictures.size(index))
-            for rows, index in zip(self._detections(prediction), indices.tolist(), strict=True)
+            self._draft(rows, size)
+            for rows, size in zip(self._detections(prediction), sizes, strict=True)
         ]
 
     def _draft(self, detected: Tensor, size: tuple[int, int]) -> Label:

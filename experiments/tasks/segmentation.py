@@ -23,10 +23,10 @@ from al_core import IndexArray, Prediction
 from al_core.errors import InvalidSetting, require_positive
 from experiments.data.checks import check_flag, check_number, check_whole_number
 from experiments.data.pictures import load_all
-from experiments.data.resized import resized
+from experiments.data.resized import resized, scaled_size
 from experiments.data.samples import Batch
 from experiments.data.segmentation import IGNORED, Mask, SemanticSegmentation, WholeSamples
-from experiments.data.segmentation_augmentation import augment
+from experiments.data.segmentation_augmentation import augment, resize_image, resize_mask
 from experiments.data.targets import HiddenTargets
 from experiments.handoff.labels import Label
 from experiments.metrics.segmentation import SegmentationMetrics
@@ -99,6 +99,7 @@ class Segmentation:
             raise InvalidSetting(
                 f"loss.reduction must be labeled_pixels or all_pixels, got {reduction!r}"
             )
+        self._pool_pictures, self._image_scale = data.train, image_scale
         if image_scale != 1:
             data = resized(data, image_scale)
         self.class_names: Sequence[str] = data.class_names
@@ -125,7 +126,10 @@ class Segmentation:
             lambda indices: [partial(data.train_masks.mask, index) for index in indices.tolist()],
             data.train.names,
         )
-        self.eval_batch_size = self._batch_size(eval_batch_size)
+        if eval_batch_size is not None:
+            require_positive("task.build.eval_batch_size", eval_batch_size)
+        self._wanted_batch_size = eval_batch_size
+        self.eval_batch_size = self._batch_size()
         with torch.random.fork_rng(devices=[]):  # built once to find out what cannot be had
             self.build_model()
 
@@ -236,6 +240,23 @@ class Segmentation:
         """Return fresh counts."""
         return SegmentationMetrics(self.class_names)
 
+    def data_facts(self) -> dict[str, Any]:
+        """Return the mean and deviation of the channels, and the colours of the classes."""
+        mean, std = self._mean.flatten().tolist(), self._std.flatten().tolist()
+        return {"mean": mean, "std": std, "palette": self._palette.tolist()}
+
+    def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return the image at `image_scale`: the network takes any size."""
+        if self._image_scale == 1:
+            return image
+        height, width = image.shape[:2]
+        return resize_image(image, scaled_size(height, width, self._image_scale))
+
+    def inference_batch_size(self, height: int, width: int) -> int:
+        """Return `eval_batch_size`, or as many as are about a megapixel."""
+        pixels = height * width * max(1, self._passes)
+        return self._wanted_batch_size or max(1, BATCH_PIXELS // pixels)
+
     def draw(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
         """Return four tiles an image: itself, the uncertainty, the prediction, and the truth.
 
@@ -250,10 +271,17 @@ class Segmentation:
             for drawn in zip(images, predicted, entropy, indices.tolist(), strict=True)
         ]
 
-    def drafts(self, indices: IndexArray, prediction: Prediction) -> list[Label]:
-        """Return the most probable class of each pixel."""
+    def sizes(self, indices: IndexArray) -> list[tuple[int, int]]:
+        """Return the sizes of the files, whatever `image_scale` is."""
+        return [self._pool_pictures.size(index) for index in indices.tolist()]
+
+    def drafts(self, prediction: Prediction, sizes: Sequence[tuple[int, int]]) -> list[Label]:
+        """Return the most probable class of each pixel, at the size of the file."""
         predicted = prediction.log_probs.argmax(1).byte().cpu().numpy()
-        return [Label(mask=mask) for mask in predicted]
+        return [
+            Label(mask=mask if mask.shape == size else resize_mask(mask, size))
+            for mask, size in zip(predicted, sizes, strict=True)
+        ]
 
     def _panel(
         self, image: NDArray[np.uint8], predicted: Mask, entropy: NDArray[np.float32], index: int
@@ -290,13 +318,11 @@ class Segmentation:
         ]
         return ", ".join(named)
 
-    def _batch_size(self, wanted: int | None) -> int:
-        if wanted is not None:
-            require_positive("task.build.eval_batch_size", wanted)
+    def _batch_size(self) -> int:
+        wanted = self._wanted_batch_size
         train, test = self.train.common_size(), self.test.common_size()
         if train is None or test is None:
             if wanted is not None and wanted > 1:
                 log.info("the images differ in size: batches of inference are of one image")
             return 1
-        pixels = max(train[0] * train[1], test[0] * test[1]) * max(1, self._passes)
-        return wanted or max(1, BATCH_PIXELS // pixels)
+        return self.inference_batch_size(*max(train, test, key=lambda size: size[0] * size[1]))

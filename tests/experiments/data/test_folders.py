@@ -1,5 +1,6 @@
 import os
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -42,8 +43,9 @@ def test_order_does_not_depend_on_the_file_system(
     expected = find_images(tmp_path).names
     scandir = os.scandir
 
-    def reversed_scandir(path: Path) -> list[os.DirEntry[str]]:
-        return sorted(scandir(path), key=lambda entry: entry.name, reverse=True)
+    def reversed_scandir(path: Path) -> AbstractContextManager[list[os.DirEntry[str]]]:
+        with scandir(path) as entries:
+            return nullcontext(sorted(entries, key=lambda entry: entry.name, reverse=True))
 
     monkeypatch.setattr("os.scandir", reversed_scandir)
     assert find_images(tmp_path).names == expected

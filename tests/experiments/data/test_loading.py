@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from experiments.data.loading import AHEAD, prefetched
+from experiments.data.loading import AHEAD, chunks, prefetched
 
 
 @pytest.mark.parametrize("ahead", [False, True])
@@ -16,7 +16,7 @@ def test_everything_comes_once_in_order(count: int, ahead: bool) -> None:
         calls.append(k)
         return k * k
 
-    assert list(prefetched(load, count, ahead=ahead)) == [k * k for k in range(count)]
+    assert list(prefetched(load, range(count), ahead=ahead)) == [k * k for k in range(count)]
     assert calls == list(range(count))
 
 
@@ -30,7 +30,7 @@ def test_loading_overlaps_with_the_consumer_but_not_without_bound() -> None:
         loaded.append(k)
         return k
 
-    batches = prefetched(load, 100, ahead=True)
+    batches = prefetched(load, range(100), ahead=True)
     assert next(batches) == 0
     deadline = time.monotonic() + 5
     while len(loaded) < AHEAD + 1 and time.monotonic() < deadline:
@@ -44,7 +44,7 @@ def test_loading_overlaps_with_the_consumer_but_not_without_bound() -> None:
 def test_in_memory_nothing_is_loaded_before_it_is_asked_for() -> None:
     """Without `ahead` there is no thread and no batch in advance."""
     loaded: list[int] = []
-    batches = prefetched(lambda k: loaded.append(k), 10, ahead=False)
+    batches = prefetched(lambda k: loaded.append(k), range(10), ahead=False)
     next(batches)
     assert loaded == [0]
 
@@ -59,7 +59,7 @@ def test_an_error_comes_where_the_batch_would_have_come(ahead: bool) -> None:
         return k
 
     before = threading.active_count()
-    batches = prefetched(load, 10, ahead=ahead)
+    batches = prefetched(load, range(10), ahead=ahead)
     assert [next(batches) for _ in range(3)] == [0, 1, 2]
     with pytest.raises(OSError, match="the disk is gone"):
         next(batches)
@@ -70,7 +70,7 @@ def test_leaving_early_stops_loading() -> None:
     """A consumer that raises leaves no thread that goes on reading the disk."""
     loaded: list[int] = []
     before = threading.active_count()
-    for k in prefetched(lambda k: loaded.append(k) or k, 1000, ahead=True):  # type: ignore[func-returns-value]
+    for k in prefetched(lambda k: loaded.append(k) or k, range(1000), ahead=True):  # type: ignore[func-returns-value]
         if k == 2:
             break
     deadline = time.monotonic() + 5
@@ -78,3 +78,25 @@ def test_leaving_early_stops_loading() -> None:
         time.sleep(0.01)
     assert threading.active_count() == before
     assert len(loaded) <= 3 + AHEAD
+
+
+def test_items_are_taken_as_they_are_needed_in_the_callers_thread() -> None:
+    """What says what to load may be a query of a data base: one thread's own, and long."""
+    taken: list[threading.Thread] = []
+
+    def items():
+        for k in range(1000):
+            taken.append(threading.current_thread())
+            yield k
+
+    batches = prefetched(lambda k: k, items(), ahead=True, depth=2)
+    assert [next(batches) for _ in range(3)] == [0, 1, 2]
+    assert set(taken) == {threading.current_thread()}
+    assert len(taken) == 5
+    batches.close()  # type: ignore[attr-defined]  # it is a generator
+
+
+def test_chunks_are_full_but_for_the_last() -> None:
+    """Every item is in one list, in order."""
+    assert list(chunks(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert list(chunks([], 3)) == []

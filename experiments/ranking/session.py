@@ -1,0 +1,295 @@
+"""One ranking, from its settings to its files: list, score what is not scored yet, write."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from al_core.errors import ActiveLearningError, InvalidSetting
+from al_core.files import atomic_write
+from experiments.config import differences
+from experiments.data.folders import describe_ignored
+from experiments.data.loading import chunks
+from experiments.engine import Engine
+from experiments.provenance import provenance
+from experiments.ranking.contact_sheet import Shown, write_contact_sheet
+from experiments.ranking.executors import (
+    Chunk,
+    Recipe,
+    Scores,
+    score_in_processes,
+    score_inline,
+    score_with_ray,
+)
+from experiments.ranking.listing import Listing
+from experiments.ranking.model import TrainedModel, read_model
+from experiments.ranking.scorer import Scorer
+from experiments.ranking.settings import RankSettings
+from experiments.ranking.store import WRITTEN, Store
+from experiments.ranking.writing import QUARANTINE, QUERY, RANKING, UPLOAD, write_tables
+
+logger = logging.getLogger(__name__)
+
+CONTACT_SHEET, SUMMARY, SCORES = "contact_sheet.html", "ranking.json", "scores.sqlite"
+IDENTITY = "identity"
+
+
+def rank(settings: RankSettings, groups: Mapping[str, Any]) -> Path:
+    """Rank the images, or go on where a process was stopped; return the folder of the files.
+
+    Args:
+        settings: What and how.
+        groups: The groups of the configuration, resolved; see `GROUPS`.
+
+    Raises:
+        ActiveLearningError: Whatever a user can set right; one line.
+    """
+    engine_settings = dict(groups["engine"])
+    if engine_settings.pop("num_processes", 1) != 1:
+        raise InvalidSetting("engine.num_processes is for training: set executor=processes")
+    listing = Listing(settings.images)
+    model = read_model(settings, groups)
+    recipe = Recipe(
+        model,
+        engine_settings,
+        {"batch_size": settings.batch_size, "max_megapixels": settings.max_megapixels},
+    )
+    with _held(settings.out), logging_redirect_tqdm():
+        store = Store(settings.out / SCORES)
+        try:
+            _check_identity(store, settings, _identity(settings, model, engine_settings))
+            _Ranking(settings, model, recipe, listing, store).go()
+        finally:
+            store.close()
+    return settings.out
+
+
+class _Ranking:
+    """The parts of a ranking."""
+
+    def __init__(
+        self,
+        settings: RankSettings,
+        model: TrainedModel,
+        recipe: Recipe,
+        listing: Listing,
+        store: Store,
+    ) -> None:
+        self.settings, self.model, self.recipe = settings, model, recipe
+        self.listing, self.store = listing, store
+        self._scorer: Scorer | None = None
+
+    @property
+    def scorer(self) -> Scorer:
+        """A scorer of this process; made when it is first needed."""
+        if self._scorer is None:
+            self._scorer = self.recipe.scorer_here()
+        return self._scorer
+
+    def go(self) -> None:
+        """List, score, write."""
+        settings, store = self.settings, self.store
+        logger.info("%s: %s", settings.checkpoint, self.model.said)
+        self._list()
+        left = store.counts().left
+        wanted = {"budget": settings.budget, "num_shown": settings.num_shown}
+        if not left and store.note(WRITTEN) == wanted and (settings.out / RANKING).exists():
+            logger.info("%s is finished; nothing to do", settings.out)
+            return
+        seconds = self._score(left) if left else 0.0
+        counts = store.counts()
+        if not counts.scored:
+            name, reason = next(store.unreadable())
+            raise InvalidSetting(
+                f"none of the {counts.images} images can be read, the first is {name} ({reason})"
+            )
+        self._write(left, seconds)
+        store.set_note(WRITTEN, wanted)
+
+    def _list(self) -> None:
+        listing, store = self.listing, self.store
+        known = store.counts()
+        changes = store.update(tqdm(listing.files(), "listing", unit="image", disable=None))
+        counts = store.counts()
+        passed_over = (
+            f"; passed over {describe_ignored(listing.ignored)}" if listing.ignored else ""
+        )
+        if not counts.images:
+            raise InvalidSetting(f"images={listing.source}: there is no image{passed_over}")
+        logger.info("%s: %d images%s", listing.source, counts.images, passed_over)
+        if known.images:
+            logger.info(
+                "going on: %d were scored before; since then %d are new, %d changed, %d gone",
+                known.scored, changes.new, changes.changed, changes.gone,
+            )  # fmt: skip
+
+    def _score(self, left: int) -> float:
+        """Score what is left; return the seconds that it took."""
+        start = time.perf_counter()
+        progress = tqdm(
+            total=left, desc="score", unit="image", unit_scale=True, mininterval=1, disable=None
+        )
+        with progress:
+            for part in self._scored_parts():
+                self.store.record(part.ids, part.scores, part.reasons)
+                progress.update(len(part.ids))
+        self.store.commit()
+        return time.perf_counter() - start
+
+    def _scored_parts(self) -> Iterator[Scores]:
+        settings = self.settings
+        pending = (
+            Chunk([id_ for id_, _ in part], [self.listing.path(name) for _, name in part])
+            for part in chunks(self.store.pending(), self.scorer.chunk_size)
+        )
+        if settings.executor == "inline":
+            yield from score_inline(self.scorer, pending)
+        elif settings.executor == "processes":
+            number = settings.num_workers or Engine.num_devices(self.recipe.engine)
+            yield from score_in_processes(self.recipe, pending, num_workers=number)
+        else:
+            yield from score_with_ray(self.recipe, pending, num_workers=settings.num_workers)
+
+    def _write(self, num_scored: int, seconds: float) -> None:
+        settings, store, counts = self.settings, self.store, self.store.counts()
+        unreadable = counts.unreadable + len(self.listing.unnamable)
+        write_tables(store, settings.out, budget=settings.budget, unnamable=self.listing.unnamable)
+        if settings.num_shown:
+            self._write_contact_sheet(unreadable)
+        summary = {
+            "images": str(settings.images.absolute()),
+            "checkpoint": str(settings.checkpoint.absolute()),
+            "model": self.model.said,
+            "num_ranked": counts.scored,
+            "num_unreadable": unreadable,
+            "budget": settings.budget,
+            "executor": settings.executor,
+            "num_scored_last": num_scored,
+            "seconds_scoring_last": round(seconds, 3),
+            "peak_memory_mb": round(self.scorer.learner.engine.peak_memory_mb(), 1),
+            "provenance": provenance(
+                {"seed": None, "engine": {"num_processes": 1}},
+                device_name=self.scorer.learner.engine.device_name,
+            ),
+        }
+        with atomic_write(settings.out / SUMMARY) as file:
+            json.dump(summary, file, indent=2)
+        speed = f", {num_scored} of them now in {seconds:.1f} s" if num_scored else ""
+        if num_scored and seconds > 1:
+            speed += f" ({num_scored / seconds:.0f} images/s)"
+        logger.info("ranked %d images%s", counts.scored, speed)
+        if unreadable:
+            logger.warning(
+                "%d images cannot be read and are left out; see %s",
+                unreadable, settings.out / QUARANTINE,
+            )  # fmt: skip
+        if settings.budget > counts.scored:
+            logger.warning("budget=%d takes all %d images", settings.budget, counts.scored)
+        sheet = f", {CONTACT_SHEET}" if settings.num_shown else ""
+        logger.info("written to %s: %s, %s, %s%s", settings.out, RANKING, UPLOAD, QUERY, sheet)
+
+    def _write_contact_sheet(self, unreadable: int) -> None:
+        settings, store = self.settings, self.store
+        counts = store.counts()
+        first = list(store.ranked(limit=settings.num_shown))
+        last = store.least(min(settings.num_shown, counts.scored - len(first)))
+        palette = self.model.data_facts.get("palette")
+        facts = [
+            ("images", str(settings.images.absolute())),
+            ("model", f"{settings.checkpoint}: {self.model.said}"),
+            ("ranked", f"{counts.scored:,}; {unreadable:,} could not be read"),
+            ("selected", f"the first {min(settings.budget, counts.scored):,}, in {QUERY}"),
+        ]
+        write_contact_sheet(
+            settings.out / CONTACT_SHEET,
+            title=f"Which of {settings.images.absolute().name} to annotate next",
+            facts=facts,
+            scores=store.scores(),
+            budget=settings.budget,
+            most=self._shown(first, start=0),
+            least=self._shown(last, start=counts.scored - len(last)),
+            class_names=self.model.class_names,
+            palette=None if palette is None else [(r, g, b) for r, g, b in palette],
+        )
+
+    def _shown(self, rows: list[tuple[str, float]], *, start: int) -> Iterator[Shown]:
+        paths = [self.listing.path(name) for name, _ in rows]
+        answers = self.scorer.stream(paths, drafts=True)
+        for rank_, ((name, score), answer) in enumerate(zip(rows, answers, strict=True), start):
+            yield Shown(rank_, name, answer.path, score, answer.draft)
+
+
+def _identity(
+    settings: RankSettings, model: TrainedModel, engine: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return what decides the scores, and so may not change within one output folder."""
+    return {
+        "images": str(settings.images.absolute()),
+        "checkpoint": {"sha256": model.sha256, "file": settings.checkpoint.name},
+        "strategy": model.config["strategy"],
+        "task": {"name": model.config["task"]["name"], "build": model.config["task"]["build"]},
+        "backbone": model.config["backbone"],
+        "class_names": list(model.class_names),
+        "data_facts": dict(model.data_facts),
+        "engine.precision": engine.get("precision"),
+        "max_megapixels": settings.max_megapixels,
+    }
+
+
+def _check_identity(store: Store, settings: RankSettings, ours: dict[str, Any]) -> None:
+    """Bind an output folder to what decides its scores, or refuse another.
+
+    Raises:
+        InvalidSetting: It holds a ranking of something else; the text says of what.
+    """
+    ours = json.loads(json.dumps(ours))
+    theirs = store.note(IDENTITY)
+    if theirs is None:
+        store.set_note(IDENTITY, ours)
+        return
+    if theirs["checkpoint"]["sha256"] == ours["checkpoint"]["sha256"]:
+        theirs["checkpoint"] = ours["checkpoint"]  # the same weights under another name
+    changed = differences(ours, theirs)
+    if changed:
+        raise InvalidSetting(
+            f"{settings.out} holds a ranking of something else ("
+            + "; ".join(changed[:4])
+            + ("; ..." if len(changed) > 4 else "")
+            + "): repeat its settings to go on with it, or set out=... for a new one"
+        )
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Make an output folder and keep other processes out of it.
+
+    Raises:
+        ActiveLearningError: Another process is at work in it.
+        InvalidSetting: Something else is in it.
+    """
+    if folder.is_dir() and not (folder / SCORES).exists():
+        others = [each.name for each in folder.iterdir() if each.name != ".lock"]
+        if others:
+            raise InvalidSetting(
+                f"out={folder} holds other files ({others[0]}): name a new or an empty folder"
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ActiveLearningError(
+                f"{folder} is in use by another process; wait for it, or set out=..."
+            ) from None
+        for leftover in folder.glob(".*.part"):  # of a process that was killed while writing
+            leftover.unlink(missing_ok=True)
+        yield
