@@ -16,8 +16,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from experiments.command_line import check_groups, line
 from experiments.ranking.settings import GROUPS, RankSettings, SettingError, rank_settings
-from experiments.run import check_groups, line
 
 PATH_KEYS = ("images", "checkpoint", "out")
 
