@@ -32,8 +32,15 @@ CLUSTERING = re.compile(r"al_core(\.\w+)*\.cluster\w*")  # the modules that may 
 
 CONFINED = {  # what only some modules of experiments may use
     "hydra": tuple(
-        f"experiments.{name}" for name in (
-            "command_line", "run", "sweep", "rank", "report", "config", "compare",
+        f"experiments.{name}"
+        for name in (
+            "command_line",
+            "run",
+            "sweep",
+            "rank",
+            "report",
+            "config",
+            "compare",
         )
     ),
     "wandb": ("experiments.tracking",),
