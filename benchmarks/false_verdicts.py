@@ -18,9 +18,9 @@ from scipy import stats
 
 from experiments.reporting.grouping import Experiment
 from experiments.reporting.runs import Run
-from experiments.reporting.sequential import Plan, most_open, standing
+from experiments.reporting.sequential import Plan, Standing, most_open, standing
 from experiments.reporting.statistics import area_under_budget
-from experiments.reporting.summary import summarize
+from experiments.reporting.summary import verdicts_on
 
 STRATEGIES = ("random", "a", "b", "c", "d")
 NUM_SEEDS, NUM_CYCLES = 5, 10
@@ -99,7 +99,7 @@ def verdicts(
     """The report's verdicts of so many studies."""
     rng = np.random.default_rng(seed)
     for _ in range(num_studies):
-        yield dict(summarize(experiment(accuracies(rng, noise, gain=gain))).verdicts)
+        yield verdicts_on(experiment(accuracies(rng, noise, gain=gain)))
 
 
 def sequential_verdicts(
@@ -118,13 +118,14 @@ def sequential_verdicts(
             s: [area_under_budget(LABELED.tolist(), c.tolist()) or 0.0 for c in rows]
             for s, rows in zip(strategies, values, strict=False)
         }
-        done = dict.fromkeys(strategies, 0)
+        done, common = dict.fromkeys(strategies, 0), dict.fromkeys(pairs, -1)
+        standings: dict[tuple[str, str], Standing] = {}
         while True:
-            standings = {}
             for p, q in pairs:
-                common = min(done[p], done[q])
-                differences = [areas[p][k] - areas[q][k] for k in range(common)]
-                standings[p, q] = standing(differences, plan)
+                if common[p, q] != min(done[p], done[q]):
+                    common[p, q] = min(done[p], done[q])
+                    differences = [areas[p][k] - areas[q][k] for k in range(common[p, q])]
+                    standings[p, q] = standing(differences, plan)
             pair = most_open(standings)
             if pair is None:
                 break
@@ -144,10 +145,18 @@ def _share(count: int, total: int) -> str:
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=1000)
-    n = parser.parse_args().studies
+    parser.add_argument("--part", choices=("report", "compare"))
+    options = parser.parse_args()
+    if options.part != "compare":
+        _report_table(options.studies)
+    if options.part != "report":
+        _compare_table(options.studies)
+
+
+def _report_table(n: int) -> None:
     print(f"{n} studies a row; 95 % Clopper-Pearson intervals\n")
     print('| noise | true gain of "a" | "better" said of an equal | "worse" said of an equal '
           '| "a" found better |\n| --- | ---: | ---: | ---: | ---: |')  # fmt: skip
@@ -159,6 +168,9 @@ def main() -> None:
             worse = sum("worse" in words for words in equal)
             found = _share(sum(s["a"] == "better" for s in said), n) if gain else ""
             print(f"| {name} | {gain:g} | {_share(better, n)} | {_share(worse, n)} | {found} |")
+
+
+def _compare_table(n: int) -> None:
     print('\n`experiments.compare`, three strategies, up to 20 seeds:\n\n| noise '
           '| true gain of "a" | studies with a wrong verdict | "a" settled against both '
           '| runs, median |\n'

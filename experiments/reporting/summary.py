@@ -66,25 +66,9 @@ def summarize(experiment: Experiment) -> Summary:
     """Curves, areas, comparisons, rankings, costs and the notes that a reader must have."""
     metric = experiment.metric
     cycles = area_cycles(experiment)
-    values, counts = (
-        _aligned(experiment, metric, cycles),
-        _aligned(experiment, "num_labeled", cycles),
-    )
-    counts = {la: {s: c for s, c in counts[la].items() if s in values[la]} for la in counts}
-    areas = {
-        label: {
-            seed: area
-            for seed, own in by_seed.items()
-            if (area := area_under_budget(counts[label][seed].tolist(), own.tolist())) is not None
-        }
-        for label, by_seed in values.items()
-    }
+    values, counts, areas = _areas(experiment, cycles)
     comparisons = _comparisons(areas)
-    verdicts = {
-        label: verdict(label, areas, comparisons.get(label), metric)
-        for label in experiment.runs
-        if label != BASELINE
-    }
+    verdicts = _verdicts(experiment, areas, comparisons)
     sign = 1.0 if larger_is_better(metric) else -1.0
     better: Values = {
         la: {s: sign * v for s, v in by.items() if s in areas[la]} for la, by in values.items()
@@ -117,6 +101,44 @@ def summarize(experiment: Experiment) -> Summary:
         costs={la: c for la, runs in experiment.runs.items() if (c := cost(list(runs.values())))},
         notes=tuple(notes_on(experiment, areas, cycles)),
     )
+
+
+def verdicts_on(experiment: Experiment) -> dict[str, str]:
+    """The verdict on each strategy but the baseline, and nothing else of the summary."""
+    _, _, areas = _areas(experiment, area_cycles(experiment))
+    return _verdicts(experiment, areas, _comparisons(areas))
+
+
+def _verdicts(
+    experiment: Experiment,
+    areas: Mapping[str, Mapping[int, float]],
+    comparisons: Mapping[str, Comparison],
+) -> dict[str, str]:
+    return {
+        label: verdict(label, areas, comparisons.get(label), experiment.metric)
+        for label in experiment.runs
+        if label != BASELINE
+    }
+
+
+def _areas(
+    experiment: Experiment, cycles: Sequence[int]
+) -> tuple[Values, Values, dict[str, dict[int, float]]]:
+    """The metric, the numbers of labels and the areas of the runs that have all of `cycles`."""
+    values = _aligned(experiment, experiment.metric, cycles)
+    counts = {
+        label: {seed: row for seed, row in by_seed.items() if seed in values[label]}
+        for label, by_seed in _aligned(experiment, "num_labeled", cycles).items()
+    }
+    areas = {
+        label: {
+            seed: area
+            for seed, own in by_seed.items()
+            if (area := area_under_budget(counts[label][seed].tolist(), own.tolist())) is not None
+        }
+        for label, by_seed in values.items()
+    }
+    return values, counts, areas
 
 
 def area_cycles(experiment: Experiment) -> list[int]:
