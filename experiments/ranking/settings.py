@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 EXECUTORS = ("inline", "processes", "ray")
-GROUPS = ("task", "backbone", "data", "cycle", "strategy", "engine", "optimizer", "loss_prediction")
+GROUPS = (
+    "task", "backbone", "data", "cycle", "strategy", "engine", "optimizer", "loss",
+    "loss_prediction",
+)  # fmt: skip
 """Keys of the configuration that describe the model and how it is asked, not the ranking."""
 
 
