@@ -27,6 +27,7 @@ from al_core.contracts import (
     QueryStrategy,
     Ranking,
 )
+from al_core.costs import Affordable, CostArray
 from al_core.entropies import write_entropies_csv, write_ranking_csv, write_upload_csv
 from al_core.learning_loss import ActiveLearning
 from al_core.loop import CycleRecord, draw_initial_set, run_cycles
@@ -39,6 +40,8 @@ from al_core.strategies import Random, Subsampled, TopK, TypiClust, typiclust
 __all__ = [
     "AcquisitionFunction",
     "ActiveLearning",
+    "Affordable",
+    "CostArray",
     "CycleRecord",
     "IndexArray",
     "Learner",

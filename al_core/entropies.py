@@ -13,7 +13,7 @@ import csv
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,7 +61,11 @@ def write_entropies_csv(
 
 
 def write_ranking_csv(
-    path: str | os.PathLike[str], names: Iterable[str], values: Iterable[Any]
+    path: str | os.PathLike[str],
+    names: Iterable[str],
+    values: Iterable[Any],
+    *,
+    more: Mapping[str, Iterable[Any]] | None = None,
 ) -> None:
     """Write `name,entropy_value` rows in the order given, raw values.
 
@@ -69,6 +73,7 @@ def write_ranking_csv(
         path: Where; written whole or not at all.
         names: Of any number: they are not kept.
         values: One a name.
+        more: Further columns by heading: which part of an image a row is about, say.
 
     Raises:
         InvalidSetting: As many values as names are needed.
@@ -76,26 +81,29 @@ def write_ranking_csv(
     """
     if isinstance(names, Sized) and isinstance(values, Sized) and len(names) != len(values):
         raise InvalidSetting(f"{len(names)} names cannot go with {len(values)} values")
+    more = more or {}
     with atomic_write(path) as file:
         writer = csv.writer(file)  # CRLF is its default
-        writer.writerow(HEADER)
-        writer.writerows((name, str(value)) for name, value in zip(names, values, strict=True))
+        writer.writerow((*HEADER, *more))
+        writer.writerows(zip(names, map(str, values), *more.values(), strict=True))
 
 
 def read_ranking_csv(path: str | os.PathLike[str]) -> tuple[list[str], NDArray[np.float64]]:
-    """Read back the names and values of either kind of file.
+    """Read back the names and values of either kind of file, without further columns.
 
     Raises:
         InvalidSetting: Not such a file; the text names the line.
     """
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
-    if not rows or tuple(rows[0]) != HEADER:
+    if not rows or tuple(rows[0][:2]) != HEADER:
         raise InvalidSetting(f"{path}: the first line must be {','.join(HEADER)}")
     names, values = [], []
     for line, row in enumerate(rows[1:], start=2):
         try:
-            name, value = row
+            name, value, *more = row
+            if len(more) != len(rows[0]) - 2:
+                raise ValueError
             names.append(name)
             values.append(float(value))
         except ValueError:
@@ -142,7 +150,11 @@ def name_clashes(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def write_upload_csv(
-    path: str | os.PathLike[str], names: Sequence[str], scores: ArrayLike
+    path: str | os.PathLike[str],
+    names: Sequence[str],
+    scores: ArrayLike,
+    *,
+    more: Mapping[str, Sequence[Any]] | None = None,
 ) -> dict[str, list[str]]:
     """Write the file to upload: bare names and values that the importer cannot change.
 
@@ -150,6 +162,7 @@ def write_upload_csv(
         path: Where; written whole or not at all.
         names: Image names; only what follows the last slash is written.
         scores: Raw scores, in any order; rows keep the order given.
+        more: Further columns by heading.
 
     Returns:
         The clashes, as `name_clashes`; they are also logged as a warning, since the tool would give
@@ -159,15 +172,16 @@ def write_upload_csv(
         NonFiniteValue: A score is NaN or infinite.
         OSError: The file cannot be written.
     """
-    write_ranking_csv(path, [bare_name(name) for name in names], upload_values(scores).tolist())
+    bare = [bare_name(name) for name in names]
+    write_ranking_csv(path, bare, upload_values(scores).tolist(), more=more)
     clashes = name_clashes(names)
     if clashes:
-        bare, sharing = next(iter(clashes.items()))
+        name, sharing = next(iter(clashes.items()))
         logger.warning(
             "%d file names stand for several images once folders are dropped (%s: %s, ...); the "
             "annotation tool cannot tell them apart",
             len(clashes),
-            bare,
+            name,
             ", ".join(sharing[:3]),
         )
     return clashes

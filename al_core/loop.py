@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from al_core.contracts import Learner, Oracle, Prediction, Query, QueryStrategy
+from al_core.costs import CostArray
 from al_core.errors import AwaitingAnnotation, InvalidSetting, require_positive
 from al_core.pool import IndexArray, Pool
 from al_core.randomness import stream, stream_seed
@@ -55,18 +56,31 @@ class _Timed:
             self.seconds += time.perf_counter() - start
 
 
-def draw_initial_set(pool: Pool, oracle: Oracle, *, size: int, seed: int) -> None:
+def draw_initial_set(
+    pool: Pool, oracle: Oracle, *, size: int, seed: int, groups: IndexArray | None = None
+) -> None:
     """Label the initial set: `size` samples drawn uniformly, the same for every strategy.
+
+    Args:
+        pool: Nothing of it labeled yet.
+        oracle: Labels.
+        size: How many samples, or groups of them.
+        seed: Decides the draw.
+        groups: (num_samples,) the group that each sample belongs to, where groups are drawn and
+            all of their samples labeled: regions of one image, say.
 
     Raises:
         InvalidSetting: The pool is smaller than that, or `size` is not positive.
     """
     unlabeled = pool.unlabeled
-    if not 1 <= size <= unlabeled.size:
+    offered = unlabeled if groups is None else np.unique(groups[unlabeled])
+    if not 1 <= size <= offered.size:
         raise InvalidSetting(
-            f"an initial set of {size} cannot be drawn from {unlabeled.size} unlabeled samples"
+            f"an initial set of {size} cannot be drawn from {offered.size} unlabeled samples"
         )
-    indices = stream(seed, 0, "initial set").choice(unlabeled, size, replace=False)
+    indices = stream(seed, 0, "initial set").choice(offered, size, replace=False)
+    if groups is not None:
+        indices = unlabeled[np.isin(groups[unlabeled], indices)]
     oracle.annotate(indices)
     pool.label(indices)
 
@@ -80,6 +94,7 @@ def run_cycles(
     cycles: int,
     query_size: int,
     seed: int,
+    costs: CostArray | None = None,
 ) -> Iterator[CycleRecord]:
     """Run the cycles that the pool has not been through yet, yielding a record after each.
 
@@ -95,6 +110,9 @@ def run_cycles(
         cycles: How many cycles the run has in all.
         query_size: Labels a cycle; less only when the pool runs out.
         seed: Decides, with the cycle, every random draw.
+        costs: (num_samples,) what it costs to label each sample. `query_size` is then an amount,
+            as is the budget that the strategy is given, and a query may stay below it (see
+            `al_core.Affordable`). None: each costs 1, and budgets are met exactly.
 
     Raises:
         InvalidSetting: No initial set, or numbers that are not positive.
@@ -113,10 +131,11 @@ def run_cycles(
         evaluated = time.perf_counter()
         timed = _Timed(learner)
         candidates = pool.unlabeled
-        budget = min(query_size, candidates.size)
+        left = candidates.size if costs is None else int(costs[candidates].sum())
+        budget = min(query_size, left)
         query = strategy.select(pool, candidates, timed, budget, stream(seed, cycle, "query"))
         queried = time.perf_counter()
-        _check_query(query, candidates, budget)
+        _check_query(query, candidates, budget, costs)
         awaiting: AwaitingAnnotation | None = None
         if cycle + 1 < cycles and query.indices.size:
             try:
@@ -142,9 +161,14 @@ def run_cycles(
             return  # the pool is used up: there is nothing left to learn from
 
 
-def _check_query(query: Query, candidates: IndexArray, budget: int) -> None:
-    """Refuse a strategy's answer that is not `budget` different ones of the candidates."""
-    assert query.indices.shape == (budget,), "a query strategy did not meet its budget"
+def _check_query(
+    query: Query, candidates: IndexArray, budget: int, costs: CostArray | None
+) -> None:
+    """Refuse a strategy's answer that is not worth `budget`, or not of different candidates."""
+    if costs is None:
+        assert query.indices.shape == (budget,), "a query strategy did not meet its budget"
+    elif query.indices.size > 1:  # one alone may cost more than there is
+        assert costs[query.indices].sum() <= budget, "a query strategy exceeded its budget"
     unique = np.unique(query.indices)
     assert unique.size == query.indices.size, "a query strategy returned a sample twice"
     assert np.isin(unique, candidates).all(), "a query strategy returned no candidate"

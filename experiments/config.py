@@ -24,7 +24,9 @@ from al_core.errors import ActiveLearningError, InvalidSetting, require_positive
 
 T = TypeVar("T")
 
-GROUPS = ("task", "backbone", "cycle", "strategy", "data", "oracle", "engine", "tracker")
+GROUPS = ("task", "backbone", "cycle", "strategy", "query", "data", "oracle", "engine", "tracker")
+WHOLE = "images"
+"""The choice of `query` in which a sample of the pool is an image."""
 _LONGEST_LEVEL = 120  # characters of a folder's name; file systems stop at 255 bytes
 
 
@@ -294,6 +296,7 @@ def _check_groups(config: DictConfig) -> None:
         ("backbone", {"name"}),
         ("data", {"name"}),
         ("loss", {"reduction"}),
+        ("query", {"name"}),
     ):
         if group not in config:
             continue
@@ -302,7 +305,7 @@ def _check_groups(config: DictConfig) -> None:
         choice: dict[str, Any] = OmegaConf.to_container(config[group])  # type: ignore[assignment]
         parts = {key: part for key, part in choice.items() if isinstance(part, dict)}
         used = {key for part in parts.values() for key in part}
-        known = own | ({*parts, *used} if group in ("backbone", "data") else set())
+        known = own | ({*parts, *used} if group not in ("task", "strategy") else set())
         unknown = sorted(set(choice) - known)
         if unknown:
             raise InvalidSetting(
@@ -313,6 +316,22 @@ def _check_groups(config: DictConfig) -> None:
             f"strategy={config.strategy.name} needs posterior samples, which the networks of "
             f"task={config.task.name} cannot give; task=drn_cityscapes can"
         )
+
+    if "query" in config and config.query.name != WHOLE:
+        if config.loss_prediction.enabled:
+            raise InvalidSetting(
+                f"query={config.query.name} ranks parts of images, and the loss-prediction module "
+                f"knows the loss of a whole one: with strategy={config.strategy.name} use "
+                f"query={WHOLE}, or another strategy without loss_prediction.enabled=true"
+            )
+        if config.oracle.name == "people":
+            raise InvalidSetting(f"oracle=people labels whole images: use query={WHOLE}")
+
+
+def strategy_label(values: Mapping[str, Any]) -> str:
+    """Return the name of a configuration's strategy, and of what it queries if not images."""
+    strategy, query = str(values["strategy"]["name"]), str(values["query"]["name"])
+    return strategy if query == WHOLE else f"{strategy}-{query}"
 
 
 def run_path(values: Mapping[str, Any], *, swept: str = "") -> Path:
@@ -326,7 +345,7 @@ def run_path(values: Mapping[str, Any], *, swept: str = "") -> Path:
     level = re.sub(r"[^\w.,=+-]", "_", swept)
     if len(level) > _LONGEST_LEVEL:
         level = f"{level[:_LONGEST_LEVEL]}-{hashlib.sha256(swept.encode()).hexdigest()[:8]}"
-    parts = (values["name"], level, values["strategy"]["name"], f"seed{values['seed']}")
+    parts = (values["name"], level, strategy_label(values), f"seed{values['seed']}")
     return Path(values["out"]).joinpath(*parts)
 
 

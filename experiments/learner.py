@@ -31,6 +31,7 @@ from experiments.config import CycleSettings, LossPredictionSettings, OptimizerS
 from experiments.data.loading import prefetched
 from experiments.engine import Engine
 from experiments.handoff.labels import Label
+from experiments.queried import Queried, WholeImages, images_of
 from experiments.tasks.base import Panel, Task
 from vendored.checkpoints import fill
 
@@ -44,6 +45,7 @@ class TaskLearner:
         cycle: Training length and schedule.
         optimizer: SGD.
         loss_prediction: Whether and how the model learns its own loss.
+        queried: What is labeled and asked for; None for whole images.
     """
 
     def __init__(
@@ -54,8 +56,10 @@ class TaskLearner:
         cycle: CycleSettings,
         optimizer: OptimizerSettings,
         loss_prediction: LossPredictionSettings,
+        queried: Queried | None = None,
     ) -> None:
         self.task = task
+        self.queried = WholeImages(task) if queried is None else queried
         self.engine = engine
         self._cycle = cycle
         self._optimizer = optimizer
@@ -97,6 +101,7 @@ class TaskLearner:
         Raises:
             NonFiniteValue: A loss is NaN or infinite; the text names the first such sample.
         """
+        labeled, _ = images_of(self.queried, labeled)
         if self._trained is None or not self._cycle.warm_start:
             self._trained = self._fresh_model(seed=stream_seed(seed, 0, "weights"))
         self.posterior_seed = stream_seed(seed, 0, "posterior samples")
@@ -289,18 +294,27 @@ class TaskLearner:
         """
         rows: list[Tensor] = []
         task = self.task
+        asked = indices if self.queried.groups is None else np.sort(indices)
+
+        def load(images: IndexArray) -> tuple[IndexArray, Tensor]:
+            return images, task.pool_images(images)
+
         with torch.inference_mode():
-            for images in self._shard(indices, task.pool_images, task.train.in_memory, "score"):
-                rows.append(extract(self.predict(images)))
+            in_images, _ = images_of(self.queried, asked)
+            batches = self._shard(in_images, load, task.train.in_memory, "score")
+            for images, pixels in batches:
+                rows.append(self.queried.rows(self.predict(pixels), images, asked, extract))
         result = self.engine.gather_rows(torch.cat(rows) if rows else None)
         finite = torch.isfinite(result.flatten(1).sum(1)) if result.ndim > 1 else result.isfinite()
         if not bool(finite.all()):
-            name = task.train.names[indices[int(torch.nonzero(~finite)[0])]]
+            name = self.queried.name(int(asked[int(torch.nonzero(~finite)[0])]))
             raise NonFiniteValue(f"the model's answer for {name} is not finite")
-        return result
+        if asked is indices or not indices.size:
+            return result
+        return result[torch.from_numpy(np.searchsorted(asked, indices))]
 
     def draw(self, indices: IndexArray) -> list[Panel]:
-        """Draw training samples with what the model says of them, in this process alone."""
+        """Draw training images with what the model says of them, in this process alone."""
         panels: list[Panel] = []
         size = self.task.eval_batch_size
         with torch.inference_mode():

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import cv2
+import numpy as np
 import torch
 import yaml
 
@@ -28,6 +29,7 @@ from al_core import CycleRecord, Pool, write_ranking_csv, write_upload_csv
 from al_core.errors import ActiveLearningError, InvalidSetting
 from al_core.files import atomic_write, write_bytes
 from experiments.config import differences
+from experiments.queried import Queried, image_of, images_of
 from experiments.tasks.base import Panel
 
 logger = logging.getLogger(__name__)
@@ -41,7 +43,8 @@ TRAILING_COLUMNS = (
 )  # fmt: skip
 WITHOUT_EFFECT = ("out", "tracker")
 """Keys that may change when a run is resumed: they change no result."""
-THUMBNAIL_PIXELS = 128
+THUMBNAIL_PIXELS = (128, 320)
+"""Longer side: smaller images are magnified to the first, larger ones shrunk to the second."""
 
 
 @dataclass
@@ -98,7 +101,6 @@ class RunFolder:
 
     def _check_config(self, config: Mapping[str, Any]) -> None:
         file = self.path / "config.yaml"
-        kept = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
         if file.exists():
             try:
                 theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
@@ -106,10 +108,7 @@ class RunFolder:
                 theirs = None
             if not isinstance(theirs, Mapping):
                 raise InvalidSetting(f"{file} cannot be read; move the folder away to start anew")
-            theirs = {key: value for key, value in theirs.items() if key not in WITHOUT_EFFECT}
-            # How people are asked may change from one batch to the next, not that they are.
-            kept, theirs = ({**each, "oracle": _oracle(each)} for each in (kept, theirs))
-            changed = differences(kept, theirs)
+            changed = differences(_comparable(config), _comparable(theirs))
             if changed:
                 raise InvalidSetting(
                     f"{self.path} holds a run of another configuration ("
@@ -162,21 +161,45 @@ class RunFolder:
             writer.writerow(("name", "reason"))
             writer.writerows(sorted(unreadable.items()))
 
-    def write_query(self, record: CycleRecord, names: Sequence[str]) -> None:
-        """Write the cycle's selection and, if candidates were scored, its entropy CSVs."""
+    def write_query(self, record: CycleRecord, names: Sequence[str], queried: Queried) -> None:
+        """Write the cycle's selection and, if candidates were scored, its entropy CSVs.
+
+        `names` are those of images. Where samples are parts of images, the rows say which, and the
+        file to upload has one row an image, which is what a tool orders: by its most wanted part,
+        with the parts that were selected.
+        """
         stem = f"cycle_{record.cycle:02d}"
         query, ranking = record.query, record.query.ranking
+        for name, contents in queried.files(images_of(queried, query.indices)[0]):
+            if not (self.path / name).exists():
+                write_bytes(self.path / name, contents)
+        columns = queried.columns(query.indices)
         with atomic_write(self.path / "queries" / f"{stem}.csv") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("rank", "name", "index", "score"))
-            for place, index in enumerate(query.indices):
-                score = "" if query.scores is None else query.scores[place]
-                writer.writerow((place, names[index], index, score))
+            writer.writerow(("rank", "name", "index", "score", *columns))
+            images = image_of(queried, query.indices)
+            scores = [""] * len(images) if query.scores is None else query.scores.tolist()
+            rows = zip(query.indices, scores, *columns.values(), strict=True)
+            for place, (index, score, *more) in enumerate(rows):
+                writer.writerow((place, names[images[place]], index, score, *more))
         if ranking is not None:
-            ranked = [names[index] for index in ranking.indices]
             folder = self.path / "entropies"
-            write_ranking_csv(folder / f"{stem}.csv", ranked, ranking.scores.tolist())
-            write_upload_csv(folder / f"{stem}_upload.csv", ranked, ranking.scores)
+            ranked = [names[image] for image in image_of(queried, ranking.indices)]
+            more_columns = queried.columns(ranking.indices)
+            write_ranking_csv(
+                folder / f"{stem}.csv", ranked, ranking.scores.tolist(), more=more_columns
+            )
+            shown, first = images_of(queried, ranking.indices)
+            asked: dict[int, list[str]] = {image: [] for image in shown.tolist()}
+            for key in ("region",) if "region" in columns else ():
+                for image, part in zip(images.tolist(), columns[key], strict=True):
+                    asked[image].append(str(part))
+            write_upload_csv(
+                folder / f"{stem}_upload.csv",
+                [names[image] for image in shown],
+                ranking.scores[first],
+                more={"regions": [" ".join(parts) for parts in asked.values()]} if columns else {},
+            )
 
     def write_gallery(
         self, cycle: int, panels: Mapping[str, Sequence[tuple[str, float | None, Panel]]]
@@ -254,10 +277,16 @@ def _locked(folder: Path) -> IO[str]:
             ) from None
 
 
-def _oracle(config: Mapping[str, Any]) -> str:
-    """Return the name of a configuration's oracle; those before there were others have none."""
-    oracle = config.get("oracle", {})
-    return str(oracle.get("name", "ground_truth"))
+def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what must be the same for a run to be resumed.
+
+    How people are asked may change from one batch to the next, not that they are; and so may the
+    folder that keeps regions. Runs from before there were such choices have neither.
+    """
+    kept = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
+    query = {k: v for k, v in config.get("query", {"name": "images"}).items() if k != "cache"}
+    own = {key: value for key, value in query.items() if not isinstance(value, Mapping)}
+    return {**kept, "oracle": config.get("oracle", {}).get("name", "ground_truth"), "query": own}
 
 
 def row_of(record: CycleRecord, *, peak_memory_mb: float) -> Row:
@@ -278,7 +307,8 @@ def row_of(record: CycleRecord, *, peak_memory_mb: float) -> Row:
 
 def _thumbnail(panel: Panel) -> bytes:
     image = panel.image
-    scale = THUMBNAIL_PIXELS / max(image.shape[:2])
+    longer = max(image.shape[:2])
+    scale = float(np.clip(longer, *THUMBNAIL_PIXELS)) / longer
     # Small images are magnified pixel by pixel, so that a person sees what the model saw.
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))

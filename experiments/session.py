@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from al_core import (
+    Affordable,
     CycleRecord,
     Oracle,
     Pool,
@@ -41,12 +42,14 @@ from experiments.config import (
     run_path,
     serving,
     settings,
+    strategy_label,
 )
 from experiments.data.targets import GroundTruthOracle
 from experiments.engine import Engine
 from experiments.learner import TaskLearner
 from experiments.oracle import ask_people
 from experiments.provenance import provenance
+from experiments.queried import Queried, image_of, images_of
 from experiments.run_folder import Row, RunFolder, RunState, row_of
 from experiments.tasks.base import Panel, Task
 from experiments.tracking import Tracker
@@ -137,9 +140,7 @@ class _Run:
         head = settings(LossPredictionSettings, config.loss_prediction)
         optimizer = settings(OptimizerSettings, config.optimizer)
         # Cheap and easily set wrongly, so before any data is read.
-        self.strategy: QueryStrategy = build(config.strategy.query)
-        if self.cycle.candidates is not None:
-            self.strategy = Subsampled(self.strategy, self.cycle.candidates)
+        strategy: QueryStrategy = build(config.strategy.query)
         self.tracker: Tracker | None = build(config.tracker) if engine.is_main else None
         kind = config.task.kind
         backbone = serving(config.backbone, kind, group_name="backbone")
@@ -148,9 +149,18 @@ class _Run:
         labels = {} if self.people is None else {"collected": self.people.collected}
         data = build(source, **labels)
         self.task: Task = build(config.task.build, data=data, backbone=partial(build, backbone))
-        self.learner = TaskLearner(
-            self.task, engine, cycle=self.cycle, optimizer=optimizer, loss_prediction=head
+        self.queried: Queried = build(
+            serving(config.query, kind, group_name="query"), task=self.task
         )
+        self.learner = TaskLearner(
+            self.task, engine, cycle=self.cycle, optimizer=optimizer, loss_prediction=head,
+            queried=self.queried,
+        )  # fmt: skip
+        if self.queried.costs is not None:
+            strategy = Affordable(strategy, self.queried.costs)
+        if self.cycle.candidates is not None:
+            strategy = Subsampled(strategy, self.cycle.candidates, groups=self.queried.groups)
+        self.strategy = strategy
 
     def go(self) -> float:
         """Run the cycles that are left."""
@@ -165,7 +175,8 @@ class _Run:
         try:
             records = run_cycles(
                 pool, self.learner, self.strategy, oracle,
-                cycles=self.cycles, query_size=self.cycle.query_size, seed=self.seed,
+                cycles=self.cycles, query_size=self.queried.budget(self.cycle.query_size),
+                seed=self.seed, costs=self.queried.costs,
             )  # fmt: skip
             self.engine.reset_peak_memory()
             for record in records:
@@ -189,8 +200,9 @@ class _Run:
         """Restore the pool of the state, or draw the initial set."""
         if self.people is not None:
             return self.people.pool(self.task), self.people
-        oracle = GroundTruthOracle(self.task.targets)
-        num_samples, unreadable = len(self.task.train), self.task.train.unreadable
+        queried, query_size = self.queried, self.cycle.query_size
+        oracle = GroundTruthOracle(queried.targets)
+        num_samples, unreadable = len(queried), queried.unreadable
         if self.state.pool is not None:
             pool = Pool.from_state_dict(self.state.pool)
             if pool.num_samples != num_samples or set(pool.excluded) != set(unreadable):
@@ -202,14 +214,23 @@ class _Run:
             oracle.annotate(pool.labeled)
             return pool, oracle
         pool = Pool(num_samples, excluded=unreadable)
-        needed = self.cycle.initial_size + (self.cycles - 1) * self.cycle.query_size
-        if needed > pool.unlabeled.size:
+        images = np.unique(image_of(queried, pool.unlabeled)).size
+        if self.cycle.initial_size > images:
+            raise InvalidSetting(
+                f"cycle.initial_size={self.cycle.initial_size}, but the pool has {images} images"
+            )
+        draw_initial_set(
+            pool, oracle, size=self.cycle.initial_size, seed=self.seed, groups=queried.groups
+        )
+        costs = np.ones(num_samples, np.int64) if queried.costs is None else queried.costs
+        offered, spent = (costs[part].sum() for part in (pool.unlabeled, pool.labeled))
+        needed = spent + (self.cycles - 1) * queried.budget(query_size)
+        if needed > spent + offered:
             raise InvalidSetting(
                 f"cycles={self.cycles} with cycle.initial_size={self.cycle.initial_size} and "
-                f"cycle.query_size={self.cycle.query_size} label {needed} images, but the pool has "
-                f"{pool.unlabeled.size}: lower one of them"
+                f"cycle.query_size={query_size} label {needed} {queried.unit}, but the pool has "
+                f"{spent + offered}: lower one of them"
             )
-        draw_initial_set(pool, oracle, size=self.cycle.initial_size, seed=self.seed)
         return pool, oracle
 
     def _open(self, folder: RunFolder) -> None:
@@ -238,11 +259,11 @@ class _Run:
         assert self.tracker is not None
         self.tracker.start(
             run_folder=folder.path,
-            name=f"{values['strategy']['name']}-seed{values['seed']}"
+            name=f"{strategy_label(values)}-seed{values['seed']}"
             + (f"-{self.swept}" if self.swept else ""),
             group=values["name"],
             config=values,
-            tags=[values["task"]["name"], values["data"]["name"], values["strategy"]["name"]],
+            tags=[values["task"]["name"], values["data"]["name"], strategy_label(values)],
             run_id=state.wandb_id,
         )
 
@@ -250,7 +271,7 @@ class _Run:
         self, folder: RunFolder, record: CycleRecord, row: Row, pool: Pool, *, finished: bool
     ) -> None:
         """Write a cycle's files, the state last, then show the cycle to people."""
-        folder.write_query(record, self.task.train.names)
+        folder.write_query(record, self.task.train.names, self.queried)
         folder.write_gallery(record.cycle, self._panels(record))
         if self.people is not None and not finished:
             self.people.ask(record, self.learner)
@@ -278,23 +299,21 @@ class _Run:
 
     def _panels(self, record: CycleRecord) -> dict[str, list[tuple[str, float | None, Panel]]]:
         """Draw the most and the least wanted candidates, and their scores."""
-        ranking, query = record.query.ranking, record.query
-        names = self.task.train.names
-        if ranking is None:
-            first = query.indices[:GALLERY_IMAGES]
-            return {"most": [(names[i], None, p) for i, p in self._drawn(first)]}
-        score = dict(zip(ranking.indices.tolist(), ranking.scores.tolist(), strict=True))
-        chosen = {
-            "most": ranking.indices[:GALLERY_IMAGES],
-            "least": ranking.indices[GALLERY_IMAGES:][-GALLERY_IMAGES:][::-1].copy(),
-        }
-        return {
-            kind: [(names[i], score[i], panel) for i, panel in self._drawn(indices)]
-            for kind, indices in chosen.items()
-        }
-
-    def _drawn(self, indices: np.ndarray) -> Iterator[tuple[int, Panel]]:
-        return zip(indices.tolist(), self.learner.draw(indices), strict=True)
+        query, ranking = record.query, record.query.ranking
+        order = query.indices if ranking is None else ranking.indices
+        images, first = images_of(self.queried, order)
+        scores = [None] * len(images) if ranking is None else ranking.scores[first].tolist()
+        kinds = {"most": slice(GALLERY_IMAGES)}
+        if ranking is not None:
+            start = max(GALLERY_IMAGES, len(images) - GALLERY_IMAGES)
+            kinds["least"] = slice(start, None)
+        found = {}
+        for kind, part in kinds.items():
+            chosen = images[part]
+            panels = self.queried.marked(self.learner.draw(chosen), chosen, query.indices)
+            names = [self.task.train.names[image] for image in chosen]
+            found[kind] = list(zip(names, scores[part], panels, strict=True))
+        return {kind: items if kind == "most" else items[::-1] for kind, items in found.items()}
 
     def _summary(self) -> dict[str, float]:
         """Return the last metric and the area under the budget curve, in units of the metric."""

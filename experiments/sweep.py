@@ -30,7 +30,7 @@ from experiments.config import plain, run_path
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
 
-IN_THE_PATH = ("strategy", "seed", "name", "out", "experiment")
+IN_THE_PATH = ("strategy", "query", "seed", "name", "out", "experiment")
 """Keys whose choice a run folder's path tells anyway; an experiment sets the name."""
 
 MAX_DEATHS = 2
@@ -159,8 +159,8 @@ def _open_journal(folder: Path) -> Path:
 
 def _log(config: DictConfig) -> str | None:
     try:
-        values = {key: plain(config[key]) if key == "strategy" else config[key]
-                  for key in ("out", "name", "strategy", "seed")}  # fmt: skip
+        values = {key: plain(config[key]) if key in ("strategy", "query") else config[key]
+                  for key in ("out", "name", "strategy", "query", "seed")}  # fmt: skip
         return str(run_path(values, swept=config.hydra.job.override_dirname) / "log.txt")
     except OmegaConfBaseException:
         return None

@@ -65,7 +65,7 @@ def check(config: DictConfig) -> dict[str, Any]:
     settings(OptimizerSettings, config.optimizer)
     settings(LossPredictionSettings, config.loss_prediction)
     Engine(**values["engine"])
-    for group in ("task", "backbone", "strategy", "data", "tracker"):
+    for group in ("task", "backbone", "strategy", "query", "data", "tracker"):
         check_node(config[group])
     kind = config.task.kind
     assert kind in config.data, f"data={config.data.name} does not serve {kind}"
@@ -153,6 +153,15 @@ def test_every_strategy_selects(strategy: str) -> None:
     )
     assert len(set(query.indices.tolist())) == 5
     assert set(query.indices.tolist()) <= set(pool.unlabeled.tolist())
+
+
+@pytest.mark.parametrize("query", choices("query"))
+def test_every_query_takes_its_keys(query: str) -> None:
+    """Each part takes the keys it is given, for a kind of task there is; its name is its file's."""
+    config = compose("task=drn_cityscapes", f"query={query}", "strategy=entropy")
+    assert config.query.name == query
+    assert config.task.kind in config.query
+    check(config)
 
 
 @pytest.mark.parametrize("data", choices("data"))

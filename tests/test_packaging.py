@@ -17,6 +17,7 @@ IMPORTED_AS = {  # where a distribution's module has another name
     "hydra": "hydra-core",
     "cv2": "opencv-python-headless",
     "PIL": "pillow",
+    "skimage": "scikit-image",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }

@@ -104,16 +104,21 @@ class Subsampled:
 
     Args:
         strategy: The strategy that selects.
-        size: How many candidates it is shown, at most.
+        size: How many candidates it is shown, at most; or how many groups of them.
+        groups: (num_samples,) the group that each sample belongs to, where groups are drawn and
+            all of their candidates shown.
 
     Raises:
         InvalidSetting: `size` is not a positive whole number.
     """
 
-    def __init__(self, strategy: QueryStrategy, size: int) -> None:
+    def __init__(
+        self, strategy: QueryStrategy, size: int, *, groups: IndexArray | None = None
+    ) -> None:
         require_positive("the number of candidates", size)
         self.strategy = strategy
         self.size = size
+        self.groups = groups
 
     def select(
         self,
@@ -128,6 +133,10 @@ class Subsampled:
         Raises:
             InvalidSetting: The subset is smaller than the budget.
         """
-        if candidates.size > self.size:
-            candidates = np.sort(rng.choice(np.sort(candidates), self.size, replace=False))
+        candidates = np.sort(candidates)
+        of = candidates if self.groups is None else self.groups[candidates]
+        offered = np.unique(of)
+        if offered.size > self.size:
+            shown = rng.choice(offered, self.size, replace=False)
+            candidates = candidates[np.isin(of, shown)]
         return self.strategy.select(pool, candidates, learner, budget, rng)

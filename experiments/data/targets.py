@@ -7,12 +7,32 @@ yields images only, and reading the label of a sample that was never annotated r
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from al_core import IndexArray
 from al_core.errors import LabelHidden
+
+
+class Targets(Protocol):
+    """The labels of a training set: an oracle reveals them, a task reads them."""
+
+    def reveal(self, indices: IndexArray) -> None:
+        """Make the labels of these samples of the pool readable; only an oracle does that."""
+        ...
+
+    def is_revealed(self, index: int) -> bool:
+        """Tell whether the label of the image at `index` is readable, or a part of it."""
+        ...
+
+    def read(self, indices: IndexArray) -> Any:
+        """Return the labels of images, as far as they are revealed.
+
+        Raises:
+            LabelHidden: Nothing of one of them is; the text names it.
+        """
+        ...
 
 
 class HiddenTargets:
@@ -60,7 +80,7 @@ class GroundTruthOracle:
         targets: The labels that it reveals.
     """
 
-    def __init__(self, targets: HiddenTargets) -> None:
+    def __init__(self, targets: Targets) -> None:
         self._targets = targets
 
     def annotate(self, indices: IndexArray) -> None:

@@ -14,10 +14,11 @@ BASELINE = "random"
 # Settings in which runs of one experiment may differ: what is compared (a strategy may bring the
 # loss-prediction module with it), what is repeated, and where and on what a run ran. Precision
 # alone of the engine's settings is part of the method.
-_COMPARED = ("strategy", "loss_prediction")
+_COMPARED = ("strategy", "query", "loss_prediction")
 _FREE = (*_COMPARED, "seed", "out", "tracker", "engine")
 _ENGINE_METHOD = ("engine.precision",)
-_WITHOUT_EFFECT = ("download", "max_memory_gb")  # last part of a key: how data come to memory
+# Last part of a key: how data come to memory, and where they are kept.
+_WITHOUT_EFFECT = ("download", "max_memory_gb", "cache")
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,11 @@ def _method(run: Run) -> dict[str, str]:
 def _compared(run: Run) -> dict[str, str]:
     """The settings that make the strategy, those of the group `strategy` without the prefix."""
     compared = {key: run.config[key] for key in _COMPARED if key in run.config}
-    return {key.removeprefix("strategy."): value for key, value in flatten(compared).items()}
+    return {
+        key.removeprefix("strategy."): value
+        for key, value in flatten(compared).items()
+        if key.split(".")[-1] not in _WITHOUT_EFFECT
+    }
 
 
 def _differing(own: Mapping[str, str], others: Sequence[Mapping[str, str]]) -> dict[str, str]:

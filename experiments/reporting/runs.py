@@ -118,13 +118,15 @@ def read_run(folder: Path) -> Run:
     if not isinstance(config, dict):
         raise ReportError(f"{path}: not a mapping of settings")
     columns, rows = _read_cycles(folder / "cycles.csv")
+    if _queried(config) != "images":
+        rows = _counted_in_images(rows, config)
     seed = _setting(config, "seed", path)
     if not isinstance(seed, int):
         raise ReportError(f"{path}: seed is {seed!r}, not a whole number")
     return Run(
         folder=folder,
         name=str(_setting(config, "name", path)),
-        strategy=str(_setting(config, "strategy.name", path)),
+        strategy=_strategy(config, path),
         seed=seed,
         metric=str(_setting(config, "task.metric", path)),
         config=config,
@@ -132,6 +134,36 @@ def read_run(folder: Path) -> Run:
         rows=rows,
         finished=_read_json(folder / "state.json").get("finished") is True,
         provenance=_read_json(folder / "provenance.json"),
+    )
+
+
+def _strategy(config: Mapping[str, Any], path: Path) -> str:
+    """The strategy's name, with what it queries where that is not whole images."""
+    name, queried = str(_setting(config, "strategy.name", path)), _queried(config)
+    return name if queried == "images" else f"{name}-{queried}"
+
+
+def _queried(config: Mapping[str, Any]) -> str:
+    query = config.get("query")
+    return str(query.get("name", "images")) if isinstance(query, dict) else "images"
+
+
+def _counted_in_images(
+    rows: tuple[Mapping[str, float | None], ...], config: Mapping[str, Any]
+) -> tuple[Mapping[str, float | None], ...]:
+    """Give `num_labeled` of runs that label parts of images the unit of other runs: images.
+
+    It becomes as many images as have that many labeled pixels, by those of the initial set, which
+    is of whole images.
+    """
+    cycle = config.get("cycle")
+    initial = cycle.get("initial_size") if isinstance(cycle, dict) else None
+    first = rows[0].get("num_labeled_pixels") if rows else None
+    if not first or not isinstance(initial, int):
+        return rows
+    return tuple(
+        {**row, "num_labeled": initial * (row.get("num_labeled_pixels") or 0) / first}
+        for row in rows
     )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from al_core import IndexArray, Prediction
 from experiments.data.samples import Batch, Samples
-from experiments.data.targets import HiddenTargets
+from experiments.data.targets import Targets
 from experiments.handoff.labels import Label
 
 
@@ -55,7 +55,7 @@ class Task(Protocol):
     """Images in a batch of inference."""
     train: Samples
     test: Samples
-    targets: HiddenTargets
+    targets: Targets
     """Labels of `train`, readable once the oracle has given them."""
 
     def build_model(self) -> nn.Module:

@@ -27,7 +27,7 @@ from experiments.data.resized import resized, scaled_size
 from experiments.data.samples import Batch
 from experiments.data.segmentation import IGNORED, Mask, SemanticSegmentation, WholeSamples
 from experiments.data.segmentation_augmentation import augment, resize_image, resize_mask
-from experiments.data.targets import HiddenTargets
+from experiments.data.targets import HiddenTargets, Targets
 from experiments.handoff.labels import Label
 from experiments.metrics.segmentation import SegmentationMetrics
 from experiments.tasks.base import Panel
@@ -100,6 +100,8 @@ class Segmentation:
                 f"loss.reduction must be labeled_pixels or all_pixels, got {reduction!r}"
             )
         self._pool_pictures, self._image_scale = data.train, image_scale
+        self.size_on_disk = data.train.size
+        """Gives (height, width) of a training image before `image_scale`."""
         if image_scale != 1:
             data = resized(data, image_scale)
         self.class_names: Sequence[str] = data.class_names
@@ -121,7 +123,7 @@ class Segmentation:
         self.train, self.test = WholeSamples(data.train), WholeSamples(data.test)
         self._test_masks = data.test_masks
         # What the oracle gives are masks yet to be read, so that those of a batch are read at once.
-        self.targets = HiddenTargets(
+        self.targets: Targets = HiddenTargets(
             len(data.train),
             lambda indices: [partial(data.train_masks.mask, index) for index in indices.tolist()],
             data.train.names,
@@ -170,8 +172,15 @@ class Segmentation:
         return self.train.images(indices)
 
     def label_counts(self, indices: IndexArray) -> Mapping[str, int]:
-        """Return nothing: images are labeled whole."""
-        return {}
+        """Count the pixels that are trained on: those that are labeled and have a class."""
+        readers: list[Callable[[], Mask]] = self.targets.read(indices)
+        counts = np.zeros(indices.size, np.int64)
+
+        def count(row: int) -> None:
+            counts[row] = np.count_nonzero(readers[row]() != IGNORED)
+
+        load_all(indices.size, count, in_memory=self.train.in_memory)
+        return {"pixels": int(counts.sum())}
 
     def test_batch(self, indices: IndexArray) -> Batch:
         """Load whole test images with their classes, uint8 (b, h, w)."""

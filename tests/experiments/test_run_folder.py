@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -16,9 +17,11 @@ import torch
 
 from al_core import CycleRecord, Pool, Query, Ranking
 from al_core.errors import ActiveLearningError, InvalidSetting
+from experiments.queried import WholeImages
 from experiments.run_folder import RunFolder, RunState, row_of
 from experiments.tasks.base import Panel
 
+WHOLE = WholeImages(SimpleNamespace(train=[], targets=None))  # type: ignore[arg-type]
 CONFIG = {"seed": 0, "cycle": {"epochs": 2}, "out": "runs", "tracker": {"mode": "offline"}}
 SECONDS = {"fit": 1.23456789, "evaluate": 0.5, "score": 0.25, "query": 0.125}
 
@@ -188,7 +191,7 @@ def test_queries_and_rankings_are_written_as_documented(tmp_path: Path) -> None:
     """queries: rank,name,index,score; entropies: CRLF, raw values at full precision, in order."""
     folder = RunFolder(tmp_path / "run", CONFIG)
     names = ["a/0.png", "a/1.png", "b/2.png", 'b/3, "x".png']
-    folder.write_query(record(3), names)
+    folder.write_query(record(3), names, WHOLE)
     query = (folder.path / "queries" / "cycle_03.csv").read_bytes()
     assert query == b'rank,name,index,score\n0,"b/3, ""x"".png",3,0.9\n1,a/1.png,1,0.9\n'
     raw = (folder.path / "entropies" / "cycle_03.csv").read_bytes()
@@ -200,7 +203,7 @@ def test_queries_and_rankings_are_written_as_documented(tmp_path: Path) -> None:
     assert upload == (
         b'name,entropy_value\r\n"3, ""x"".png",2\r\n1.png,2\r\n0.png,1\r\n2.png,0\r\n'
     )
-    folder.write_query(record(4, ranked=False), names)
+    folder.write_query(record(4, ranked=False), names, WHOLE)
     assert (folder.path / "queries" / "cycle_04.csv").read_bytes() == (
         b"rank,name,index,score\n0,b/2.png,2,\n1,a/0.png,0,\n"
     )
@@ -208,12 +211,19 @@ def test_queries_and_rankings_are_written_as_documented(tmp_path: Path) -> None:
     folder.close()
 
 
-@pytest.mark.parametrize(("size", "expected"), [((28, 28), (128, 128)), ((256, 512), (64, 128)),
-                                                ((1000, 3), (128, 1))])  # fmt: skip
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((28, 28), (128, 128)),
+        ((100, 200), (100, 200)),
+        ((256, 512), (160, 320)),
+        ((1000, 3), (320, 1)),
+    ],
+)
 def test_thumbnails_fit_and_keep_their_colours(
     tmp_path: Path, size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    """The longer side is 128 pixels, the proportions stay, red stays red."""
+    """The longer side is 128 to 320 pixels, the proportions stay, red stays red."""
     image = np.zeros((*size, 3), dtype=np.uint8)
     image[:, :, 0] = 255
     folder = RunFolder(tmp_path / "run", CONFIG)

@@ -1,0 +1,59 @@
+"""Samples that do not cost the same to label: a budget is then an amount, not a number of samples.
+
+Source: Settles 2009, section 6.2 (variable labeling costs), in its simplest form: the strategy
+ranks as if costs were equal, and the query ends where the budget does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from al_core.contracts import Learner, Query, QueryStrategy
+from al_core.errors import InvalidSetting
+from al_core.pool import IndexArray, Pool
+
+CostArray = NDArray[np.int64]
+"""What it costs to label each sample, positive."""
+
+
+class Affordable:
+    """Another strategy whose budget is an amount: as much of its query as that can pay for.
+
+    The inner strategy is asked for as many samples as the budget could buy at most; of those the
+    most wanted are taken for as long as they can be paid for, and one at least.
+
+    Args:
+        strategy: The strategy that selects.
+        costs: (num_samples,) what it costs to label each sample, positive.
+
+    Raises:
+        InvalidSetting: A cost is not positive.
+    """
+
+    def __init__(self, strategy: QueryStrategy, costs: CostArray) -> None:
+        if costs.size and costs.min() < 1:
+            raise InvalidSetting(
+                f"costs must be positive, sample {costs.argmin()} has {min(costs)}"
+            )
+        self.strategy = strategy
+        self.costs = costs
+
+    def select(
+        self,
+        pool: Pool,
+        candidates: IndexArray,
+        learner: Learner,
+        budget: int,
+        rng: np.random.Generator,
+    ) -> Query:
+        """Return candidates whose costs sum up to `budget` at most, or the first one alone."""
+        cheapest = np.cumsum(np.sort(self.costs[candidates]))
+        most = max(int(np.searchsorted(cheapest, budget, side="right")), min(1, candidates.size))
+        query = self.strategy.select(pool, candidates, learner, most, rng)
+        paid = np.searchsorted(np.cumsum(self.costs[query.indices]), budget, side="right")
+        taken = max(int(paid), min(1, query.indices.size))
+        scores = None if query.scores is None else query.scores[:taken]
+        return replace(query, indices=query.indices[:taken], scores=scores)
