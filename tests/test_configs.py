@@ -268,6 +268,27 @@ def test_the_published_protocol_is_the_papers() -> None:
     assert (head.pool_size, head.width, head.detach_at) == (1, 128, 0.6)
 
 
+@pytest.mark.parametrize("experiment", choices("experiment"))
+def test_the_command_of_every_experiment_composes(experiment: str) -> None:
+    """What its header says to run exists, for each of the strategies that it names."""
+    header = (CONF / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")
+    text = header.replace("\\\n#", " ").partition("experiments.run -m ")[2].splitlines()[0]
+    settings = dict(setting.split("=", 1) for setting in text.split())
+    assert settings.pop("experiment") == experiment
+    for strategy in settings.pop("strategy").split(","):
+        rest = [f"{key}={value.split(',')[0]}" for key, value in settings.items()]
+        values = check(compose(f"experiment={experiment}", f"strategy={strategy}", *rest))
+        assert values["strategy"]["name"] == strategy
+    assert len(settings["seed"].split(",")) >= 3
+
+
+def test_every_replication_has_its_experiment() -> None:
+    """The cards of docs/replications.md and the published protocols name each other."""
+    text = (CONF.parent / "docs" / "replications.md").read_text(encoding="utf-8")
+    published = {name for name in choices("experiment") if name not in ("demo", "cifar10_laptop")}
+    assert {name for name in published if f"={name} " in text or f"`{name}`" in text} == published
+
+
 @pytest.mark.parametrize(
     "path", sorted(CONF.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
 )

