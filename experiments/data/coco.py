@@ -9,6 +9,8 @@ their own area; here a crowd is a difficult object like any other.
 from __future__ import annotations
 
 import json
+import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +23,13 @@ from experiments.data.detection import (
     ObjectDetection,
     Objects,
     check_disjoint,
+    size_check,
     tidied,
     warn_unreadable,
 )
 from experiments.data.pictures import FilePictures
+
+log = logging.getLogger(__name__)
 
 
 def coco(
@@ -39,7 +44,8 @@ def coco(
     """Images with objects in COCO's format: COCO itself, or the export of an annotation tool.
 
     Classes are the categories of the pool's file, by id. An image that is listed but missing is
-    left out and named in the run folder's `quarantine.csv`.
+    left out and named in the run folder's `quarantine.csv`, and so is one of another size than the
+    file says.
 
     Args:
         root: Folder that the other four are relative to.
@@ -85,6 +91,7 @@ class _File:
     names: list[str]
     paths: list[Path]
     annotations: list[list[Annotation]]
+    sizes: list[tuple[int, int] | None]
 
 
 def _read(file: Path, images: Path) -> _File:
@@ -97,9 +104,17 @@ def _read(file: Path, images: Path) -> _File:
         content: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         names = {int(one["id"]): str(one["name"]) for one in content["categories"]}
         listed = {int(one["id"]): str(one["file_name"]) for one in content["images"]}
+        sizes = {
+            int(one["id"]): (int(one.get("width", 0)), int(one.get("height", 0)))
+            for one in content["images"]
+        }
         found: dict[int, list[Annotation]] = {image: [] for image in listed}
+        orphans = 0
         for one in content["annotations"]:
-            x, y, width, height = map(float, one["bbox"])
+            if int(one["image_id"]) not in found:
+                orphans += 1
+                continue
+            x, y, width, height = map(float, one["bbox"] or (math.nan,) * 4)
             found[int(one["image_id"])].append(
                 Annotation(
                     names.get(int(one["category_id"]), f"id {one['category_id']}"),
@@ -110,6 +125,8 @@ def _read(file: Path, images: Path) -> _File:
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise InvalidSetting(f"data: {file} is not in COCO's format ({reason})") from None
+    if orphans:
+        log.warning("%s: %d annotations are of images that it does not list", file, orphans)
     class_names = tuple(names[id_] for id_ in sorted(names))
     if not class_names or len(set(class_names)) != len(class_names):
         raise InvalidSetting(f"data: {file} must have categories of distinct names")
@@ -121,12 +138,15 @@ def _read(file: Path, images: Path) -> _File:
         [listed[image] for image in order],
         [images / listed[image] for image in order],
         [found[image] for image in order],
+        [sizes[image] if min(sizes[image]) > 0 else None for image in order],
     )
 
 
 def _part(
     file: _File, class_names: tuple[str, ...], *, part: str
 ) -> tuple[FilePictures, tuple[Objects, ...]]:
-    pictures = FilePictures(file.paths, file.names, progress=f"checking {part}")
+    pictures = FilePictures(
+        file.paths, file.names, check=size_check(file.sizes), progress=f"checking {part}"
+    )
     warn_unreadable(pictures, part=part)
     return pictures, tidied(file.annotations, pictures, class_names, part=part)

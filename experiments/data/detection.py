@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from al_core.errors import InvalidSetting
 from experiments.data.checks import check_whole_number
+from experiments.data.decoding import UnreadableImage
 from experiments.data.pictures import MemoryPictures, Pictures
 from experiments.data.scenes import CLASS_NAMES, MIN_SIZE_PIXELS, scene_samples, scenes
 
@@ -159,6 +160,26 @@ def _clipped(
     if x_max - x_min < 1 or y_max - y_min < 1:
         return None, "outside the image"
     return (x_min, y_min, x_max, y_max), ""
+
+
+def size_check(stated: Sequence[tuple[int, int] | None]) -> Callable[[int, int, int], None]:
+    """Return a check for `FilePictures`: an image must be of the size that its annotation is for.
+
+    Where they differ (the image was resized or turned since) nobody can say where its boxes are:
+    the sample is left out.
+
+    Args:
+        stated: (width, height) in pixels for each image; None where the annotation has none.
+    """
+
+    def check(position: int, height: int, width: int) -> None:
+        size = stated[position]
+        if size is not None and size != (width, height):
+            raise UnreadableImage(
+                f"its annotation is for {size[0]} x {size[1]} pixels, it has {width} x {height}"
+            )
+
+    return check
 
 
 def check_disjoint(train: Iterable[str], test: Iterable[str]) -> None:

@@ -20,6 +20,7 @@ from experiments.data.detection import (
     ObjectDetection,
     Objects,
     check_disjoint,
+    size_check,
     tidied,
     warn_unreadable,
 )
@@ -84,7 +85,8 @@ def voc_folder(
 
     Images may be of any common format and lie at any depth in `JPEGImages`; a name in a split is
     the file's path there, with or without its ending. An image that cannot be read, or whose
-    annotation is missing or no XML, is left out and named in the run folder's `quarantine.csv`.
+    annotation is missing, no XML or for another size of image, is left out and named in the run
+    folder's `quarantine.csv`.
 
     Args:
         root: Folder with `Annotations`, `JPEGImages` and `ImageSets/Main`.
@@ -178,14 +180,17 @@ class _Split:
         self.names = [f"{base.name}/{name}" if prefix else name for name in found]
         self.paths = [images / name for name in found]
         self.annotations: list[list[Annotation]] = []
+        self.sizes: list[tuple[int, int] | None] = []
         self.refused: dict[int, str] = {}
         for position, name in enumerate(found):
+            size, objects = None, list[Annotation]()
             try:
                 file = base / "Annotations" / Path(name).with_suffix(".xml")
-                self.annotations.append(_read_annotation(file))
+                size, objects = _read_annotation(file)
             except _Unusable as error:
-                self.annotations.append([])
                 self.refused[position] = str(error)
+            self.annotations.append(objects)
+            self.sizes.append(size)
 
 
 def _detection(
@@ -224,6 +229,7 @@ def _part(
         [path for split in splits for path in split.paths],
         [name for split in splits for name in split.names],
         refused=refused,
+        check=size_check([size for split in splits for size in split.sizes]),
         progress=f"checking {part}",
     )
     warn_unreadable(pictures, part=part)
@@ -231,8 +237,8 @@ def _part(
     return pictures, tidied(annotations, pictures, class_names, part=part)
 
 
-def _read_annotation(file: Path) -> list[Annotation]:
-    """Read one XML file.
+def _read_annotation(file: Path) -> tuple[tuple[int, int] | None, list[Annotation]]:
+    """Read one XML file: (width, height) of its image, if it says so, and the objects.
 
     Raises:
         _Unusable: It is missing, or no XML.
@@ -243,7 +249,9 @@ def _read_annotation(file: Path) -> list[Annotation]:
         raise _Unusable(f"its annotation {file.name}: {error.strerror}") from None
     except (ElementTree.ParseError, UnicodeDecodeError, ValueError) as error:
         raise _Unusable(f"its annotation {file.name} is no XML: {error}") from None
-    return [
+    width, height = (root.findtext(f"size/{key}", "").strip() for key in ("width", "height"))
+    stated = width.isdecimal() and height.isdecimal() and int(width) > 0 and int(height) > 0
+    return (int(width), int(height)) if stated else None, [
         Annotation(
             (each.findtext("name") or "").strip(),
             _box(each.find("bndbox")),

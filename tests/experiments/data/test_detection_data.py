@@ -73,7 +73,11 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "JPEGImages" / "d.jpg").write_bytes(b"no image")
     write_voc(tmp_path, "e", [("cat", (2, 3, 9, 10), 0)])
     (tmp_path / "Annotations" / "e.xml").write_text("<annotation>")
-    write_split(tmp_path, "trainval", ["a", "b", "d", "e", "missing"])
+    write_voc(tmp_path, "f", [("cat", (2, 3, 9, 10), 0)])
+    annotation = tmp_path / "Annotations" / "f.xml"
+    size = "<size><width>120</width><height>80</height></size>"  # resized since
+    annotation.write_text(annotation.read_text().replace("<size><width>0</width></size>", size))
+    write_split(tmp_path, "trainval", ["a", "b", "d", "e", "missing", "f"])
     write_split(tmp_path, "test", ["c.jpg"])
     return tmp_path
 
@@ -97,9 +101,10 @@ def test_untidy_annotations(tree: Path, caplog: pytest.LogCaptureFixture) -> Non
 
 
 def test_unusable_samples_are_quarantined(tree: Path) -> None:
-    """Broken images, broken annotations and missing files are named and cannot be read."""
+    """Broken images, broken annotations, those for another size and missing files are named."""
     data = voc_folder(tree)
-    assert set(data.train.unreadable) == {2, 3, 4}
+    assert set(data.train.unreadable) == {2, 3, 4, 5}
+    assert data.train.unreadable[5] == "its annotation is for 120 x 80 pixels, it has 60 x 40"
     assert "not an image" in data.train.unreadable[2]
     assert "e.xml is no XML" in data.train.unreadable[3]
     assert "missing.xml" in data.train.unreadable[4]
@@ -207,6 +212,27 @@ def test_coco(coco_tree: Path) -> None:
     assert objects.boxes.tolist() == [[1, 2, 11, 22], [50, 2, 60, 22]]
     assert objects.labels.tolist() == [1, 0]
     assert objects.difficult.tolist() == [False, True]
+
+
+def test_untidy_coco(coco_tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Images of another size than stated and boxes of no numbers or no image are left out."""
+    file = coco_tree / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    content["images"][0] |= {"width": 60, "height": 40}
+    content["images"][1] |= {"width": 600, "height": 400}
+    content["annotations"] += [
+        {"image_id": 99, "category_id": 90, "bbox": [1, 2, 10, 20]},
+        {"image_id": 7, "category_id": 90, "bbox": []},
+        {"image_id": 7, "category_id": 1, "bbox": [1, 2, 10, 20]},
+    ]
+    file.write_text(json.dumps(content))
+    with caplog.at_level(logging.INFO):
+        data = coco(coco_tree)
+    assert data.train.unreadable == {0: "its annotation is for 600 x 400 pixels, it has 60 x 40"}
+    assert len(data.train_objects[1].boxes) == 2
+    assert "1 annotations are of images that it does not list" in caplog.text
+    assert "2 without area" in caplog.text
+    assert "1 of the unknown class 'id 1'" in caplog.text
 
 
 def test_coco_is_missing_or_of_another_format(coco_tree: Path) -> None:
