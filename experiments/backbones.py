@@ -8,9 +8,11 @@ from urllib.error import URLError
 from torch import Tensor, nn
 
 from al_core.errors import InvalidSetting
+from experiments.data.checks import check_whole_number
 from vendored.checkpoints import read_state_dict
 from vendored.drn import IMAGENET_URLS, MODEL_NAMES, DRNSeg, SamplingDropout
-from vendored.ssd_pytorch import SSD, build_ssd, trunk_from_torchvision
+from vendored.ssd_pytorch import SSD, LightSSD, build_ssd, trunk_from_torchvision
+from vendored.ssd_pytorch.light import MIN_SIZE_PIXELS
 
 TORCHVISION = "torchvision"
 SCRATCH = "scratch"
@@ -61,6 +63,21 @@ def ssd300(num_classes: int, *, trunk: object) -> SSD:
         reason = " ".join(str(error).split())[:200]
         raise InvalidSetting(f"{key}={trunk} has no weights of VGG16: {reason}") from None
     return net
+
+
+def light_ssd(num_classes: int, *, size: int) -> LightSSD:
+    """A detector of a million parameters that learns from scratch.
+
+    Args:
+        num_classes: With background.
+        size: Side of its square input, pixels.
+
+    Raises:
+        InvalidSetting: A size that it cannot have.
+    """
+    key = "backbone.detection.size"
+    check_whole_number(key, size, low=MIN_SIZE_PIXELS, high=1024)
+    return LightSSD(num_classes, size)
 
 
 class WholeImageDRN(DRNSeg):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from al_core import Prediction, entropy, least_confidence, margin
 from al_core.errors import InvalidSetting, LabelHidden
-from experiments.backbones import ssd300
+from experiments.backbones import light_ssd, ssd300
 from experiments.config import CycleSettings, LossPredictionSettings, OptimizerSettings, plain
 from experiments.data.detection import ObjectDetection, Objects, digit_scenes
 from experiments.engine import Engine
@@ -234,6 +234,9 @@ def test_wrong_settings(data: ObjectDetection) -> None:
         Detection(data, BACKBONE, reduction="max")
     with pytest.raises(InvalidSetting, match="must be a detector"):
         Detection(data, lambda num_classes: nn.Linear(1, num_classes))
+    for size in (32, "big", 128.5):
+        with pytest.raises(InvalidSetting, match=r"backbone\.detection\.size must be .*64"):
+            light_ssd(21, size=size)  # type: ignore[arg-type]
     with pytest.raises(InvalidSetting, match=r"vgg16_reducedfc\.pth .*backbone=light_ssd"):
         ssd300(21, trunk="/nowhere/vgg16_reducedfc.pth")
 
