@@ -15,7 +15,7 @@ from experiments.engine import Engine
 from experiments.learner import TaskLearner
 from experiments.tasks.detection import PREDICTED_COLOUR, TRUE_COLOUR, Detection
 from tests.small_runs import compose
-from vendored.ssd_pytorch import LightSSD, Outputs, encode
+from vendored.ssd_pytorch import LightSSD, Outputs, encode, match_batch, pad_targets
 
 SIZE = 64
 LABELED = np.arange(12)
@@ -51,7 +51,9 @@ def make_learner(task: Detection, **arguments: Any) -> TaskLearner:
 def outputs_with_equal_boxes(task: Detection, targets: list[Tensor]) -> Outputs:
     """Outputs whose loss is the same for every matched box: offsets 1 too large, equal logits."""
     priors = task.build_model().priors
-    offsets, _ = task._loss._match(priors, targets)
+    offsets, _ = match_batch(
+        pad_targets(targets), priors, threshold=0.5, variances=task._loss.variances
+    )
     num_classes = len(task.class_names) + 1
     return offsets + 1, torch.zeros(len(targets), len(priors), num_classes), priors
 

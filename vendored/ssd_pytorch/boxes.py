@@ -49,10 +49,11 @@ def intersect(box_a: Tensor, box_b: Tensor) -> Tensor:
         (..., n, m), in the square of the boxes' unit; 0 where boxes are apart.
     """
     a, b = full_precision(box_a)[..., :, None, :], full_precision(box_b)[..., None, :, :]
-    # One coordinate at a time: half the memory traffic of (..., n, m, 2) tensors.
-    width = torch.minimum(a[..., 2], b[..., 2]) - torch.maximum(a[..., 0], b[..., 0])
-    height = torch.minimum(a[..., 3], b[..., 3]) - torch.maximum(a[..., 1], b[..., 1])
-    return width.clamp(min=0) * height.clamp(min=0)
+    # One coordinate at a time and partly in place: a third of the memory traffic of (..., n, m, 2)
+    # tensors, which is what this costs.
+    width = torch.minimum(a[..., 2], b[..., 2]).sub_(torch.maximum(a[..., 0], b[..., 0]))
+    height = torch.minimum(a[..., 3], b[..., 3]).sub_(torch.maximum(a[..., 1], b[..., 1]))
+    return width.clamp_(min=0) * height.clamp_(min=0)
 
 
 def jaccard(box_a: Tensor, box_b: Tensor) -> Tensor:
@@ -66,7 +67,7 @@ def jaccard(box_a: Tensor, box_b: Tensor) -> Tensor:
         (..., n, m) in 0..1; NaN for two boxes that both have no area, as upstream's.
     """
     shared = intersect(box_a, box_b)
-    union = _area(box_a)[..., :, None] + _area(box_b)[..., None, :] - shared
+    union = (_area(box_a)[..., :, None] + _area(box_b)[..., None, :]).sub_(shared)
     return shared / union
 
 

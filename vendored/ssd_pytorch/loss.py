@@ -7,6 +7,7 @@ does: a learned loss needs one target for each image.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from vendored.ssd_pytorch.boxes import full_precision
-from vendored.ssd_pytorch.matching import Truths, match_batch, pad_targets
+from vendored.ssd_pytorch.boxes import encode, full_precision
+from vendored.ssd_pytorch.matching import Truths, assign, pad_targets
 
 VARIANCES = (0.1, 0.2)
 
@@ -122,24 +123,30 @@ class MultiBoxLoss(nn.Module):
         # nn.DataParallel concatenates the priors of its replicas.
         priors = predictions[2][: loc.shape[1]]
         self._check(loc, conf, priors, targets)
-        loc_t, conf_t = self._match(priors, targets)
-        positive = conf_t > 0
-        # Negatives are masked before the loss as well as after it: their targets may be infinite,
-        # and infinity times a gradient of zero is NaN.
-        loc_t = loc_t.to(loc.dtype).masked_fill(~positive[..., None], 0)
-        box_loss = functional.smooth_l1_loss(loc, loc_t, reduction="none").sum(dim=-1)
-        class_loss = functional.cross_entropy(
-            conf.flatten(0, 1), conf_t.flatten(), reduction="none"
-        ).view_as(box_loss)
-        counted = positive | self._mine(class_loss.detach(), positive)
+        truths = self._truths(targets, priors.device)
+        with torch.no_grad():
+            truth, conf_t = assign(truths, priors, threshold=self.overlap_thresh)
+            positive = conf_t > 0
+            hardness = functional.cross_entropy(
+                conf.flatten(0, 1), conf_t.flatten(), reduction="none"
+            ).view_as(conf_t)
+            counted = (positive | self._mine(hardness, positive)).nonzero(as_tuple=True)
+        # From here on only the few priors that count: the rest has neither loss nor gradient.
+        class_loss = functional.cross_entropy(conf[counted], conf_t[counted], reduction="none")
+        image, prior = positive.nonzero(as_tuple=True)
+        boxes = truths.boxes[image, truth[image, prior]].to(priors.dtype)
+        loc_t = encode(boxes, priors[prior], self.variances).to(loc.dtype)
+        box_loss = functional.smooth_l1_loss(loc[image, prior], loc_t, reduction="none").sum(dim=1)
+        # Put back in their places to be summed: unlike adding by index the same on every device.
+        everywhere = torch.zeros_like(hardness)
         return ImageLosses(
-            torch.where(positive, box_loss, 0).sum(dim=1),
-            torch.where(counted, class_loss, 0).sum(dim=1),
+            everywhere.index_put((image, prior), box_loss).sum(dim=1),
+            everywhere.index_put(counted, class_loss).sum(dim=1),
             positive.sum(dim=1),
         )
 
-    @torch.no_grad()
-    def _match(self, priors: Tensor, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    def _truths(self, targets: Sequence[Tensor], device: torch.device) -> Truths:
+        """The targets, padded, on the device."""
         truths = pad_targets(targets)
         if truths.labels.device.type == "cpu":  # elsewhere looking costs a synchronisation
             low, high = int(truths.labels.min()), int(truths.labels.max())
@@ -148,16 +155,16 @@ class MultiBoxLoss(nn.Module):
                     f"labels must be in 0..{self.num_classes - 2} (background is not counted), "
                     f"got {low}..{high}"
                 )
-        moved = Truths(*(tensor.to(priors.device) for tensor in truths))
-        return match_batch(moved, priors, threshold=self.overlap_thresh, variances=self.variances)
+        return Truths(*(tensor.to(device) for tensor in truths))
 
-    def _mine(self, class_loss: Tensor, positive: Tensor) -> Tensor:
+    def _mine(self, hardness: Tensor, positive: Tensor) -> Tensor:
         """(b, p) mask: the negatives that the network finds hardest, `neg_pos` a positive."""
         num_negatives = (self.neg_pos * positive.sum(dim=1)).clamp(max=positive.shape[1] - 1)
         # Positives rank as negatives without loss, as upstream.
-        order = class_loss.masked_fill(positive, 0).argsort(dim=1, descending=True, stable=True)
-        place = torch.arange(order.shape[1], device=order.device)
-        return torch.zeros_like(positive).scatter(1, order, place < num_negatives[:, None])
+        most = math.ceil(num_negatives.max())
+        hardest = hardness.masked_fill(positive, 0).topk(most, dim=1).indices
+        place = torch.arange(most, device=hardest.device)
+        return torch.zeros_like(positive).scatter(1, hardest, place < num_negatives[:, None])
 
     def _check(self, loc: Tensor, conf: Tensor, priors: Tensor, targets: Sequence[Tensor]) -> None:
         num_images, num_priors = loc.shape[:2]

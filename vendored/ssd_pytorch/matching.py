@@ -55,10 +55,8 @@ def pad_targets(targets: Sequence[Tensor]) -> Truths:
     return Truths(padded[..., :4], padded[..., 4].long(), valid)
 
 
-def match_batch(
-    truths: Truths, priors: Tensor, *, threshold: float, variances: Sequence[float]
-) -> tuple[Tensor, Tensor]:
-    """Targets of every prior of every image.
+def assign(truths: Truths, priors: Tensor, *, threshold: float) -> tuple[Tensor, Tensor]:
+    """The object that each prior of each image answers for.
 
     The overlaps take b * m * p numbers: 56 MB for 32 images of at most 50 objects and SSD300.
 
@@ -66,11 +64,9 @@ def match_batch(
         truths: from `pad_targets`.
         priors: (p, 4) centre form, fractions.
         threshold: least intersection over union of a positive.
-        variances: (centre, size), see `encode`.
 
     Returns:
-        loc: (b, p, 4) encoded boxes, of negatives too (of whatever truth they overlap most); 0 in
-            images without objects.
+        truth: (b, p) int64, number of the truth; of negatives the one that they overlap most.
         conf: (b, p) int64: label + 1, or 0 for background.
     """
     priors = full_precision(priors)
@@ -89,9 +85,24 @@ def match_batch(
     truth = torch.where(owned, owner, best_truth)
     positive = owned | (best_overlap >= threshold)
     conf = torch.where(positive, truths.labels.gather(1, truth) + 1, 0)
-    matched = boxes.gather(1, truth[..., None].expand(-1, -1, 4))
+    return truth, conf
+
+
+def match_batch(
+    truths: Truths, priors: Tensor, *, threshold: float, variances: Sequence[float]
+) -> tuple[Tensor, Tensor]:
+    """Targets of every prior of every image; arguments as `assign`, and (centre, size) variances.
+
+    Returns:
+        loc: (b, p, 4) encoded boxes, of negatives too (of whatever truth they overlap most); 0 in
+            images without objects.
+        conf: (b, p) int64: label + 1, or 0 for background.
+    """
+    priors = full_precision(priors)
+    truth, conf = assign(truths, priors, threshold=threshold)
+    matched = truths.boxes.to(priors.dtype).gather(1, truth[..., None].expand(-1, -1, 4))
     loc = encode(matched, priors, variances)
-    return loc.masked_fill(~valid.any(dim=1)[:, None, None], 0), conf
+    return loc.masked_fill(~truths.valid.any(dim=1)[:, None, None], 0), conf
 
 
 def match(
