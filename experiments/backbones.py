@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.error import URLError
 
@@ -65,19 +66,22 @@ def ssd300(num_classes: int, *, trunk: object) -> SSD:
     return net
 
 
-def light_ssd(num_classes: int, *, size: int) -> LightSSD:
+def light_ssd(num_classes: int, *, size: int, scales: Sequence[float]) -> LightSSD:
     """A detector of a million parameters that learns from scratch.
 
     Args:
         num_classes: With background.
         size: Side of its square input, pixels.
+        scales: Sides of its square default boxes, five increasing fractions of the image.
 
     Raises:
-        InvalidSetting: A size that it cannot have.
+        InvalidSetting: A size or scales that it cannot have.
     """
-    key = "backbone.detection.size"
-    check_whole_number(key, size, low=MIN_SIZE_PIXELS, high=1024)
-    return LightSSD(num_classes, size)
+    check_whole_number("backbone.detection.size", size, low=MIN_SIZE_PIXELS, high=1024)
+    try:
+        return LightSSD(num_classes, size, scales=scales)
+    except (ValueError, TypeError) as error:
+        raise InvalidSetting(f"backbone.detection.scales: {error}") from None
 
 
 class WholeImageDRN(DRNSeg):

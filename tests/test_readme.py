@@ -64,9 +64,16 @@ def test_four_steps_run_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not torch.equal(before, net.layer1.weight)
 
 
-@pytest.mark.parametrize("command", sorted(set(commands(README))))
+PRINTED = {
+    command
+    for page in (ROOT / "README.md", *ROOT.glob("docs/*.md"))
+    for command in commands(page.read_text(encoding="utf-8"))
+}
+
+
+@pytest.mark.parametrize("command", sorted(PRINTED))
 def test_commands_compose(command: str) -> None:
-    """Every run that the README prints is a configuration that exists."""
+    """Every run that the README or a page of docs prints is a configuration that exists."""
     arguments = [a for a in shlex.split(command) if not a.startswith("-")]
     overrides = [a for a in arguments if not a.startswith("hydra")]
     single = [a.split(",")[0] for a in overrides]

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 
 from al_core import IndexArray, Prediction
 from al_core.errors import InvalidSetting, require_positive
+from experiments.data.box_drawing import canvas, outline
 from experiments.data.detection import ObjectDetection, Objects
 from experiments.data.detection_augmentation import PIXEL_MEAN, augment
 from experiments.data.pictures import StretchedSamples, load_all, stretch
@@ -248,10 +248,8 @@ class Detection:
     def draw(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
         """Return the images with what is found in red, and what is there in green if annotated."""
         detected = self._detections(prediction)
-        images = self.train.images(indices).permute(0, 2, 3, 1).contiguous().numpy()
         return [
-            self._panel(image, index, rows)
-            for image, index, rows in zip(images, indices.tolist(), detected, strict=True)
+            self._panel(index, rows) for index, rows in zip(indices.tolist(), detected, strict=True)
         ]
 
     def sizes(self, indices: IndexArray) -> list[tuple[int, int]]:
@@ -284,21 +282,22 @@ class Detection:
         detected: Tensor = self._detect(prediction.offsets, probabilities, prediction.priors)
         return detected.cpu()
 
-    def _panel(self, image: NDArray[np.uint8], index: int, detected: Tensor) -> Panel:
+    def _panel(self, index: int, detected: Tensor) -> Panel:
+        image = canvas(self.train.pictures.picture(index))
         truth: Objects | None = None
         if self.targets.is_revealed(index):
             truth = self.targets.read(np.array([index]))[0]
             boxes = _fractions(truth.boxes, self.train.pictures.size(index))
-            _outline(image, boxes, TRUE_COLOUR)
+            outline(image, boxes, TRUE_COLOUR)
         label, row = torch.nonzero(detected[1:, :, 0] >= DRAWN_SCORE, as_tuple=True)
         best = detected[label + 1, row]
         order = best[:, 0].argsort(descending=True)
         best, label = best[order], label[order]
-        _outline(image, best[:, 1:].numpy(), PREDICTED_COLOUR)
         found = [
             f"{self.class_names[k]} {score:.0%}"
             for k, score in zip(label.tolist(), best[:, 0].tolist(), strict=True)
         ]
+        outline(image, best[:, 1:].numpy(), PREDICTED_COLOUR, found)
         caption = f"predicted {_listed(found)}"
         if truth is not None:
             caption += f"; true {_listed([self.class_names[k] for k in truth.labels])}"
@@ -327,14 +326,3 @@ def _listed(names: list[str]) -> str:
         return "nothing"
     more = f" and {len(names) - NUM_CAPTIONED} more" if len(names) > NUM_CAPTIONED else ""
     return ", ".join(names[:NUM_CAPTIONED]) + more
-
-
-def _outline(
-    image: NDArray[np.uint8], boxes: NDArray[np.float32], colour: tuple[int, int, int]
-) -> None:
-    """Draw boxes, fractions, on an image in place."""
-    height, width = image.shape[:2]
-    thickness = max(1, round(max(height, width) / 128))  # a pixel of a thumbnail
-    for x_min, y_min, x_max, y_max in (boxes * (width, height, width, height)).tolist():
-        corners = (round(x_min), round(y_min)), (round(x_max) - 1, round(y_max) - 1)
-        cv2.rectangle(image, *corners, colour, thickness)

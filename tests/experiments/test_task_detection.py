@@ -16,6 +16,7 @@ from experiments.learner import TaskLearner
 from experiments.tasks.detection import PREDICTED_COLOUR, TRUE_COLOUR, Detection
 from tests.small_runs import compose
 from vendored.ssd_pytorch import LightSSD, Outputs, encode, match_batch, pad_targets
+from vendored.ssd_pytorch.light import SCALES
 
 SIZE = 64
 LABELED = np.arange(12)
@@ -238,7 +239,10 @@ def test_wrong_settings(data: ObjectDetection) -> None:
         Detection(data, lambda num_classes: nn.Linear(1, num_classes))
     for size in (32, "big", 128.5):
         with pytest.raises(InvalidSetting, match=r"backbone\.detection\.size must be .*64"):
-            light_ssd(21, size=size)  # type: ignore[arg-type]
+            light_ssd(21, size=size, scales=SCALES)  # type: ignore[arg-type]
+    for scales in ([0.1, 0.2], [0.3, 0.2, 0.5, 0.7, 1.0], [0.0, 0.2, 0.5, 0.7, 1.0], "large"):
+        with pytest.raises(InvalidSetting, match=r"backbone\.detection\.scales"):
+            light_ssd(21, size=64, scales=scales)  # type: ignore[arg-type]
     with pytest.raises(InvalidSetting, match=r"vgg16_reducedfc\.pth .*backbone=light_ssd"):
         ssd300(21, trunk="/nowhere/vgg16_reducedfc.pth")
 

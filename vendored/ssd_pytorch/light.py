@@ -7,6 +7,7 @@ of the priors follow the paper's equation (4).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -27,15 +28,22 @@ MIN_SIZE_PIXELS = 64
 """Below it the smallest priors are under ten pixels, close to the cells of the first map."""
 
 
-def light_config(size: int) -> SSDConfig:
-    """Priors for the source maps of `LightSSD` at an image side of `size` pixels."""
+def light_config(size: int, scales: Sequence[float] = SCALES) -> SSDConfig:
+    """Priors for the source maps of `LightSSD` at an image side of `size` pixels.
+
+    Raises:
+        ValueError: scales that are not five increasing fractions.
+    """
+    increasing = all(low < high for low, high in pairwise((0.0, *scales)))
+    if len(scales) != len(SCALES) or not increasing or scales[-1] > 1:
+        raise ValueError(f"scales must be {len(SCALES)} increasing fractions, got {list(scales)}")
     cells, side = [], size
     for _ in STEM_WIDTHS:
         side = _halved(side)
     for _ in SOURCE_WIDTHS:
         side = _halved(side)
         cells.append(side)
-    pixels = [scale * size for scale in SCALES]
+    pixels = [scale * size for scale in scales]
     return SSDConfig(
         image_size=size,
         feature_maps=tuple(cells),
@@ -53,17 +61,26 @@ class LightSSD(MultiBoxDetector):
         num_classes: with background.
         size: side of the images, pixels, at least 64.
         in_channels: channels of the images.
+        scales: sides of the square priors as fractions of the image, smaller and larger of each
+            map; objects that are much smaller than the first are hardly found.
 
     Raises:
-        ValueError: a smaller size, no channels, or fewer than two classes.
+        ValueError: a smaller size, no channels, fewer than two classes, or other scales.
     """
 
-    def __init__(self, num_classes: int, size: int = 128, *, in_channels: int = 3) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        size: int = 128,
+        *,
+        in_channels: int = 3,
+        scales: Sequence[float] = SCALES,
+    ) -> None:
         if size < MIN_SIZE_PIXELS:
             raise ValueError(f"size must be at least {MIN_SIZE_PIXELS} pixels, got {size}")
         if in_channels < 1:
             raise ValueError(f"in_channels must be positive, got {in_channels}")
-        super().__init__(light_config(size), num_classes, embedding_source=2)
+        super().__init__(light_config(size, scales), num_classes, embedding_source=2)
         stem = pairwise((in_channels, *STEM_WIDTHS))
         self.stem = nn.Sequential(*(layer for pair in stem for layer in _conv(*pair, stride=2)))
         stages = pairwise((STEM_WIDTHS[-1], *SOURCE_WIDTHS))
