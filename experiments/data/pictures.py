@@ -177,6 +177,8 @@ class StretchedSamples:
     def images(self, indices: IndexArray) -> Tensor:
         """As in `Samples`: uint8 (b, 3, image_size, image_size)."""
         size = self.image_size
+        if isinstance(self.pictures, MemoryPictures) and self.pictures.size(0) == (size, size):
+            return self.pictures.samples.images(indices)  # nothing to stretch: all at once
         batch = np.empty((indices.size, size, size, 3), np.uint8)
 
         def load(row: int) -> None:
