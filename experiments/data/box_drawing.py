@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-SIDE_PIXELS = 256
+SIDE_PIXELS = 320
 """The longer side of a drawing: enough for a word on a box."""
 FONT, FONT_SCALE, TEXT_MARGIN_PIXELS = cv2.FONT_HERSHEY_SIMPLEX, 0.3, 2
 
@@ -17,7 +17,7 @@ Colour = tuple[int, int, int]
 
 
 def canvas(picture: Image) -> Image:
-    """Return a copy of an RGB image (h, w, 3) with its proportions, its longer side 256 pixels."""
+    """Return a copy of an RGB image (h, w, 3) with its proportions, its longer side 320 pixels."""
     scale = SIDE_PIXELS / max(picture.shape[:2])
     size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR

@@ -47,10 +47,10 @@ def test_the_first_box_is_on_top() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"), [((480, 640), (192, 256)), ((64, 32), (256, 128)), ((2000, 3), (256, 1))]
+    ("shape", "expected"), [((480, 640), (240, 320)), ((64, 32), (320, 160)), ((2000, 3), (320, 1))]
 )
 def test_canvas_keeps_the_proportions(shape: tuple[int, int], expected: tuple[int, int]) -> None:
-    """The longer side is 256 pixels, and the picture itself is not drawn on."""
+    """The longer side is 320 pixels, and the picture itself is not drawn on."""
     picture = np.full((*shape, 3), 7, np.uint8)
     image = canvas(picture)
     assert image.shape == (*expected, 3)
