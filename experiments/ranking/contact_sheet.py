@@ -107,7 +107,7 @@ def _figure(
     return (
         f'<figure class="shown{chosen}">{picture}<figcaption>'
         f"<span class=rank>{shown.rank + 1:,}</span> <span class=score>{shown.score:.4g}</span>"
-        f'<span class=name title="{escape(shown.name)}">{escape(shown.name)}</span>'
+        f'<span class=name title="{escape(shown.name)}"><bdi>{escape(shown.name)}</bdi></span>'
         f"<span class=caption>{escape(caption)}</span></figcaption></figure>"
     )
 

@@ -211,7 +211,7 @@ class _Ranking:
         ]
         write_contact_sheet(
             settings.out / CONTACT_SHEET,
-            title=f"Which of {settings.images.absolute().name} to annotate next",
+            title=f"Which images of {settings.images.absolute().name} to annotate next",
             facts=facts,
             scores=store.scores(),
             budget=settings.budget,

@@ -64,7 +64,7 @@ class Classification:
         self.targets = HiddenTargets(
             len(data.train), lambda indices: labels[torch.from_numpy(indices)], data.train.names
         )
-        height, width = self._image_size()
+        self._size = height, width = self._image_size()
         if type(crop_padding) is not int or not 0 <= crop_padding < min(height, width):
             raise InvalidSetting(
                 f"task.build.crop_padding must lie in 0..{min(height, width) - 1} for images of "
@@ -78,7 +78,7 @@ class Classification:
 
     def example(self) -> Tensor:
         """Return two black images, normalised."""
-        return self.normalize(torch.zeros(2, 3, *self._image_size(), dtype=torch.uint8))
+        return self.normalize(torch.zeros(2, 3, *self._size, dtype=torch.uint8))
 
     def training_batch(self, indices: IndexArray, *, seed: int) -> Batch:
         """Load images and labels; all that is random happens in `augment`."""
@@ -148,13 +148,13 @@ class Classification:
 
     def data_facts(self) -> dict[str, Any]:
         """Return the side of the images in pixels, and the mean and deviation of their channels."""
-        height, _ = self._image_size()
+        height, _ = self._size
         mean, std = self._mean.flatten().tolist(), self._std.flatten().tolist()
         return {"image_size": height, "mean": mean, "std": std}
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Bring the shorter side to that of the pool's images and keep the centre square."""
-        return resize_square(image, self._image_size()[0])
+        return resize_square(image, self._size[0])
 
     def inference_batch_size(self, height: int, width: int) -> int:
         """Return `eval_batch_size`."""
@@ -171,7 +171,7 @@ class Classification:
 
     def sizes(self, indices: IndexArray) -> list[tuple[int, int]]:
         """Return the one size of all images."""
-        return [self._image_size()] * indices.size
+        return [self._size] * indices.size
 
     def drafts(self, prediction: Prediction, sizes: Sequence[tuple[int, int]]) -> list[Label]:
         """Return the most probable class of each image."""

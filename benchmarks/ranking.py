@@ -1,0 +1,122 @@
+"""Ranking a folder, against the bare decoding of its images and the bare forward pass.
+
+    python -m benchmarks.ranking FOLDER --checkpoint runs/.../checkpoints/cycle_02.pt
+    python -m benchmarks.ranking FOLDER --checkpoint CHECKPOINT --images 4096 --threads 1
+
+Ours is what `experiments.rank` does between listing and writing: images in chunks from the state on
+disk, decoded ahead by threads, scored, and taken down there. The bare decoding is that of the same
+files in one call, brought to size, by as many threads. The bare forward pass is that of the network
+without loss-prediction module or score, over batches that are decoded, normalised and laid out. For
+classification, whose images are of one size. Where both have the same cores to work on, their sum
+is the least that ranking can take; with a GPU it is the slower of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from al_core import ActiveLearning
+from benchmarks.timing import CLOCKS, Contender, interleaved, machine, ratio, table
+from experiments.data.decoding import decode_many
+from experiments.data.loading import chunks
+from experiments.ranking.executors import Chunk, Recipe, score_inline
+from experiments.ranking.listing import Listing
+from experiments.ranking.model import read_model
+from experiments.ranking.scorer import Scorer
+from experiments.ranking.settings import rank_settings
+from experiments.ranking.store import Store
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folder", help="images")
+    parser.add_argument("--checkpoint", required=True, help="of a run of image classification")
+    parser.add_argument("--images", type=int, default=10_000, help="a turn")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu on a busy machine")
+    parser.add_argument("--threads", type=int, default=1, help="of the model, and of decoding")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    arguments = parser.parse_args()
+    print(machine("torch", "opencv-python-headless"))
+    settings = rank_settings(
+        {"images": arguments.folder, "checkpoint": arguments.checkpoint, "budget": 1}
+    )
+    model = read_model(settings, {})
+    engine = {"device": arguments.device, "num_threads": arguments.threads}
+    scorer = Recipe(model, engine, {}).scorer_here()
+    listing = Listing(settings.images)
+    files = list(islice(listing.files(), arguments.images))
+    paths = [Path(listing.path(file.name)) for file in files]
+    size = model.data_facts["image_size"]
+
+    def ours() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            store = Store(Path(folder) / "scores.sqlite")
+            store.update(files)
+            pending = (
+                Chunk([id_ for id_, _ in part], [listing.path(name) for _, name in part])
+                for part in chunks(store.pending(), scorer.chunk_size)
+            )
+            for part in score_inline(scorer, pending):
+                store.record(part.ids, part.scores, part.reasons)
+            assert store.counts().scored == len(files)
+            store.close()
+
+    times = interleaved(
+        [
+            Contender("ours", ours, len(files)),
+            Contender("bare forward", _bare_forward(scorer, paths, model.data_facts), len(files)),
+            Contender(
+                "bare decoding",
+                lambda: decode_many(paths, size, num_threads=arguments.threads),
+                len(files),
+            ),
+        ],
+        rounds=arguments.rounds,
+        clock=arguments.clock,
+    )
+    both = zip(times["bare decoding"], times["bare forward"], strict=True)
+    times["bare decoding + bare forward"] = [sum(pair) for pair in both]
+    print(f"\n{model.said}; {arguments.threads} threads, {arguments.rounds} rounds of "
+          f"{len(files)} images, {arguments.clock} time\n")  # fmt: skip
+    print(table(times, against="bare decoding + bare forward", unit="image", scale_name="us"))
+    slower = max(("bare forward", "bare decoding"), key=lambda part: statistics.median(times[part]))
+    print(f"\nours / {slower}, the slower: {ratio(times['ours'], times[slower])[0]:.3g}")
+    print(f"ours: {1 / statistics.median(times['ours']):.0f} images a second")
+
+
+def _bare_forward(
+    scorer: Scorer, paths: list[Path], facts: Mapping[str, Any]
+) -> Callable[[], object]:
+    model, engine = scorer.learner.model, scorer.learner.engine
+    if isinstance(model, ActiveLearning):
+        model = model.base_model
+    model.eval()
+    images = decode_many(paths, facts["image_size"]).images
+    batches = [
+        engine.laid_out(scorer.task.normalize(engine.to_device(part)))
+        for part in images.split(scorer.task.inference_batch_size(*images.shape[2:]))
+    ]
+
+    @torch.inference_mode()
+    def forward() -> None:
+        for batch in batches:
+            model(batch)
+        engine.synchronize()
+
+    return forward
+
+
+if __name__ == "__main__":
+    main()
