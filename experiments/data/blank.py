@@ -75,8 +75,6 @@ def blank_data(kind: str, class_names: Sequence[str], facts: Mapping[str, Any]) 
             return ObjectDetection(pictures, [nothing], pictures, [nothing], names, flip=False)
         masks = MemoryMasks(np.zeros((1, BLANK_PIXELS, BLANK_PIXELS), np.uint8))
         palette = facts.get("palette") or distinct_palette(len(names))
-        if len(palette) != len(names):
-            palette = distinct_palette(len(names))
         return SemanticSegmentation(
             pictures, masks, pictures, masks, names,
             tuple((red, green, blue) for red, green, blue in palette),

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from al_core.errors import ActiveLearningError
 from al_core.files import atomic_write
 from experiments.data.decoding import read_rgb
-from experiments.data.segmentation import distinct_palette
 from experiments.handoff.labels import Label
 
 THUMBNAIL_PIXELS = 320
@@ -76,14 +75,15 @@ def write_contact_sheet(
         most: The head of the ranking.
         least: Its tail, in the order of the ranking.
         class_names: For the captions.
-        palette: A colour a class, for masks.
+        palette: A colour a class, of segmentation, which gets a legend.
     """
-    colours = palette or distinct_palette(len(class_names))
+    colours = palette or ()
     listed = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts)
     parts = [
         _HEAD.replace("$TITLE", escape(title)),
         f"<h1>{escape(title)}</h1><dl>{listed}</dl>",
         _histogram(scores, budget),
+        _legend(class_names, colours),
     ]
     for heading, images in (("Most wanted", most), ("Least wanted", least)):
         figures = [_figure(image, class_names, colours, budget) for image in images]
@@ -91,6 +91,16 @@ def write_contact_sheet(
             parts.append(f"<h2>{heading}</h2><div class=sheet>{''.join(figures)}</div>")
     with atomic_write(path) as file:
         file.write("\n".join([*parts, "</body></html>\n"]))
+
+
+def _legend(class_names: Sequence[str], colours: Sequence[Colour]) -> str:
+    if not colours:
+        return ""
+    entries = [
+        f"<span><i style='background:rgb{colour}'></i>{escape(name)}</span>"
+        for name, colour in zip(class_names, colours, strict=True)
+    ]
+    return f"<p class=legend>{''.join(entries)}</p>"
 
 
 def _figure(
@@ -210,6 +220,10 @@ figure { margin: 0; }
 .axis { display: flex; justify-content: space-between; border-top: 1px solid var(--line);
   color: var(--soft); font-size: .78rem; padding-top: .15rem; }
 .chart figcaption { font-size: .85rem; color: var(--soft); margin-top: .3rem; }
+.legend { display: flex; flex-wrap: wrap; gap: .15rem 1rem; font-size: .82rem;
+  margin: 1.25rem 0 0; }
+.legend i { display: inline-block; width: .8em; height: .8em; border-radius: 2px;
+  margin-right: .4em; }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(150px, 1fr));
   gap: .9rem .75rem; }
 .shown { min-width: 0; }

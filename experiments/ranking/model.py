@@ -151,6 +151,7 @@ def _published(settings: RankSettings, asked: Mapping[str, Any], sha256: str) ->
     names, facts = published_facts(task["kind"])
     if settings.class_names is not None:
         names = settings.class_names
+        facts.pop("palette", None)  # which is of the published classes
     for key in ("mean", "std", "image_size"):
         value = getattr(settings, key)
         if value is not None and key not in facts:

@@ -202,7 +202,7 @@ class _Ranking:
         counts = store.counts()
         first = list(store.ranked(limit=settings.num_shown))
         last = store.least(min(settings.num_shown, counts.scored - len(first)))
-        palette = self.model.data_facts.get("palette")
+        palette = self.scorer.task.data_facts().get("palette")
         facts = [
             ("images", str(settings.images.absolute())),
             ("model", f"{settings.checkpoint}: {self.model.said}"),
