@@ -7,6 +7,7 @@ is asked; the others are told.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,12 @@ from al_core.errors import AwaitingAnnotation, InvalidSetting
 from experiments.config import CycleSettings, settings
 from experiments.data.checks import check_folder
 from experiments.data.unlabeled import Collected, checked_class_names
+from experiments.embedding import embed
 from experiments.engine import Engine
 from experiments.handoff.labels import Rules
 from experiments.learner import TaskLearner
-from experiments.people import People, PeopleSettings
+from experiments.people import People
+from experiments.people_settings import PeopleSettings
 from experiments.run_folder import RunFolder, RunState
 from experiments.tasks.base import Task
 
@@ -120,6 +123,14 @@ def ask_people(
                 voc_origin=asked.voc_origin,
             ),
             has_test=data["test"] is not None,
+            embed=None
+            if asked.initial == "random"
+            else partial(
+                embed,
+                network=asked.embedding_network,
+                weights=str(asked.embedding_weights),
+                engine=engine,
+            ),
         )
         try:
             answer = people.open(

@@ -17,23 +17,27 @@ The rules, all of which `docs/annotate-your-own.md` states for users:
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from al_core import stream
+import numpy as np
+from numpy.typing import NDArray
+
+from al_core import stream, typiclust
 from al_core.errors import AwaitingAnnotation, InvalidSetting
 from experiments.data.decoding import UnreadableImage, read_rgb
 from experiments.data.folders import describe_ignored, find_images
 from experiments.data.unlabeled import Collected
-from experiments.handoff.export import FILES, IMAGES, check_format, hand_out
+from experiments.handoff.export import FILES, check_format, hand_out
 from experiments.handoff.labels import Item, Label, Rules, UnusableFile
 from experiments.handoff.returned import upright_size
 from experiments.intake import read_returned
 from experiments.ledger import Kept, Ledger, Request, listed, request_folder
+from experiments.people_settings import PeopleSettings
 
 logger = logging.getLogger(__name__)
 
+Embed = Callable[[Sequence[Path]], tuple[NDArray[np.float32], list[int]]]
 WAYS_BACK = {
     "classification": "labels.csv filled in, images in folders named for their class, JSON of "
     "Label Studio, XML of CVAT",
@@ -42,61 +46,6 @@ WAYS_BACK = {
 }
 MIN_TRAIN, MIN_TEST = 2, 1
 """Labels without which nothing can be trained, or measured."""
-
-
-@dataclass(frozen=True)
-class PeopleSettings:
-    """How people are asked, and what counts as an answer.
-
-    Attributes:
-        returned: Folder in which annotations come back; null for `returned` in the run folder.
-        partial: Go on with what has come, without waiting for the rest of the batch.
-        test_size: Images of batch 0 that are held out for measuring; none are drawn where
-            `data.test` gives a test set.
-        refusal: The word that stands where a class would for an image that cannot be labeled.
-        empty_is_answer: Whether an image without objects in a file of VOC, COCO or CVAT counts as
-            looked at.
-        voc_origin: What Pascal VOC's XML calls the first pixel, 1, or 0 as CVAT does.
-        formats: What is written for annotation tools, some of `export.FILES`.
-        images: "link", "copy" or "none": what the folder of a request has of its images.
-        image_url: Address of an image for Label Studio; {name} stands for its name.
-    """
-
-    returned: str | None = None
-    partial: bool = False
-    test_size: int = 100
-    refusal: str = "cannot_label"
-    empty_is_answer: bool = False
-    voc_origin: int = 1
-    formats: tuple[str, ...] = ()
-    images: str = "link"
-    image_url: str = "/data/local-files/?d={name}"
-
-    def __post_init__(self) -> None:
-        for name in ("partial", "empty_is_answer"):
-            if not isinstance(getattr(self, name), bool):
-                raise InvalidSetting(f"oracle.{name} must be true or false")
-        if isinstance(self.test_size, bool) or not isinstance(self.test_size, int):
-            raise InvalidSetting(f"oracle.test_size must be a number, got {self.test_size!r}")
-        if self.test_size < 0:
-            raise InvalidSetting(f"oracle.test_size must be at least 0, got {self.test_size}")
-        if not isinstance(self.refusal, str) or not self.refusal.strip():
-            raise InvalidSetting(f"oracle.refusal must be a word, got {self.refusal!r}")
-        if self.images not in IMAGES:
-            raise InvalidSetting(
-                f"oracle.images must be one of {', '.join(IMAGES)}, got {self.images!r}"
-            )
-        if not isinstance(self.image_url, str) or "{name}" not in self.image_url:
-            raise InvalidSetting(f"oracle.image_url must have {{name}} in it: {self.image_url!r}")
-        if self.voc_origin not in (0, 1) or isinstance(self.voc_origin, bool):
-            raise InvalidSetting(f"oracle.voc_origin must be 0 or 1, got {self.voc_origin!r}")
-        if self.returned is not None and not isinstance(self.returned, str):
-            raise InvalidSetting(f"oracle.returned must be a folder, got {self.returned!r}")
-        if isinstance(self.formats, str) or not set(self.formats) <= set(FILES):
-            raise InvalidSetting(
-                f"oracle.formats must be a list of some of {', '.join(FILES)}, got {self.formats!r}"
-            )
-        object.__setattr__(self, "formats", tuple(self.formats))
 
 
 class People:
@@ -108,6 +57,8 @@ class People:
         root: Folder of the images.
         rules: Classes and task.
         has_test: Whether a test set is given, so that none need be drawn.
+        embed: Returns embeddings of files and the positions of those that can be read, to choose
+            the initial set by; None to draw it at random.
 
     Raises:
         InvalidSetting: A folder lies inside the images' own, or a format does not fit.
@@ -121,9 +72,10 @@ class People:
         root: Path,
         rules: Rules,
         has_test: bool,
+        embed: Embed | None = None,
     ) -> None:
         self._settings, self._rules, self._root = settings, rules, root
-        self._run_folder, self._has_test = run_folder, has_test
+        self._run_folder, self._has_test, self._embed = run_folder, has_test, embed
         self.returned = Path(settings.returned or run_folder / "returned")
         if settings.refusal in rules.class_names:
             raise InvalidSetting(f"oracle.refusal={settings.refusal} is one of the classes")
@@ -257,16 +209,42 @@ class People:
                 f"{test} test images ask for {needed} images, but there are {len(free)} without an "
                 "annotation: lower one of them"
             )
-        order = stream(seed, 0, "initial set").permutation(len(free))
-        drawn: list[str] = []
-        for place in order.tolist():
-            name = self.ledger.names[free[place]]
-            if len(drawn) < test + initial and self._is_readable(name):
-                drawn.append(name)
-        if len(drawn) < test + MIN_TRAIN:
-            raise InvalidSetting(f"data.root: only {len(drawn)} images can be read")
-        # The test set is drawn first: it stays the same whatever the initial set's size.
-        self._write(Request(0, tuple(drawn[test:]), tuple(drawn[:test])), None)
+        rng = stream(seed, 0, "initial set")
+        shuffled = [self.ledger.names[free[place]] for place in rng.permutation(len(free))]
+        # The test set is drawn first, at random, so that it measures what the pool is like.
+        held_out = self._readable(shuffled, test)
+        left = [name for name in shuffled if name not in held_out]
+        if self._embed is None:
+            chosen = list(self._readable(left, initial))
+        else:
+            chosen = self._typical(self._embed, left, initial, rng)
+        if len(held_out) < test or len(chosen) < MIN_TRAIN:
+            raise InvalidSetting(
+                f"data.root: only {len(held_out) + len(chosen)} images can be read"
+            )
+        self._write(Request(0, tuple(chosen), tuple(held_out)), None)
+
+    def _readable(self, names: Sequence[str], count: int) -> dict[str, None]:
+        """Return the first `count` of them that can be decoded, in order."""
+        found: dict[str, None] = {}
+        for name in names:
+            if len(found) == count:
+                break
+            if self._is_readable(name):
+                found[name] = None
+        return found
+
+    def _typical(
+        self, embed: Embed, names: Sequence[str], count: int, rng: np.random.Generator
+    ) -> list[str]:
+        """Return typical images of clusters without labels, most wanted first."""
+        had = [name for name in self.ledger.labeled(self._training()) if name in self._present]
+        everyone = [*had, *names]
+        rows, readable = embed([self._root / name for name in everyone])
+        labeled = np.array([k for k, i in enumerate(readable) if i < len(had)], dtype=np.int64)
+        count = min(count, len(readable) - labeled.size)
+        chosen, _ = typiclust(rows, count, rng=rng, labeled=labeled)
+        return [everyone[readable[row]] for row in chosen.tolist()]
 
     def _is_readable(self, name: str) -> bool:
         if name not in self._present:

@@ -8,7 +8,10 @@ import logging
 import shutil
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+import torch
 
 from al_core.errors import AwaitingAnnotation, InvalidSetting
 from experiments.ledger import Ledger
@@ -448,3 +451,36 @@ def test_a_test_set_may_be_given(team: Team, labeled: Path) -> None:
     team.wait(f"data.test={labeled.parent / 'test'}")
     assert team.ledger().test == ()
     assert read_rows(team.run / "cycles.csv")[0]["accuracy"]
+
+
+def test_the_initial_set_may_be_typical_images(team: Team, tmp_path: Path) -> None:
+    """With weights of a network on disk, batch 0 is spread over the kinds of images there are."""
+    from torchvision.models import resnet18
+
+    torch.manual_seed(0)
+    weights = tmp_path / "resnet18.pth"
+    torch.save(resnet18(weights=None).state_dict(), weights)
+    shutil.rmtree(team.photos)
+    team.photos.mkdir()
+    rng = np.random.default_rng(0)
+    for kind, count in enumerate((40, 12, 12)):  # two rare kinds: flat green, and stripes
+        for number in range(count):
+            image = rng.integers(0, 40, (32, 32, 3), dtype=np.uint8)
+            image[:, :: (1, 1, 4)[kind], kind] += 200
+            assert cv2.imwrite(str(team.photos / f"{kind}_{number:02d}.png"), image)
+    (team.photos / "broken.png").write_bytes(b"no image")
+    changes = ["oracle.initial=typiclust", f"oracle.embedding_weights={weights}",
+               "cycle.initial_size=3", "oracle.test_size=1"]  # fmt: skip
+    team.wait(*changes)
+    kinds = {name[0] for name in team.ledger().requests[0].train}
+    assert kinds == {"0", "1", "2"}
+    for change, says in (
+        ("oracle.embedding_network=resnet19", "one of torchvision's classification networks"),
+        ("oracle.embedding_network=resnet34", "has no weights of resnet34"),
+        (f"oracle.embedding_weights={team.truth}", "has no weights of resnet18"),
+        ("oracle.embedding_weights=nowhere.pth", "there is no file nowhere.pth"),
+        ("oracle.embedding_weights=null", "needs oracle.embedding_weights=FILE"),
+        ("oracle.initial=best", "oracle.initial must be random or typiclust"),
+    ):
+        with pytest.raises(InvalidSetting, match=says):
+            team.go(*changes, change, f"out={tmp_path / 'other'}")
