@@ -95,7 +95,7 @@ def open_run(folder: Path) -> AskingRun:
             return AskingRun(folder, config, state, None, Rules(kind, ()))
         rules = Rules(
             kind,
-            tuple(config["data"]["class_names"]),
+            tuple(map(str, config["data"]["class_names"])),
             refusal=oracle.get("refusal", "cannot_label"),
             empty_is_answer=oracle.get("empty_is_answer", False),
             voc_origin=oracle.get("voc_origin", 1),

@@ -17,6 +17,7 @@ The rules, all of which `docs/annotate-your-own.md` states for users:
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -153,12 +154,13 @@ class People:
             raise InvalidSetting(f"data.root: there is no image in {self._root}")
         was = len(self.ledger.names)
         added = self.ledger.add_images(found.names)
+        shown = min(str(self._root), os.path.relpath(self._root), key=len)
         if not was:
-            logger.info("%s: %d images", self._root, added)
+            logger.info("%s: %d images", shown, added)
             if found.ignored:
-                logger.info("%s: passed over %s", self._root, describe_ignored(found.ignored))
+                logger.info("%s: passed over %s", shown, describe_ignored(found.ignored))
         elif added:
-            logger.info("%s: %d new images join the pool", self._root, added)
+            logger.info("%s: %d new images join the pool", shown, added)
         self._present = set(found.names)
 
     def _tell_what_is_gone(self) -> None:

@@ -68,6 +68,9 @@ def look_up(
         for one in read_file(folder, source, rules, known, lambda name: upright_size(root / name)):
             if isinstance(one, Answer):
                 labels[one.name] = one.label
+    unknown = [name for name in names if name not in labels]
+    if unknown:
+        sys.exit(f"error: {truth} has no label of {unknown[0]}")
     return {name: labels[name] for name in names}
 
 

@@ -272,20 +272,26 @@ def labeled_folder(
     return images, dict(sorted(labels.items()))
 
 
-def checked_class_names(names: Sequence[str], kind: str) -> tuple[str, ...]:
+def checked_class_names(names: Sequence[object], kind: str) -> tuple[str, ...]:
     """Check the names of the classes.
 
     Raises:
         InvalidSetting: It is no list of as many distinct names as the task needs.
     """
     least = 1 if kind == "detection" else 2
-    listed_ = not isinstance(names, str) and all(isinstance(n, str) and n.strip() for n in names)
-    if not listed_ or not least <= len(set(names)) == len(names) <= MAX_CLASSES:
+    listed_ = isinstance(names, (list, tuple))
+    if listed_:  # classes that are numbers are named by them
+        names = [str(name) if isinstance(name, int) else name for name in names]
+    if (
+        not listed_
+        or not all(isinstance(name, str) and name.strip() for name in names)
+        or not least <= len(set(names)) == len(names) <= MAX_CLASSES
+    ):
         raise InvalidSetting(
             f"data.class_names must be a list of {least} .. {MAX_CLASSES} distinct names, such as "
             f"[cat,dog]; it is {names!r}"
         )
-    return tuple(names)
+    return tuple(map(str, names))
 
 
 def _checked(collected: Collected | None) -> Collected:

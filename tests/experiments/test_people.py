@@ -406,6 +406,8 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, labeled: Path) -> Team:
         ("+oracle.refused=x", "unknown key oracle.refused"),
         ("data=digits", "oracle=people annotates images without labels"),
         ("data.class_names=[bars]", "data.class_names must be a list of 2"),
+        ("data.class_names=[bars,[lines]]", "data.class_names must be a list of 2"),
+        ("data.class_names=[0,0]", "data.class_names must be a list of 2"),
         ("data.class_names=bars", "data.class_names must be a list of 2"),
         ("data.class_names=[bars,lines,cannot_label]", "oracle.refusal=cannot_label is one of"),
         ("oracle.test_size=0", "needs a test set: data.test=FOLDER"),

@@ -41,29 +41,32 @@ CLASSES = {"detection": CLASS_NAMES, "segmentation": ("ground", *CLASS_NAMES)}
 NUM_IMAGES, SIZE = 22, 64
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photographs in folders, with what is on them in Pascal VOC's XML and as masks."""
-    place = tmp_path_factory.mktemp("place")
+def write_scenes(place: Path, *, flat: bool = False) -> Path:
+    """Write photographs, in two folders or one, with Pascal VOC's XML and masks of them."""
     rules = Rules("detection", CLASS_NAMES)
     for number, one in enumerate(scenes(NUM_IMAGES, size=SIZE)):
-        path = place / "photos" / ("left", "right")[number % 2] / f"{number // 2:03d}.png"
-        mask = place / "masks" / path.relative_to(place / "photos")
+        name = (
+            f"{number:03d}.png"
+            if flat
+            else f"{('left', 'right')[number % 2]}/{number // 2:03d}.png"
+        )
+        path, mask = place / "photos" / name, place / "masks" / name
         for file, image in ((path, one.image[:, :, ::-1]), (mask, one.mask)):
             file.parent.mkdir(parents=True, exist_ok=True)
             assert cv2.imwrite(str(file), image)
         boxes = tuple(
-            Box(CLASS_NAMES[label], tuple(box))
+            Box(CLASS_NAMES[label], (box[0], box[1], box[2], box[3]))
             for label, box in zip(one.labels.tolist(), one.boxes.tolist(), strict=True)
         )
-        item = Item(
-            path.relative_to(place / "photos").as_posix(),
-            path,
-            (SIZE, SIZE),
-            draft=Label(boxes=boxes),
-        )
+        item = Item(name, path, (SIZE, SIZE), draft=Label(boxes=boxes))
         voc.write([item], rules, place / "voc")
     return place
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photographs in folders, with what is on them in Pascal VOC's XML and as masks."""
+    return write_scenes(tmp_path_factory.mktemp("place"))
 
 
 def settings(place: Path, out: Path, kind: str, *changes: str) -> list[str]:
