@@ -46,9 +46,18 @@ class Answer:
 
 
 def files_in(folder: Path) -> dict[str, str]:
-    """Return path -> fingerprint (size and time of change) of the files, the oldest first."""
+    """Return path -> fingerprint (size and time of change) of the files, the oldest first.
+
+    Links to folders are followed, each folder is looked through once.
+    """
     found: list[tuple[int, str, str]] = []
+    visited: set[tuple[int, int]] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
+        place = os.stat(parent)
+        if (place.st_dev, place.st_ino) in visited:  # a link in a circle
+            folders.clear()
+            continue
+        visited.add((place.st_dev, place.st_ino))
         folders[:] = sorted(one for one in folders if one[0] != "." and one != "__MACOSX")
         for file in files:
             path = Path(parent, file)

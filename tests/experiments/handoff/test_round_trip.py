@@ -428,3 +428,14 @@ def test_an_answer_names_its_file(tmp_path: Path) -> None:
     )
     assert isinstance(one, Answer)
     assert (one.name, one.source) == ("plain.png", "red cell/plain.png")
+
+
+def test_links_in_a_circle_are_looked_through_once(tmp_path: Path) -> None:
+    """A link to a folder above ends; one that leads nowhere is told as any other file."""
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "again").symlink_to(tmp_path)
+    (tmp_path / "a.csv").write_text("name,label\n", encoding="utf-8")
+    (tmp_path / "b.csv").symlink_to("nowhere")
+    assert sorted(files_in(tmp_path)) == ["a.csv", "b.csv"]
+    _, problems = read_all(tmp_path, tmp_path, rules("detection"))
+    assert problems == ["b.csv: No such file or directory"]
