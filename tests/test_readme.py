@@ -75,7 +75,7 @@ PRINTED = {
 def test_commands_compose(command: str) -> None:
     """Every run that the README or a page of docs prints is a configuration that exists."""
     arguments = [a for a in shlex.split(command) if not a.startswith("-")]
-    overrides = [a for a in arguments if not a.startswith("hydra")]
+    overrides = [a for a in arguments if not a.startswith("hydra") and a != "$@"]
     single = [a if "[" in a else a.split(",")[0] for a in overrides]  # of a sweep the first
     with initialize_config_module("conf", version_base="1.3"):
         assert compose("config", overrides=single)
