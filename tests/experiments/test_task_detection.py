@@ -260,3 +260,4 @@ def test_configuration_composes() -> None:
     quick = compose("task=ssd_voc", "data=digits", "backbone=light_ssd")
     assert quick.cycle.name == "quick"
     assert quick.optimizer.lr == quick.task.learning_rates.light_ssd
+    assert (paper.loss_prediction.weight, quick.loss_prediction.weight) == (1.0, 0.1)
