@@ -54,11 +54,14 @@ def ssd300(num_classes: int, *, trunk: object) -> SSD:
             state = trunk_from_torchvision(state)
         net.vgg.load_state_dict(state)
     except (FileNotFoundError, URLError) as error:
+        if trunk == TORCHVISION:
+            place = f"anywhere and set {key} to its path"
+        else:
+            place = f"at {Path(trunk).absolute()}, or set {key}={TORCHVISION} to fetch ImageNet's"
         raise InvalidSetting(
             f"{key}: the weights that SSD300 starts from are not to be had ({error}): put "
             f"vgg16_reducedfc.pth (https://s3.amazonaws.com/amdegroot-models/vgg16_reducedfc.pth, "
-            f"82 MB) at {Path(trunk).absolute()}, or set {key}=torchvision to fetch ImageNet's "
-            "from there, or use backbone=light_ssd, which needs none"
+            f"82 MB) {place}, or use backbone=light_ssd, which needs none"
         ) from None
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]

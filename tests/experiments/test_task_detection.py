@@ -1,10 +1,12 @@
 from functools import partial
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models import WeightsEnum, vgg16
 
 from al_core import Prediction, entropy, least_confidence, margin
 from al_core.errors import InvalidSetting, LabelHidden
@@ -245,6 +247,25 @@ def test_wrong_settings(data: ObjectDetection) -> None:
             light_ssd(21, size=64, scales=scales)  # type: ignore[arg-type]
     with pytest.raises(InvalidSetting, match=r"vgg16_reducedfc\.pth .*backbone=light_ssd"):
         ssd300(21, trunk="/nowhere/vgg16_reducedfc.pth")
+
+
+def test_trunk_from_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SSD300 starts from torchvision's VGG16; without a network it says what else there is."""
+    with torch.device("meta"):
+        shapes = {key: value.shape for key, value in vgg16().state_dict().items()}
+    state = {key: torch.zeros(shape) for key, shape in shapes.items()}
+    state["features.2.bias"] += 3.0
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda self, **_: state)
+    assert (ssd300(21, trunk="torchvision").vgg[2].bias == 3).all()
+
+    def offline(self: object, **_: object) -> None:
+        raise URLError("no route to host")
+
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", offline)
+    with pytest.raises(
+        InvalidSetting, match=r"no route.* set backbone\.detection\.trunk to its path"
+    ):
+        ssd300(21, trunk="torchvision")
 
 
 def test_configuration_composes() -> None:
