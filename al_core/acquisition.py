@@ -7,8 +7,8 @@ Scheffer, Decomain & Wrobel 2001; least confidence, Lewis & Gale 1994 and Culott
 predicted loss, Yoo & Kweon, CVPR 2019 (arXiv 1905.03677). From posterior samples (Monte-Carlo
 dropout, Gal & Ghahramani, ICML 2016; or an ensemble): predictive entropy and BALD, the mutual
 information of prediction and weights, Houlsby et al., arXiv 1112.5745, in the form of Gal, Islam &
-Ghahramani, ICML 2017, section 4; variance of the probabilities, as
-superannotateai/active_learning @ aa2b9ae ranks pixels.
+Ghahramani, ICML 2017, section 4, where the variation ratio (Freeman 1965) is too; variance of the
+probabilities, as superannotateai/active_learning @ aa2b9ae ranks pixels.
 """
 
 from __future__ import annotations
@@ -140,20 +140,45 @@ def variance(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Te
     return _aggregate(spread.sum(1), aggregation)
 
 
+def variation_ratio(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor:
+    """Share of the posterior samples that do not vote for the class most voted for, in [0, 1).
+
+    Returns:
+        (b,) scores, at most 1 - 1/min(m, k).
+
+    Raises:
+        InvalidSetting: The prediction has fewer than two posterior samples.
+    """
+    samples = _samples(prediction, at_least=2)
+    votes = samples.argmax(2)  # (b, m, *positions)
+    most = torch.zeros_like(votes[:, 0])
+    for number in range(votes.shape[1]):  # the most voted for is voted for by one of them
+        most = torch.maximum(most, (votes == votes[:, number, None]).sum(1))
+    # A sample that is not finite votes for nothing; what it lacks is carried on.
+    scores = 1 - most.to(samples.dtype) / votes.shape[1] + 0 * samples.sum((1, 2)).exp()
+    return _aggregate(scores, aggregation)
+
+
+def _samples(prediction: Prediction, *, at_least: int) -> Tensor:
+    samples = prediction.log_prob_samples
+    num_samples = 0 if samples is None else samples.shape[1]
+    if samples is None or num_samples < at_least:
+        raise InvalidSetting(
+            f"this score needs at least {at_least} posterior samples, the prediction has "
+            f"{num_samples}: Monte-Carlo dropout or an ensemble gives them (on the command line "
+            "+strategy.mc_dropout_passes=10 or +strategy.ensemble_size=5)"
+        )
+    return samples
+
+
 def _sample_moments(prediction: Prediction, *, at_least: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """Return mean and variance of the probabilities (b, k, *positions), and the mean entropy.
 
     The samples are gone through one by one: all at once would take their memory again, several
     times over.
     """
-    samples = prediction.log_prob_samples
-    num_samples = 0 if samples is None else samples.shape[1]
-    if samples is None or num_samples < at_least:
-        raise InvalidSetting(
-            f"this score needs at least {at_least} posterior samples, the prediction has "
-            f"{num_samples}: Monte-Carlo dropout gives them (on the command line "
-            "task.build.mc_dropout_passes=10, where a task has it)"
-        )
+    samples = _samples(prediction, at_least=at_least)
+    num_samples = samples.shape[1]
     mean = torch.zeros_like(samples[:, 0])
     squares = torch.zeros_like(mean)  # of distances to the running mean (Welford 1962)
     expected_entropy = torch.zeros_like(mean[:, 0])

@@ -83,6 +83,29 @@ class LossPredictionLoss(nn.Module):
         return hinge.clamp(min=0).mean()
 
 
+class LossPredictionMSELoss(nn.Module):
+    """Mean squared error between predicted and true losses: the ablation of section 4.1 ("MSE").
+
+    It asks for the size of a loss, which changes as the model learns, where ranking asks for order.
+    """
+
+    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Return the mean over the batch of (predicted - target)^2; true losses are detached.
+
+        Args:
+            predicted: (b,) predicted losses.
+            target: (b,) true losses.
+
+        Returns:
+            Scalar.
+
+        Raises:
+            InvalidSetting: The shapes are not both (b,).
+        """
+        _check_shapes(predicted, target)
+        return (predicted - target.detach()).square().mean()
+
+
 def ranking_accuracy(predicted: Tensor, target: Tensor) -> Tensor:
     """Share of all pairs of the batch that are ordered as their true losses are.
 

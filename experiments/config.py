@@ -223,6 +223,8 @@ class LossPredictionSettings:
         width: Width of the hidden layer of each feature.
         detach_at: From this fraction of the training length on, its gradient stops at the features.
         warm_up_epochs: Epochs at the start without the ranking loss.
+        loss: What the module is trained by: "ranking", as published, or "mse", the squared error,
+            the paper's ablation.
     """
 
     enabled: bool = False
@@ -233,6 +235,7 @@ class LossPredictionSettings:
     width: int = 128
     detach_at: float = 0.6
     warm_up_epochs: int = 0
+    loss: str = "ranking"
 
     def __post_init__(self) -> None:
         _check_flag("loss_prediction.enabled", self.enabled)
@@ -247,6 +250,8 @@ class LossPredictionSettings:
             )
         _check_number("loss_prediction.detach_at", self.detach_at, low=0.0, high=1.0)
         _check_count("loss_prediction.warm_up_epochs", self.warm_up_epochs)
+        if self.loss not in ("ranking", "mse"):
+            raise InvalidSetting(f"loss_prediction.loss must be ranking or mse, got {self.loss!r}")
 
 
 def _check_number(name: str, value: object, *, low: float, high: float = float("inf")) -> None:
@@ -291,8 +296,21 @@ def check_top_level(config: DictConfig) -> None:
 def _check_groups(config: DictConfig) -> None:
     """Refuse keys that would do nothing in the groups that are not built or made settings of."""
     for group, own in (
-        ("task", {"name", "kind", "metric", "build", "learning_rates", "networks", "protocols"}),
-        ("strategy", {"name", "query", "mc_dropout_passes"}),
+        (
+            "task",
+            {
+                "name",
+                "kind",
+                "metric",
+                "build",
+                "learning_rates",
+                "networks",
+                "protocols",
+                "background",
+                "backgrounds",
+            },
+        ),
+        ("strategy", {"name", "query", "mc_dropout_passes", "ensemble_size"}),
         ("backbone", {"name"}),
         ("data", {"name"}),
         ("loss", {"reduction"}),
@@ -314,7 +332,7 @@ def _check_groups(config: DictConfig) -> None:
     if "mc_dropout_passes" in config.strategy and "mc_dropout_passes" not in config.task.build:
         raise InvalidSetting(
             f"strategy={config.strategy.name} needs posterior samples, which the networks of "
-            f"task={config.task.name} cannot give; task=drn_cityscapes can"
+            f"task={config.task.name} cannot give by Monte-Carlo dropout; an ensemble can"
         )
 
     if "query" in config and config.query.name != WHOLE:

@@ -267,11 +267,19 @@ class Engine:
         """Return the peak since the reset in MB: of the GPU's memory, or of this process's."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
-        with contextlib.suppress(OSError):
-            for line in Path("/proc/self/status").read_text().splitlines():
-                if line.startswith("VmHWM:"):
-                    return int(line.split()[1]) / 2**10
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        return host_memory_mb(peak=True)
+
+
+def host_memory_mb(*, peak: bool) -> float:
+    """Return what this process holds of the host's memory in MB, or its peak since the reset.
+
+    Where the system does not say what is held, both are the peak of the whole process.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:" if peak else "VmRSS:"):
+                return int(line.split()[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def _device(name: str, *, local_rank: int) -> torch.device:

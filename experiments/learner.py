@@ -21,6 +21,7 @@ from al_core import (
     ActiveLearning,
     IndexArray,
     LossPredictionLoss,
+    LossPredictionMSELoss,
     Prediction,
     kendall_tau,
     ranking_accuracy,
@@ -64,10 +65,12 @@ class TaskLearner:
         self._cycle = cycle
         self._optimizer = optimizer
         self._head = loss_prediction
-        self._ranking_loss = LossPredictionLoss(
-            loss_prediction.margin,
-            pairs=loss_prediction.pairs,  # type: ignore[arg-type]  # it checks
-        )
+        self._head_loss: nn.Module = LossPredictionMSELoss()
+        if loss_prediction.loss == "ranking":
+            self._head_loss = LossPredictionLoss(
+                loss_prediction.margin,
+                pairs=loss_prediction.pairs,  # type: ignore[arg-type]  # it checks
+            )
         self._trained: nn.Module | None = None
         self.posterior_seed = 0
         """Decides what Monte-Carlo dropout drops: the networks that all samples are asked of."""
@@ -178,7 +181,7 @@ class TaskLearner:
             if predicted is not None:
                 accuracies.append(ranking_accuracy(predicted.detach(), losses.detach()))
                 if epoch >= head.warm_up_epochs:
-                    loss = loss + head.weight * self._ranking_loss(predicted, losses)
+                    loss = loss + head.weight * self._head_loss(predicted, losses)
             # Processes average their gradients; parts of different sizes must weigh accordingly.
             share = losses.shape[0] * engine.world_size / batches[k].size
             optimizer.zero_grad(set_to_none=True)

@@ -39,7 +39,7 @@ Row = dict[str, float | int | None]
 LEADING_COLUMNS = ("cycle", "num_labeled")
 TRAILING_COLUMNS = (
     "loss_ranking_tau", "optimizer_steps", "train_loss", "train_ranking_accuracy", "seconds_fit",
-    "seconds_evaluate", "seconds_score", "seconds_query", "peak_memory_mb",
+    "seconds_evaluate", "seconds_score", "seconds_query", "query_memory_mb", "peak_memory_mb",
 )  # fmt: skip
 WITHOUT_EFFECT = ("out", "tracker")
 """Keys that may change when a run is resumed: they change no result."""
@@ -289,13 +289,14 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**kept, "oracle": config.get("oracle", {}).get("name", "ground_truth"), "query": own}
 
 
-def row_of(record: CycleRecord, *, peak_memory_mb: float) -> Row:
+def row_of(record: CycleRecord, *, query_memory_mb: float, peak_memory_mb: float) -> Row:
     """Flatten a record into a row of `cycles.csv`."""
     values: dict[str, float | int | None] = {
         "cycle": record.cycle,
         "num_labeled": record.num_labeled,
         **record.metrics,
         **{f"seconds_{what}": round(seconds, 4) for what, seconds in record.seconds.items()},
+        "query_memory_mb": round(query_memory_mb, 1),
         "peak_memory_mb": round(peak_memory_mb, 1),
     }
     for key in TRAILING_COLUMNS:  # no order to rank by: the quantity does not exist

@@ -46,10 +46,12 @@ from experiments.config import (
 )
 from experiments.data.targets import GroundTruthOracle
 from experiments.engine import Engine
+from experiments.ensemble import EnsembleLearner
 from experiments.learner import TaskLearner
 from experiments.oracle import ask_people
 from experiments.provenance import provenance
 from experiments.queried import Queried, image_of, images_of
+from experiments.query_cost import MeasuredStrategy
 from experiments.run_folder import Row, RunFolder, RunState, row_of
 from experiments.tasks.base import Panel, Task
 from experiments.tracking import Tracker
@@ -152,7 +154,9 @@ class _Run:
         self.queried: Queried = build(
             serving(config.query, kind, group_name="query"), task=self.task
         )
-        self.learner = TaskLearner(
+        size = values["strategy"].get("ensemble_size", 1)
+        make = TaskLearner if size == 1 else partial(EnsembleLearner, size=size)
+        self.learner: TaskLearner = make(
             self.task, engine, cycle=self.cycle, optimizer=optimizer, loss_prediction=head,
             queried=self.queried,
         )  # fmt: skip
@@ -160,7 +164,7 @@ class _Run:
             strategy = Affordable(strategy, self.queried.costs)
         if self.cycle.candidates is not None:
             strategy = Subsampled(strategy, self.cycle.candidates, groups=self.queried.groups)
-        self.strategy = strategy
+        self.strategy = MeasuredStrategy(strategy, engine)
 
     def go(self) -> float:
         """Run the cycles that are left."""
@@ -181,7 +185,8 @@ class _Run:
             self.engine.reset_peak_memory()
             for record in records:
                 last = record.cycle + 1 == self.cycles or not record.query.indices.size
-                row = row_of(record, peak_memory_mb=self.engine.peak_memory_mb())
+                peak = max(self.engine.peak_memory_mb(), self.strategy.earlier_peak_mb)
+                row = row_of(record, query_memory_mb=self.strategy.memory_mb, peak_memory_mb=peak)
                 if self.folder is not None:
                     self._record(self.folder, record, row, pool, finished=last)
                 self.engine.barrier()

@@ -40,7 +40,14 @@ SMALL = {
     "name": "small",
 }
 NUM_TRAIN, NUM_TEST = 60, 30
-TIMED = ("seconds_fit", "seconds_evaluate", "seconds_score", "seconds_query", "peak_memory_mb")
+TIMED = (
+    "seconds_fit",
+    "seconds_evaluate",
+    "seconds_score",
+    "seconds_query",
+    "query_memory_mb",
+    "peak_memory_mb",
+)
 
 
 def write_image_folder(root: Path) -> Path:

@@ -24,6 +24,7 @@ from experiments.config import (
     settings,
 )
 from experiments.engine import Engine
+from tests.al_core.strategies.listed import earlier_query
 from tests.small_runs import compose
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -146,6 +147,9 @@ def test_every_strategy_selects(strategy: str) -> None:
     """Each is built as configured and meets its budget; its name is that of its file."""
     config = compose(f"strategy={strategy}")
     assert config.strategy.name == strategy
+    for key in map(str, config.strategy.query):  # what a user has to give
+        if OmegaConf.is_missing(config.strategy.query, key):
+            config.strategy.query[key] = str(earlier_query(20))
     pool = Pool(20)
     pool.label([0, 1])
     query = build(config.strategy.query).select(

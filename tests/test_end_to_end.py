@@ -43,7 +43,8 @@ ROOT = Path(__file__).parents[1]
 CYCLES = 3
 HEADER = (
     "cycle,num_labeled,accuracy,test_loss,loss_ranking_tau,optimizer_steps,train_loss,"
-    "train_ranking_accuracy,seconds_fit,seconds_evaluate,seconds_score,seconds_query,peak_memory_mb"
+    "train_ranking_accuracy,seconds_fit,seconds_evaluate,seconds_score,seconds_query,"
+    "query_memory_mb,peak_memory_mb"
 )
 
 
@@ -137,6 +138,7 @@ def test_cycles_csv_has_one_row_a_cycle_with_every_quantity(unbroken: Path) -> N
         assert int(row["optimizer_steps"]) >= 4
         assert all(float(row[f"seconds_{what}"]) >= 0 for what in ("fit", "evaluate", "score"))
         assert float(row["peak_memory_mb"]) > 1
+        assert 0 <= float(row["query_memory_mb"]) < float(row["peak_memory_mb"])
 
 
 def test_every_cycle_has_its_own_csv_of_all_candidates_in_order(

@@ -1,10 +1,6 @@
 """Query strategies, one idea a module; each asks the learner for what it wants to know.
 
-Those that take the samples of largest score are in `scoring`; what the others have in common is in
-`rows` (asking a learner), `blocks` (arithmetic on large matrices) and `clustering`.
+Those that take the samples of largest score are in `scoring`. What the others have in common is in
+`rows` (asking a learner), `image_level` (predictions with positions), `blocks` (arithmetic on large
+matrices) and `clustering`. `al_core` offers their names.
 """
-
-from al_core.strategies.scoring import Random, Subsampled, TopK
-from al_core.strategies.typiclust import TypiClust, typiclust
-
-__all__ = ["Random", "Subsampled", "TopK", "TypiClust", "typiclust"]

@@ -8,6 +8,7 @@ and of Yoo & Kweon, CVPR 2019, section 4.1: without it, top-k picks near-duplica
 from __future__ import annotations
 
 import numpy as np
+from torch import Tensor
 
 from al_core.contracts import (
     AcquisitionFunction,
@@ -35,18 +36,45 @@ def rank(candidates: IndexArray, scores: ScoreArray, rng: np.random.Generator) -
     Ties are broken by a draw per position in ascending order of position, so the outcome does not
     depend on the order in which candidates are given, nor (as it would by position) on the order
     of the data set, which is often sorted by class.
-
-    Raises:
-        NonFiniteValue: A score is NaN or infinite; the text names the first such position.
     """
-    finite = np.isfinite(scores)
-    if not finite.all():
-        at = int(candidates[~finite].min())
-        raise NonFiniteValue(f"the acquisition score of sample {at} is not finite")
     tie_breakers = np.empty(candidates.size)
     tie_breakers[np.argsort(candidates)] = rng.random(candidates.size)
     order = np.lexsort((tie_breakers, -scores))
     return Ranking(candidates[order], scores[order])
+
+
+def scored(
+    learner: Learner, candidates: IndexArray, acquisition: AcquisitionFunction
+) -> ScoreArray:
+    """Return the acquisition score of each candidate, (n,) float64.
+
+    Raises:
+        InvalidSetting: The function does not return one score a sample.
+        NonFiniteValue: A score is NaN or infinite; the text names the first such position.
+    """
+    scores = np.empty(0)
+    if candidates.size:  # a learner need not know how to infer from nothing
+        scores = learner.infer(candidates, acquisition).double().numpy()
+    if scores.shape != candidates.shape:
+        raise InvalidSetting(
+            f"an acquisition function must return one score a sample, "
+            f"got shape {scores.shape} for {candidates.size} samples"
+        )
+    finite = np.isfinite(scores)
+    if not finite.all():
+        at = int(candidates[~finite].min())
+        raise NonFiniteValue(f"the acquisition score of sample {at} is not finite")
+    return scores
+
+
+def check_scores(scores: Tensor, num_samples: int) -> Tensor:
+    """Return the scores of a batch; raise InvalidSetting unless they are one a sample."""
+    if scores.shape != (num_samples,):
+        raise InvalidSetting(
+            f"an acquisition function must return one score a sample, "
+            f"got shape {tuple(scores.shape)} for {num_samples} samples"
+        )
+    return scores
 
 
 class Random:
@@ -87,15 +115,7 @@ class TopK:
     ) -> Query:
         """Score all candidates and return the first `budget` of their ranking."""
         check_budget(budget, candidates)
-        scores = np.empty(0)
-        if candidates.size:  # a learner need not know how to infer from nothing
-            scores = learner.infer(candidates, self.acquisition).double().numpy()
-        if scores.shape != candidates.shape:
-            raise InvalidSetting(
-                f"an acquisition function must return one score a sample, "
-                f"got shape {scores.shape} for {candidates.size} samples"
-            )
-        ranking = rank(candidates, scores, rng)
+        ranking = rank(candidates, scored(learner, candidates, self.acquisition), rng)
         return Query(ranking.indices[:budget], ranking.scores[:budget], ranking)
 
 

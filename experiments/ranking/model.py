@@ -119,7 +119,7 @@ def _of_run(
     strategy, said = asked.get("strategy"), "as asked"
     if strategy is None:
         strategy, said = config["strategy"], "that of the run"
-        if strategy["query"]["_target_"] != SCORING_TARGET:
+        if strategy["query"]["_target_"] != SCORING_TARGET or "ensemble_size" in strategy:
             strategy = _default_strategy()
             said = f"since the run's own, {trained_for}, gives images no scores of their own"
     return _model(
@@ -191,11 +191,16 @@ def _model(
             f"strategy={strategy['name']} gives images no scores of their own, so it cannot rank: "
             "choose entropy, margin, least_confidence or learning_loss"
         )
-    if strategy["name"] == "learning_loss" and HEAD_KEY not in state:
+    if "ensemble_size" in strategy:
         raise InvalidSetting(
-            f"strategy=learning_loss needs a loss-prediction module, and {settings.checkpoint} has "
-            "none: rank with strategy=entropy, or train with strategy=learning_loss or "
-            "loss_prediction.enabled=true"
+            f"strategy={strategy['name']} needs an ensemble, and a checkpoint holds one network: "
+            "choose entropy, margin, least_confidence or learning_loss"
+        )
+    if strategy["name"].startswith("learning_loss") and HEAD_KEY not in state:
+        raise InvalidSetting(
+            f"strategy={strategy['name']} needs a loss-prediction module, and "
+            f"{settings.checkpoint} has none: rank with strategy=entropy, or train with "
+            "strategy=learning_loss or loss_prediction.enabled=true"
         )
     kept = {
         key: config[key]

@@ -23,6 +23,7 @@ DIAGNOSTICS = (
     "optimizer_steps",
     "train_loss",
     "train_ranking_accuracy",
+    "query_memory_mb",
     "peak_memory_mb",
 )
 SECONDS = "seconds_"

@@ -23,6 +23,7 @@ from experiments.data.samples import Batch
 from experiments.data.targets import HiddenTargets
 from experiments.handoff.labels import Label
 from experiments.metrics.classification import ClassificationMetrics
+from experiments.sampling import InputDropout
 from experiments.tasks.base import Panel
 
 
@@ -34,8 +35,12 @@ class Classification:
         backbone: Called with `num_classes`, returns a model: (b, 3, h, w) to logits (b, k), with
             `get_discriminative_al_features()` where embeddings are wanted.
         crop_padding: Pixels of zero padding around which a random crop moves; 0 for none.
-
         eval_batch_size: Images in a batch of inference.
+        dropout: Whether the classifier's input is dropped from in training, whatever the strategy:
+            to compare strategies that sample with others on one network.
+        dropout_rate: The share of that input that is dropped.
+        mc_dropout_passes: Posterior samples of a prediction, by dropping from the classifier's
+            input; 0 for none. With any the network is trained with dropout.
 
     Raises:
         InvalidSetting: A padding that is negative or as large as the image.
@@ -50,8 +55,12 @@ class Classification:
         *,
         crop_padding: int = 4,
         eval_batch_size: int = 256,
+        dropout: bool = False,
+        dropout_rate: float = 0.5,
+        mc_dropout_passes: int = 0,
     ) -> None:
         require_positive("task.build.eval_batch_size", eval_batch_size)
+        self._dropout = InputDropout(dropout=dropout, rate=dropout_rate, passes=mc_dropout_passes)
         self.eval_batch_size = eval_batch_size
         self.train, self.test = data.train, data.test
         self.class_names: Sequence[str] = data.class_names
@@ -74,7 +83,9 @@ class Classification:
 
     def build_model(self) -> nn.Module:
         """Return a fresh model with one output a class."""
-        return self._backbone(num_classes=len(self.class_names))
+        model = self._backbone(num_classes=len(self.class_names))
+        self._dropout.install(_classifiers(model))
+        return model
 
     def example(self) -> Tensor:
         """Return two black images, normalised."""
@@ -139,8 +150,27 @@ class Classification:
             embedding=None if features is None else features().float(),
         )
 
-    def posterior_samples(self, model: nn.Module, inputs: Tensor) -> None:
-        """Return none: these networks have no dropout to sample with."""
+    def posterior_samples(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
+        """Return `mc_dropout_passes` samples (b, m, k), or None for none.
+
+        The classifier is asked again and again about the embeddings of the latest forward: what
+        comes before it has no dropout.
+        """
+        if not self._dropout.passes:
+            return None
+        features = getattr(model, "get_discriminative_al_features", None)
+        if features is None or not _classifiers(model):
+            raise InvalidSetting(
+                f"Monte-Carlo dropout drops from the input of a last linear layer: "
+                f"{type(model).__name__} needs one, and get_discriminative_al_features() that "
+                "returns its input (b, d)"
+            )
+        (classifier,), embedding = _classifiers(model), features()
+        samples = [
+            self._dropout.through(classifier, embedding).float()
+            for _ in range(self._dropout.passes)
+        ]
+        return torch.stack(samples, 1).log_softmax(2)
 
     def metrics(self) -> ClassificationMetrics:
         """Return fresh counts."""
@@ -185,3 +215,8 @@ class Classification:
         readable = next(i for i in range(len(self.train)) if i not in self.train.unreadable)
         height, width = self.train.images(np.array([readable])).shape[2:]
         return height, width
+
+
+def _classifiers(model: nn.Module) -> list[nn.Linear]:
+    """Return the layer that puts out the class scores, the last linear one; none for no layer."""
+    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1:]

@@ -30,6 +30,7 @@ from experiments.data.samples import Batch
 from experiments.data.targets import HiddenTargets
 from experiments.handoff.labels import Box, Label
 from experiments.metrics.detection import DetectionMetrics
+from experiments.sampling import InputDropout
 from experiments.tasks.base import Panel
 from vendored.ssd_pytorch import Detect, MultiBoxDetector, MultiBoxLoss, Outputs
 
@@ -68,6 +69,11 @@ class Detection:
             their sides; 1 for no zooming out.
         min_crop: The augmentation crops to patches of at least so much of the sides; 1 for none.
         eval_batch_size: Images in a batch of inference.
+        dropout: Whether the inputs of the class heads are dropped from in training, whatever the
+            strategy: to compare strategies that sample with others on one network.
+        dropout_rate: The share of those inputs that is dropped.
+        mc_dropout_passes: Posterior samples of a prediction, by dropping from those inputs; 0 for
+            none. With any the network is trained with dropout.
 
     Raises:
         InvalidSetting: An unknown reduction, or a backbone without its weights.
@@ -85,7 +91,11 @@ class Detection:
         max_expansion: float = 4.0,
         min_crop: float = 0.3,
         eval_batch_size: int = 32,
+        dropout: bool = False,
+        dropout_rate: float = 0.2,
+        mc_dropout_passes: int = 0,
     ) -> None:
+        self._dropout = InputDropout(dropout=dropout, rate=dropout_rate, passes=mc_dropout_passes)
         require_positive("task.build.eval_batch_size", eval_batch_size)
         if reduction not in ("mean", "sum"):
             raise InvalidSetting(f"loss.reduction must be mean or sum, got {reduction!r}")
@@ -125,6 +135,7 @@ class Detection:
         model = self._backbone(num_classes=len(self.class_names) + 1)
         if not isinstance(model, MultiBoxDetector):
             raise InvalidSetting(f"the backbone must be a detector, got {type(model).__name__}")
+        self._dropout.install(model.conf)
         return model
 
     def example(self) -> Tensor:
@@ -226,8 +237,29 @@ class Detection:
             priors=priors,
         )
 
-    def posterior_samples(self, model: nn.Module, inputs: Tensor) -> None:
-        """Return none: these networks have no dropout to sample with."""
+    def posterior_samples(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
+        """Return `mc_dropout_passes` samples (b, m, k, priors), or None for none.
+
+        The class heads are asked again and again about the maps of the latest forward: what comes
+        before them has no dropout.
+        """
+        if not self._dropout.passes:
+            return None
+        assert isinstance(model, MultiBoxDetector)
+        maps = list(zip(model.conf, model.get_active_learning_features(), strict=True))
+        samples = inputs.new_empty(0)
+        for number in range(self._dropout.passes):
+            logits = [
+                self._dropout.through(head, given).permute(0, 2, 3, 1).flatten(1)
+                for head, given in maps
+            ]
+            one = torch.cat(logits, 1).float().reshape(len(inputs), -1, model.num_classes)
+            one = one.log_softmax(-1).transpose(1, 2)
+            if not number:  # in place from then on: a list and its stack are twice as much
+                b, *rest = one.shape
+                samples = inputs.new_empty((b, self._dropout.passes, *rest))
+            samples[:, number] = one
+        return samples
 
     def metrics(self) -> DetectionMetrics:
         """Return fresh counts."""

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from al_core import Prediction, bald, predictive_entropy, variance
+from al_core import Prediction, bald, predictive_entropy, variance, variation_ratio
 from al_core.errors import InvalidSetting
 
-FUNCTIONS = [predictive_entropy, bald, variance]
+FUNCTIONS = [predictive_entropy, bald, variance, variation_ratio]
 LOG_2 = math.log(2)
 
 
@@ -32,6 +32,9 @@ def plain_entropy(row: np.ndarray) -> float:
 def by_hand(samples: np.ndarray, function: Callable[..., Tensor]) -> float:
     """The closed form of a score of (m, k) probabilities."""
     mean = samples.mean(0)
+    if function is variation_ratio:
+        votes = np.bincount(samples.argmax(1), minlength=samples.shape[1])
+        return float(1 - votes.max() / len(samples))
     if function is variance:
         return float(((samples - mean) ** 2).mean(0).sum())
     expected = np.mean([plain_entropy(row) for row in samples])
@@ -41,13 +44,13 @@ def by_hand(samples: np.ndarray, function: Callable[..., Tensor]) -> float:
 @pytest.mark.parametrize(
     ("samples", "scores"),
     [
-        ([[0.5, 0.5], [0.5, 0.5]], (LOG_2, 0.0, 0.0)),  # unsure, and agreed about it
-        ([[1.0, 0.0], [0.0, 1.0]], (LOG_2, LOG_2, 0.5)),  # sure, and at odds
-        ([[1.0, 0.0], [1.0, 0.0]], (0.0, 0.0, 0.0)),  # sure, and agreed
+        ([[0.5, 0.5], [0.5, 0.5]], (LOG_2, 0.0, 0.0, 0.0)),  # unsure, and agreed about it
+        ([[1.0, 0.0], [0.0, 1.0]], (LOG_2, LOG_2, 0.5, 0.5)),  # sure, and at odds
+        ([[1.0, 0.0], [1.0, 0.0]], (0.0, 0.0, 0.0, 0.0)),  # sure, and agreed
     ],
 )
 def test_doubt_and_disagreement_are_told_apart(
-    samples: list[list[float]], scores: tuple[float, float, float]
+    samples: list[list[float]], scores: tuple[float, float, float, float]
 ) -> None:
     """BALD and variance are zero where the samples agree, and BALD log 2 where two are at odds."""
     for function, expected in zip(FUNCTIONS, scores, strict=True):
@@ -69,6 +72,7 @@ def test_any_samples_agree_with_the_closed_form(
         predictive_entropy: math.log(4),
         bald: min(math.log(4), math.log(len(samples))),
         variance: 1.0,
+        variation_ratio: 1 - 1 / min(4, len(samples)),
     }[function]
     assert 0 <= score <= upper + 1e-12
 
@@ -91,7 +95,7 @@ def test_agreement_in_float32_is_not_below_zero() -> None:
     """Rounding gives no negative information: equal samples score zero or a rounding above it."""
     one = torch.randn(50, 1, 19, generator=torch.Generator().manual_seed(0)).log_softmax(2)
     prediction = Prediction(one[:, 0], log_prob_samples=one.expand(50, 10, 19))
-    for function in (bald, variance):
+    for function in (bald, variance, variation_ratio):
         scores = function(prediction)
         assert scores.dtype == torch.float32
         assert bool((scores >= 0).all())
@@ -105,7 +109,7 @@ def test_without_samples_they_say_what_is_missing(function: Callable[..., Tensor
         function(Prediction(torch.zeros(2, 3)))
 
 
-@pytest.mark.parametrize("function", [bald, variance])
+@pytest.mark.parametrize("function", [bald, variance, variation_ratio])
 def test_one_sample_shows_no_spread(function: Callable[..., Tensor]) -> None:
     """A single sample would score zero everywhere; it is refused."""
     with pytest.raises(InvalidSetting, match="at least 2 posterior samples, the prediction has 1"):

@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from al_core import LossPredictionLoss, kendall_tau, ranking, ranking_accuracy
+from al_core import (
+    LossPredictionLoss,
+    LossPredictionMSELoss,
+    kendall_tau,
+    ranking,
+    ranking_accuracy,
+)
 from al_core.errors import InvalidSetting
 
 # Few different values, so that ties are common, and any finite ones.
@@ -291,3 +297,21 @@ def test_tau_has_no_python_loop_over_values_and_no_square_of_memory() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 4096 * 400  # all pairs would be 4096 * 4096 bytes or more
+
+
+def test_squared_error_is_the_mean_over_the_batch_and_leaves_true_losses_alone() -> None:
+    """(1 + 4) / 2 of errors 1 and -2; the gradient goes into the predictions only."""
+    predicted = torch.tensor([2.0, 1.0], requires_grad=True)
+    target = torch.tensor([1.0, 3.0], requires_grad=True)
+    loss = LossPredictionMSELoss()(predicted, target)
+    assert loss.item() == 2.5
+    loss.backward()
+    assert predicted.grad.tolist() == [1.0, -2.0]
+    assert target.grad is None
+
+
+@pytest.mark.parametrize("shape", [(4, 1), (2,), (1, 4)])
+def test_squared_error_refuses_shapes_that_would_broadcast(shape: tuple[int, ...]) -> None:
+    """(b, 1) against (b,) is refused, as by the ranking loss."""
+    with pytest.raises(InvalidSetting, match=r"must both have shape \(b,\)"):
+        LossPredictionMSELoss()(torch.zeros(shape), torch.zeros(4))

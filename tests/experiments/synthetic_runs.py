@@ -72,6 +72,7 @@ def write_run(
             "train_loss": 0.5,
             "train_ranking_accuracy": "",
             **{f"seconds_{phase}": value for phase, value in phases.items()},
+            "query_memory_mb": 2.5,
             "peak_memory_mb": 512.5 + cycle,
         }
         for cycle in range(len(accuracy))

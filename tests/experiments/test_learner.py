@@ -482,6 +482,18 @@ class Broken(Classification):
         return super().losses(outputs, targets).masked_fill(targets == 2, float("nan"))
 
 
+def test_the_module_learns_by_the_loss_that_is_asked_for() -> None:
+    """loss_prediction.loss=mse trains it otherwise than ranking does; anything else is refused."""
+    heads = []
+    for loss in ("ranking", "mse"):
+        learner = small_learner(annotated(small_task()), head={"loss": loss})
+        learner.fit(LABELED, seed=0)
+        heads.append(learner.model.state_dict()["loss_pred.weight"].clone())
+    assert not torch.equal(*heads)
+    with pytest.raises(InvalidSetting, match=r"loss_prediction.loss must be ranking or mse"):
+        small_learner(small_task(), head={"loss": "l1"})
+
+
 def test_a_loss_that_is_not_finite_names_the_sample() -> None:
     """The first such sample of the epoch is named, with the setting that may be to blame."""
     task = Broken(small_data(), TinyNet)

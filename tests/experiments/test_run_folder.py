@@ -47,7 +47,7 @@ def commit(folder: RunFolder, cycle: int = 0, *, finished: bool = False, **metri
     """Write and commit a cycle."""
     contents = {"model": {"weight": torch.full((2,), float(cycle))}, "class_names": ["a"]}
     checkpoint = folder.write_checkpoint(cycle, contents)
-    row = row_of(record(cycle, **metrics), peak_memory_mb=12.345)
+    row = row_of(record(cycle, **metrics), query_memory_mb=3.21, peak_memory_mb=12.345)
     folder.commit(row, pool=pool_state(), checkpoint=checkpoint, finished=finished)
 
 
@@ -62,13 +62,16 @@ def reopened(folder: RunFolder, config: dict[str, Any] | None = None) -> RunFold
 
 def test_rows_have_the_documented_columns_in_order() -> None:
     """Cycle and labels first, metrics as they come, then the columns that every task has."""
-    row = row_of(record(test_loss=1.5, loss_ranking_tau=0.25), peak_memory_mb=12.345)
+    row = row_of(
+        record(test_loss=1.5, loss_ranking_tau=0.25), query_memory_mb=3.21, peak_memory_mb=12.345
+    )
     assert list(row) == [
         "cycle", "num_labeled", "accuracy", "test_loss", "loss_ranking_tau", "optimizer_steps",
         "train_loss", "train_ranking_accuracy", "seconds_fit", "seconds_evaluate", "seconds_score",
-        "seconds_query", "peak_memory_mb",
+        "seconds_query", "query_memory_mb", "peak_memory_mb",
     ]  # fmt: skip
     assert row["seconds_fit"] == 1.2346
+    assert row["query_memory_mb"] == 3.2
     assert row["peak_memory_mb"] == 12.3
     assert row["loss_ranking_tau"] == 0.25
     assert row["train_ranking_accuracy"] is None
@@ -77,7 +80,7 @@ def test_rows_have_the_documented_columns_in_order() -> None:
 def test_counts_of_labels_stand_beside_the_number_of_images() -> None:
     """What else the labels are counted in comes before the metrics."""
     counted = replace(record(), metrics={"num_labeled_boxes": 31, **record().metrics})
-    row = row_of(counted, peak_memory_mb=1.0)
+    row = row_of(counted, query_memory_mb=0.0, peak_memory_mb=1.0)
     assert list(row)[:4] == ["cycle", "num_labeled", "num_labeled_boxes", "accuracy"]
     assert row["num_labeled_boxes"] == 31
 

@@ -17,7 +17,17 @@ from hydra.utils import instantiate
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
-from al_core import IndexArray, Learner, Pool, Query, QueryStrategy, Random, Subsampled, TopK
+from al_core import (
+    IndexArray,
+    Learner,
+    Pool,
+    Precomputed,
+    Query,
+    QueryStrategy,
+    Random,
+    Subsampled,
+    TopK,
+)
 from al_core import predicted_loss as predicted
 from tests.al_core.fakes import FakeLearner
 
@@ -27,14 +37,16 @@ SHOWN = 12
 NUM_SAMPLES = 30
 """Of the largest pool."""
 
+EARLIER = "earlier_query.csv"
 
-@lru_cache(maxsize=1)
-def earlier_query() -> str:
-    """A file of an earlier query that names every sample, for `precomputed`."""
-    file = Path(tempfile.mkdtemp()) / "query.csv"
-    order = np.random.default_rng(0).permutation(NUM_SAMPLES)
+
+@lru_cache
+def earlier_query(num_samples: int) -> Path:
+    """A file of an earlier query that names every sample of a pool, for `precomputed`."""
+    file = Path(tempfile.mkdtemp()) / EARLIER
+    order = np.random.default_rng(0).permutation(num_samples)
     file.write_text("index\n" + "\n".join(map(str, order)) + "\n", encoding="utf-8")
-    return str(file)
+    return file
 
 
 def node(name: str) -> DictConfig:
@@ -44,7 +56,7 @@ def node(name: str) -> DictConfig:
     assert isinstance(query, DictConfig)
     for key in map(str, query):
         if OmegaConf.is_missing(query, key):
-            query[key] = earlier_query()
+            query[key] = str(earlier_query(NUM_SAMPLES))
     return query
 
 
@@ -54,9 +66,11 @@ def configured(name: str, **changes: Any) -> QueryStrategy:
     return strategy
 
 
+QUICKER: dict[str, dict[str, Any]] = {"discriminative": {"max_steps": 3, "width": 8}}
+"""What is configured for minutes of training; the invariants hold however long it lasts."""
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
 STRATEGIES: dict[str, Callable[[], QueryStrategy]] = {
-    **{name: partial(configured, name) for name in NAMES},
+    **{name: partial(configured, name, **QUICKER.get(name, {})) for name in NAMES},
     "subsampled_random": lambda: Subsampled(Random(), SHOWN),
     "subsampled_predicted_loss": lambda: Subsampled(TopK(predicted), SHOWN),
 }
@@ -93,5 +107,7 @@ def select(
     candidates: IndexArray | None = None,
 ) -> Query:
     """Query with a fresh generator."""
+    if isinstance(strategy, Precomputed) and strategy.source.name == EARLIER:
+        strategy.source = earlier_query(pool.num_samples)
     shown = pool.unlabeled if candidates is None else candidates
     return strategy.select(pool, shown, learner, budget, np.random.default_rng(seed))

@@ -1,0 +1,186 @@
+"""BatchBALD: the batch whose labels, taken together, tell most about the weights.
+
+Source: Kirsch, van Amersfoort & Gal, *BatchBALD: Efficient and Diverse Batch Acquisition for Deep
+Bayesian Active Learning*, NeurIPS 2019 (arXiv 1906.08158), section 3 and algorithm 1.
+
+The gain of a further sample i is the mutual information I(y_i; w | y_1 .. y_b), which by the chain
+rule is E[H(y_i | y_1 .. y_b)] - E_w[H(y_i | w)]. The m posterior samples stand for the weights, so
+a configuration of labels y_1 .. y_b is known by its probability and by what it leaves of the m: a
+distribution over them. Kept in this form nothing underflows, however long the batch is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from al_core.contracts import Learner, Prediction, Query, ScoreArray
+from al_core.errors import require_positive
+from al_core.pool import IndexArray, Pool
+from al_core.strategies.blocks import blocks
+from al_core.strategies.image_level import sampled_distributions
+from al_core.strategies.rows import infer_rows, shuffled
+from al_core.strategies.scoring import check_budget
+
+EVALUATED = 256
+"""Rows whose gain is worked out at once."""
+NOTHING_LEFT = 1e-3
+"""Nats of doubt about the m samples below which no label can tell anything more."""
+
+
+class BatchBald:
+    """Greedy maximization of the joint mutual information of labels and weights.
+
+    With m posterior samples a batch can tell log m nats at most; once it has told them, the rest is
+    chosen by BALD, sample by sample. With positions (boxes, pixels) the label of an image is taken
+    for drawn from the mean of the distributions of its positions.
+
+    Args:
+        num_configurations: Of labels of the batch that are gone through: all of them for as long as
+            there are no more, then so many drawn ones.
+        background: The class of positions that show nothing, which does not count; None for none.
+
+    Raises:
+        InvalidSetting: A number that is not positive.
+    """
+
+    def __init__(self, *, num_configurations: int = 500, background: int | None = None) -> None:
+        require_positive("num_configurations", num_configurations)
+        self.num_configurations, self.background = num_configurations, background
+
+    def select(
+        self,
+        pool: Pool,
+        candidates: IndexArray,
+        learner: Learner,
+        budget: int,
+        rng: np.random.Generator,
+    ) -> Query:
+        """Choose greedily; scores are the gains, in nats, of the rest their BALD."""
+        check_budget(budget, candidates)
+        if not budget:
+            return Query(np.empty(0, np.int64))
+        candidates = shuffled(candidates, rng)
+        rows = infer_rows(learner, candidates, self._extract)
+        num_samples = int(rows[0, 0])
+        probabilities = rows[:, 1:].reshape(candidates.size, num_samples, -1)
+        chosen, gains = batch_bald(
+            probabilities, budget, num_configurations=self.num_configurations, rng=rng
+        )
+        return Query(candidates[chosen], gains)
+
+    def _extract(self, prediction: Prediction) -> Tensor:
+        """Extract (b, 1 + m * k): the number of posterior samples and their distributions."""
+        sampled = sampled_distributions(prediction, self.background)
+        count = sampled.new_full((sampled.shape[0], 1), sampled.shape[1])
+        return torch.cat([count, sampled.flatten(1)], 1).float()
+
+
+def batch_bald(
+    probabilities: NDArray[np.float32],
+    budget: int,
+    *,
+    num_configurations: int,
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.int64], ScoreArray]:
+    """Choose rows of posterior samples.
+
+    While all configurations are gone through it is exact: a gain never grows as the batch does
+    (it is submodular), so only rows whose last gain might still be the largest are worked out.
+
+    Args:
+        probabilities: (n, m, k), each a distribution over k classes.
+        budget: 0..n.
+        num_configurations: Of labels, at most.
+        rng: Draws configurations once there are more.
+
+    Returns:
+        (budget,) different rows, first chosen first, and the gain of each in nats.
+    """
+    if not budget:
+        return np.empty(0, np.int64), np.empty(0)
+    joint = _Joint(probabilities.shape[1])
+    expected = np.empty(len(probabilities))
+    for block in blocks(len(probabilities)):
+        rows = torch.from_numpy(probabilities[block]).double()
+        expected[block] = torch.special.entr(rows).sum(2).mean(1).numpy()
+    alone = np.concatenate(
+        [
+            joint.entropies(probabilities[block]) - expected[block]
+            for block in blocks(len(probabilities), EVALUATED)
+        ]
+    )
+    bound = alone.copy()
+    chosen: list[int] = []
+    gains: list[float] = []
+    while len(chosen) < budget and joint.doubt() > NOTHING_LEFT:
+        row = _best(probabilities, expected, bound, joint)
+        chosen.append(row)
+        gains.append(float(bound[row]))
+        bound[row] = -np.inf
+        joint.extend(probabilities[row], num_configurations, rng)
+    rest = np.setdiff1d(np.arange(len(alone)), chosen)
+    rest = rest[np.argsort(-alone[rest], kind="stable")][: budget - len(chosen)]
+    order = np.concatenate([np.array(chosen, np.int64), rest])
+    return order, np.maximum(np.concatenate([np.array(gains), alone[rest]]), 0.0)
+
+
+def _best(
+    probabilities: NDArray[np.float32], expected: ScoreArray, bound: ScoreArray, joint: _Joint
+) -> int:
+    """Return the row of largest gain, of equals the first; `bound` is brought up to date."""
+    order = np.argsort(-bound, kind="stable")
+    best = -np.inf
+    for block in blocks(len(order), EVALUATED):
+        rows = order[block]
+        if bound[rows[0]] <= best:
+            break
+        open_ = rows[np.isfinite(bound[rows])]
+        bound[open_] = joint.entropies(probabilities[open_]) - expected[open_]
+        best = max(best, bound[open_].max(initial=-np.inf))
+    return int(bound.argmax())
+
+
+class _Joint:
+    """Configurations of the labels chosen so far.
+
+    `weights` (s,) are their probabilities, `posterior` (s, m) what each leaves of the samples.
+    """
+
+    def __init__(self, num_samples: int) -> None:
+        self.weights = torch.ones(1, dtype=torch.float64)
+        self.posterior = torch.full((1, num_samples), 1 / num_samples, dtype=torch.float64)
+
+    def doubt(self) -> float:
+        """Return the mean entropy of the posterior, nats: no label can tell more than that."""
+        return float(self.weights @ torch.special.entr(self.posterior).sum(1))
+
+    def entropies(self, probabilities: NDArray[np.float32]) -> ScoreArray:
+        """Return E[H(y_i | y_1 .. y_b)] of rows (r, m, k), nats, (r,)."""
+        rows = torch.from_numpy(probabilities).double()
+        r, m, k = rows.shape
+        mixed = self.posterior @ rows.permute(1, 0, 2).reshape(m, r * k)
+        entropy = torch.special.entr(mixed).reshape(-1, r, k).sum(2)
+        return np.asarray((self.weights @ entropy).numpy())
+
+    def extend(
+        self, probabilities: NDArray[np.float32], limit: int, rng: np.random.Generator
+    ) -> None:
+        """Add the label of a row (m, k): every configuration goes on with each class."""
+        row = torch.from_numpy(probabilities).double()
+        joint = self.posterior[:, :, None] * row  # (s, m, k)
+        joint = joint.transpose(1, 2).reshape(-1, row.shape[0])
+        chance = joint.sum(1)
+        weights = self.weights.repeat_interleave(row.shape[1]) * chance
+        if weights.numel() > limit:
+            # Systematic resampling (Kitagawa 1996): each as often as its weight says, to within 1.
+            marks = (np.arange(limit) + rng.random()) / limit * float(weights.sum())
+            drawn = np.searchsorted(weights.cumsum(0).numpy(), marks, "right")
+            kept = torch.from_numpy(np.minimum(drawn, weights.numel() - 1))
+            self.weights = torch.full((limit,), 1 / limit, dtype=torch.float64)
+        else:
+            kept = torch.nonzero(weights > 0).squeeze(1)
+            self.weights = weights[kept] / weights[kept].sum()
+        self.posterior = joint[kept] / chance[kept, None]

@@ -1,0 +1,192 @@
+"""Discriminative active learning: samples that are told apart from the labeled ones most surely.
+
+Source: Gissin & Shalev-Shwartz, *Discriminative Active Learning*, 2019 (arXiv 1907.06347), section
+3 and algorithm 1: a classifier learns to tell labeled from unlabeled embeddings; what it is surest
+to be unlabeled is queried, in several smaller queries between which it is trained again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from al_core.contracts import Learner, Query, ScoreArray
+from al_core.errors import require_positive
+from al_core.pool import IndexArray, Pool
+from al_core.strategies.blocks import blocks, tensor
+from al_core.strategies.rows import Matrix, embeddings_of, shuffled
+from al_core.strategies.scoring import check_budget
+
+BATCH = 128
+"""Rows of each kind in a step: batches are balanced, however few labels there are."""
+LEARNING_RATE = 1e-3
+"""Of Adam (Kingma & Ba, 2015), its default."""
+SURE = 0.98
+"""Accuracy at which training stops: a classifier that knows every row by heart ranks nothing."""
+MEASURED = 10
+"""Steps over which that accuracy is measured."""
+
+
+class Discriminative:
+    """The candidates that a classifier is surest to be unlabeled.
+
+    Args:
+        sub_queries: Into how many smaller queries the budget is divided, at most.
+        width: Of the classifier's two hidden layers.
+        max_steps: Optimizer steps of one training, at most.
+        embeddings_folder: Where embeddings are kept in a memory-mapped file; None for in memory.
+
+    Raises:
+        InvalidSetting: A number that is not positive.
+    """
+
+    def __init__(
+        self,
+        *,
+        sub_queries: int = 10,
+        width: int = 256,
+        max_steps: int = 300,
+        embeddings_folder: str | Path | None = None,
+    ) -> None:
+        require_positive("sub_queries", sub_queries)
+        require_positive("width", width)
+        require_positive("max_steps", max_steps)
+        self.sub_queries, self.width, self.max_steps = sub_queries, width, max_steps
+        self.folder = embeddings_folder
+
+    def select(
+        self,
+        pool: Pool,
+        candidates: IndexArray,
+        learner: Learner,
+        budget: int,
+        rng: np.random.Generator,
+    ) -> Query:
+        """Train and choose, sub-query by sub-query; scores are log-odds of being unlabeled.
+
+        With nothing labeled the first sub-query is random.
+        """
+        check_budget(budget, candidates)
+        if not budget:
+            return Query(np.empty(0, np.int64))
+        candidates = shuffled(candidates, rng)
+        offered, labeled = embeddings_of(learner, candidates, pool.labeled, folder=self.folder)
+        left = np.arange(candidates.size)
+        chosen = np.empty(0, np.int64)
+        scores = np.empty(0)
+        for part in np.array_split(np.arange(budget), min(self.sub_queries, budget)):
+            if len(labeled) + chosen.size:
+                known = np.concatenate([labeled, offered[chosen]])
+                odds = self._odds(known, offered, left, rng)
+            else:
+                odds = np.zeros(left.size)
+            order = np.argsort(-odds, kind="stable")[: part.size]
+            chosen = np.concatenate([chosen, left[order]])
+            scores = np.concatenate([scores, odds[order]])
+            left = np.delete(left, order)
+        return Query(candidates[chosen], scores)
+
+    def _odds(
+        self, known: Matrix, offered: Matrix, left: NDArray[np.int64], rng: np.random.Generator
+    ) -> ScoreArray:
+        """Train anew, and return of the rows that are left the log-odds of being unlabeled."""
+        judge = train_discriminator(
+            known, offered, left, width=self.width, max_steps=self.max_steps, rng=rng
+        )
+        odds = np.empty(left.size)
+        with torch.inference_mode():
+            for block in blocks(left.size):
+                odds[block] = judge(torch.from_numpy(offered[left[block]])).double().numpy()
+        return odds
+
+
+class Discriminator(nn.Module):
+    """Two hidden layers on standardised embeddings: (b, d) to log-odds of being unlabeled (b,)."""
+
+    mean: Tensor
+    scale: Tensor
+
+    def __init__(self, mean: Tensor, scale: Tensor, *, width: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("scale", scale)
+        self.layers = nn.Sequential(
+            nn.Linear(mean.numel(), width), nn.ReLU(),
+            nn.Linear(width, width), nn.ReLU(),
+            nn.Linear(width, 1),
+        )  # fmt: skip
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Return the log-odds."""
+        odds: Tensor = self.layers((embeddings - self.mean) / self.scale)
+        return odds.squeeze(1)
+
+
+def train_discriminator(
+    labeled: Matrix,
+    offered: Matrix,
+    left: NDArray[np.int64],
+    *,
+    width: int,
+    max_steps: int,
+    rng: np.random.Generator,
+) -> Discriminator:
+    """Train a classifier of labeled (0) and unlabeled (1) embeddings.
+
+    Args:
+        labeled: (l, d), at least one row.
+        offered: (n, d).
+        left: Rows of `offered` that are unlabeled, at least one.
+        width: Of the hidden layers.
+        max_steps: Steps at most; it stops at an accuracy of `SURE`.
+        rng: Decides weights and batches.
+    """
+    mean, scale = _moments(offered, left)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(2**63)))
+        judge = Discriminator(mean, scale, width=width)
+    optimizer = torch.optim.Adam(judge.parameters(), lr=LEARNING_RATE)
+    right: list[float] = []
+    unlabeled, known = _drawn(left.size, rng), _drawn(len(labeled), rng)
+    truth = torch.cat([torch.zeros(BATCH), torch.ones(BATCH)])
+    for _ in range(max_steps):
+        rows = np.concatenate([labeled[next(known)], offered[left[next(unlabeled)]]])
+        odds = judge(torch.from_numpy(rows))
+        loss = F.binary_cross_entropy_with_logits(odds, truth)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        right.append(float(((odds > 0) == (truth > 0)).float().mean()))
+        if len(right) >= MEASURED and np.mean(right[-MEASURED:]) >= SURE:
+            break
+    return judge.eval()
+
+
+def _drawn(count: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
+    """Yield batches of `BATCH` of 0..count - 1, each used up before any comes again."""
+    waiting = np.empty(0, np.int64)
+    while True:
+        while waiting.size < BATCH:
+            waiting = np.concatenate([waiting, rng.permutation(count)])
+        yield waiting[:BATCH]
+        waiting = waiting[BATCH:]
+
+
+def _moments(offered: Matrix, left: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of each column, (d,) float32; 1 where it is constant."""
+    total = torch.zeros(offered.shape[1], dtype=torch.float64)
+    squares = torch.zeros_like(total)
+    for block in blocks(left.size):
+        rows = tensor(offered[left[block]]).double()
+        total += rows.sum(0)
+        squares += rows.square().sum(0)
+    mean = total / left.size
+    scale = (squares / left.size - mean.square()).clamp(min=0).sqrt()
+    constant = scale <= 1e-6 * mean.abs().clamp(min=1e-6)
+    return mean.float(), torch.where(constant, 1.0, scale).float()

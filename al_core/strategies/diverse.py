@@ -1,0 +1,96 @@
+"""The most wanted candidates, spread over clusters or over predicted classes.
+
+Source: Zhdanov, *Diverse Mini-Batch Active Learning*, 2019 (arXiv 1901.05954), section 3: the most
+wanted candidates, several times the budget, are clustered into as many clusters as the budget.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from al_core.contracts import AcquisitionFunction, Learner, Prediction, Query
+from al_core.errors import InvalidSetting, require_positive
+from al_core.pool import IndexArray, Pool
+from al_core.strategies.clustering import k_means
+from al_core.strategies.image_level import class_distribution
+from al_core.strategies.rows import embedding, infer_rows, shuffled
+from al_core.strategies.scoring import check_budget, check_scores
+
+Spread = Literal["clusters", "classes"]
+
+
+class DiverseTopK:
+    """Of the `factor` times budget candidates of largest score, the largest of each group in turn.
+
+    Groups are as many clusters of embeddings as the budget (k-means), or the predicted classes.
+    Differs: Zhdanov weights k-means by the scores and takes the sample at each center; predicted
+    losses have an order only, so here they say who is clustered and who speaks for a cluster.
+
+    Args:
+        acquisition: The score.
+        factor: Of the budget: how many candidates are grouped.
+        over: "clusters" or "classes".
+        background: With classes: the class of positions that show nothing, which does not count.
+        embeddings_folder: Where embeddings are kept in a memory-mapped file; None for in memory.
+
+    Raises:
+        InvalidSetting: A factor that is not positive, or an unknown grouping.
+    """
+
+    def __init__(
+        self,
+        acquisition: AcquisitionFunction,
+        *,
+        factor: int = 10,
+        over: Spread = "clusters",
+        background: int | None = None,
+        embeddings_folder: str | Path | None = None,
+    ) -> None:
+        require_positive("factor", factor)
+        if over not in ("clusters", "classes"):
+            raise InvalidSetting(f"over must be clusters or classes, got {over!r}")
+        self.acquisition, self.factor, self.over = acquisition, factor, over
+        self.background = background
+        self.folder = embeddings_folder
+
+    def select(
+        self,
+        pool: Pool,
+        candidates: IndexArray,
+        learner: Learner,
+        budget: int,
+        rng: np.random.Generator,
+    ) -> Query:
+        """Go round the groups, in the order of their best; scores are the acquisition scores."""
+        check_budget(budget, candidates)
+        if not budget:
+            return Query(np.empty(0, np.int64))
+        candidates = shuffled(candidates, rng)
+        rows = infer_rows(learner, candidates, self._extract, folder=self.folder)
+        wanted = np.argsort(-rows[:, 0], kind="stable")[: self.factor * budget]
+        if self.over == "clusters":
+            groups = k_means(rows[wanted, 1:], budget, rng=rng)
+        else:
+            groups = rows[wanted, 1].astype(np.int64)
+        # The turn of a candidate is its place in its group; `wanted` is in order already.
+        turns = np.empty(wanted.size, np.int64)
+        for group in np.unique(groups).tolist():
+            members = groups == group
+            turns[members] = np.arange(members.sum())
+        order = np.lexsort((np.arange(wanted.size), turns))[:budget]
+        return Query(candidates[wanted[order]], rows[wanted[order], 0].astype(np.float64))
+
+    def _extract(self, prediction: Prediction) -> Tensor:
+        """Extract (b, 1 + d): the score, and the embedding or the predicted class."""
+        scores = check_scores(self.acquisition(prediction), len(prediction.log_probs))
+        group = (
+            embedding(prediction)
+            if self.over == "clusters"
+            else class_distribution(prediction, self.background).argmax(1, keepdim=True)
+        )
+        return torch.cat([scores[:, None].float(), group.float()], 1)

@@ -1,0 +1,76 @@
+"""What a prediction says of an image as a whole, where it has positions (boxes, pixels).
+
+The mean over the positions of their class distributions, as BatchBALD and the class-balanced
+strategies need one distribution an image. A detector says "nothing here" nearly everywhere, so the
+class of background may be left out of it. Ours, not published.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from al_core.contracts import Prediction
+from al_core.errors import InvalidSetting
+
+
+def class_distribution(prediction: Prediction, background: int | None = None) -> Tensor:
+    """Return the class distribution of each image, (b, k); sums to 1, `background` has 0.
+
+    Without positions it is the prediction as it is, whatever `background` says: an image that is
+    classified has a class.
+    """
+    probabilities = prediction.log_probs.exp()
+    if probabilities.ndim == 2:
+        return probabilities
+    return _without(probabilities.flatten(2).mean(2), background)
+
+
+def sampled_distributions(prediction: Prediction, background: int | None = None) -> Tensor:
+    """Return the same of each posterior sample, (b, m, k).
+
+    Raises:
+        InvalidSetting: There are no posterior samples.
+    """
+    samples = prediction.log_prob_samples
+    if samples is None or samples.shape[1] < 2:
+        raise InvalidSetting(
+            "this strategy needs at least 2 posterior samples: Monte-Carlo dropout or an ensemble "
+            "gives them (on the command line +strategy.mc_dropout_passes=10 or "
+            "+strategy.ensemble_size=5)"
+        )
+    if samples.ndim == 3:
+        return samples.exp()
+    b, m, k = samples.shape[:3]
+    mean = samples.new_empty(b, m, k)
+    for number in range(m):  # one by one: all at once would take the memory of the samples again
+        mean[:, number] = samples[:, number].exp().flatten(2).mean(2)
+    return _without(mean, background)
+
+
+def foreground_share(prediction: Prediction, background: int | None = None) -> Tensor:
+    """Return the expected share of the positions that are not background, (b,) in [0, 1].
+
+    It is 1 for a prediction without positions, or without a background.
+    """
+    log_probs = prediction.log_probs
+    if background is None or log_probs.ndim == 2:
+        return log_probs.new_ones(log_probs.shape[0])
+    _check(background, log_probs.shape[1])
+    return 1 - log_probs[:, background].exp().flatten(1).mean(1)
+
+
+def _without(distributions: Tensor, background: int | None) -> Tensor:
+    """Take a class out of distributions (..., k) and let the rest sum to 1 again."""
+    if background is None:
+        return distributions
+    _check(background, distributions.shape[-1])
+    distributions = distributions.clone()
+    distributions[..., background] = 0
+    return distributions / distributions.sum(-1, keepdim=True).clamp(min=1e-12)
+
+
+def _check(background: int, num_classes: int) -> None:
+    if not 0 <= background < num_classes:
+        raise InvalidSetting(
+            f"background must be a class, 0..{num_classes - 1}, or null, got {background!r}"
+        )

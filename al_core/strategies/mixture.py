@@ -1,0 +1,66 @@
+"""Several strategies that share one budget, exploring with one and exploiting with another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from al_core.contracts import Learner, Query, QueryStrategy
+from al_core.errors import InvalidSetting
+from al_core.pool import IndexArray, Pool
+from al_core.strategies.scoring import check_budget
+
+
+class Mixture:
+    """Each strategy in turn selects its share of the budget from what is left.
+
+    The query is in an order in which every beginning has the shares too, so that whoever stops
+    annotating early has the mixture that was asked for.
+
+    Args:
+        strategies: The strategies.
+        shares: Of the budget, for each of them, above 0, of sum 1; what does not divide goes to the
+            largest remainders.
+
+    Raises:
+        InvalidSetting: Not one share for each strategy, or shares that are no shares.
+    """
+
+    def __init__(self, strategies: Sequence[QueryStrategy], shares: Sequence[float]) -> None:
+        if not strategies or len(strategies) != len(shares):
+            raise InvalidSetting(
+                f"a mixture needs a share for each strategy, got {len(shares)} shares for "
+                f"{len(strategies)} strategies"
+            )
+        if not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
+            raise InvalidSetting(f"shares must be above 0 and of sum 1, got {list(shares)}")
+        self.strategies, self.shares = list(strategies), np.array(shares, np.float64)
+
+    def select(
+        self,
+        pool: Pool,
+        candidates: IndexArray,
+        learner: Learner,
+        budget: int,
+        rng: np.random.Generator,
+    ) -> Query:
+        """Let each select, and merge what they selected; there are no scores to compare."""
+        check_budget(budget, candidates)
+        exact = self.shares * budget
+        parts = np.floor(exact + 1e-9).astype(np.int64)
+        parts[np.argsort(parts - exact, kind="stable")[: budget - parts.sum()]] += 1
+        chosen: list[IndexArray] = []
+        place: list[np.ndarray] = []
+        for strategy, part, own in zip(
+            self.strategies, parts.tolist(), rng.spawn(len(self.strategies)), strict=True
+        ):
+            if not part:
+                continue
+            query = strategy.select(pool, candidates, learner, part, own)
+            candidates = np.setdiff1d(candidates, query.indices)
+            chosen.append(query.indices)
+            place.append((np.arange(part) + 0.5) / part)
+        if not chosen:
+            return Query(np.empty(0, np.int64))
+        return Query(np.concatenate(chosen)[np.argsort(np.concatenate(place), kind="stable")])

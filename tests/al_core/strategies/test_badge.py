@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+import al_core.strategies.badge as module
+from al_core import Badge, Pool, Prediction, badge
+from al_core.strategies.badge import _factors
+from tests.al_core.fakes import FakeLearner
+from tests.al_core.strategies.listed import select
+
+
+def gradients(embeddings: np.ndarray, residuals: np.ndarray) -> np.ndarray:
+    """The gradients themselves, (n, k * d), float64."""
+    outer = np.einsum("nk,nd->nkd", residuals.astype(np.float64), embeddings.astype(np.float64))
+    return outer.reshape(len(embeddings), -1)
+
+
+def test_the_factors_are_those_of_the_gradient() -> None:
+    """Residual times embedding is the gradient of the last layer at the predicted label."""
+    generator = torch.Generator().manual_seed(0)
+    embedded = torch.randn(6, 4, generator=generator)
+    layer = torch.nn.Linear(4, 3, bias=False)
+    logits = layer(embedded)
+    rows = _factors(Prediction(logits.detach().log_softmax(1), embedding=embedded)).numpy()
+    assert (rows[:, 0] == 3).all()
+    ours = gradients(rows[:, 4:], rows[:, 1:4])
+    for i in range(6):
+        loss = torch.nn.functional.cross_entropy(
+            layer(embedded[i : i + 1]), logits[i].argmax()[None]
+        )
+        (gradient,) = torch.autograd.grad(loss, layer.weight)
+        np.testing.assert_allclose(ours[i], gradient.flatten().numpy(), atol=1e-6)
+
+
+def test_positions_count_by_the_mean_of_their_squares() -> None:
+    """With pixels the factor's squared norm is the mean of the pixels' squared norms."""
+    generator = torch.Generator().manual_seed(0)
+    log_probs = torch.randn(2, 3, 4, 5, generator=generator).log_softmax(1)
+    rows = _factors(Prediction(log_probs, embedding=torch.ones(2, 2))).numpy()
+    probabilities = log_probs.exp()
+    residual = probabilities - torch.nn.functional.one_hot(log_probs.argmax(1), 3).movedim(-1, 1)
+    expected = residual.square().sum(1).mean((1, 2)).numpy()
+    np.testing.assert_allclose(np.square(rows[:, 1:4]).sum(1), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("picks", [1, 2])
+def test_queries_have_the_probabilities_of_k_means_seeding(
+    picks: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each sequence comes as often as the product of its D^2 shares says, stale bounds or not."""
+    monkeypatch.setattr(module, "PICKS", picks)
+    rng = np.random.default_rng(3)
+    embeddings = rng.standard_normal((5, 3)).astype(np.float32)
+    residuals = rng.standard_normal((5, 2)).astype(np.float32)
+    points = gradients(embeddings, residuals)
+    first = int(np.square(points).sum(1).argmax())
+    expected = {}
+    for rest in itertools.permutations([i for i in range(5) if i != first], 3):
+        chance, chosen = 1.0, [first]
+        for row in rest:
+            squared = np.square(points[:, None] - points[chosen]).sum(2).min(1)
+            chance *= squared[row] / squared.sum()
+            chosen.append(row)
+        expected[(first, *rest)] = chance
+    assert sum(expected.values()) == pytest.approx(1)
+    counts = dict.fromkeys(expected, 0)
+    draws, generator = 2000, np.random.default_rng(0)
+    for _ in range(draws):
+        counts[tuple(badge(embeddings, residuals, 4, rng=generator)[0].tolist())] += 1
+    statistic = sum((counts[s] - draws * p) ** 2 / (draws * p) for s, p in expected.items())
+    # chi-squared of 23 degrees of freedom: beyond 60 with a probability below 4e-5.
+    assert statistic < 60
+
+
+def test_distances_are_those_of_the_gradients() -> None:
+    """What is said of a pick is its distance to the nearest earlier one, by brute force."""
+    rng = np.random.default_rng(0)
+    embeddings = rng.standard_normal((700, 12)).astype(np.float32)
+    residuals = rng.standard_normal((700, 5)).astype(np.float32)
+    points = gradients(embeddings, residuals)
+    chosen, distances = badge(embeddings, residuals, 150, rng=rng)
+    assert np.unique(chosen).size == 150
+    assert chosen[0] == np.linalg.norm(points, axis=1).argmax()
+    for place in range(1, 150):
+        away = np.linalg.norm(points[chosen[place]] - points[chosen[:place]], axis=1).min()
+        assert distances[place] == pytest.approx(away, rel=1e-5)
+
+
+def test_equal_gradients_are_drawn_once_all_others_are() -> None:
+    """Of repeated rows one is chosen while there are others; then the rest, at random."""
+    embeddings = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
+    residuals = np.ones((12, 2), np.float32)
+    chosen, distances = badge(embeddings, residuals, 12, rng=np.random.default_rng(0))
+    assert sorted(chosen.tolist()) == list(range(12))
+    assert set((chosen[:3] // 4).tolist()) == {0, 1, 2}
+    assert (distances[3:] == 0).all()
+
+
+def test_of_sure_samples_one_is_enough() -> None:
+    """Samples that the model is sure of have no gradient: all of them are one point."""
+    values = np.array([60.0, 0.1, 70.0, -0.2, 80.0, 0.3])
+    query = select(Badge(), Pool(6), FakeLearner(values), 4)
+    assert {1, 3, 5} < set(query.indices.tolist())

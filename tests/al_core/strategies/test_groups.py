@@ -1,0 +1,221 @@
+"""Strategies that spread a query over groups or share it out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from al_core import (
+    ClassBalancedRandom,
+    ClusterMargin,
+    DiverseTopK,
+    ForegroundRandom,
+    Mixture,
+    Pool,
+    Precomputed,
+    Prediction,
+    Random,
+    StochasticBatch,
+    TopK,
+    predicted_loss,
+)
+from al_core.errors import InvalidSetting
+from al_core.strategies.image_level import class_distribution, foreground_share
+from tests.al_core.fakes import FakeLearner
+from tests.al_core.strategies.listed import select
+
+
+class Told:
+    """A learner whose predictions are given."""
+
+    def __init__(self, **parts: torch.Tensor) -> None:
+        self.parts = parts
+
+    def infer(self, indices: np.ndarray, extract) -> torch.Tensor:
+        """Extract from one batch."""
+        return extract(Prediction(**{name: part[indices] for name, part in self.parts.items()}))
+
+
+def in_groups(groups: list[int], scores: list[float]) -> Told:
+    """Samples of unit embeddings by group, of these predicted losses and predicted classes."""
+    group = torch.tensor(groups)
+    return Told(
+        log_probs=(5 * torch.nn.functional.one_hot(group, 5).float()).log_softmax(1),
+        embedding=10 * torch.nn.functional.one_hot(group, 5).float(),
+        predicted_loss=torch.tensor(scores),
+    )
+
+
+GROUPS = [0] * 6 + [1] * 3 + [2] * 2
+SCORES = [9.0, 8.9, 8.8, 8.7, 8.6, 8.5, 5.0, 4.9, 4.8, 2.0, 1.9]
+
+
+@pytest.mark.parametrize("over", ["clusters", "classes"])
+def test_diverse_takes_the_best_of_each_group_in_turn(over: str) -> None:
+    """Not the three best, which are alike, but the best of each cluster or class."""
+    learner = in_groups(GROUPS, SCORES)
+    query = select(DiverseTopK(predicted_loss, over=over), Pool(11), learner, 3)
+    assert query.indices.tolist() == [0, 6, 9]
+    assert query.scores.tolist() == pytest.approx([9.0, 5.0, 2.0])
+    if over == "classes":
+        more = select(DiverseTopK(predicted_loss, over="classes"), Pool(11), learner, 6)
+        assert more.indices.tolist() == [0, 6, 9, 1, 7, 10]
+
+
+def test_diverse_looks_at_factor_times_the_budget() -> None:
+    """Candidates below the `factor` times budget best are never chosen."""
+    query = select(DiverseTopK(predicted_loss, factor=2), Pool(11), in_groups(GROUPS, SCORES), 3)
+    assert set(query.indices.tolist()) <= set(range(6))
+
+
+def test_cluster_margin_goes_from_small_clusters_to_large() -> None:
+    """One of each cluster, the smallest cluster first, its most wanted member first."""
+    strategy = ClusterMargin(predicted_loss, factor=10, cluster_size=4)  # 11 // 4: two clusters
+    learner = in_groups([0] * 8 + [1] * 3, SCORES)
+    query = select(strategy, Pool(11), learner, 5)
+    assert query.indices.tolist() == [8, 0, 9, 1, 10]
+
+
+@pytest.mark.parametrize(
+    ("perturbation", "weight"),
+    [
+        ("power", lambda s, r: s**2.0),
+        ("softmax", lambda s, r: np.exp(2.0 * s)),
+        ("softrank", lambda s, r: r**-2.0),
+    ],
+)
+def test_stochastic_batches_have_the_published_probabilities(perturbation: str, weight) -> None:
+    """The first of a batch is drawn in proportion to s^b, exp(b s) or r^-b, b = 2."""
+    scores = np.array([0.2, 1.0, 0.5, 0.8])
+    ranks = np.array([4.0, 1.0, 3.0, 2.0])
+    expected = weight(scores, ranks)
+    expected = expected / expected.sum()
+    strategy = StochasticBatch(predicted_loss, perturbation=perturbation, beta=2.0)
+    learner, counts, rng = FakeLearner(scores), np.zeros(4), np.random.default_rng(0)
+    for _ in range(2000):
+        counts[strategy.select(Pool(4), np.arange(4), learner, 1, rng).indices[0]] += 1
+    # The standard deviation of a share is at most 0.5 / sqrt(2000) = 0.011.
+    np.testing.assert_allclose(counts / 2000, expected, atol=0.05)
+
+
+def test_power_needs_scores_that_are_not_negative() -> None:
+    """Predicted losses may be negative: the sample, its score and the way out are named."""
+    with pytest.raises(InvalidSetting, match=r"sample 1 has -2: take softmax or softrank"):
+        select(StochasticBatch(predicted_loss), Pool(3), FakeLearner([1.0, -2.0, 0.0]), 1)
+
+
+def test_class_balanced_takes_as_many_of_each_predicted_class() -> None:
+    """Classes of 30, 6 and 2 candidates give 4, 4 and 2 of ten."""
+    learner = in_groups([0] * 30 + [1] * 6 + [2] * 2, [0.0] * 38)
+    query = select(ClassBalancedRandom(), Pool(38), learner, 10)
+    classes = np.array([0] * 30 + [1] * 6 + [2] * 2)[query.indices]
+    assert np.bincount(classes).tolist() == [4, 4, 2]
+    first = {int(select(ClassBalancedRandom(), Pool(38), learner, 1, s).indices[0]) for s in
+             range(40)}  # fmt: skip
+    assert len(first) > 10
+
+
+def boxes(foreground: list[float]) -> torch.Tensor:
+    """Log-probabilities of 4 boxes of 3 classes, background first."""
+    share = torch.tensor(foreground)[:, None].expand(-1, 4)
+    return torch.stack([1 - share, 0.75 * share, 0.25 * share], 1).log()
+
+
+def test_the_image_of_a_detector_is_what_it_shows() -> None:
+    """Background does not count for the class of an image, and everything else for foreground."""
+    prediction = Prediction(boxes([0.01, 0.5]))
+    np.testing.assert_allclose(class_distribution(prediction, 0)[0], [0, 0.75, 0.25], rtol=1e-5)
+    np.testing.assert_allclose(foreground_share(prediction, 0), [0.01, 0.5], rtol=1e-5)
+    np.testing.assert_allclose(foreground_share(prediction), [1, 1])
+    with pytest.raises(InvalidSetting, match=r"background must be a class, 0..2, or null, got 3"):
+        class_distribution(prediction, 3)
+
+
+def test_foreground_draws_in_proportion() -> None:
+    """The first is drawn in proportion to the share; without a background all are alike."""
+    learner = Told(log_probs=boxes([0.1, 0.6, 0.3]))
+    for background, expected in ((0, [0.1, 0.6, 0.3]), (None, [1 / 3] * 3)):
+        counts = np.zeros(3)
+        for seed in range(800):
+            query = select(ForegroundRandom(background=background), Pool(3), learner, 1, seed)
+            counts[query.indices[0]] += 1
+        np.testing.assert_allclose(counts / 800, expected, atol=0.07)
+
+
+def test_a_mixture_shares_the_budget_and_its_beginnings() -> None:
+    """60 % go to one, 40 % to the other, of what is left, and so of every beginning."""
+    learner = FakeLearner(np.arange(100.0))
+    mixture = Mixture([TopK(predicted_loss), Random()], [0.6, 0.4])
+    query = select(mixture, Pool(100), learner, 10)
+    best = query.indices >= 94
+    assert best.sum() >= 6
+    assert query.indices[best][:6].tolist() == [99, 98, 97, 96, 95, 94]
+    assert 2 <= best[:5].sum() <= 4
+    parts = [select(mixture, Pool(100), learner, n).indices for n in (1, 7)]
+    assert [len(part) for part in parts] == [1, 7]
+
+
+@pytest.mark.parametrize("shares", [[1.0], [0.5, 0.4], [1.5, -0.5], [0.5, 0.5, 0.0]])
+def test_shares_that_are_none_are_refused(shares: list[float]) -> None:
+    """One positive share for each strategy, of sum one."""
+    with pytest.raises(InvalidSetting, match="share"):
+        Mixture([Random(), Random()], shares)
+
+
+@pytest.mark.parametrize("kind", ["run folder", "csv", "txt", "npy"])
+def test_an_earlier_query_is_repeated(kind: str, tmp_path: Path) -> None:
+    """From a run folder or a file: the first of the list that have no label, in its order."""
+    listed = [7, 2, 9, 4, 0, 5]
+    source = tmp_path / f"list.{kind}"
+    if kind == "run folder":
+        source = tmp_path
+        file = tmp_path / "queries" / "cycle_00.csv"
+        file.parent.mkdir()
+    else:
+        file = source
+    if kind == "npy":
+        np.save(file, np.array(listed))
+    elif kind == "txt":
+        file.write_text("\n".join(map(str, listed)) + "\n", encoding="utf-8")
+    else:
+        rows = [f"{place},img_{i}.png,{i}," for place, i in enumerate(listed)]
+        file.write_text("rank,name,index,score\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    pool = Pool(10)
+    pool.label([9])
+    strategy = Precomputed(source)
+    assert select(strategy, pool, FakeLearner(np.zeros(10)), 3).indices.tolist() == [7, 2, 4]
+    shown = np.array([1, 3, 6, 8])  # a random subset of the pool would not hold them
+    query = select(strategy, pool, FakeLearner(np.zeros(10)), 3, candidates=shown)
+    assert query.indices.tolist() == [7, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("text", "budget", "says"),
+    [
+        ("index\n1\n2\n", 3, "lists 2 samples without a label, and a query of 3"),
+        ("index\n1\n12\n", 1, "index 12 lies outside the 10 samples"),
+        ("index\n1\n1\n", 1, "indices repeat"),
+        ("name\nx.png\n", 1, "it has no column index"),
+        ("index\nx.png\n", 1, "invalid literal"),
+    ],
+)
+def test_a_list_that_does_not_fit_is_one_line(
+    text: str, budget: int, says: str, tmp_path: Path
+) -> None:
+    """Too short, of another data set, repeated or no list at all: the file is named."""
+    file = tmp_path / "list.csv"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidSetting, match=says) as raised:
+        select(Precomputed(file), Pool(10), FakeLearner(np.zeros(10)), budget)
+    assert str(file) in str(raised.value)
+
+
+def test_a_source_that_is_not_there_is_refused_when_built(tmp_path: Path) -> None:
+    """Before anything is trained; so is a run folder without a query of the cycle."""
+    with pytest.raises(InvalidSetting, match=r"there is no .*nowhere; give a run folder"):
+        Precomputed(tmp_path / "nowhere")
+    with pytest.raises(InvalidSetting, match=r"no query of this cycle: there is no .*cycle_00.csv"):
+        select(Precomputed(tmp_path), Pool(3), FakeLearner(np.zeros(3)), 1)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import al_core.strategies.rows as module
+from al_core import Prediction
+from al_core.errors import InvalidSetting, NonFiniteValue
+from al_core.strategies.rows import embedding, infer_rows, shuffled, unit_embedding
+from tests.al_core.fakes import FakeLearner
+
+
+@pytest.mark.parametrize("in_a_file", [False, True])
+def test_a_pool_is_asked_for_in_chunks_each_sample_once(
+    in_a_file: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are those of one call, in the order asked for, and a file leaves nothing behind."""
+    monkeypatch.setattr(module, "CHUNK", 7)
+    learner = FakeLearner(np.linspace(-2, 2, 40))
+    indices = np.random.default_rng(0).permutation(40)[:33]
+    folder = tmp_path if in_a_file else None
+    rows = infer_rows(learner, indices, embedding, folder=folder)
+    assert isinstance(rows, np.memmap) == in_a_file
+    assert rows.dtype == np.float32
+    assert [len(call[1]) for call in learner.calls] == [7, 7, 7, 7, 5]
+    assert [i for call in learner.calls for i in call[1]] == indices.tolist()
+    expected = learner.infer(indices, embedding).float().numpy()
+    np.testing.assert_array_equal(rows, expected)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_large_but_finite_numbers_pass() -> None:
+    """Only what is NaN or infinite stops: a sum that overflows does not."""
+
+    class Large:
+        def infer(self, indices, extract) -> torch.Tensor:
+            return torch.full((len(indices), 4), 3e38)
+
+    assert np.isfinite(infer_rows(Large(), np.arange(3), embedding)).all()
+
+
+def test_the_first_sample_that_is_not_finite_is_named() -> None:
+    """The smallest position, in whatever order they are asked for."""
+    values = np.ones(9)
+    values[[3, 6]] = np.nan
+    with pytest.raises(NonFiniteValue, match="sample 3 is not finite"):
+        infer_rows(FakeLearner(values), np.arange(9)[::-1], embedding)
+
+
+def test_a_model_without_embeddings_is_told_what_it_lacks() -> None:
+    """One line names the method."""
+    with pytest.raises(InvalidSetting, match=r"get_discriminative_al_features\(\)"):
+        embedding(Prediction(torch.zeros(2, 3)))
+
+
+def test_unit_embeddings_have_length_one() -> None:
+    """But for zeros, which have no direction."""
+    rows = unit_embedding(Prediction(torch.zeros(2, 3), embedding=torch.tensor([[3.0, 4], [0, 0]])))
+    torch.testing.assert_close(rows, torch.tensor([[0.6, 0.8], [0, 0]]))
+
+
+def test_shuffled_forgets_the_order_it_was_given() -> None:
+    """The same samples and generator give the same order, another seed another."""
+    one, two, three = (
+        shuffled(np.array(given), np.random.default_rng(seed)).tolist()
+        for given, seed in (([5, 1, 9, 3], 0), ([9, 3, 5, 1], 0), ([5, 1, 9, 3], 2))
+    )
+    assert one == two
+    assert sorted(three) == sorted(one)
+    assert three != one

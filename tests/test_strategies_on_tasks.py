@@ -1,0 +1,88 @@
+"""Every strategy on every task, from the command line's settings to the run folder and a report."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from experiments.session import run
+from tests.al_core.strategies.listed import NAMES
+from tests.small_runs import compose, read_rows
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    "data=digits", "cycles=2", "cycle.initial_size=12", "cycle.query_size=5",
+    "cycle.candidates=30", "cycle.epochs=1", "cycle.min_steps=2", "cycle.batch_size=6",
+    "loss_prediction.width=4", "tracker=none", "engine.device=cpu", "engine.num_threads=1",
+)  # fmt: skip
+TASKS = {
+    "cifar10": ("backbone=lenet", "data.num_test=100", "optimizer.lr=0.02"),
+    "ssd_voc": ("backbone=light_ssd", "data.num_scenes=60", "data.num_test_scenes=8"),
+    "drn_cityscapes": (
+        "backbone=drn_d_tiny", "data.num_scenes=60", "data.num_test_scenes=8",
+        "loss_prediction.pool_size=2",
+    ),
+}  # fmt: skip
+ASKED = {"precomputed": "strategy.query.source={earlier}"}
+
+
+def run_small(task: str, strategy: str, out: Path) -> Path:
+    """Run two cycles; return the run folder."""
+    folder = out / task
+    earlier = folder / "random" / "seed0"
+    more = [text.format(earlier=earlier) for name, text in ASKED.items() if name == strategy]
+    run(
+        compose(
+            f"task={task}", *SMALL, *TASKS[task], f"strategy={strategy}", f"out={out}",
+            f"name={task}", *more,
+        )
+    )  # fmt: skip
+    return folder / strategy / "seed0"
+
+
+def check(folder: Path) -> None:
+    """Check that both cycles queried five different images, and say what the query cost."""
+    rows = read_rows(folder / "cycles.csv")
+    assert [row["num_labeled"] for row in rows] == ["12", "17"]
+    for row in rows:
+        for cost in ("seconds_score", "seconds_query", "query_memory_mb"):
+            assert float(row[cost]) >= 0
+    for cycle in ("cycle_00", "cycle_01"):
+        names = [row["name"] for row in read_rows(folder / "queries" / f"{cycle}.csv")]
+        assert len(set(names)) == 5
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("strategy", ["batch_bald", "ensemble_bald", "badge"])
+def test_what_needs_more_than_a_score_runs_on_the_task(
+    task: str, strategy: str, tmp_path: Path
+) -> None:
+    """Dropout, an ensemble and embeddings are there on all three tasks."""
+    check(run_small(task, strategy, tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("task", TASKS)
+def test_a_sweep_over_all_strategies_ends_with_a_report(task: str, tmp_path: Path) -> None:
+    """Each choice under conf/strategy runs on the task, and the report knows them all."""
+    for strategy in sorted(NAMES, key=lambda name: name in ASKED):  # those that repeat others last
+        check(run_small(task, strategy, tmp_path))
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.report",
+        str(tmp_path),
+        "--out",
+        str(tmp_path / "all"),
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "all" / "report.html").read_text(encoding="utf-8")
+    assert all(f">{strategy}<" in page for strategy in NAMES)
+    repeated = tmp_path / task / "precomputed" / "seed0" / "queries" / "cycle_00.csv"
+    random = tmp_path / task / "random" / "seed0" / "queries" / "cycle_00.csv"
+    assert [r["index"] for r in read_rows(repeated)] == [r["index"] for r in read_rows(random)]
