@@ -18,6 +18,7 @@ IMPORTED_AS = {  # where a distribution's module has another name
     "cv2": "opencv-python-headless",
     "PIL": "pillow",
     "skimage": "scikit-image",
+    "skactiveml": "scikit-activeml",
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }

@@ -1,0 +1,206 @@
+"""Seconds and peak memory of a query, without inference, per strategy.
+
+    python -m benchmarks.selection                              50,000 x 512 -> 1,000, 10 classes
+    python -m benchmarks.selection --samples 1000000            a million: 2 GB of embeddings
+    python -m benchmarks.selection --strategies k_center,badge --rivals
+
+Each strategy of `conf/strategy` is built as configured and asked for a query by a learner that
+answers from a table: a mixture of clusters with predictions that go with them. So what is timed is
+all that a query does beside the network. Every measurement is a process of its own, whose peak of
+memory is counted beyond the table. `--rivals` adds the plain loops of NumPy and scikit-activeml.
+On a machine that others keep busy the CPU seconds, of all cores together, are what can be compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from torch import Tensor
+
+from al_core import IndexArray, Pool, Prediction
+from benchmarks.timing import machine
+
+STRATEGIES = Path(__file__).resolve().parent.parent / "conf" / "strategy"
+NUM_CLASSES, NUM_POSTERIOR, NUM_LABELED = 10, 10, 1000
+BATCH = 4096
+LEFT_OUT = {"precomputed", "learning_loss_mse", "ensemble_entropy", "ensemble_bald"}
+"""A file, and what differs from its neighbour in training only."""
+
+
+class Table:
+    """A learner that looks its answers up: rows of a mixture of 100 clusters, after a ReLU."""
+
+    def __init__(self, num_samples: int, width: int) -> None:
+        rng = np.random.default_rng(0)
+        centers = 2 * rng.standard_normal((100, width), dtype=np.float32)
+        self.embeddings = np.empty((num_samples, width), np.float32)
+        self.logits = np.empty((num_samples, NUM_CLASSES), np.float32)
+        for start in range(0, num_samples, BATCH):
+            part = slice(start, min(start + BATCH, num_samples))
+            cluster = rng.integers(100, size=part.stop - part.start)
+            rows = rng.standard_normal((cluster.size, width), dtype=np.float32) + centers[cluster]
+            np.maximum(rows, 0, out=self.embeddings[part])
+            self.logits[part] = rng.standard_normal((cluster.size, NUM_CLASSES), dtype=np.float32)
+            self.logits[part][np.arange(cluster.size), cluster % NUM_CLASSES] += 3
+        self.shifts = torch.from_numpy(rng.standard_normal((NUM_POSTERIOR, NUM_CLASSES))).float()
+        self.seconds = 0.0
+
+    def infer(self, indices: IndexArray, extract: Callable[[Prediction], Tensor]) -> Tensor:
+        """Answer, and count the seconds that it takes."""
+        start = time.perf_counter()
+        rows = [
+            self._extracted(indices[i : i + BATCH], extract) for i in range(0, indices.size, BATCH)
+        ]
+        result = torch.cat(rows)
+        self.seconds += time.perf_counter() - start
+        return result
+
+    def _extracted(self, batch: IndexArray, extract: Callable[[Prediction], Tensor]) -> Tensor:
+        logits = torch.from_numpy(self.logits[batch])
+        return extract(
+            Prediction(
+                log_probs=logits.log_softmax(1),
+                embedding=torch.from_numpy(self.embeddings[batch]),
+                predicted_loss=logits[:, 0],
+                log_prob_samples=(logits[:, None] + self.shifts).log_softmax(2),
+            )
+        )
+
+
+def plain_k_center(rows: NDArray[np.float32], budget: int) -> object:
+    """The usual NumPy loop, float32, |x|^2 + |c|^2 - 2 x.c a pick; starts from nothing."""
+    norms = np.einsum("ij,ij->i", rows, rows)
+    nearest = np.full(len(rows), np.inf, np.float32)
+    pick = 0
+    for _ in range(budget):
+        np.minimum(nearest, norms + norms[pick] - 2 * (rows @ rows[pick]), out=nearest)
+        pick = int(nearest.argmax())
+    return nearest
+
+
+def plain_badge(rows: NDArray[np.float32], residuals: NDArray[np.float32], budget: int) -> object:
+    """The usual NumPy loop of k-means++, factorised, a column a pick."""
+    rng = np.random.default_rng(0)
+    norms = np.einsum("ij,ij->i", rows, rows) * np.einsum("ij,ij->i", residuals, residuals)
+    nearest, pick = norms.copy(), int(norms.argmax())
+    for _ in range(budget):
+        products = (rows @ rows[pick]) * (residuals @ residuals[pick])
+        np.minimum(nearest, np.maximum(norms + norms[pick] - 2 * products, 0), out=nearest)
+        chances = nearest.astype(np.float64)
+        pick = int(rng.choice(len(rows), p=chances / chances.sum()))
+    return nearest
+
+
+def rival(name: str, table: Table, budget: int) -> object:
+    """Run one of the others."""
+    rows = table.embeddings
+    if name == "k_center, NumPy":
+        return plain_k_center(rows, budget)
+    if name == "badge, NumPy":
+        residuals = torch.from_numpy(table.logits).softmax(1)
+        residuals -= torch.nn.functional.one_hot(residuals.argmax(1), NUM_CLASSES)
+        return plain_badge(rows, residuals.numpy(), budget)
+    from skactiveml.pool import CoreSet, TypiClust
+
+    labels = np.full(len(rows), np.nan)
+    labels[:NUM_LABELED] = 0
+    strategy = CoreSet if name == "k_center, scikit-activeml" else TypiClust
+    return strategy(missing_label=np.nan, random_state=0).query(rows, labels, batch_size=budget)
+
+
+RIVALS = (
+    "k_center, NumPy",
+    "badge, NumPy",
+    "k_center, scikit-activeml",
+    "typiclust, scikit-activeml",
+)
+
+
+def measure(name: str, num_samples: int, width: int, budget: int) -> dict[str, Any]:
+    """Query once in this process."""
+    from experiments.engine import Engine, host_memory_mb
+
+    engine = Engine(device="cpu")
+    engine.join()
+    table = Table(num_samples, width)
+    pool = Pool(num_samples)
+    pool.label(np.arange(NUM_LABELED))
+    table.infer(np.arange(64), lambda prediction: prediction.log_probs)  # what is set up once
+    table.seconds = 0.0
+    engine.reset_peak_memory()
+    held = host_memory_mb(peak=False)
+    start, start_cpu = time.perf_counter(), time.process_time()
+    if name in RIVALS:
+        rival(name, table, budget)
+    else:
+        config = OmegaConf.load(STRATEGIES / f"{name}.yaml")
+        node = config.query if "query" in config else config.strategy.query
+        instantiate(node, _convert_="all").select(
+            pool, pool.unlabeled, table, budget, np.random.default_rng(0)
+        )
+    return {
+        "seconds": time.perf_counter() - start - table.seconds,
+        "cpu": time.process_time() - start_cpu,
+        "table": table.seconds,
+        "peak_mb": host_memory_mb(peak=True) - held,
+    }
+
+
+def main() -> None:
+    """Measure each in a process of its own, and print a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--samples", type=int, default=50_000)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--budget", type=int, default=1000)
+    parser.add_argument("--strategies", help="comma-separated; all by default")
+    parser.add_argument("--rivals", action="store_true", help="plain NumPy and scikit-activeml too")
+    parser.add_argument("--limit", type=int, default=600, help="seconds for one of them")
+    parser.add_argument("--one", help=argparse.SUPPRESS)  # of a started process
+    options = parser.parse_args()
+    if options.one:
+        found = measure(options.one, options.samples, options.width, options.budget)
+        print(json.dumps(found))
+        return
+    known = [p.stem for p in sorted(STRATEGIES.glob("*.yaml")) if p.stem not in LEFT_OUT]
+    names = options.strategies.split(",") if options.strategies else known
+    names += RIVALS if options.rivals else ()
+    print(machine("torch", "numpy", "scikit-learn", "scikit-activeml"))
+    print(f"{options.samples} x {options.width} -> {options.budget}, {NUM_CLASSES} classes\n")
+    print("| strategy | seconds | CPU seconds | of them the table | peak MB beyond it |")
+    print("|---|---:|---:|---:|---:|", flush=True)
+    for name in names:
+        sizes = (f"--samples={options.samples}", f"--width={options.width}")
+        command = [sys.executable, "-m", "benchmarks.selection", "--one", name, *sizes]
+        command.append(f"--budget={options.budget}")
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=options.limit)
+        except subprocess.TimeoutExpired:
+            print(f"| {name} | above {options.limit} | | | |", flush=True)
+            continue
+        if done.returncode:
+            print(f"| {name} | {done.stderr.strip().splitlines()[-1]} | | | |", flush=True)
+            continue
+        found = json.loads(done.stdout.splitlines()[-1])
+        print(
+            f"| {name} | {found['seconds']:.2f} | {found['cpu']:.2f} | {found['table']:.2f} "
+            f"| {found['peak_mb']:.0f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
