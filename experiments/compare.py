@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from al_core.errors import ActiveLearningError, InvalidSetting, require_positive
 from al_core.files import atomic_write
+from experiments.command_line import check_groups, line
 from experiments.config import plain, run_path
 from experiments.reporting.runs import ReportError, read_run
 from experiments.reporting.sequential import FIRST_LOOK, Plan, Standing, most_open, standing
@@ -215,11 +216,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given or given[0] in ("-h", "--help"):
         print(__doc__)
         return 0
+    check_groups(given)
     try:
         comparison = Comparison(parse(given))
         compare(comparison)
     except (ActiveLearningError, ReportError, HydraException, OmegaConfBaseException, OSError) as e:
-        print("error: " + " ".join(str(e).split()), file=sys.stderr)
+        print(line(e), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: the same command goes on", file=sys.stderr)

@@ -146,6 +146,14 @@ def test_wrong_input_is_one_line(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_choice_taken_for_a_number_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """`cycle=10`, meant as `cycles=10`, is what Hydra answers with a traceback."""
+    with pytest.raises(SystemExit) as stopped:
+        compare.main(["strategies=random,margin", "budget=4", "cycle=10"])
+    assert stopped.value.code == 1
+    assert "did you mean cycles=10?" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_real_runs_killed_and_gone_on_with(tmp_path: Path) -> None:
     """Kill -9 in the middle of the second run; the same command ends with every run finished."""
