@@ -26,6 +26,8 @@ from experiments.data.detection import (
 )
 from experiments.data.folders import find_images
 from experiments.data.pictures import FilePictures
+from experiments.handoff.labels import UnusableFile
+from experiments.handoff.voc import parse_xml
 
 CLASS_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -244,11 +246,11 @@ def _read_annotation(file: Path) -> tuple[tuple[int, int] | None, list[Annotatio
         _Unusable: It is missing, or no XML.
     """
     try:
-        root = ElementTree.parse(file).getroot()
+        root = parse_xml(file.read_bytes())
     except OSError as error:
         raise _Unusable(f"its annotation {file.name}: {error.strerror}") from None
-    except (ElementTree.ParseError, UnicodeDecodeError, ValueError) as error:
-        raise _Unusable(f"its annotation {file.name} is no XML: {error}") from None
+    except UnusableFile as error:
+        raise _Unusable(f"its annotation {file.name}: {error}") from None
     width, height = (root.findtext(f"size/{key}", "").strip() for key in ("width", "height"))
     stated = width.isdecimal() and height.isdecimal() and int(width) > 0 and int(height) > 0
     return (int(width), int(height)) if stated else None, [

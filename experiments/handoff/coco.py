@@ -20,6 +20,7 @@ from experiments.handoff.labels import (
     Rules,
     UnusableFile,
     number,
+    stated_size,
 )
 from experiments.handoff.masks import (
     Region,
@@ -54,7 +55,8 @@ def read(content: Mapping[str, Any], rules: Rules) -> Iterator[Found | Problem]:
             yield Problem(named[id_], str(error))
         else:
             if label is not None:
-                yield Found((named[id_],), label)
+                size = stated_size(images[id_].get("height"), images[id_].get("width"))
+                yield Found((named[id_],), label, size)
 
 
 def _label(

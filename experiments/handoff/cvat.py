@@ -21,6 +21,7 @@ from experiments.handoff.labels import (
     Rules,
     UnusableFile,
     number,
+    stated_size,
 )
 from experiments.handoff.masks import Region, from_polygons, from_runs, runs_of
 
@@ -41,7 +42,8 @@ def read(root: ElementTree.Element, rules: Rules) -> Iterator[Found | Problem]:
             yield Problem(name, str(error))
         else:
             if label is not None:
-                yield Found((name,), label)
+                size = stated_size(image.get("height"), image.get("width"))
+                yield Found((name,), label, size)
 
 
 def _label(image: ElementTree.Element, rules: Rules) -> Label | None:

@@ -52,7 +52,9 @@ def read(tasks: Sequence[Any], rules: Rules) -> Iterator[Found | Problem]:
             if not given:
                 continue
             newest = max(given, key=lambda one: str(one.get("updated_at") or ""))
-            yield Found(names, _label(newest, rules))
+            label = _label(newest, rules)
+            sizes = [_size(one) for one in newest.get("result") or () if "original_width" in one]
+            yield Found(names, label, sizes[0] if sizes else None)
         except UnusableFile as error:
             yield Problem(where, str(error))
         except (KeyError, TypeError, AttributeError, IndexError) as error:

@@ -159,10 +159,12 @@ class Found:
     Attributes:
         names: How the file calls the image, the most reliable first.
         label: What it says.
+        size: (height, width) in pixels of the image that it was drawn on, if the file says so.
     """
 
     names: tuple[str, ...]
     label: Label
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +195,13 @@ class Item:
     size: tuple[int, int]
     score: float | None = None
     draft: Label | None = None
+
+
+def stated_size(height: object, width: object) -> tuple[int, int] | None:
+    """Return the size that a file states, or None where it states none that can be."""
+    texts = str(height).strip(), str(width).strip()
+    sizes = [int(text) if text.isdecimal() else 0 for text in texts]
+    return (sizes[0], sizes[1]) if min(sizes) > 0 else None
 
 
 def number(record: Mapping[str, Any], key: str) -> float:

@@ -96,7 +96,7 @@ def read_file(
                 continue
             try:
                 name = names.find(found.names, stem=stem)
-                _check(found.label, name, size_of)
+                _check(found, name, size_of)
                 yield Answer(name, found.label, source)
             except UnusableFile as error:
                 where = "" if len(found.names) == 0 else f", {found.names[0]}"
@@ -165,15 +165,16 @@ def _mask(folder: Path, inner: PurePosixPath, rules: Rules) -> Found:
     return Found((str(inner),), Label(mask=read_png(path.read_bytes(), rules)))
 
 
-def _check(label: Label, name: str, size_of: Callable[[str], tuple[int, int]]) -> None:
-    """Refuse what is drawn on another image than the one it is for."""
+def _check(found: Found, name: str, size_of: Callable[[str], tuple[int, int]]) -> None:
+    """Refuse what is drawn on another image than the one it is for, or on another size of it."""
+    label = found.label
     if label.mask is None and not label.boxes:
         return
     height, width = size_of(name)
-    if label.mask is not None and label.mask.shape != (height, width):
+    drawn_on = found.size if label.mask is None else label.mask.shape
+    if drawn_on not in (None, (height, width)):
         raise UnusableFile(
-            f"{name} has {width}x{height} pixels, what is drawn on it "
-            f"{label.mask.shape[1]}x{label.mask.shape[0]}"
+            f"{name} has {width}x{height} pixels, what is drawn on it {drawn_on[1]}x{drawn_on[0]}"
         )
     for box in label.boxes or ():
         x_min, y_min, x_max, y_max = box.corners

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
-from experiments.handoff.labels import Box, Found, Item, Rules, UnusableFile, number
+from experiments.handoff.labels import Box, Found, Item, Rules, UnusableFile, number, stated_size
 
 
 def parse_xml(data: bytes) -> ElementTree.Element:
@@ -48,7 +48,8 @@ def read(root: ElementTree.Element, path: PurePosixPath, rules: Rules) -> Found 
     if label is None:
         return None
     filename = (root.findtext("filename") or "").strip()
-    return Found((str(path), filename), label)
+    size = stated_size(root.findtext("size/height"), root.findtext("size/width"))
+    return Found((str(path), filename), label, size)
 
 
 def _box(node: ElementTree.Element, origin: int) -> Box:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,7 +111,7 @@ def test_unopened_tasks_of_label_studio_are_no_answers_and_skipped_ones_refusals
     items(tmp_path, "detection")
     tasks = [
         {"data": {"name": NAMES[0]}, "annotations": []},
-        {"data": {"name": NAMES[1]}, "annotations": [{"result": [], "was_cancelled": True}]},
+        {"data": {"name": NAMES[1]}, "annotations": [{"was_cancelled": True}]},
         {"data": {"name": NAMES[2]}, "annotations": [{"result": []}]},
         {
             "data": {"image": f"/data/upload/3/0123abcd-{NAMES[0]}"},
@@ -138,6 +139,24 @@ def test_a_turned_box_is_kept_as_the_upright_one_around_it() -> None:
     assert not isinstance(found, Problem)
     assert found.label.boxes is not None
     assert found.label.boxes[0].corners == pytest.approx((30, 20, 50, 40))
+
+
+@pytest.mark.parametrize("form", ["cvat", "coco", "label_studio", "voc"])
+def test_what_was_drawn_on_another_size_is_refused(tmp_path: Path, form: str) -> None:
+    """Boxes on a smaller copy of an image would lie elsewhere on it: every format is checked."""
+    made = items(tmp_path / "images", "detection")
+    other = [replace(item, size=(96, 128)) for item in made if item.draft and item.draft.boxes]
+    export(other, rules("detection"), form, tmp_path / "out", image_url=URL)
+    if form == "label_studio":
+        tasks = json.loads((tmp_path / "out" / "label_studio.json").read_text(encoding="utf-8"))
+        for task in tasks:
+            task["annotations"] = [{"result": task.pop("predictions")[0]["result"]}]
+        (tmp_path / "out" / "label_studio.json").write_text(json.dumps(tasks), encoding="utf-8")
+        (tmp_path / "out" / "label_studio.xml").unlink()
+    labels, problems = read_all(tmp_path / "out", tmp_path / "images", rules("detection"))
+    assert labels == {}
+    assert len(problems) == len(other)
+    assert all("what is drawn on it 128x96" in problem for problem in problems)
 
 
 def test_superannotate_gets_bare_names_in_order(tmp_path: Path) -> None:
@@ -336,6 +355,11 @@ OBJECT = (
             "plain.xml",
             voc(OBJECT.replace("2</xmin>", "200</xmin>").replace("9</xmax>", "300</xmax>")),
             "is not in plain.png",
+        ),
+        (
+            "plain.xml",
+            voc("<size><width>128</width><height>96</height></size>" + OBJECT),
+            "plain.png has 64x48 pixels, what is drawn on it 128x96",
         ),
         ("other.xml", voc(OBJECT, "/elsewhere/other.png"), "no image of the pool"),
         ("kml.xml", "<kml/>", "neither of Pascal VOC nor of CVAT"),
