@@ -104,6 +104,34 @@ def test_an_image_that_nobody_opened_is_no_answer(tmp_path: Path, kind: str) -> 
         assert len(labels) == (0 if kind == "classification" else len(NAMES))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_word_of_refusal_counts_wherever_a_class_stands(tmp_path: Path, kind: str) -> None:
+    """As a tag in CVAT, a category of COCO, a choice in Label Studio, a row of a CSV."""
+    images, folder = tmp_path / "images", tmp_path / "back"
+    items(images, kind)
+    folder.mkdir()
+    word = "cannot_label"
+    (folder / "a.xml").write_text(
+        f'<annotations><image name="{NAMES[0]}" width="64" height="48"><tag label="{word}"/>'
+        "</image></annotations>"
+    )
+    coco = {
+        "categories": [{"id": 1, "name": word}],
+        "images": [{"id": 1, "file_name": NAMES[1], "width": 77, "height": 31}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9],
+                         "segmentation": [[1, 1, 9, 1, 9, 9]]}],
+    }  # fmt: skip
+    choice = {"type": "choices", "value": {"choices": [word]}}
+    task = {"data": {"name": NAMES[2]}, "annotations": [{"result": [choice]}]}
+    (folder / "b.json").write_text(json.dumps(coco), encoding="utf-8")
+    (folder / "c.json").write_text(json.dumps([task]), encoding="utf-8")
+    (folder / "d.csv").write_text(f"name,label\n{NAMES[4]},{word}\n", encoding="utf-8")
+    labels, problems = read_all(folder, images, rules(kind))
+    assert problems == []
+    assert set(labels) == {NAMES[0], NAMES[1], NAMES[2], NAMES[4]}
+    assert all(label.refused for label in labels.values())
+
+
 def test_unopened_tasks_of_label_studio_are_no_answers_and_skipped_ones_refusals(
     tmp_path: Path,
 ) -> None:
@@ -116,8 +144,8 @@ def test_unopened_tasks_of_label_studio_are_no_answers_and_skipped_ones_refusals
         {
             "data": {"image": f"/data/upload/3/0123abcd-{NAMES[0]}"},
             "annotations": [
-                {"updated_at": "2026-01-02", "result": []},
                 {"updated_at": "2026-01-01", "result": [], "was_cancelled": True},
+                {"updated_at": "2026-01-02", "result": []},
             ],
         },
     ]
