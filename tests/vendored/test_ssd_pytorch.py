@@ -184,17 +184,15 @@ def test_loss_is_upstreams(case: str, num_images: int) -> None:
 
 
 def test_detections_are_upstreams() -> None:
-    """Detect gives upstream's rows, or the best 200 of each image, which upstream means."""
+    """Detect gives upstream's rows, by default the best 200 of each image, which upstream means."""
     loc, conf = array("det:loc", (2, 400, 4), -1, 1), numbers("detect/conf")
     expected = RECORDED["detect/default"].copy()
-    assert_close(
-        Detect(21, 0, 200, 0.01, 0.45)(loc, conf, numbers("detect/priors")), expected, BOX_TOLERANCE
-    )
+    everything = Detect(21, 0, 200, 0.01, 0.45, keep_top_k=21 * 200)
+    assert_close(everything(loc, conf, numbers("detect/priors")), expected, BOX_TOLERANCE)
     assert (expected[..., 0] > 0).sum() > 2 * 200
     last = np.sort(expected[..., 0].reshape(2, -1))[:, -200]
     expected[expected[..., 0] < last[:, None, None]] = 0
-    best = Detect(21, 0, 200, 0.01, 0.45, keep_top_k=200)
-    got = best(loc, conf, numbers("detect/priors"))
+    got = Detect(21, 0, 200, 0.01, 0.45)(loc, conf, numbers("detect/priors"))
     assert_close(got, expected, BOX_TOLERANCE)
     assert (got[..., 0] > 0).sum(dim=(1, 2)).tolist() == [200, 200]
 

@@ -15,7 +15,7 @@ from vendored.ssd_pytorch.boxes import decode, full_precision
 
 
 class Detect(nn.Module):
-    """Decodes boxes, drops unlikely and repeated ones, and keeps the best.
+    """Decodes boxes, drops unlikely and repeated ones, and keeps the best of each image.
 
     Args:
         num_classes: with background.
@@ -26,9 +26,9 @@ class Detect(nn.Module):
         conf_thresh: only probabilities above it count.
         nms_thresh: intersection over union above which the less likely of two boxes falls.
         variance: (centre, size) of the box coding; the network's `config.variance`.
-        keep_top_k: detections kept of an image, over all classes; all unless given, which are
-            upstream's numbers: it means to keep `top_k` but blanks the others in a copy.
-            Differs: the networks' own `detect` keeps 200, as was meant.
+        keep_top_k: detections kept of an image, over all classes; `top_k` unless given.
+            Differs: upstream means to keep `top_k` but blanks the others in a copy, so that it
+            returns what `keep_top_k=num_classes * top_k` does.
 
     Raises:
         ValueError: values that are not permitted.
@@ -46,7 +46,7 @@ class Detect(nn.Module):
         keep_top_k: int | None = None,
     ) -> None:
         super().__init__()
-        keep_top_k = num_classes * top_k if keep_top_k is None else keep_top_k
+        keep_top_k = top_k if keep_top_k is None else keep_top_k
         if not 0 <= bkg_label < num_classes:
             raise ValueError(f"bkg_label must be in 0..{num_classes - 1}, got {bkg_label}")
         if top_k < 1 or keep_top_k < 1:

@@ -20,9 +20,6 @@ from vendored.ssd_pytorch.config import SSDConfig
 from vendored.ssd_pytorch.detect import Detect
 from vendored.ssd_pytorch.priors import PriorBox
 
-MAX_DETECTIONS = 200
-"""Of an image, over all classes: "the top 200 detections per image", section 3 of the paper."""
-
 Outputs = tuple[Tensor, Tensor, Tensor]
 """(b, p, 4) offsets, (b, p, num_classes) logits, (p, 4) priors in centre form, fractions."""
 
@@ -56,8 +53,7 @@ class MultiBoxDetector(nn.Module):
             raise ValueError(f"num_classes counts background: at least 2, got {num_classes}")
         self.config = config
         self.num_classes = num_classes
-        # Differs: upstream keeps 200 of each class, see `Detect`.
-        self.detect = Detect(num_classes, variance=config.variance, keep_top_k=MAX_DETECTIONS)
+        self.detect = Detect(num_classes, variance=config.variance)
         self.register_buffer("priors", PriorBox(config)(), persistent=False)
         self._embedding_source = embedding_source
         self._features: list[Tensor] = []
