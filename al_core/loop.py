@@ -79,8 +79,8 @@ def draw_initial_set(
             f"an initial set of {size} cannot be drawn from {offered.size} unlabeled samples"
         )
     indices = stream(seed, 0, "initial set").choice(offered, size, replace=False)
-    if groups is not None:
-        indices = unlabeled[np.isin(groups[unlabeled], indices)]
+    if groups is not None:  # in the order in which the groups were drawn
+        indices = np.concatenate([unlabeled[groups[unlabeled] == group] for group in indices])
     oracle.annotate(indices)
     pool.label(indices)
 

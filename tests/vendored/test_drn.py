@@ -584,3 +584,13 @@ def test_tiny_learns_to_segment_in_seconds() -> None:
     intersections = torch.stack([((predicted == k) & (labels == k)).sum() for k in range(3)])
     unions = torch.stack([((predicted == k) | (labels == k)).sum() for k in range(3)])
     assert float((intersections / unions).mean()) > 0.6
+
+
+def test_arguments_have_upstreams_places() -> None:
+    """Networks are built by position as upstream builds them."""
+    network = DRN(BasicBlock, [1] * 8, 5, NARROW, True, True, 4, "C").eval()
+    class_map, stages = network(torch.zeros(1, 3, 32, 32))
+    assert class_map.shape == (1, 5, 4, 4)
+    assert [stage.shape[1] for stage in stages] == list(NARROW)
+    assert DRNA(Bottleneck, [1, 1, 1, 1], 5).fc.out_features == 5
+    assert isinstance(DRNSeg("drn_d_tiny", 3, None, False, True).up, nn.UpsamplingBilinear2d)

@@ -73,13 +73,13 @@ class DRN(nn.Module):
         self,
         block: BlockType,
         layers: Sequence[int],
-        *,
         num_classes: int = 1000,
         channels: Sequence[int] = CHANNELS,
         out_map: bool = False,
         out_middle: bool = False,
         pool_size: int = 28,
         arch: str = "D",
+        *,
         add_dropout: bool = False,
     ) -> None:
         super().__init__()
@@ -171,8 +171,8 @@ class DRNA(nn.Module):
         self,
         block: BlockType,
         layers: Sequence[int],
-        *,
         num_classes: int = 1000,
+        *,
         add_dropout: bool = False,
     ) -> None:
         super().__init__()
