@@ -14,6 +14,7 @@ import torch
 
 from al_core import Prediction, bald, entropy, margin, variance
 from al_core.errors import InvalidSetting, LabelHidden
+from al_core.strategies.rows import embedding
 from experiments.backbones import drn_seg
 from experiments.data.segmentation import digit_scenes
 from experiments.queried import images_of
@@ -76,6 +77,15 @@ def test_a_region_has_the_score_of_its_pixels(tmp_path: Path, acquisition: Any) 
         )
         expected.append(acquisition(one))
     torch.testing.assert_close(found, torch.cat(expected))
+
+
+def test_strategies_that_look_at_embeddings_are_refused(tmp_path: Path) -> None:
+    """One line says which strategies go with regions."""
+    cut = regions(tmp_path)
+    prediction = Prediction(torch.zeros(1, 5, 64, 64), embedding=torch.zeros(1, 4))
+    asked = np.arange(cut.of_image(2).start, cut.of_image(2).stop)
+    with pytest.raises(InvalidSetting, match="strategies that score pixels, and random"):
+        cut.rows(prediction, np.array([2]), asked, embedding)
 
 
 def test_labels_outside_revealed_regions_stay_hidden(tmp_path: Path) -> None:
