@@ -142,7 +142,9 @@ def test_a_run_that_never_began_leaves_nothing(images: Path, tmp_path: Path) -> 
 
 def test_paths_hold_any_value() -> None:
     """Slashes and blanks are replaced; an endless level is cut, and two of them stay apart."""
-    values = {"out": "o", "name": "n", "strategy": {"name": "s"}, "seed": 1}
+    values = {
+        "out": "o", "name": "n", "strategy": {"name": "s"}, "query": {"name": "images"}, "seed": 1,
+    }  # fmt: skip
     assert run_path(values) == Path("o/n/s/seed1")
     assert run_path(values, swept="data.root=/a b,x=[1,2]") == Path(
         "o/n/data.root=_a_b,x=_1,2_/s/seed1"
