@@ -191,6 +191,11 @@ class _Run:
                     self._record(self.folder, record, row, pool, finished=last)
                 self.engine.barrier()
                 self.engine.reset_peak_memory()
+            if self.folder is not None and self.state.cycle < self.cycles:
+                logger.info(
+                    "ended after %d of %d cycles: no image is left to label",
+                    self.state.cycle, self.cycles,
+                )  # fmt: skip
             failed = False
         except AwaitingAnnotation:
             failed = False
@@ -361,6 +366,8 @@ def _logged_to(file: Path | None) -> Iterator[None]:
     try:
         with logging_redirect_tqdm():
             yield
+    except AwaitingAnnotation:
+        raise  # no error, and said already
     except Exception as error:
         trace = None if isinstance(error, EXPECTED) else sys.exc_info()
         with suppress(OSError):  # the disk may be what is full

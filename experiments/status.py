@@ -52,6 +52,8 @@ def describe(run: AskingRun) -> str:
             f"{last['num_labeled']} labels"
         )
     if run.state.get("finished"):
+        if run.cycle < cycles:
+            lines.append("  ended      early: no image was left to label")
         return "\n".join([f"{run.folder}: finished", *lines])
     if run.is_running:
         return "\n".join([f"{run.folder}: running cycle {run.cycle} of {cycles}", *lines])
@@ -97,11 +99,14 @@ def _waiting(run: AskingRun, ledger: Ledger, lines: list[str]) -> list[str]:
     if not missing:
         out.append(f"  next       the same command {trains}")
     elif run.config["oracle"]["partial"]:
-        out.append(f"  next       the same command {trains} on what is back (oracle.partial=true)")
+        out.append(
+            f"  next       the same command, with oracle.partial=true, {trains} on what is back, "
+            "if that suffices to train and to measure"
+        )
     else:
         out.append(
             f"  next       annotations into {run.returned}, then the same command {trains}; "
-            "oracle.partial=true does so at once"
+            "oracle.partial=true does so at once, if what is back suffices to train and to measure"
         )
     return out
 

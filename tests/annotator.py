@@ -23,7 +23,7 @@ import numpy as np
 
 from experiments.asking import AskingRun, open_run
 from experiments.handoff import coco, cvat, label_studio, tables, voc
-from experiments.handoff.labels import Item, Label, Rules
+from experiments.handoff.labels import Item, Label, Rules, UnusableFile
 from experiments.handoff.masks import write_png
 from experiments.handoff.names import ImageNames
 from experiments.handoff.returned import Answer, files_in, read_file, upright_size
@@ -34,6 +34,8 @@ FORMS = ("csv", "class_folders", "label_studio", "cvat", "coco", "voc", "masks")
 def withhold(labeled: Path, photos: Path, truth: Path, *, limit: int | None = None) -> int:
     """Copy images under names that say nothing, in an order that says nothing; return how many."""
     files = sorted(path for path in labeled.glob("*/*") if path.is_file())
+    if not files:
+        sys.exit(f"error: {labeled} has no <class>/<image>: name a folder with labeled images")
     order = np.random.default_rng(0).permutation(len(files))[:limit]
     photos.mkdir(parents=True, exist_ok=True)
     with open(truth, "w", encoding="utf-8", newline="") as file:
@@ -138,6 +140,13 @@ def main(arguments: Sequence[str]) -> None:
     for each in (one, other):
         each.add_argument("--limit", type=int)
     given = parser.parse_args(arguments)
+    try:
+        _run(given)
+    except UnusableFile as error:
+        sys.exit(f"error: {error}")
+
+
+def _run(given: argparse.Namespace) -> None:
     if given.command == "withhold":
         count = withhold(given.labeled, given.photos, given.truth, limit=given.limit)
         print(f"{count} photographs in {given.photos}; their labels are in {given.truth}")

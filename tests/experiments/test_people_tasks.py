@@ -197,7 +197,7 @@ def test_status_says_what_a_run_waits_for(
     assert "2 of 3 images are back" in said
     assert "2 annotations and 0 changed ones" in said
     assert "half.json: it is no complete JSON" in said
-    assert "oracle.partial=true does so at once" in said
+    assert "oracle.partial=true does so at once, if what is back suffices" in said
     assert {p: p.stat().st_mtime_ns for p in copy.rglob("*")} == before  # it only looks
     annotator.answer(copy, place / "voc", form="coco")
     said = told(capsys, status.main, copy)
@@ -275,3 +275,17 @@ def test_equal_base_names_are_told_before_the_upload(
     assert "would be lost" not in told(
         capsys, handoff.main, "export", waiting, "cvat", "--batch", 0, "--out", tmp_path
     )
+
+
+def test_status_says_that_a_run_ended_early(tmp_path: Path) -> None:
+    """A finished run with fewer cycles than were asked for says why."""
+    from experiments.asking import AskingRun
+    from experiments.handoff.labels import Rules
+    from experiments.status import describe
+
+    config = {"cycles": 2, "task": {"metric": "accuracy"}}
+    state = {"cycle": 1, "finished": True, "records": [{"accuracy": 45.0, "num_labeled": 20}]}
+    run = AskingRun(tmp_path, config, state, None, Rules("classification", ()))
+    assert "ended      early: no image was left to label" in describe(run)
+    whole = AskingRun(tmp_path, config, {**state, "cycle": 2}, None, run.rules)
+    assert "ended" not in describe(whole)
