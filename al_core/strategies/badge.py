@@ -17,8 +17,7 @@ from torch import Tensor
 from al_core.contracts import Learner, Prediction, Query, ScoreArray
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.blocks import blocks, squared_norms, tensor
-from al_core.strategies.rows import Matrix, embedding, infer_rows, shuffled
-from al_core.strategies.scoring import check_budget
+from al_core.strategies.rows import Matrix, embedding, infer_rows, shuffled_candidates
 
 PICKS = 64
 """Picks at most between two passes over the rows."""
@@ -42,6 +41,7 @@ class Badge:
     def __init__(self, *, embeddings_folder: str | Path | None = None) -> None:
         self.folder = embeddings_folder
 
+    @shuffled_candidates
     def select(
         self,
         pool: Pool,
@@ -51,10 +51,6 @@ class Badge:
         rng: np.random.Generator,
     ) -> Query:
         """Choose by gradients; scores are distances to the nearest chosen one when chosen."""
-        check_budget(budget, candidates)
-        if not budget:
-            return Query(np.empty(0, np.int64))
-        candidates = shuffled(candidates, rng)
         rows = infer_rows(learner, candidates, _factors, folder=self.folder)
         num_classes = int(rows[0, 0])
         chosen, distances = badge(

@@ -13,8 +13,7 @@ from torch import Tensor
 from al_core.contracts import Learner, Prediction, Query
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.image_level import class_distribution, foreground_share
-from al_core.strategies.rows import infer_rows, shuffled
-from al_core.strategies.scoring import check_budget
+from al_core.strategies.rows import infer_rows, shuffled_candidates
 
 
 class ClassBalancedRandom:
@@ -29,6 +28,7 @@ class ClassBalancedRandom:
     def __init__(self, *, background: int | None = None) -> None:
         self.background = background
 
+    @shuffled_candidates
     def select(
         self,
         pool: Pool,
@@ -38,10 +38,6 @@ class ClassBalancedRandom:
         rng: np.random.Generator,
     ) -> Query:
         """Go round the predicted classes, in random order, until the budget is met."""
-        check_budget(budget, candidates)
-        if not budget:
-            return Query(np.empty(0, np.int64))
-        candidates = shuffled(candidates, rng)
         classes = infer_rows(learner, candidates, self._predicted_class)[:, 0].astype(np.int64)
         turns = np.empty(candidates.size, np.int64)
         first = np.empty(candidates.size)
@@ -70,6 +66,7 @@ class ForegroundRandom:
     def __init__(self, *, background: int | None = None) -> None:
         self.background = background
 
+    @shuffled_candidates
     def select(
         self,
         pool: Pool,
@@ -79,10 +76,6 @@ class ForegroundRandom:
         rng: np.random.Generator,
     ) -> Query:
         """Draw without replacement; those without any foreground come last."""
-        check_budget(budget, candidates)
-        if not budget:
-            return Query(np.empty(0, np.int64))
-        candidates = shuffled(candidates, rng)
         share = infer_rows(learner, candidates, self._share)[:, 0].astype(np.float64)
         keys = np.log(np.maximum(share, np.finfo(np.float64).tiny)) + rng.gumbel(size=share.size)
         return Query(candidates[np.argsort(-keys)[:budget]])

@@ -21,8 +21,7 @@ from al_core.errors import require_positive
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.blocks import blocks
 from al_core.strategies.image_level import sampled_distributions
-from al_core.strategies.rows import infer_rows, shuffled
-from al_core.strategies.scoring import check_budget
+from al_core.strategies.rows import infer_rows, shuffled_candidates
 
 EVALUATED = 256
 """Rows whose gain is worked out at once."""
@@ -50,6 +49,7 @@ class BatchBald:
         require_positive("num_configurations", num_configurations)
         self.num_configurations, self.background = num_configurations, background
 
+    @shuffled_candidates
     def select(
         self,
         pool: Pool,
@@ -59,10 +59,6 @@ class BatchBald:
         rng: np.random.Generator,
     ) -> Query:
         """Choose greedily; scores are the gains, in nats, of the rest their BALD."""
-        check_budget(budget, candidates)
-        if not budget:
-            return Query(np.empty(0, np.int64))
-        candidates = shuffled(candidates, rng)
         rows = infer_rows(learner, candidates, self._extract)
         num_samples = int(rows[0, 0])
         probabilities = rows[:, 1:].reshape(candidates.size, num_samples, -1)

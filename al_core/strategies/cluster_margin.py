@@ -17,8 +17,8 @@ from al_core.contracts import AcquisitionFunction, Learner, Prediction, Query
 from al_core.errors import InvalidSetting, require_positive
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.clustering import average_linkage
-from al_core.strategies.rows import embedding, infer_rows, shuffled
-from al_core.strategies.scoring import check_budget, check_scores
+from al_core.strategies.rows import embedding, infer_rows, shuffled_candidates
+from al_core.strategies.scoring import check_scores
 
 MAX_CLUSTERED = 20_000
 """Average linkage compares all pairs: 1.6 GB."""
@@ -53,6 +53,7 @@ class ClusterMargin:
         self.acquisition, self.factor, self.cluster_size = acquisition, factor, cluster_size
         self.folder = embeddings_folder
 
+    @shuffled_candidates
     def select(
         self,
         pool: Pool,
@@ -66,10 +67,6 @@ class ClusterMargin:
         Raises:
             InvalidSetting: More samples would have to be clustered than memory is for.
         """
-        check_budget(budget, candidates)
-        if not budget:
-            return Query(np.empty(0, np.int64))
-        candidates = shuffled(candidates, rng)
         rows = infer_rows(learner, candidates, self._extract, folder=self.folder)
         count = min(self.factor * budget, candidates.size)
         if count > MAX_CLUSTERED:

@@ -20,8 +20,7 @@ from al_core.contracts import Learner, Query, ScoreArray
 from al_core.errors import require_positive
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.blocks import blocks, tensor
-from al_core.strategies.rows import Matrix, embeddings_of, shuffled
-from al_core.strategies.scoring import check_budget
+from al_core.strategies.rows import Matrix, embeddings_of, shuffled_candidates
 
 BATCH = 128
 """Rows of each kind in a step: batches are balanced, however few labels there are."""
@@ -60,6 +59,7 @@ class Discriminative:
         self.sub_queries, self.width, self.max_steps = sub_queries, width, max_steps
         self.folder = embeddings_folder
 
+    @shuffled_candidates
     def select(
         self,
         pool: Pool,
@@ -72,10 +72,6 @@ class Discriminative:
 
         With nothing labeled the first sub-query is random.
         """
-        check_budget(budget, candidates)
-        if not budget:
-            return Query(np.empty(0, np.int64))
-        candidates = shuffled(candidates, rng)
         offered, labeled = embeddings_of(learner, candidates, pool.labeled, folder=self.folder)
         left = np.arange(candidates.size)
         chosen = np.empty(0, np.int64)

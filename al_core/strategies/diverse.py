@@ -18,8 +18,8 @@ from al_core.errors import InvalidSetting, require_positive
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.clustering import k_means
 from al_core.strategies.image_level import class_distribution
-from al_core.strategies.rows import embedding, infer_rows, shuffled
-from al_core.strategies.scoring import check_budget, check_scores
+from al_core.strategies.rows import embedding, infer_rows, shuffled_candidates
+from al_core.strategies.scoring import check_scores
 
 Spread = Literal["clusters", "classes"]
 
@@ -58,6 +58,7 @@ class DiverseTopK:
         self.background = background
         self.folder = embeddings_folder
 
+    @shuffled_candidates
     def select(
         self,
         pool: Pool,
@@ -67,10 +68,6 @@ class DiverseTopK:
         rng: np.random.Generator,
     ) -> Query:
         """Go round the groups, in the order of their best; scores are the acquisition scores."""
-        check_budget(budget, candidates)
-        if not budget:
-            return Query(np.empty(0, np.int64))
-        candidates = shuffled(candidates, rng)
         rows = infer_rows(learner, candidates, self._extract, folder=self.folder)
         wanted = np.argsort(-rows[:, 0], kind="stable")[: self.factor * budget]
         if self.over == "clusters":

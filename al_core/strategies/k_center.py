@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from al_core.contracts import Learner, Query, ScoreArray
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.blocks import blocks, squared_distances, squared_norms, tensor
-from al_core.strategies.rows import Matrix, embeddings_of, shuffled
-from al_core.strategies.scoring import check_budget
+from al_core.strategies.rows import Matrix, embeddings_of, shuffled_candidates
 
 FRONT = 2048
 """Rows among which the next picks are made: in float64 and 512 columns 8 MB, a cache's size."""
@@ -35,6 +34,7 @@ class KCenter:
     def __init__(self, *, embeddings_folder: str | Path | None = None) -> None:
         self.folder = embeddings_folder
 
+    @shuffled_candidates
     def select(
         self,
         pool: Pool,
@@ -44,10 +44,6 @@ class KCenter:
         rng: np.random.Generator,
     ) -> Query:
         """Choose by embeddings; scores are distances to the nearest center when chosen."""
-        check_budget(budget, candidates)
-        if not budget:
-            return Query(np.empty(0, np.int64))
-        candidates = shuffled(candidates, rng)
         offered, labeled = embeddings_of(learner, candidates, pool.labeled, folder=self.folder)
         chosen, distances = k_center_greedy(offered, budget, centers=labeled)
         return Query(candidates[chosen], distances)

@@ -18,8 +18,7 @@ from al_core.errors import InvalidSetting
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.blocks import blocks, squared_distances, tensor
 from al_core.strategies.clustering import k_means
-from al_core.strategies.rows import Matrix, infer_rows, shuffled, unit_embedding
-from al_core.strategies.scoring import check_budget
+from al_core.strategies.rows import Matrix, infer_rows, shuffled_candidates, unit_embedding
 
 MAX_BYTES = 4 * 10**9
 """Of the graph of who covers whom, a bit for each pair: 178,000 candidates."""
@@ -54,6 +53,7 @@ class ProbCover:
         self.delta, self.purity = delta, purity
         self.folder = embeddings_folder
 
+    @shuffled_candidates
     def select(
         self,
         pool: Pool,
@@ -63,10 +63,6 @@ class ProbCover:
         rng: np.random.Generator,
     ) -> Query:
         """Choose by embeddings; scores are how many candidates each newly covers."""
-        check_budget(budget, candidates)
-        if not budget:
-            return Query(np.empty(0, np.int64))
-        candidates = shuffled(candidates, rng)
         everyone = np.concatenate([candidates, pool.labeled])
         rows = infer_rows(learner, everyone, _classes_and_embedding, folder=self.folder)
         num_classes, rows = int(rows[0, 0]), rows[:, 1:]

@@ -2,15 +2,17 @@
 
 `Learner.infer` gives one tensor. Here it is asked chunk by chunk into an array that is made once,
 in memory or in a memory-mapped file, so that a pool's rows never exist twice and need not fit in
-memory.
-Strategies that go by embeddings read these arrays block by block.
+memory. Strategies that go by embeddings read these arrays block by block, and see their candidates
+by `shuffled_candidates`.
 """
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,12 +20,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from al_core.contracts import Learner, Prediction
+from al_core.contracts import Learner, Prediction, Query, QueryStrategy
 from al_core.errors import InvalidSetting, NonFiniteValue
-from al_core.pool import IndexArray
+from al_core.pool import IndexArray, Pool
+from al_core.strategies.scoring import check_budget
 
 Matrix = NDArray[np.float32]
 """(n, d) float32, one row a sample; may be a `numpy.memmap`."""
+
+Select = TypeVar("Select", bound=Callable[..., Query])
 
 CHUNK = 2**16
 """Samples of one call of `infer`: a multiple of any usual batch, so that batches are the same."""
@@ -101,12 +106,29 @@ def unit_embedding(prediction: Prediction) -> Tensor:
     return F.normalize(embedding(prediction), dim=1)
 
 
-def shuffled(candidates: IndexArray, rng: np.random.Generator) -> IndexArray:
-    """Return the candidates in an order that does not depend on the one they are given in.
+def shuffled_candidates(select: Select) -> Select:
+    """Wrap a strategy's `select`: it sees candidates shuffled, and a budget of at least 1.
 
-    It is random, so that whoever takes the first of equal ones takes any of them.
+    Their order does not depend on the one they are given in, and is random, so that whoever takes
+    the first of equal ones takes any of them. A budget of 0 is met by nothing, without asking the
+    model; one that the candidates cannot meet raises InvalidSetting.
     """
-    return rng.permutation(np.sort(candidates))
+
+    @wraps(select)
+    def wrapped(
+        strategy: QueryStrategy,
+        pool: Pool,
+        candidates: IndexArray,
+        learner: Learner,
+        budget: int,
+        rng: np.random.Generator,
+    ) -> Query:
+        check_budget(budget, candidates)
+        if not budget:
+            return Query(np.empty(0, np.int64))
+        return select(strategy, pool, rng.permutation(np.sort(candidates)), learner, budget, rng)
+
+    return cast(Select, wrapped)
 
 
 def embeddings_of(

@@ -17,7 +17,7 @@ from al_core.errors import require_positive
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.blocks import blocks, squared_distances
 from al_core.strategies.clustering import k_means
-from al_core.strategies.rows import Matrix, infer_rows, shuffled, unit_embedding
+from al_core.strategies.rows import Matrix, infer_rows, shuffled_candidates, unit_embedding
 from al_core.strategies.scoring import check_budget
 
 NEIGHBOURS = 20
@@ -54,6 +54,7 @@ class TypiClust:
         self.neighbours, self.max_clusters = neighbours, max_clusters
         self.folder = embeddings_folder
 
+    @shuffled_candidates
     def select(
         self,
         pool: Pool,
@@ -63,10 +64,6 @@ class TypiClust:
         rng: np.random.Generator,
     ) -> Query:
         """Cluster candidates and labeled samples; scores are typicalities, in order of choice."""
-        check_budget(budget, candidates)
-        if not budget:
-            return Query(np.empty(0, np.int64))
-        candidates = shuffled(candidates, rng)
         everyone = np.concatenate([candidates, pool.labeled])
         rows, typicalities = typiclust(
             infer_rows(learner, everyone, unit_embedding, folder=self.folder),

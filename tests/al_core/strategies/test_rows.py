@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import al_core.strategies.rows as module
-from al_core import Prediction
+from al_core import IndexArray, Learner, Pool, Prediction, Query
 from al_core.errors import InvalidSetting, NonFiniteValue
-from al_core.strategies.rows import embedding, infer_rows, shuffled, unit_embedding
+from al_core.strategies.rows import embedding, infer_rows, shuffled_candidates, unit_embedding
 from tests.al_core.fakes import FakeLearner
 
 
@@ -62,12 +62,38 @@ def test_unit_embeddings_have_length_one() -> None:
     torch.testing.assert_close(rows, torch.tensor([[0.6, 0.8], [0, 0]]))
 
 
-def test_shuffled_forgets_the_order_it_was_given() -> None:
+class First:
+    """The first of the candidates as they come."""
+
+    @shuffled_candidates
+    def select(
+        self,
+        pool: Pool,
+        candidates: IndexArray,
+        learner: Learner,
+        budget: int,
+        rng: np.random.Generator,
+    ) -> Query:
+        """Return the head of the candidates; never asked for nothing."""
+        assert budget
+        return Query(candidates[:budget])
+
+
+def first(given: list[int], budget: int, seed: int = 0) -> list[int]:
+    """What `First` selects."""
+    rng = np.random.default_rng(seed)
+    return First().select(Pool(10), np.array(given), FakeLearner([]), budget, rng).indices.tolist()
+
+
+def test_shuffled_candidates_forget_the_order_they_were_given_in() -> None:
     """The same samples and generator give the same order, another seed another."""
-    one, two, three = (
-        shuffled(np.array(given), np.random.default_rng(seed)).tolist()
-        for given, seed in (([5, 1, 9, 3], 0), ([9, 3, 5, 1], 0), ([5, 1, 9, 3], 2))
-    )
-    assert one == two
-    assert sorted(three) == sorted(one)
-    assert three != one
+    assert first([5, 1, 9, 3], 4) == first([9, 3, 5, 1], 4)
+    assert sorted(first([5, 1, 9, 3], 4)) == [1, 3, 5, 9]
+    assert first([5, 1, 9, 3], 4, seed=2) != first([5, 1, 9, 3], 4)
+
+
+def test_budgets_of_shuffled_candidates() -> None:
+    """Nothing is met by nothing; more than there is is refused."""
+    assert first([5, 1], 0) == []
+    with pytest.raises(InvalidSetting, match="query of 3 samples cannot be met by 2 candidates"):
+        first([5, 1], 3)
