@@ -150,11 +150,10 @@ class FilePictures:
 
 
 @dataclass(frozen=True, eq=False)
-class StretchedSamples:
-    """Pictures as `Samples`: stretched to a square, their aspect not kept, as SSD takes them."""
+class PictureView:
+    """Pictures seen another way: the same samples, by the same names."""
 
     pictures: Pictures
-    image_size: int
 
     @property
     def names(self) -> Sequence[str]:
@@ -173,6 +172,13 @@ class StretchedSamples:
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+
+@dataclass(frozen=True, eq=False)
+class StretchedSamples(PictureView):
+    """Pictures as `Samples`: stretched to a square, their aspect not kept, as SSD takes them."""
+
+    image_size: int
 
     def images(self, indices: IndexArray) -> Tensor:
         """As in `Samples`: uint8 (b, 3, image_size, image_size)."""

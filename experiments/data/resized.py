@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.data.pictures import Pictures
+from experiments.data.pictures import PictureView
 from experiments.data.segmentation import Mask, Masks, SemanticSegmentation
 from experiments.data.segmentation_augmentation import resize_image, resize_mask
 
@@ -29,29 +28,10 @@ def resized(data: SemanticSegmentation, scale: float) -> SemanticSegmentation:
 
 
 @dataclass(frozen=True, eq=False)
-class ResizedPictures:
+class ResizedPictures(PictureView):
     """Pictures at `scale` times their sides."""
 
-    pictures: Pictures
     scale: float
-
-    @property
-    def names(self) -> Sequence[str]:
-        """As in `Samples`."""
-        return self.pictures.names
-
-    @property
-    def unreadable(self) -> Mapping[int, str]:
-        """As in `Samples`."""
-        return self.pictures.unreadable
-
-    @property
-    def in_memory(self) -> bool:
-        """As in `Samples`."""
-        return self.pictures.in_memory
-
-    def __len__(self) -> int:
-        return len(self.pictures)
 
     def size(self, index: int) -> tuple[int, int]:
         """As in `Pictures`."""

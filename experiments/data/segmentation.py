@@ -24,7 +24,7 @@ from torch import Tensor
 from experiments.data.checks import check_whole_number
 from experiments.data.decoding import UnreadableImage
 from experiments.data.detection import warn_unreadable
-from experiments.data.pictures import FilePictures, MemoryPictures, Pictures, load_all
+from experiments.data.pictures import FilePictures, MemoryPictures, Pictures, PictureView, load_all
 from experiments.data.samples import ChannelValues, IndexArray
 from experiments.data.scenes import CLASS_NAMES, MIN_SIZE_PIXELS, scene_samples, scenes
 
@@ -123,28 +123,8 @@ class SemanticSegmentation:
 
 
 @dataclass(frozen=True, eq=False)
-class WholeSamples:
+class WholeSamples(PictureView):
     """Pictures as `Samples`, each at its own size: a batch must be of images of one size."""
-
-    pictures: Pictures
-
-    @property
-    def names(self) -> Sequence[str]:
-        """As in `Samples`."""
-        return self.pictures.names
-
-    @property
-    def unreadable(self) -> dict[int, str]:
-        """As in `Samples`."""
-        return dict(self.pictures.unreadable)
-
-    @property
-    def in_memory(self) -> bool:
-        """As in `Samples`."""
-        return self.pictures.in_memory
-
-    def __len__(self) -> int:
-        return len(self.pictures)
 
     def images(self, indices: IndexArray) -> Tensor:
         """As in `Samples`."""
