@@ -71,6 +71,16 @@ class Kept:
     at: str = ""
 
     @property
+    def objects(self) -> tuple[Box, ...] | None:
+        """The boxes, as they were drawn."""
+        if self.boxes is None:
+            return None
+        return tuple(
+            Box(name, (x_min, y_min, x_max, y_max), difficult)
+            for name, x_min, y_min, x_max, y_max, difficult in self.boxes
+        )
+
+    @property
     def said(self) -> tuple[Any, ...]:
         """What it says, without where it came from."""
         return self.refused, self.class_name, self.boxes, self.mask
@@ -159,15 +169,12 @@ class Ledger:
             UnusableFile: Its mask is damaged.
         """
         kept = self.answers[name]
-        boxes = None
-        if kept.boxes is not None:
-            boxes = tuple(
-                Box(each[0], (each[1], each[2], each[3], each[4]), each[5]) for each in kept.boxes
-            )
         mask = None
         if kept.mask is not None:
             mask = read_png((self.folder / "annotations" / kept.mask).read_bytes(), rules)
-        return Label(class_name=kept.class_name, boxes=boxes, mask=mask, refused=kept.refused)
+        return Label(
+            class_name=kept.class_name, boxes=kept.objects, mask=mask, refused=kept.refused
+        )
 
     # -- writing ----------------------------------------------------------------------------------
 

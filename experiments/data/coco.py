@@ -19,7 +19,6 @@ from typing import Any
 from al_core.errors import InvalidSetting
 from experiments.data.checks import check_flag, check_folder
 from experiments.data.detection import (
-    Annotation,
     ObjectDetection,
     Objects,
     check_disjoint,
@@ -28,6 +27,7 @@ from experiments.data.detection import (
     warn_unreadable,
 )
 from experiments.data.pictures import FilePictures
+from experiments.handoff.labels import Box, stated_size
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class _File:
     class_names: tuple[str, ...]
     names: list[str]
     paths: list[Path]
-    annotations: list[list[Annotation]]
+    annotations: list[list[Box]]
     sizes: list[tuple[int, int] | None]
 
 
@@ -105,10 +105,10 @@ def _read(file: Path, images: Path) -> _File:
         names = {int(one["id"]): str(one["name"]) for one in content["categories"]}
         listed = {int(one["id"]): str(one["file_name"]) for one in content["images"]}
         sizes = {
-            int(one["id"]): (int(one.get("width", 0)), int(one.get("height", 0)))
+            int(one["id"]): stated_size(one.get("height"), one.get("width"))
             for one in content["images"]
         }
-        found: dict[int, list[Annotation]] = {image: [] for image in listed}
+        found: dict[int, list[Box]] = {image: [] for image in listed}
         orphans = 0
         for one in content["annotations"]:
             if int(one["image_id"]) not in found:
@@ -116,7 +116,7 @@ def _read(file: Path, images: Path) -> _File:
                 continue
             x, y, width, height = map(float, one["bbox"] or (math.nan,) * 4)
             found[int(one["image_id"])].append(
-                Annotation(
+                Box(
                     names.get(int(one["category_id"]), f"id {one['category_id']}"),
                     (x, y, x + width, y + height),
                     bool(one.get("iscrowd", 0)),
@@ -138,7 +138,7 @@ def _read(file: Path, images: Path) -> _File:
         [listed[image] for image in order],
         [images / listed[image] for image in order],
         [found[image] for image in order],
-        [sizes[image] if min(sizes[image]) > 0 else None for image in order],
+        [sizes[image] for image in order],
     )
 
 

@@ -13,7 +13,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from experiments.data.checks import check_whole_number
 from experiments.data.decoding import UnreadableImage
 from experiments.data.pictures import MemoryPictures, Pictures
 from experiments.data.scenes import CLASS_NAMES, MIN_SIZE_PIXELS, scene_samples, scenes
+from experiments.handoff.labels import Box
 
 log = logging.getLogger(__name__)
 
@@ -73,17 +73,8 @@ class ObjectDetection:
                 raise ValueError(f"{len(pictures)} images but objects of {len(objects)}")
 
 
-class Annotation(NamedTuple):
-    """An object as its file has it, before `tidied`."""
-
-    class_name: str
-    box: tuple[float, float, float, float]
-    """Pixel edges, perhaps beyond the image, perhaps not in order, perhaps NaN."""
-    difficult: bool
-
-
 def tidied(
-    annotations: Sequence[Iterable[Annotation]],
+    annotations: Sequence[Iterable[Box]],
     pictures: Pictures,
     class_names: Sequence[str],
     *,
@@ -97,7 +88,7 @@ def tidied(
     Images without objects stay. An unreadable image has none.
 
     Args:
-        annotations: Of each image.
+        annotations: Of each image; corners may be beyond it, not in order, or NaN.
         pictures: The images.
         class_names: Which are kept.
         part: Name for the log.
@@ -114,13 +105,13 @@ def tidied(
         height, width = pictures.size(index)
         boxes, labels, difficult = [], [], []
         for each in found:
-            box, fault = _clipped(each.box, width, height)
+            box, fault = _clipped(each.corners, width, height)
             if each.class_name not in position:
                 fault = f"of the unknown class {each.class_name!r}"
             if fault or box is None:
                 dropped[fault] += 1
                 continue
-            counts["clipped"] += box != each.box
+            counts["clipped"] += box != each.corners
             counts["difficult"] += each.difficult
             boxes.append(box)
             labels.append(position[each.class_name])
@@ -169,14 +160,14 @@ def size_check(stated: Sequence[tuple[int, int] | None]) -> Callable[[int, int, 
     the sample is left out.
 
     Args:
-        stated: (width, height) in pixels for each image; None where the annotation has none.
+        stated: (height, width) in pixels for each image; None where the annotation has none.
     """
 
     def check(position: int, height: int, width: int) -> None:
         size = stated[position]
-        if size is not None and size != (width, height):
+        if size is not None and size != (height, width):
             raise UnreadableImage(
-                f"its annotation is for {size[0]} x {size[1]} pixels, it has {width} x {height}"
+                f"its annotation is for {size[1]} x {size[0]} pixels, it has {width} x {height}"
             )
 
     return check

@@ -19,7 +19,7 @@ from al_core.errors import InvalidSetting
 from experiments.data.checks import check_flag, check_folder, check_number, check_whole_number
 from experiments.data.classification import ImageClassification, read_samples
 from experiments.data.decoding import UnreadableImage
-from experiments.data.detection import Annotation, ObjectDetection, tidied, warn_unreadable
+from experiments.data.detection import ObjectDetection, tidied, warn_unreadable
 from experiments.data.folders import find_images
 from experiments.data.pictures import FilePictures
 from experiments.data.samples import channel_statistics
@@ -143,15 +143,13 @@ def detection(
     paths = [folder / name for name in given.names]
     train = FilePictures(paths, given.names, progress="checking the pool")
     warn_unreadable(train, part="the pool")
-    boxes = [_annotations(given.labels.get(index)) for index in range(len(paths))]
+    boxes = [given.labels.get(index, Kept()).objects or () for index in range(len(paths))]
     train_objects = tidied(boxes, train, rules.class_names, part="the pool")
     if test is None:
         names = [given.names[index] for index in given.test]
         test_folder, test_boxes = folder, [boxes[index] for index in given.test]
     else:
-        test_folder, labeled = labeled_folder(
-            test, rules, lambda label: [Annotation(*box[:3]) for box in label.boxes or ()]
-        )
+        test_folder, labeled = labeled_folder(test, rules, lambda label: label.boxes or ())
         names, test_boxes = list(labeled), list(labeled.values())
     pictures = FilePictures([test_folder / name for name in names], names)
     warn_unreadable(pictures, part="test")
@@ -307,11 +305,6 @@ def _known(position: Mapping[str, int], class_name: str | None) -> int:
             f"{', '.join(position)}"
         )
     return position[class_name]
-
-
-def _annotations(kept: Kept | None) -> list[Annotation]:
-    boxes = kept.boxes if kept is not None else None
-    return [Annotation(box[0], (box[1], box[2], box[3], box[4]), box[5]) for box in boxes or ()]
 
 
 def _packed(label: Label) -> bytes:

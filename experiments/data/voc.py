@@ -1,9 +1,9 @@
 """Pascal VOC (Everingham et al., IJCV 2010), and any set of images in its layout.
 
-`Annotations/*.xml`, `JPEGImages/*`, and `ImageSets/Main/*.txt` with one image name a line. Corners
-in the files are the first and the last pixel of an object, counted from 1: a box is (x_min - 1,
-y_min - 1, x_max, y_max) in edges of pixels here.
-Differs: amdegroot/ssd.pytorch @ 5b0b77f takes one off all four, which makes boxes a pixel smaller.
+`Annotations/*.xml`, `JPEGImages/*`, and `ImageSets/Main/*.txt` with one image name a line. The
+annotations themselves are read by `experiments.handoff.voc`.
+Differs: amdegroot/ssd.pytorch @ 5b0b77f takes one off all four corners, which makes boxes a pixel
+smaller; the last pixel of an object belongs to it here.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
-from xml.etree import ElementTree
 
 from al_core.errors import InvalidSetting
 from experiments.data.checks import check_flag, check_folder
 from experiments.data.detection import (
-    Annotation,
     ObjectDetection,
     Objects,
     check_disjoint,
@@ -26,8 +24,8 @@ from experiments.data.detection import (
 )
 from experiments.data.folders import find_images
 from experiments.data.pictures import FilePictures
-from experiments.handoff.labels import UnusableFile
-from experiments.handoff.voc import parse_xml
+from experiments.handoff.labels import Box, UnusableFile, stated_size
+from experiments.handoff.voc import objects_in, parse_xml
 
 CLASS_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -41,10 +39,6 @@ ARCHIVES = {
     (2007, "test"): "VOCtest_06-Nov-2007.tar (430 MB)",
     (2012, "trainval"): "VOCtrainval_11-May-2012.tar (1.9 GB)",
 }
-
-
-class _Unusable(Exception):
-    """An annotation file that cannot be used; the text says why."""
 
 
 def voc(
@@ -181,16 +175,16 @@ class _Split:
         found = [known.get(name, f"{name}.jpg") for name in wanted]
         self.names = [f"{base.name}/{name}" if prefix else name for name in found]
         self.paths = [images / name for name in found]
-        self.annotations: list[list[Annotation]] = []
+        self.annotations: list[list[Box]] = []
         self.sizes: list[tuple[int, int] | None] = []
         self.refused: dict[int, str] = {}
         for position, name in enumerate(found):
-            size, objects = None, list[Annotation]()
+            size, objects = None, list[Box]()
+            file = base / "Annotations" / Path(name).with_suffix(".xml")
             try:
-                file = base / "Annotations" / Path(name).with_suffix(".xml")
                 size, objects = _read_annotation(file)
-            except _Unusable as error:
-                self.refused[position] = str(error)
+            except UnusableFile as error:
+                self.refused[position] = f"its annotation {file.name}: {error}"
             self.annotations.append(objects)
             self.sizes.append(size)
 
@@ -239,40 +233,28 @@ def _part(
     return pictures, tidied(annotations, pictures, class_names, part=part)
 
 
-def _read_annotation(file: Path) -> tuple[tuple[int, int] | None, list[Annotation]]:
-    """Read one XML file: (width, height) of its image, if it says so, and the objects.
+def _read_annotation(file: Path) -> tuple[tuple[int, int] | None, list[Box]]:
+    """Read one XML file: (height, width) of its image, if it says so, and the objects.
 
     Raises:
-        _Unusable: It is missing, or no XML.
+        UnusableFile: It is missing, or no XML.
     """
     try:
         root = parse_xml(file.read_bytes())
     except OSError as error:
-        raise _Unusable(f"its annotation {file.name}: {error.strerror}") from None
-    except UnusableFile as error:
-        raise _Unusable(f"its annotation {file.name}: {error}") from None
-    width, height = (root.findtext(f"size/{key}", "").strip() for key in ("width", "height"))
-    stated = width.isdecimal() and height.isdecimal() and int(width) > 0 and int(height) > 0
-    return (int(width), int(height)) if stated else None, [
-        Annotation(
-            (each.findtext("name") or "").strip(),
-            _box(each.find("bndbox")),
-            (each.findtext("difficult") or "0").strip() == "1",
-        )
-        for each in root.iter("object")
+        raise UnusableFile(error.strerror or str(error)) from None
+    return stated_size(root.findtext("size/height"), root.findtext("size/width")), [
+        _without_area(box) if _is_click(box) else box for box in objects_in(root)
     ]
 
 
-def _box(node: ElementTree.Element | None) -> tuple[float, float, float, float]:
-    """Turn 1-based corners into edges; what is no number becomes NaN, and is dropped later."""
-    values = []
-    for key, shift in (("xmin", 1.0), ("ymin", 1.0), ("xmax", 0.0), ("ymax", 0.0)):
-        try:
-            values.append(float((node.findtext(key) if node is not None else None) or "") - shift)
-        except ValueError:
-            values.append(float("nan"))
-    x_min, y_min, x_max, y_max = values
-    # First and last pixel the same: a click, not an object.
-    if x_max - x_min == 1 or y_max - y_min == 1:
-        x_max, y_max = x_min, y_min
-    return x_min, y_min, x_max, y_max
+def _is_click(box: Box) -> bool:
+    """Whether the first pixel is the last one: nobody draws an object so."""
+    x_min, y_min, x_max, y_max = box.corners
+    return x_max - x_min == 1 or y_max - y_min == 1
+
+
+def _without_area(box: Box) -> Box:
+    """Return what is dropped, and counted, with other boxes that have no area."""
+    x_min, y_min, _, _ = box.corners
+    return box._replace(corners=(x_min, y_min, x_min, y_min))

@@ -9,10 +9,11 @@ found it, only counts where the file's own name does not fit.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isfinite, nan
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
-from experiments.handoff.labels import Box, Found, Item, Rules, UnusableFile, number, stated_size
+from experiments.handoff.labels import Box, Found, Item, Rules, UnusableFile, stated_size
 
 
 def parse_xml(data: bytes) -> ElementTree.Element:
@@ -43,7 +44,10 @@ def read(root: ElementTree.Element, path: PurePosixPath, rules: Rules) -> Found 
     Raises:
         UnusableFile: An object is incomplete, or of a class that there is not.
     """
-    boxes = [_box(each, rules.voc_origin) for each in root.iter("object")]
+    boxes = objects_in(root, rules.voc_origin)
+    for box in boxes:
+        if not all(map(isfinite, box.corners)):
+            raise UnusableFile(f"an object {box.class_name!r} has no bndbox of four numbers")
     label = rules.boxed(boxes)
     if label is None:
         return None
@@ -52,18 +56,33 @@ def read(root: ElementTree.Element, path: PurePosixPath, rules: Rules) -> Found 
     return Found((str(path), filename), label, size)
 
 
-def _box(node: ElementTree.Element, origin: int) -> Box:
-    name = (node.findtext("name") or "").strip()
-    corners = node.find("bndbox")
-    if corners is None:
-        raise UnusableFile(f"an object {name!r} has no bndbox")
-    values = {key: corners.findtext(key) for key in ("xmin", "ymin", "xmax", "ymax")}
-    x_min, y_min, x_max, y_max = (number(values, key) for key in values)
-    return Box(
-        name,
-        (x_min - origin, y_min - origin, x_max, y_max),
-        (node.findtext("difficult") or "0").strip() == "1",
-    )
+def objects_in(root: ElementTree.Element, origin: int = 1) -> list[Box]:
+    """Return the objects of an annotation as they are drawn; a corner that is no number is NaN.
+
+    Args:
+        root: `<annotation>`.
+        origin: As `Rules.voc_origin`.
+    """
+    return [
+        Box(
+            (each.findtext("name") or "").strip(),
+            (
+                _number(each, "xmin") - origin,
+                _number(each, "ymin") - origin,
+                _number(each, "xmax"),
+                _number(each, "ymax"),
+            ),
+            (each.findtext("difficult") or "0").strip() == "1",
+        )
+        for each in root.iter("object")
+    ]
+
+
+def _number(drawn: ElementTree.Element, key: str) -> float:
+    try:
+        return float(drawn.findtext(f"bndbox/{key}") or "")
+    except ValueError:
+        return nan
 
 
 def write(items: Sequence[Item], rules: Rules, folder: Path) -> None:

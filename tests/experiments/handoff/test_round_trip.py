@@ -377,7 +377,7 @@ OBJECT = (
         ("plain.xml", voc(OBJECT)[:-9], "no XML"),
         ("plain.xml", '<!DOCTYPE a [<!ENTITY b "c">]>' + voc(OBJECT), "refused"),
         ("plain.xml", voc(OBJECT.replace("red cell", "dragon")), "no class 'dragon'"),
-        ("plain.xml", voc(OBJECT.replace("<xmin>2", "<xmin>two")), "xmin must be a number"),
+        ("plain.xml", voc(OBJECT.replace("<xmin>2", "<xmin>two")), "no bndbox of four numbers"),
         ("plain.xml", voc(OBJECT.replace("<xmax>9", "<xmax>1")), "smaller than a pixel"),
         (
             "plain.xml",
