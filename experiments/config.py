@@ -288,53 +288,51 @@ def check_top_level(config: DictConfig) -> None:
         if not isinstance(config[key], str) or not config[key].strip():
             raise InvalidSetting(f"{key} must be text, got {config[key]!r}")
     _check_groups(config)
+    _check_combinations(config)
     require_positive("cycles", config.cycles)
     if isinstance(config.seed, bool) or not isinstance(config.seed, int) or config.seed < 0:
         raise InvalidSetting(f"seed must be a whole number of at least 0, got {config.seed!r}")
 
 
+_KNOWN_KEYS = {
+    "task": {"name", "kind", "metric", "build", "background"},
+    "strategy": {"name", "query", "mc_dropout_passes", "ensemble_size"},
+    "backbone": {"name"},
+    "data": {"name"},
+    "loss": {"reduction"},
+    "query": {"name"},
+}
+"""Of the groups that are neither built nor made settings of, which refuse keys themselves."""
+
+
 def _check_groups(config: DictConfig) -> None:
-    """Refuse keys that would do nothing in the groups that are not built or made settings of."""
-    for group, own in (
-        (
-            "task",
-            {
-                "name",
-                "kind",
-                "metric",
-                "build",
-                "learning_rates",
-                "networks",
-                "protocols",
-                "background",
-                "backgrounds",
-            },
-        ),
-        ("strategy", {"name", "query", "mc_dropout_passes", "ensemble_size"}),
-        ("backbone", {"name"}),
-        ("data", {"name"}),
-        ("loss", {"reduction"}),
-        ("query", {"name"}),
-    ):
+    """Refuse keys that would do nothing."""
+    for group, own in _KNOWN_KEYS.items():
         if group not in config:
             continue
-        # What a choice of data or backbone has for a kind of task is built, and refuses keys then;
-        # what stands beside it is there to be set, and interpolated into it.
         choice: dict[str, Any] = OmegaConf.to_container(config[group])  # type: ignore[assignment]
         parts = {key: part for key, part in choice.items() if isinstance(part, dict)}
-        used = {key for part in parts.values() for key in part}
-        known = own | ({*parts, *used} if group not in ("task", "strategy") else set())
+        known = set(own)
+        if group == "task":  # tables that other keys look their values up in, by data or cycle
+            known |= set(parts)
+        elif group in ("data", "backbone", "query"):
+            # What a choice has for a kind of task is built, and refuses keys then; what stands
+            # beside it is there to be set, and interpolated into it.
+            known |= {*parts, *(key for part in parts.values() for key in part)}
         unknown = sorted(set(choice) - known)
         if unknown:
             raise InvalidSetting(
                 f"unknown key {group}.{unknown[0]}; there are {', '.join(sorted(known))}"
             )
+
+
+def _check_combinations(config: DictConfig) -> None:
+    """Refuse choices that do not go together."""
     if "mc_dropout_passes" in config.strategy and "mc_dropout_passes" not in config.task.build:
         raise InvalidSetting(
             f"strategy={config.strategy.name} needs posterior samples, which the networks of "
             f"task={config.task.name} cannot give by Monte-Carlo dropout; an ensemble can"
         )
-
     if "query" in config and config.query.name != WHOLE:
         if config.loss_prediction.enabled:
             raise InvalidSetting(
