@@ -49,8 +49,13 @@ class InputDropout:
             layer.register_forward_pre_hook(self._hook)
 
     def through(self, layer: nn.Module, given: Tensor) -> Tensor:
-        """Return what a layer in eval mode makes of an input of which elements are dropped."""
-        made: Tensor = layer(F.dropout(given, self.rate, training=True))
+        """Return what a layer in eval mode makes of an input of which elements are dropped.
+
+        They are the same ones of every sample of the batch: one posterior sample is one network,
+        and what it says of an image does not depend on the images beside it.
+        """
+        kept = F.dropout(given.new_ones(given.shape[1:]), self.rate, training=True)
+        made: Tensor = layer(given * kept)
         return made
 
     def _hook(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:

@@ -10,9 +10,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from al_core import Pool, Prediction, TopK, entropy, predicted_loss
+from al_core import (
+    Badge,
+    BatchBald,
+    KCenter,
+    Pool,
+    Prediction,
+    QueryStrategy,
+    TopK,
+    TypiClust,
+    bald,
+    entropy,
+    predicted_loss,
+)
 from al_core.errors import InvalidSetting
 from experiments.engine import Engine
+from experiments.learner import TaskLearner
 from tests.experiments.small_tasks import lenet_task, small_data, small_learner
 
 
@@ -39,6 +52,17 @@ def answers(engine: Engine, weights: Mapping[str, Tensor]) -> dict[str, Any]:
         assert query.ranking is not None
         found[f"ranking by {name}"] = torch.from_numpy(query.ranking.indices)
         found[f"scores by {name}"] = torch.from_numpy(query.ranking.scores)
+    sampled = small_learner(lenet_task(eval_batch_size=8, mc_dropout_passes=3), engine=engine)
+    sampled.load_state_dict(weights, posterior_seed=5)
+    strategies: tuple[tuple[QueryStrategy, TaskLearner], ...] = (
+        (KCenter(), learner), (Badge(), learner), (TypiClust(), learner),
+        (TopK(bald), sampled), (BatchBald(), sampled),
+    )  # fmt: skip
+    for number, (strategy, asked) in enumerate(strategies):
+        query = strategy.select(pool, pool.unlabeled, asked, 9, np.random.default_rng(1))
+        assert query.scores is not None
+        found[f"query {number}"] = torch.from_numpy(query.indices)
+        found[f"scores of query {number}"] = torch.from_numpy(query.scores)
     found["metrics"] = dict(learner.evaluate())
     return found
 

@@ -175,7 +175,10 @@ def of_two(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
 def test_two_processes_score_select_and_measure_as_one(
     of_two: dict[str, Any], weights: dict[str, torch.Tensor]
 ) -> None:
-    """Bit for bit: uneven shards, a process without samples, none at all, rankings, metrics."""
+    """Bit for bit: uneven shards, a process without samples, none at all, rankings, metrics.
+
+    So are queries that go by embeddings or by passes with dropout.
+    """
     alone = engine_jobs.answers(cpu_engine(), weights)
     together = of_two["answers"]
     assert alone.keys() == together.keys()

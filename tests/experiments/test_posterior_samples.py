@@ -77,6 +77,18 @@ def test_passes_are_different_networks_the_same_whenever_asked() -> None:
     assert torch.equal(found, learner.infer(np.arange(50), samples))
 
 
+def test_samples_do_not_depend_on_the_batch() -> None:
+    """An image is asked of the same drawn networks whatever its batch and its place in it."""
+    task = annotated(mc_dropout_passes=3)
+    learner = small_learner(task, head=False)
+    learner.fit(LABELED, seed=4)
+    together = learner.infer(np.arange(50), samples)
+    order = np.random.default_rng(0).permutation(50)
+    task.eval_batch_size = 7
+    apart = learner.infer(order, samples)
+    torch.testing.assert_close(apart, together[torch.from_numpy(order)], atol=1e-5, rtol=1e-4)
+
+
 def test_with_next_to_no_dropout_the_samples_are_the_prediction() -> None:
     """Samples are the network's own answers, from its own features: as the rate goes to zero."""
     learner = small_learner(annotated(mc_dropout_passes=2, dropout_rate=1e-9), head=False)

@@ -233,6 +233,22 @@ def test_a_cycle_runs_and_repeats_itself(data: ObjectDetection) -> None:
     assert {"map50", "map50_11", "map", "loss_ranking_tau", "train_loss"} <= set(found[0])
 
 
+def test_samples_do_not_depend_on_the_batch(data: ObjectDetection) -> None:
+    """An image is asked of the same drawn networks whatever its batch and its place in it."""
+    task = make_task(data, mc_dropout_passes=2)
+    learner = make_learner(task)
+    learner.fit(LABELED, seed=0)
+
+    def samples(prediction: Prediction) -> Tensor:
+        assert prediction.log_prob_samples is not None
+        return prediction.log_prob_samples.flatten(1)
+
+    together = learner.infer(np.arange(24), samples)
+    task.eval_batch_size = 7
+    apart = learner.infer(np.arange(24)[::-1], samples)
+    torch.testing.assert_close(apart.flip(0), together, atol=1e-4, rtol=1e-4)
+
+
 def test_wrong_settings(data: ObjectDetection) -> None:
     """Unknown reductions, networks that detect nothing and missing weights are told in a line."""
     with pytest.raises(InvalidSetting, match="mean or sum"):

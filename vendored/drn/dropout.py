@@ -18,6 +18,10 @@ class SamplingDropout(nn.Module):
 
     It drops in training mode, and in eval mode for as long as ``sampling`` is true, which it is
     from the start, as in the superannotate fork. :func:`dropout_sampling` switches it.
+
+    Differs: in eval mode the same elements are dropped of every image of a batch. A pass is one
+    network, and what it says of an image does not depend on the images beside it; in the fork
+    each image has elements of its own.
     """
 
     def __init__(self, p: float = 0.5) -> None:
@@ -27,7 +31,9 @@ class SamplingDropout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape to the same shape; kept elements are scaled by 1 / (1 - p)."""
-        return functional.dropout(x, self.p, training=self.training or self.sampling)
+        if self.training or not self.sampling:
+            return functional.dropout(x, self.p, training=self.training)
+        return x * functional.dropout(x.new_ones(x.shape[1:]), self.p, training=True)
 
     def extra_repr(self) -> str:
         """What ``print(model)`` shows of this layer."""

@@ -287,6 +287,16 @@ def test_samples_differ_and_are_the_same_again() -> None:
     assert not torch.allclose(other.infer(EVERY[:4], spread), first)
 
 
+def test_samples_do_not_depend_on_the_batch() -> None:
+    """An image is asked of the same drawn networks whatever its batch and its place in it."""
+    task = small_task(mc_dropout_passes=2)
+    learner = small_learner(task)
+    together = learner.infer(EVERY, lambda prediction: prediction.log_prob_samples.mean((3, 4)))
+    task.eval_batch_size = 3
+    apart = learner.infer(EVERY[::-1], lambda prediction: prediction.log_prob_samples.mean((3, 4)))
+    torch.testing.assert_close(apart.flip(0), together, atol=1e-4, rtol=1e-4)
+
+
 def test_evaluation_and_predictions_are_without_dropout() -> None:
     """The network that is evaluated is one network: log_probs do not change between calls."""
     learner = small_learner(small_task(mc_dropout_passes=2))
