@@ -16,13 +16,17 @@ from torch import Tensor
 
 from al_core.contracts import Learner, Prediction, Query, ScoreArray
 from al_core.pool import IndexArray, Pool
-from al_core.strategies.blocks import blocks, squared_norms, tensor
+from al_core.strategies.blocks import UNDERFLOW, blocks, rounding, squared_norms, tensor
 from al_core.strategies.rows import Matrix, embedding, infer_rows, shuffled_candidates
 
-PICKS = 64
-"""Picks at most between two passes over the rows."""
-ACCEPTED = 0.5
-"""A pass is made early where fewer of the proposals are accepted."""
+PROPOSED = 256
+"""Rows that are proposed at once."""
+PASS = 1024
+"""How many rows' distances to a chosen one cost as much, in a pass, as a proposal does."""
+CENTERS = 1024
+"""Chosen rows that others are compared with at once."""
+CLOSE = 256
+"""Distances below so many times the rounding of float32 are worked out in float64."""
 
 
 class Badge:
@@ -81,9 +85,11 @@ def badge(
     probability proportional to its squared distance to the nearest chosen one. The gradients, k x d
     numbers each, are never made: their products are the factors' products multiplied.
 
-    Exact: distances only decrease, so rows are proposed by the distances of the latest pass, and
-    accepted with the probability by which theirs has decreased since. What is drawn has the very
-    distribution of the plain seeding, at one pass over memory for many picks.
+    Exact: distances only decrease, so rows are proposed by upper bounds, their distances to the
+    rows chosen up to the latest pass, and accepted with the probability by which theirs, in
+    float64, is smaller. What is drawn has the very distribution of the plain seeding, at a pass
+    over memory for hundreds of picks: one is made when it costs less than the proposals that it
+    saves. Differences that float64 cannot tell from rounding count as 0.
 
     Args:
         embeddings: (n, d).
@@ -97,7 +103,7 @@ def badge(
     """
     if not budget:
         return np.empty(0, np.int64), np.empty(0)
-    seeding = _Seeding(embeddings, residuals)
+    seeding = _Seeding(embeddings, residuals, budget)
     first = int(seeding.norms.argmax())
     seeding.take(first, seeding.norms[first])
     while len(seeding.chosen) < budget:
@@ -107,21 +113,27 @@ def badge(
             for row in rng.choice(left, budget - len(seeding.chosen), replace=False).tolist():
                 seeding.take(row, 0.0)
             break
-        seeding.draw(min(budget, len(seeding.chosen) + PICKS), rng)
+        seeding.draw(rng)
     return np.array(seeding.chosen, np.int64), np.sqrt(np.array(seeding.squared))
 
 
 class _Seeding:
-    """The state of a seeding: `nearest[i]` is the squared distance to the first `seen` chosen."""
+    """The state of a seeding.
 
-    def __init__(self, embeddings: Matrix, residuals: Matrix) -> None:
+    `bound[i]` is at least the squared distance of row i to the first `seen` chosen; it is 0 if that
+    is, and else next to it.
+    """
+
+    def __init__(self, embeddings: Matrix, residuals: Matrix, budget: int) -> None:
         self.embeddings, self.residuals = embeddings, residuals
+        self.budget = budget
         self.norms = squared_norms(embeddings) * squared_norms(residuals)
-        self.nearest = np.full(len(embeddings), np.inf)
+        self.bound = np.full(len(embeddings), np.inf)
         self.cumulated = np.empty(0)
         self.chosen: list[int] = []
         self.squared: list[float] = []
         self.seen = 0
+        self.num_terms = embeddings.shape[1] + residuals.shape[1]
 
     def take(self, row: int, squared_distance: float) -> None:
         """Choose a row."""
@@ -129,45 +141,69 @@ class _Seeding:
         self.squared.append(squared_distance)
 
     def renew(self) -> None:
-        """Bring the distances of all rows up to date: one pass over memory for all new picks."""
-        new = self.chosen[self.seen :]
+        """Bring the bounds of all rows up to date."""
+        new = np.array(self.chosen[self.seen :])
+        for part in blocks(len(new), CENTERS):
+            self._lower(new[part])
+        self.bound[new] = 0
+        self.seen = len(self.chosen)
+        self.cumulated = np.cumsum(self.bound)
+
+    def _lower(self, new: NDArray[np.int64]) -> None:
+        """Lower all bounds by the distances to new rows, in float32 where that is near enough."""
+        inexact = rounding(self.num_terms)
         embedded = tensor(self.embeddings[new]).T.contiguous()
         residual = tensor(self.residuals[new]).T.contiguous() * -2
-        norms = torch.from_numpy(self.norms[new].astype(np.float32))
-        for block in blocks(len(self.nearest)):
+        # An error of 2 |x| |y| is at most one of |x|^2 + |y|^2.
+        constants = torch.from_numpy(self.norms[new] * (1 + 2 * inexact)).float()
+        for block in blocks(len(self.bound)):
             products = tensor(self.embeddings[block]) @ embedded
-            products.mul_(tensor(self.residuals[block]) @ residual).add_(norms)
-            least = products.amin(1).double().numpy() + self.norms[block]
-            self.nearest[block] = np.minimum(self.nearest[block], least)
-        # What is left of a distance that cancels to nothing in float32 is rounding.
-        rounding = 2.0**-20 * (self.norms + self.norms[new].max())
-        self.nearest[self.nearest < rounding] = 0
-        self.nearest[self.chosen] = 0
-        self.seen = len(self.chosen)
-        self.cumulated = np.cumsum(self.nearest)
+            products.mul_(tensor(self.residuals[block]) @ residual).add_(constants)
+            norms = self.norms[block]
+            near = products.amin(1).double().numpy() + norms * (1 + inexact)
+            told = (near >= np.maximum(CLOSE * inexact * norms, UNDERFLOW)) & (near < np.inf)
+            close = np.flatnonzero(~told & (self.bound[block] > 0))
+            if close.size:
+                near[close] = self._distances(close + block.start, new).min(1)
+            self.bound[block] = np.minimum(self.bound[block], near)
 
-    def draw(self, count: int, rng: np.random.Generator) -> None:
-        """Draw until `count` are chosen, or too few proposals are accepted."""
-        proposed = accepted = 0
-        while len(self.chosen) < count:
-            if proposed >= 16 and accepted < ACCEPTED * proposed:
+    def draw(self, rng: np.random.Generator) -> None:
+        """Draw until the budget is met, or a pass costs less than the proposals that it saves."""
+        while len(self.chosen) < self.budget:
+            before = len(self.chosen)
+            self._propose(rng.random((2, PROPOSED)))
+            accepted = len(self.chosen) - before
+            left = self.budget - len(self.chosen)
+            new = len(self.chosen) - self.seen
+            saved = left * (PROPOSED - accepted)  # for each one accepted
+            if new and saved * PASS > accepted * new * len(self.bound):
                 return
-            proposed += 1
-            row = int(np.searchsorted(self.cumulated, rng.random() * self.cumulated[-1], "right"))
-            row = min(row, len(self.nearest) - 1)
-            current = self._distance(row)
-            if rng.random() * self.nearest[row] < current:
-                self.take(row, current)
-                accepted += 1
 
-    def _distance(self, row: int) -> float:
-        """Return the squared distance of a row to the nearest chosen one, now, in float64."""
-        new = self.chosen[self.seen :]
-        nearest = float(self.nearest[row])
-        if row in new:
-            return 0.0
-        if new:
-            x, a = self.embeddings[row].astype(np.float64), self.residuals[row].astype(np.float64)
-            products = (self.embeddings[new] @ x) * (self.residuals[new] @ a)
-            nearest = min(nearest, float((self.norms[row] + self.norms[new] - 2 * products).min()))
-        return max(nearest, 0.0)
+    def _propose(self, draws: NDArray[np.float64]) -> None:
+        """Propose rows and accept them one after the other; `draws` (2, b) decides both."""
+        rows = np.searchsorted(self.cumulated, draws[0] * self.cumulated[-1], "right")
+        rows = np.minimum(rows, len(self.bound) - 1)
+        marks = draws[1] * self.bound[rows]
+        current = self.bound[rows]
+        for part in blocks(len(self.chosen), CENTERS):
+            nearest = self._distances(rows, np.array(self.chosen[part])).min(1)
+            current = np.minimum(current, nearest)
+        among = self._distances(rows, rows)
+        place = -1
+        while len(self.chosen) < self.budget:
+            # Distances only decrease: who is refused now is refused.
+            accepted = np.flatnonzero(marks[place + 1 :] < current[place + 1 :])
+            if not accepted.size:
+                return
+            place += 1 + int(accepted[0])
+            self.take(int(rows[place]), float(current[place]))
+            current = np.minimum(current, among[place])
+
+    def _distances(self, rows: NDArray[np.int64], others: NDArray[np.int64]) -> ScoreArray:
+        """Return the squared distances of rows to others, (n, m), in float64."""
+        x, y = (torch.from_numpy(self.embeddings[i]).double() for i in (rows, others))
+        a, b = (torch.from_numpy(self.residuals[i]).double() for i in (rows, others))
+        sums = torch.from_numpy(self.norms[rows][:, None] + self.norms[others])
+        squared = (x @ y.T).mul_(a @ b.T).mul_(-2).add_(sums)
+        squared[squared <= rounding(self.num_terms, torch.float64) * sums] = 0
+        return squared.numpy()

@@ -17,6 +17,8 @@ from al_core.strategies.rows import Matrix
 
 ROWS = 4096
 """Rows of a block: with 512 columns 8 MB in float32, about what a core's caches hold."""
+UNDERFLOW = 2.0**-100
+"""Squares below it may have lost everything in float32."""
 
 
 def blocks(num_rows: int, size: int = ROWS) -> Iterator[slice]:
@@ -37,9 +39,18 @@ def tensor(rows: NDArray[np.float32]) -> Tensor:
 def squared_norms(matrix: Matrix) -> NDArray[np.float64]:
     """Return |x|^2 of each row, (n,), summed in float64."""
     norms = np.empty(len(matrix))
-    for block in blocks(len(matrix)):
+    for block in blocks(len(matrix), 512):  # in float64 what a core's own cache holds
         norms[block] = tensor(matrix[block]).double().square_().sum(1).numpy()
     return norms
+
+
+def rounding(num_terms: int, dtype: torch.dtype = torch.float32) -> float:
+    """Return how far a product of vectors can be off, as a share of the product of their lengths.
+
+    Holds for sums in any order (Higham, *Accuracy and Stability of Numerical Algorithms*, 2002,
+    section 3.1), with room for a few further operations on the result.
+    """
+    return (num_terms + 8) * torch.finfo(dtype).eps
 
 
 def normalized(rows: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -14,14 +14,22 @@ from numpy.typing import NDArray
 
 from al_core.contracts import Learner, Query, ScoreArray
 from al_core.pool import IndexArray, Pool
-from al_core.strategies.blocks import blocks, squared_distances, squared_norms, tensor
+from al_core.strategies.blocks import (
+    UNDERFLOW,
+    blocks,
+    rounding,
+    squared_distances,
+    squared_norms,
+    tensor,
+)
 from al_core.strategies.rows import Matrix, embeddings_of, shuffled_candidates
 
-FRONT = 2048
-"""Rows among which the next picks are made: in float64 and 512 columns 8 MB, a cache's size."""
-
-REFRESHED = 0.25
-"""Share of the rows, those of largest bound, that a refresh looks at: they make the next fronts."""
+FRONT = 1024
+"""Rows among which the next picks are made: in float64, with 512 columns, 4 MB."""
+SIEVED = 1 / 8
+"""Share of the rows, those of largest bound, whose bounds are lowered at once."""
+FEWEST, MOST = 128, 2048
+"""Centers by which bounds are lowered at once."""
 
 
 class KCenter:
@@ -55,10 +63,11 @@ def k_center_greedy(
     """Choose the row farthest from all centers, make it a center, and so on.
 
     Exact: the rows are those of the plain loop in float64, which looks at the whole matrix for
-    every pick. Distances only decrease, so what a row's distance was is an upper bound. Picks are
-    made among the rows of largest bound, in float64, for as long as none of the others can be
-    farther; bounds are refreshed by matrix products in float32, for many picks in one pass over
-    memory, with the rounding of float32 added to them.
+    every pick. Distances only decrease, so what a row's distance to some of the centers is bounds
+    it from above, and most rows are never of interest again once they have been compared with a few
+    of them. Bounds come from matrix products in float32, with the rounding of float32 added; the
+    rows of largest bound are looked at in float64, and picks are made among them for as long as
+    none of the others can be farther.
 
     Args:
         embeddings: (n, d).
@@ -70,30 +79,35 @@ def k_center_greedy(
         distances to the nearest center when they were chosen (that of a first row without centers
         is given as the next one's).
     """
-    search = _Search(embeddings, np.empty((0, embeddings.shape[1])) if centers is None else centers)
-    if budget and not len(search.centers):
+    if centers is None:
+        centers = np.empty((0, embeddings.shape[1]), np.float32)
+    search = _Search(embeddings, centers, budget)
+    if budget and not search.num_centers:
         search.take(0, np.inf)
     while len(search.chosen) < budget:
         search.advance(budget)
-    distances = np.sqrt(np.array(search.squared[:budget]))
+    distances = np.sqrt(np.array(search.squared))
     if distances.size and np.isinf(distances[0]):
         distances[0] = distances[1] if budget > 1 else 0.0
-    return np.array(search.chosen[:budget], np.int64), distances
+    return np.array(search.chosen, np.int64), distances
 
 
 class _Search:
     """The state of a search.
 
-    `bound[i]` is at least the squared distance of row i to the first `seen[i]` centers, and -1 for
-    chosen rows.
+    `bound[i]` is at least the squared distance of row i to the first `seen[i]` centers, that very
+    distance in float64 where `exact[i]`, and -1 for chosen rows.
     """
 
-    def __init__(self, rows: Matrix, centers: NDArray[np.floating]) -> None:
+    def __init__(self, rows: Matrix, centers: Matrix, budget: int) -> None:
         self.rows = rows
-        self.centers = [np.asarray(center, np.float64) for center in centers]
+        self.centers = np.empty((len(centers) + budget, rows.shape[1]), np.float32)
+        self.centers[: len(centers)] = centers
+        self.num_centers = len(centers)
         self.norms = squared_norms(rows)
         self.bound = np.full(len(rows), np.inf)
         self.seen = np.zeros(len(rows), np.int64)
+        self.exact = np.zeros(len(rows), bool)
         self.chosen: list[int] = []
         self.squared: list[float] = []
 
@@ -101,76 +115,110 @@ class _Search:
         """Choose a row."""
         self.chosen.append(row)
         self.squared.append(squared_distance)
-        self.centers.append(np.asarray(self.rows[row], np.float64))
+        self.centers[self.num_centers] = self.rows[row]
+        self.num_centers += 1
         self.bound[row] = -1
 
     def advance(self, budget: int) -> None:
-        """Choose from the front for as long as no other row can be farther, then renew bounds."""
+        """Choose among the rows of largest bound for as long as no other row can be farther."""
+        front, rival = self._front()
+        rows = self.rows[front].astype(np.float64)
+        distances = self._distances(front, rows)
+        norms = np.square(rows).sum(1)
+        products = rows @ rows.T
+        inexact = rounding(rows.shape[1], torch.float64)
+        while len(self.chosen) < budget:
+            place = int(distances.argmax())
+            best, row = float(distances[place]), int(front[place])
+            if best < rival[0] or (best == rival[0] and row > rival[1]):
+                break
+            self.take(row, best)
+            distances[place] = -1
+            sums = norms + norms[place]
+            closer = sums - 2 * products[place] <= distances + inexact * sums
+            near = np.flatnonzero(closer & (distances >= 0))
+            away = np.square(rows[near] - rows[place]).sum(1)
+            distances[near] = np.minimum(distances[near], away)
+        self.bound[front] = distances
+        self.seen[front] = self.num_centers
+        self.exact[front] = True
+
+    def _front(self) -> tuple[NDArray[np.int64], tuple[float, int]]:
+        """Return the rows of largest bound, ascending, and the largest of the others with its row.
+
+        Nearly all of the front have been compared with all centers.
+        """
+        while True:
+            front, rival = self._largest()
+            unseen = ~self.exact[front] & (self.seen[front] < self.num_centers)
+            if unseen.sum() <= FRONT // 8:
+                return front, rival
+            self._sieve()
+
+    def _largest(self) -> tuple[NDArray[np.int64], tuple[float, int]]:
+        """Return as `_front` does, as bounds are: of equal ones the first rows are in front."""
         size = min(FRONT, len(self.rows))
-        # Ordered by bound, then by row: of equal ones the first rows are in the front.
-        least = np.partition(self.bound, len(self.rows) - size)[len(self.rows) - size]
+        least = np.partition(self.bound, -size)[-size]
         above = np.flatnonzero(self.bound > least)
         tied = np.flatnonzero(self.bound == least)
         front = np.sort(np.concatenate([above, tied[: size - above.size]]))
         others = tied[size - above.size :]
-        rival = (least, int(others[0])) if others.size else self._largest_below(least)
-        rows = torch.from_numpy(self.rows[front].astype(np.float64))
-        distances = torch.full((front.size,), torch.inf, dtype=torch.float64)
-        centers = torch.from_numpy(np.stack(self.centers))
-        for block in blocks(len(centers), FRONT):
-            nearest = squared_distances(rows, centers[block]).amin(1)
-            torch.minimum(distances, nearest, out=distances)
-        distances[torch.from_numpy(self.bound[front] < 0)] = -1
-        norms = rows.square().sum(1)
-        while len(self.chosen) < budget:
-            place = int(distances.argmax())
-            best = float(distances[place])
-            if best < rival[0] or (best == rival[0] and front[place] > rival[1]):
-                break
-            self.take(int(front[place]), best)
-            away = torch.addmv(norms + norms[place], rows, rows[place], alpha=-2).clamp_(min=0)
-            torch.minimum(distances, away, out=distances)
-            distances[torch.from_numpy(self.bound[front] < 0)] = -1
-        else:
-            return
-        self.bound[front] = distances.numpy()
-        self.seen[front] = len(self.centers)
-        self._refresh(float(distances.max()))
-
-    def _largest_below(self, bound: float) -> tuple[float, int]:
-        """Return the largest bound below `bound` and its first row, out of the front."""
-        lower = np.where(self.bound < bound, self.bound, -np.inf)
+        if others.size:
+            return front, (float(least), int(others[0]))
+        lower = np.where(self.bound < least, self.bound, -np.inf)
         row = int(lower.argmax())
-        return float(lower[row]), row
+        return front, (float(lower[row]), row)
 
-    def _refresh(self, farthest: float) -> None:
-        """Bring bounds up to date: of all rows that may be as far as the farthest known, and more.
+    def _sieve(self) -> None:
+        """Lower the largest bounds by some more centers.
 
-        The rest need not be looked at until the farthest has come down to them.
+        Many fall below those of other rows and need not be compared with the remaining centers, or
+        not before the farthest distance has come down to them.
         """
-        place = len(self.rows) - 1 - int(REFRESHED * len(self.rows))
-        least = min(farthest, np.partition(self.bound, place)[place])
-        wanted = np.flatnonzero((self.bound >= least) & (self.seen < len(self.centers)))
+        size = min(max(8 * FRONT, int(SIEVED * len(self.rows))), len(self.rows))
+        least = np.partition(self.bound, -size)[-size]
+        wanted = np.flatnonzero(
+            (self.bound >= least) & (self.seen < self.num_centers) & ~self.exact
+        )
         seen = self.seen[wanted]
         for first in np.unique(seen).tolist():
-            rows = wanted[seen == first]
-            new = np.stack(self.centers[first:])
-            for block in blocks(len(new), FRONT):
-                self._lower(rows, new[block])
-        self.seen[wanted] = len(self.centers)
+            # The farther a row has come, the more likely it is to come through.
+            step = min(max(FEWEST, first), MOST)
+            self._lower(wanted[seen == first], slice(first, min(first + step, self.num_centers)))
 
-    def _lower(self, rows: NDArray[np.int64], centers: NDArray[np.float64]) -> None:
-        transposed = torch.from_numpy(centers.astype(np.float32).T.copy())
-        squared = np.square(centers).sum(1)
-        constants = torch.from_numpy(squared.astype(np.float32))
-        # Of a product of d terms in float32, each rounded: Higham 2002, section 3.1, and the sum.
-        largest = np.sqrt(squared.max())
-        rounding = (centers.shape[1] + 8) * 2.0**-24
+    def _lower(self, rows: NDArray[np.int64], part: slice) -> None:
+        """Lower the bounds of rows by the distances to a part of the centers, in float32."""
+        inexact = rounding(self.centers.shape[1])
+        transposed = torch.from_numpy(self.centers[part].T.copy())
+        # An error of 2 |x| |c| is at most one of |x|^2 + |c|^2.
+        constants = torch.from_numpy(squared_norms(self.centers[part]) * (1 + 2 * inexact)).float()
         every = rows.size == len(self.rows)
         for block in blocks(rows.size):
             some = block if every else rows[block]
             near = torch.addmm(constants, tensor(self.rows[some]), transposed, alpha=-2).amin(1)
-            norms = self.norms[some]
-            bound = near.double().numpy() + norms
-            bound += rounding * (2 * np.sqrt(norms) + largest) * largest
+            bound = near.double().numpy() + self.norms[some] * (1 + inexact) + UNDERFLOW
+            bound[~np.isfinite(bound)] = np.inf  # squares beyond the range of float32
             self.bound[some] = np.minimum(self.bound[some], bound)
+        self.seen[rows] = part.stop
+
+    def _distances(
+        self, front: NDArray[np.int64], rows: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the squared distances of `rows`, those of the front, to all centers, in float64.
+
+        Products say which center is nearest; the distance to it is that of the difference, which is
+        the same for equal rows wherever they stand, and 0 if they are the center's equals.
+        """
+        distances = self.bound[front]
+        first = np.where(self.exact[front], self.seen[front], 0)
+        for start in np.unique(first).tolist():
+            some = np.flatnonzero((first == start) & (distances >= 0))
+            for part in blocks(self.num_centers - start, MOST):
+                centers = self.centers[start:][part].astype(np.float64)
+                products = squared_distances(
+                    torch.from_numpy(rows[some]), torch.from_numpy(centers)
+                )
+                nearest = products.argmin(1).numpy()
+                away = np.square(rows[some] - centers[nearest]).sum(1)
+                distances[some] = np.minimum(distances[some], away)
+        return distances

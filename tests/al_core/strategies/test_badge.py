@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -47,33 +48,64 @@ def test_positions_count_by_the_mean_of_their_squares() -> None:
     np.testing.assert_allclose(np.square(rows[:, 1:4]).sum(1), expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("picks", [1, 2])
-def test_queries_have_the_probabilities_of_k_means_seeding(
-    picks: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each sequence comes as often as the product of its D^2 shares says, stale bounds or not."""
-    monkeypatch.setattr(module, "PICKS", picks)
-    rng = np.random.default_rng(3)
-    embeddings = rng.standard_normal((5, 3)).astype(np.float32)
-    residuals = rng.standard_normal((5, 2)).astype(np.float32)
-    points = gradients(embeddings, residuals)
+def plain_shares(points: np.ndarray, budget: int) -> dict[tuple[int, ...], float]:
+    """The probability of each sequence by the definition of the seeding."""
     first = int(np.square(points).sum(1).argmax())
-    expected = {}
-    for rest in itertools.permutations([i for i in range(5) if i != first], 3):
+    shares = {}
+    for rest in itertools.permutations([i for i in range(len(points)) if i != first], budget - 1):
         chance, chosen = 1.0, [first]
         for row in rest:
             squared = np.square(points[:, None] - points[chosen]).sum(2).min(1)
             chance *= squared[row] / squared.sum()
             chosen.append(row)
-        expected[(first, *rest)] = chance
+        shares[(first, *rest)] = chance
+    return shares
+
+
+@pytest.mark.parametrize(
+    ("proposed", "cost"), [(1, 10**9), (16, 0), (3, 10**9), (256, 1024)],
+    ids=["a pass a pick", "one pass", "passes whenever one is refused", "as it is"],
+)  # fmt: skip
+def test_queries_have_the_probabilities_of_k_means_seeding(
+    proposed: int, cost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each sequence comes as often as the product of its D^2 shares says, stale bounds or not."""
+    monkeypatch.setattr(module, "PROPOSED", proposed)
+    monkeypatch.setattr(module, "PASS", cost)
+    rng = np.random.default_rng(3)
+    embeddings = rng.standard_normal((5, 3)).astype(np.float32)
+    residuals = rng.standard_normal((5, 2)).astype(np.float32)
+    expected = plain_shares(gradients(embeddings, residuals), 4)
     assert sum(expected.values()) == pytest.approx(1)
     counts = dict.fromkeys(expected, 0)
-    draws, generator = 2000, np.random.default_rng(0)
+    draws, generator = 600, np.random.default_rng(0)
     for _ in range(draws):
         counts[tuple(badge(embeddings, residuals, 4, rng=generator)[0].tolist())] += 1
     statistic = sum((counts[s] - draws * p) ** 2 / (draws * p) for s, p in expected.items())
     # chi-squared of 23 degrees of freedom: beyond 60 with a probability below 4e-5.
     assert statistic < 60
+
+
+def test_rows_that_float32_cannot_tell_apart_have_their_probabilities() -> None:
+    """Of two rows at distances 2 to 1 from a chosen one the first is drawn four times of five.
+
+    They differ from it in the fourth digit, so their squared distances in the eighth of the length.
+    """
+    embeddings = np.ones((9, 16), np.float32)
+    embeddings[0] *= 1.5  # the longest: chosen first
+    embeddings[1, :4] += 2e-4
+    embeddings[2, 4:8] += 1e-4
+    residuals = np.tile(np.array([0.5, -0.5], np.float32), (9, 1))
+    thirds = []
+    for seed in range(250):
+        chosen, distances = badge(embeddings, residuals, 3, rng=np.random.default_rng(seed))
+        assert chosen[0] == 0
+        if chosen[1] > 2:  # one of the copies of all ones
+            thirds.append(int(chosen[2]))
+            assert distances[2] == pytest.approx((4e-4, 2e-4)[chosen[2] - 1] / 2**0.5, rel=1e-2)
+    assert set(thirds) == {1, 2}
+    # Of about 190 the standard deviation of the share is 0.03.
+    assert thirds.count(1) / len(thirds) == pytest.approx(0.8, abs=0.12)
 
 
 def test_distances_are_those_of_the_gradients() -> None:
@@ -105,3 +137,32 @@ def test_of_sure_samples_one_is_enough() -> None:
     values = np.array([60.0, 0.1, 70.0, -0.2, 80.0, 0.3])
     query = select(Badge(), Pool(6), FakeLearner(values), 4)
     assert {1, 3, 5} < set(query.indices.tolist())
+
+
+def test_a_read_only_file_gives_the_same(tmp_path: Path) -> None:
+    """Factors may live in a memory-mapped file; the same seed gives the same query."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((600, 20), dtype=np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    one, two, other = (
+        badge(each[:, 5:], each[:, :5], 90, rng=np.random.default_rng(seed))[0].tolist()
+        for each, seed in ((rows, 1), (mapped, 1), (rows, 2))
+    )
+    assert one == two
+    assert one != other
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_numbers_whose_squares_float32_cannot_hold(scale: float) -> None:
+    """Squares that are 0 or infinite in float32 change nothing but the scale of the distances."""
+    rng = np.random.default_rng(0)
+    embeddings = rng.standard_normal((60, 6)).astype(np.float32)
+    residuals = rng.standard_normal((60, 3)).astype(np.float32)
+    one, two = (
+        badge(embeddings * np.float32(by), residuals, 60, rng=np.random.default_rng(0))
+        for by in (1, scale)
+    )
+    assert np.unique(two[0]).size == 60
+    assert two[0][:9].tolist() == one[0][:9].tolist()
+    np.testing.assert_allclose(two[1][:9], one[1][:9] * scale, rtol=1e-5)

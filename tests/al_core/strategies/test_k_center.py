@@ -31,22 +31,45 @@ def plain(rows: np.ndarray, budget: int, centers: np.ndarray | None = None) -> l
 def front(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """A front so small that it is left again and again, and one that holds everything."""
     monkeypatch.setattr(module, "FRONT", request.param)
+    if request.param < 2048:  # and bounds that are lowered by a few centers at a time
+        monkeypatch.setattr(module, "FEWEST", 2)
+        monkeypatch.setattr(module, "MOST", 7)
     return int(request.param)
 
 
-@pytest.mark.parametrize("kind", ["cloud", "clusters", "line", "far away"])
+def rows_of(kind: str, n: int = 400, d: int = 16) -> np.ndarray:
+    """Embeddings of one kind, (n, d) float32."""
+    rng = np.random.default_rng(5)
+    rows = rng.standard_normal((n, d), dtype=np.float32)
+    if kind == "clusters":
+        rows = rows * 0.1 + np.repeat(rng.standard_normal((8, d), dtype=np.float32), n // 8, axis=0)
+    elif kind == "after a ReLU":
+        rows = np.maximum(rows + np.repeat(rng.standard_normal((8, d)), n // 8, axis=0), 0)
+    elif kind == "heavy tails":
+        rows *= np.exp(2 * rng.standard_normal((n, 1)))
+    elif kind == "line":
+        rows = rng.random((n, 1), dtype=np.float32) * np.ones((1, d), np.float32)
+    elif kind == "far away":  # the products of float32 cancel to nothing here
+        rows = rows * 1e-2 + 100
+    elif kind == "copies":  # of each row a few, in any order: fewer different ones than picks
+        rows = rows[rng.integers(50, size=n)]
+    elif kind == "tiny":  # squares of float32 are 0
+        rows *= np.float32(1e-25)
+    elif kind == "huge":  # and infinite
+        rows *= np.float32(1e25)
+    return rows.astype(np.float32)
+
+
+KINDS = ["cloud", "clusters", "after a ReLU", "heavy tails", "line", "far away", "copies", "tiny",
+         "huge"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("num_centers", [0, 7])
 @pytest.mark.usefixtures("front")
 def test_the_rows_are_those_of_the_plain_loop(kind: str, num_centers: int) -> None:
     """Whatever the shape of the data, the picks and their order are the brute force's."""
-    rng = np.random.default_rng(5)
-    rows = rng.standard_normal((400, 16), dtype=np.float32)
-    if kind == "clusters":
-        rows = rows * 0.1 + np.repeat(rng.standard_normal((8, 16), dtype=np.float32), 50, axis=0)
-    elif kind == "line":
-        rows = rng.random((400, 1), dtype=np.float32) * np.ones((1, 16), np.float32)
-    elif kind == "far away":  # the products of float32 cancel to nothing here
-        rows = rows * 1e-2 + 100
+    rows = rows_of(kind)
     centers = rows[:num_centers].copy()
     chosen, distances = k_center_greedy(rows, 60, centers=centers)
     expected = plain(rows, 60, centers if num_centers else None)
@@ -55,8 +78,16 @@ def test_the_rows_are_those_of_the_plain_loop(kind: str, num_centers: int) -> No
     for row, distance in zip(chosen, distances, strict=True):
         if known:
             away = np.linalg.norm(rows[row].astype(np.float64) - known, axis=1).min()
-            assert distance == pytest.approx(away, rel=1e-6, abs=1e-6)
+            assert distance == pytest.approx(away, rel=1e-6, abs=0)
         known.append(rows[row].astype(np.float64))
+
+
+@pytest.mark.parametrize("kind", ["cloud", "after a ReLU", "heavy tails", "copies"])
+def test_many_rows_and_labels_agree_with_the_plain_loop(kind: str) -> None:
+    """With sizes as they are set the search sieves, leaves its front and comes back: exact."""
+    rows = rows_of(kind, 12_000, 24)
+    chosen, _ = k_center_greedy(rows[200:], 300, centers=rows[:200])
+    assert chosen.tolist() == plain(rows[200:], 300, rows[:200])
 
 
 @given(
