@@ -13,6 +13,7 @@ import resource
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,9 +134,15 @@ class Program:
             raise AssertionError(f"still running after {seconds} seconds: {self._read('stderr')}")
         return Ended(self.process.exitcode, self._read("stdout"), self._read("stderr"))
 
-    def kill(self) -> Ended:
-        """Kill it with SIGKILL."""
-        self.process.kill()
+    def kill(self, *, alone: bool = False) -> Ended:
+        """Kill it with SIGKILL, and all processes that it has started, unless it `alone`."""
+        pid = self.process.pid
+        assert pid is not None
+        with suppress(ProcessLookupError):  # it has ended
+            if not alone and os.getpgid(pid) == pid:  # it leads its group from its first line on
+                os.killpg(pid, signal.SIGKILL)
+            else:
+                os.kill(pid, signal.SIGKILL)
         return self.wait()
 
     def _read(self, stream: str) -> str:
@@ -151,6 +158,7 @@ def run_program(arguments: Sequence[str], folder: Path, **how: Any) -> Ended:
 def _main(
     arguments: list[str], folder: Path, kill_at: tuple[str, str] | None, max_file_bytes: int | None
 ) -> None:
+    os.setsid()
     for descriptor, stream in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(folder / stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     sys.argv = ["experiments.run", *arguments]

@@ -126,3 +126,17 @@ def test_labeling_does_not_touch_the_whole_pool() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 100_000  # one byte a sample would be 10,000,000
+
+
+def test_finding_the_unlabeled_takes_no_python_object_a_sample() -> None:
+    """Mistake 10: they are found by array arithmetic, not by `not in` a list, in O(N k)."""
+    pool = Pool(20_000)
+    pool.label(range(0, 20_000, 10))
+    tracemalloc.start()
+    try:
+        unlabeled = pool.unlabeled
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert unlabeled.size == 18_000
+    assert peak < 20 * 20_000  # an int and its place in a list are 36 bytes

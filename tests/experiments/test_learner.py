@@ -190,6 +190,21 @@ def test_training_after_scoring_is_in_train_mode(warm_start: bool) -> None:
     assert {training for training, _ in net(learner).forwards} == {True}
 
 
+def test_restored_weights_are_gone_on_with_once() -> None:
+    """Mistake 7: with a warm start the first training begins with them, not every one."""
+    learner = small_learner(annotated(lenet_task()), warm_start=True)
+    learner.fit(LABELED, seed=0)
+    kept = {key: value.clone() for key, value in learner.model.state_dict().items()}
+    resumed = small_learner(annotated(lenet_task()), warm_start=True)
+    resumed.load_state_dict(kept)
+    for seed in (1, 2):
+        learner.fit(LABELED, seed=seed)
+        resumed.fit(LABELED, seed=seed)
+    weights = resumed.model.state_dict()
+    for key, value in learner.model.state_dict().items():
+        assert torch.equal(value, weights[key]), key
+
+
 # ---- inference
 
 

@@ -129,6 +129,24 @@ def test_training_after_scoring_is_in_training_mode(data: ObjectDetection) -> No
     assert all(modes)
 
 
+def test_passes_are_different_networks_the_same_whenever_asked(data: ObjectDetection) -> None:
+    """Mistake 9: ten passes announced are ten samples, all different, and the same asked again."""
+    config = compose("task=ssd_voc", "data=digits", "backbone=light_ssd", "strategy=bald")
+    assert config.task.build.mc_dropout_passes == 10
+    task = make_task(data, mc_dropout_passes=config.task.build.mc_dropout_passes)
+    learner = make_learner(task)
+    learner.fit(LABELED, seed=0)
+
+    def first_priors(prediction: Prediction) -> Tensor:
+        assert prediction.log_prob_samples is not None
+        return prediction.log_prob_samples[..., :20].flatten(2)
+
+    found = learner.infer(np.arange(12, 18), first_priors)
+    assert found.shape == (6, 10, 11 * 20)
+    assert len({tuple(found[0, m].tolist()) for m in range(10)}) == 10
+    assert torch.equal(found, learner.infer(np.arange(12, 18), first_priors))
+
+
 def test_training_batch_depends_on_seed_and_index_alone(data: ObjectDetection) -> None:
     """A sample is augmented alike whoever loads it, in whatever order, and anew each epoch."""
     task = make_task(data)
