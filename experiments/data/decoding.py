@@ -75,7 +75,8 @@ def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         mode = os.stat(path).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe would wait for ever
             raise UnreadableImage("it is no regular file")
-        data = Path(path).read_bytes()  # not cv2.imread, which garbles non-ASCII paths on Windows
+        with open(path, "rb") as file:  # not cv2.imread, which garbles non-ASCII paths on Windows
+            data = file.read()
     except (OSError, ValueError) as error:  # ValueError: a NUL in a name
         raise UnreadableImage(getattr(error, "strerror", None) or str(error)) from error
     if not data:
