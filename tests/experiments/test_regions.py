@@ -260,3 +260,26 @@ def test_a_run_of_regions_is_resumed_bit_for_bit(tmp_path: Path) -> None:
         assert {k: v for k, v in one.items() if k not in TIMED} == {
             k: v for k, v in other.items() if k not in TIMED
         }
+
+
+@pytest.mark.slow
+def test_two_processes_query_regions(tmp_path: Path) -> None:
+    """They agree on every query: the same number of regions, none twice, none of the initial set."""
+    changes = (
+        "query.budget=regions", "cycle.query_size=9", "engine.num_processes=2",
+        "cycle.initial_size=4",
+    )  # fmt: skip
+    folder = finished(tmp_path, *changes)
+    initial = rows(folder / "cycles.csv")[0]["num_labeled"]
+    named = [
+        (row["name"], row["region"])
+        for cycle in range(3)
+        for row in rows(folder / "queries" / f"cycle_{cycle:02d}.csv")
+    ]
+    labeled = named[:18]  # what the last cycle asks for is not labeled any more
+    assert len(set(labeled)) == 18
+    assert [row["num_labeled"] for row in rows(folder / "cycles.csv")] == [
+        initial, str(int(initial) + 9), str(int(initial) + 18),
+    ]  # fmt: skip
+    scored = {(row["name"], row["region"]) for row in rows(folder / "entropies" / "cycle_02.csv")}
+    assert not scored & set(labeled)
