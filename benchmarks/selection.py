@@ -5,10 +5,11 @@
     python -m benchmarks.selection --strategies k_center,badge --rivals
 
 Each strategy of `conf/strategy` is built as configured and asked for a query by a learner that
-answers from a table: a mixture of clusters with predictions that go with them. So what is timed is
-all that a query does beside the network. Every measurement is a process of its own, whose peak of
-memory is counted beyond the table. `--rivals` adds the plain loops of NumPy and scikit-activeml.
-On a machine that others keep busy the CPU seconds, of all cores together, are what can be compared.
+answers from a table: a mixture of clusters with predictions that go with them. What is timed is all
+that a query does beside the network and the scores. Every measurement is a process of its own; its
+peak of memory is counted beyond the table. `--rivals` adds the plain loops of NumPy and
+scikit-activeml. On a machine that others keep busy, `--threads 1` and CPU seconds can be compared:
+threads that wait for each other burn time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,6 +37,7 @@ from benchmarks.timing import machine
 STRATEGIES = Path(__file__).resolve().parent.parent / "conf" / "strategy"
 NUM_CLASSES, NUM_POSTERIOR, NUM_LABELED = 10, 10, 1000
 BATCH = 4096
+FILES = ("embeddings", "logits")
 LEFT_OUT = {"precomputed", "learning_loss_mse", "ensemble_entropy", "ensemble_bald"}
 """A file, and what differs from its neighbour in training only."""
 
@@ -42,29 +45,40 @@ LEFT_OUT = {"precomputed", "learning_loss_mse", "ensemble_entropy", "ensemble_ba
 class Table:
     """A learner that looks its answers up: rows of a mixture of 100 clusters, after a ReLU."""
 
-    def __init__(self, num_samples: int, width: int) -> None:
+    def __init__(self, folder: Path) -> None:
+        self.embeddings, self.logits = (np.load(folder / f"{name}.npy") for name in FILES)
+        shifts = np.random.default_rng(1).standard_normal((NUM_POSTERIOR, NUM_CLASSES))
+        self.shifts = torch.from_numpy(shifts).float()
+        self.seconds = self.cpu_seconds = 0.0
+
+    @staticmethod
+    def write(folder: Path, num_samples: int, width: int) -> None:
+        """Make the table, once for all that are measured."""
         rng = np.random.default_rng(0)
         centers = 2 * rng.standard_normal((100, width), dtype=np.float32)
-        self.embeddings = np.empty((num_samples, width), np.float32)
-        self.logits = np.empty((num_samples, NUM_CLASSES), np.float32)
+        embeddings, logits = (
+            np.lib.format.open_memmap(
+                folder / f"{name}.npy", "w+", np.float32, (num_samples, columns)
+            )
+            for name, columns in zip(FILES, (width, NUM_CLASSES), strict=True)
+        )
         for start in range(0, num_samples, BATCH):
             part = slice(start, min(start + BATCH, num_samples))
             cluster = rng.integers(100, size=part.stop - part.start)
             rows = rng.standard_normal((cluster.size, width), dtype=np.float32) + centers[cluster]
-            np.maximum(rows, 0, out=self.embeddings[part])
-            self.logits[part] = rng.standard_normal((cluster.size, NUM_CLASSES), dtype=np.float32)
-            self.logits[part][np.arange(cluster.size), cluster % NUM_CLASSES] += 3
-        self.shifts = torch.from_numpy(rng.standard_normal((NUM_POSTERIOR, NUM_CLASSES))).float()
-        self.seconds = 0.0
+            np.maximum(rows, 0, out=embeddings[part])
+            logits[part] = rng.standard_normal((cluster.size, NUM_CLASSES), dtype=np.float32)
+            logits[part][np.arange(cluster.size), cluster % NUM_CLASSES] += 3
 
     def infer(self, indices: IndexArray, extract: Callable[[Prediction], Tensor]) -> Tensor:
         """Answer, and count the seconds that it takes."""
-        start = time.perf_counter()
+        start, start_cpu = time.perf_counter(), time.process_time()
         rows = [
             self._extracted(indices[i : i + BATCH], extract) for i in range(0, indices.size, BATCH)
         ]
         result = torch.cat(rows)
         self.seconds += time.perf_counter() - start
+        self.cpu_seconds += time.process_time() - start_cpu
         return result
 
     def _extracted(self, batch: IndexArray, extract: Callable[[Prediction], Tensor]) -> Tensor:
@@ -128,17 +142,17 @@ RIVALS = (
 )
 
 
-def measure(name: str, num_samples: int, width: int, budget: int) -> dict[str, Any]:
+def measure(name: str, folder: Path, budget: int, threads: int | None) -> dict[str, Any]:
     """Query once in this process."""
     from experiments.engine import Engine, host_memory_mb
 
-    engine = Engine(device="cpu")
+    engine = Engine(device="cpu", num_threads=threads)
     engine.join()
-    table = Table(num_samples, width)
-    pool = Pool(num_samples)
+    table = Table(folder)
+    pool = Pool(len(table.logits))
     pool.label(np.arange(NUM_LABELED))
     table.infer(np.arange(64), lambda prediction: prediction.log_probs)  # what is set up once
-    table.seconds = 0.0
+    table.seconds = table.cpu_seconds = 0.0
     engine.reset_peak_memory()
     held = host_memory_mb(peak=False)
     start, start_cpu = time.perf_counter(), time.process_time()
@@ -152,8 +166,7 @@ def measure(name: str, num_samples: int, width: int, budget: int) -> dict[str, A
         )
     return {
         "seconds": time.perf_counter() - start - table.seconds,
-        "cpu": time.process_time() - start_cpu,
-        "table": table.seconds,
+        "cpu": time.process_time() - start_cpu - table.cpu_seconds,
         "peak_mb": host_memory_mb(peak=True) - held,
     }
 
@@ -169,37 +182,42 @@ def main() -> None:
     parser.add_argument("--strategies", help="comma-separated; all by default")
     parser.add_argument("--rivals", action="store_true", help="plain NumPy and scikit-activeml too")
     parser.add_argument("--limit", type=int, default=600, help="seconds for one of them")
-    parser.add_argument("--one", help=argparse.SUPPRESS)  # of a started process
+    parser.add_argument("--folder", help="for the table, 2 GB for a million; of the system if none")
+    parser.add_argument("--threads", type=int, help="all cores by default")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)  # of a started process
     options = parser.parse_args()
     if options.one:
-        found = measure(options.one, options.samples, options.width, options.budget)
-        print(json.dumps(found))
+        name, folder = options.one
+        print(json.dumps(measure(name, Path(folder), options.budget, options.threads)))
         return
     known = [p.stem for p in sorted(STRATEGIES.glob("*.yaml")) if p.stem not in LEFT_OUT]
     names = options.strategies.split(",") if options.strategies else known
     names += RIVALS if options.rivals else ()
     print(machine("torch", "numpy", "scikit-learn", "scikit-activeml"))
-    print(f"{options.samples} x {options.width} -> {options.budget}, {NUM_CLASSES} classes\n")
-    print("| strategy | seconds | CPU seconds | of them the table | peak MB beyond it |")
-    print("|---|---:|---:|---:|---:|", flush=True)
-    for name in names:
-        sizes = (f"--samples={options.samples}", f"--width={options.width}")
-        command = [sys.executable, "-m", "benchmarks.selection", "--one", name, *sizes]
-        command.append(f"--budget={options.budget}")
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=options.limit)
-        except subprocess.TimeoutExpired:
-            print(f"| {name} | above {options.limit} | | | |", flush=True)
-            continue
-        if done.returncode:
-            print(f"| {name} | {done.stderr.strip().splitlines()[-1]} | | | |", flush=True)
-            continue
-        found = json.loads(done.stdout.splitlines()[-1])
-        print(
-            f"| {name} | {found['seconds']:.2f} | {found['cpu']:.2f} | {found['table']:.2f} "
-            f"| {found['peak_mb']:.0f} |",
-            flush=True,
-        )
+    threads = f"{options.threads} threads" if options.threads else "all threads"
+    print(f"{options.samples} x {options.width} -> {options.budget}, {threads}\n")
+    print("| strategy | seconds | CPU seconds | peak MB beyond the embeddings |")
+    print("|---|---:|---:|---:|", flush=True)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        Table.write(Path(folder), options.samples, options.width)
+        for name in names:
+            print(f"| {name} | {measured(name, folder, options)} |", flush=True)
+
+
+def measured(name: str, folder: str, options: argparse.Namespace) -> str:
+    """Query once in a process of its own; return the cells of its row."""
+    command = [sys.executable, "-m", "benchmarks.selection", "--one", name, folder]
+    command.append(f"--budget={options.budget}")
+    if options.threads:
+        command.append(f"--threads={options.threads}")
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=options.limit)
+    except subprocess.TimeoutExpired:
+        return f"above {options.limit} | | "
+    if done.returncode:
+        return f"{done.stderr.strip().splitlines()[-1].split(': ', 1)[-1]} | | "
+    found = json.loads(done.stdout.splitlines()[-1])
+    return f"{found['seconds']:.2f} | {found['cpu']:.2f} | {found['peak_mb']:.0f}"
 
 
 if __name__ == "__main__":

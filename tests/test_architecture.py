@@ -63,7 +63,7 @@ def outside_allowed(sources: Sources) -> list[str]:
         if (allowed := ALLOWED.get(module.partition(".")[0])) is not None
         for name in imports(source)
         if not is_within(name, *allowed, *sys.stdlib_module_names, "__future__")
-        and not (is_within(name, "sklearn") and CLUSTERING.fullmatch(module))
+        and not (is_within(name, "sklearn", "scipy") and CLUSTERING.fullmatch(module))
     ]
 
 

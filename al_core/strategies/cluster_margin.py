@@ -67,13 +67,13 @@ class ClusterMargin:
         Raises:
             InvalidSetting: More samples would have to be clustered than memory is for.
         """
-        rows = infer_rows(learner, candidates, self._extract, folder=self.folder)
         count = min(self.factor * budget, candidates.size)
         if count > MAX_CLUSTERED:
             raise InvalidSetting(
                 f"clustering {count} samples compares all pairs; {MAX_CLUSTERED} can be had: lower "
                 "the query size or strategy.query.factor"
             )
+        rows = infer_rows(learner, candidates, self._extract, folder=self.folder)
         wanted = np.argsort(-rows[:, 0], kind="stable")[:count]
         clusters = average_linkage(rows[wanted, 1:], max(1, count // self.cluster_size))
         sizes = np.bincount(clusters)

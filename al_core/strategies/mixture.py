@@ -58,7 +58,7 @@ class Mixture:
             if not part:
                 continue
             query = strategy.select(pool, candidates, learner, part, own)
-            candidates = np.setdiff1d(candidates, query.indices)
+            candidates = np.setdiff1d(candidates, query.indices, assume_unique=True)
             chosen.append(query.indices)
             place.append((np.arange(part) + 0.5) / part)
         if not chosen:

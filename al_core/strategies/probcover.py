@@ -63,6 +63,7 @@ class ProbCover:
         rng: np.random.Generator,
     ) -> Query:
         """Choose by embeddings; scores are how many candidates each newly covers."""
+        _check_size(candidates.size)  # before the model is asked about all of them
         everyone = np.concatenate([candidates, pool.labeled])
         rows = infer_rows(learner, everyone, _classes_and_embedding, folder=self.folder)
         num_classes, rows = int(rows[0, 0]), rows[:, 1:]
@@ -128,12 +129,7 @@ def probcover(
         InvalidSetting: More rows than the graph has memory for.
     """
     num_rows = len(embeddings)
-    if num_rows**2 / 8 > MAX_BYTES:
-        raise InvalidSetting(
-            f"ProbCover compares all pairs: {num_rows} candidates are too many, "
-            f"{int((8 * MAX_BYTES) ** 0.5)} can be had; show it fewer "
-            "(on the command line cycle.candidates=50000)"
-        )
+    _check_size(num_rows)
     covers = _graph(embeddings, delta)
     uncovered = np.ones(num_rows, bool)
     if labeled is not None and len(labeled):
@@ -153,6 +149,15 @@ def probcover(
         gains -= _counts(covers, np.flatnonzero(newly), num_rows)
         gains[chosen] = -1
     return np.array(chosen, np.int64), np.array(found)
+
+
+def _check_size(num_rows: int) -> None:
+    if num_rows**2 / 8 > MAX_BYTES:
+        raise InvalidSetting(
+            f"ProbCover compares all pairs: {num_rows} candidates are too many, "
+            f"{int((8 * MAX_BYTES) ** 0.5)} can be had; show it fewer "
+            "(on the command line cycle.candidates=50000)"
+        )
 
 
 def _graph(embeddings: Matrix, delta: float) -> NDArray[np.uint8]:

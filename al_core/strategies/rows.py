@@ -8,6 +8,7 @@ by `shuffled_candidates`.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable
 from functools import wraps
@@ -52,7 +53,8 @@ def infer_rows(
 
     Raises:
         NonFiniteValue: A number is NaN or infinite; the text names the first such position.
-        InvalidSetting: The folder is not one that can be written to.
+        InvalidSetting: The rows do not fit into memory, or not into the folder, or it cannot be
+            written to.
     """
     rows: Matrix | None = None
     for start in range(0, indices.size, CHUNK):
@@ -72,15 +74,38 @@ def infer_rows(
 
 
 def _made(shape: tuple[int, int], folder: str | Path | None) -> Matrix:
+    size = 4 * shape[0] * shape[1]
     if folder is None:
+        if size > (free := _free_memory()):
+            raise InvalidSetting(
+                f"what is asked of {shape[0]} samples takes {size / 1e9:.3g} GB of memory, and "
+                f"{free / 1e9:.3g} GB are free: show the strategy fewer candidates (on the command "
+                "line cycle.candidates=50000), or let it keep them on disk if it can "
+                "(strategy.query.embeddings_folder=FOLDER)"
+            )
         return np.empty(shape, np.float32)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:  # the map outlives the handle
-            return np.memmap(file, np.float32, "w+", shape=shape)
+            # Where the disk is too small, this says so; writing to the map would end the process.
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            else:
+                file.truncate(size)
+            return np.memmap(file, np.float32, "r+", shape=shape)
     except OSError as error:
         raise InvalidSetting(
-            f"embeddings_folder={folder} cannot be written to: {error.strerror}"
+            f"embeddings_folder={folder} cannot be written to: {error.strerror} "
+            f"({size / 1e9:.3g} GB are needed)"
         ) from None
+
+
+def _free_memory() -> int:
+    """Return how many bytes can be had without swapping, as Linux says; elsewhere all there are."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
 
 
 def embedding(prediction: Prediction) -> Tensor:

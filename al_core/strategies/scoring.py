@@ -33,13 +33,12 @@ def check_budget(budget: int, candidates: IndexArray) -> None:
 def rank(candidates: IndexArray, scores: ScoreArray, rng: np.random.Generator) -> Ranking:
     """Order candidates by decreasing score; equal scores are ordered at random.
 
-    Ties are broken by a draw per position in ascending order of position, so the outcome does not
+    They are shuffled from their ascending order before they are sorted, so the outcome does not
     depend on the order in which candidates are given, nor (as it would by position) on the order
     of the data set, which is often sorted by class.
     """
-    tie_breakers = np.empty(candidates.size)
-    tie_breakers[np.argsort(candidates)] = rng.random(candidates.size)
-    order = np.lexsort((tie_breakers, -scores))
+    shuffled = rng.permutation(np.argsort(candidates))
+    order = shuffled[np.argsort(-scores[shuffled], kind="stable")]
     return Ranking(candidates[order], scores[order])
 
 

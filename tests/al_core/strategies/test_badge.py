@@ -123,13 +123,23 @@ def test_distances_are_those_of_the_gradients() -> None:
 
 
 def test_equal_gradients_are_drawn_once_all_others_are() -> None:
-    """Of repeated rows one is chosen while there are others; then the rest, at random."""
-    embeddings = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0)
-    residuals = np.ones((12, 2), np.float32)
-    chosen, distances = badge(embeddings, residuals, 12, rng=np.random.default_rng(0))
-    assert sorted(chosen.tolist()) == list(range(12))
-    assert set((chosen[:3] // 4).tolist()) == {0, 1, 2}
-    assert (distances[3:] == 0).all()
+    """Of repeated rows one is chosen while there are others; then the rest, at random.
+
+    So it is for any numbers: what rounding leaves of the difference of equals is no distance.
+    """
+    rng = np.random.default_rng(4)
+    kind = rng.permutation(np.repeat(np.arange(5), 8))
+    embeddings = rng.standard_normal((5, 200)).astype(np.float32)[kind]
+    residuals = rng.standard_normal((5, 7)).astype(np.float32)[kind]
+    lasts = set()
+    for seed in range(8):
+        chosen, distances = badge(embeddings, residuals, 40, rng=np.random.default_rng(seed))
+        assert sorted(chosen.tolist()) == list(range(40))
+        assert set(kind[chosen[:5]].tolist()) == set(range(5))
+        assert (distances[:5] > 0).all()
+        assert (distances[5:] == 0).all()
+        lasts.add(int(chosen[-1]))
+    assert len(lasts) > 3
 
 
 def test_of_sure_samples_one_is_enough() -> None:

@@ -79,6 +79,47 @@ def test_cluster_margin_goes_from_small_clusters_to_large() -> None:
     assert query.indices.tolist() == [8, 0, 9, 1, 10]
 
 
+def test_cluster_margin_refuses_before_it_asks_the_model() -> None:
+    """Too many to compare all pairs of is one line, before a pool has been inferred from."""
+    learner = FakeLearner(np.zeros(30_000))
+    with pytest.raises(InvalidSetting, match=r"clustering 25000 .* 20000 can be had.*factor"):
+        select(ClusterMargin(), Pool(30_000), learner, 2500)
+    assert learner.calls == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_cluster_margin_is_the_published_algorithm(seed: int) -> None:
+    """Most wanted, clustered by SciPy, and clusters gone round one by one, from small to large."""
+    hierarchy = pytest.importorskip("scipy.cluster.hierarchy")
+    rng = np.random.default_rng(seed)
+    centers = 4 * rng.standard_normal((12, 6))
+    embeddings = centers[rng.integers(12, size=300)] + rng.standard_normal((300, 6))
+    scores = rng.random(300)
+    learner = Told(
+        log_probs=torch.zeros(300, 2),
+        embedding=torch.from_numpy(embeddings).float(),
+        predicted_loss=torch.from_numpy(scores),
+    )
+    query = select(ClusterMargin(predicted_loss, factor=4, cluster_size=7), Pool(300), learner, 35)
+
+    wanted = np.argsort(-scores)[: 4 * 35]
+    labels = hierarchy.fcluster(
+        hierarchy.linkage(embeddings[wanted].astype(np.float32), "average"), 20, "maxclust"
+    )
+    clusters = [wanted[labels == k].tolist() for k in np.unique(labels)]
+    size = {row: len(cluster) for cluster in clusters for row in cluster}
+    assert len(clusters) == 20
+    assert len(set(map(len, clusters))) > 4
+    chosen = query.indices.tolist()
+    # The order of clusters of one size is open: a round goes by sizes, each has its best left.
+    while chosen:
+        open_ = {cluster.pop(0) for cluster in clusters if cluster}
+        taken, chosen = chosen[: len(open_)], chosen[len(open_) :]
+        assert set(taken) <= open_
+        expected = sorted(size[row] for row in open_)[: len(taken)]
+        assert [size[row] for row in taken] == expected
+
+
 @pytest.mark.parametrize(
     ("perturbation", "weight"),
     [

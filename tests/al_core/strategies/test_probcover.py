@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 import al_core.strategies.blocks as blocks_module
 import al_core.strategies.probcover as module
-from al_core import ProbCover, probcover
+from al_core import Pool, ProbCover, probcover
 from al_core.errors import InvalidSetting
 from al_core.strategies.probcover import radius
+from tests.al_core.fakes import FakeLearner
+from tests.al_core.strategies.listed import select
 
 
 def plain(
@@ -94,6 +96,10 @@ def test_too_many_candidates_are_refused_and_told_how_many_can_be_had(
     monkeypatch.setattr(module, "MAX_BYTES", 100)
     with pytest.raises(InvalidSetting, match=r"29 candidates are too many, 28 .*cycle.candidates"):
         probcover(np.zeros((29, 2), np.float32), 1, delta=1.0)
+    learner = FakeLearner(np.zeros(29))
+    with pytest.raises(InvalidSetting, match="29 candidates are too many"):
+        select(ProbCover(), Pool(29), learner, 1)
+    assert learner.calls == []  # before the model is asked about all of them
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,31 @@ def test_a_pool_is_asked_for_in_chunks_each_sample_once(
     expected = learner.infer(indices, embedding).float().numpy()
     np.testing.assert_array_equal(rows, expected)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_that_do_not_fit_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither memory nor disk is overrun: what is needed, what there is, and the ways out."""
+    learner, indices = FakeLearner(np.ones(40)), np.arange(40)
+    monkeypatch.setattr(module, "_free_memory", lambda: 40 * 4 * 4 - 1)
+    with pytest.raises(
+        InvalidSetting, match=r"asked of 40 samples takes 6.4e-07 GB .*6.39e-07.*embeddings_folder="
+    ):
+        infer_rows(learner, indices, embedding)
+    infer_rows(learner, indices, embedding, folder=tmp_path)
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(InvalidSetting, match=r"cannot be written to: No space left .*6.4e-07 GB"):
+        infer_rows(learner, indices, embedding, folder=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_free_memory_is_some_of_what_there_is() -> None:
+    """It is counted in bytes."""
+    every = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 2**24 < module._free_memory() <= every
 
 
 def test_large_but_finite_numbers_pass() -> None:
