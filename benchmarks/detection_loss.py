@@ -12,11 +12,13 @@ a Python loop over the objects for the priors that they own, two sorts to find t
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.arguments import engine_of, timed
 from benchmarks.timing import Contender, interleaved, machine, ratio, table, verdict
 from experiments.engine import Engine
 from vendored.ssd_pytorch import VOC, MultiBoxLoss, PriorBox, encode, jaccard, point_form
@@ -27,18 +29,11 @@ VARIANCES = (0.1, 0.2)
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = timed(__doc__, rounds=9)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--clock", default="wall", choices=("wall", "cpu"))
-    parser.add_argument("--num-threads", type=int, default=None)
     arguments = parser.parse_args()
     print(machine("torch", "torchvision"))
-    engine = Engine(device=arguments.device, num_threads=arguments.num_threads)
-    engine.launch(_measure, arguments)
+    engine_of(arguments).launch(_measure, arguments)
 
 
 def _measure(engine: Engine, arguments: argparse.Namespace) -> None:
@@ -59,9 +54,9 @@ def _measure(engine: Engine, arguments: argparse.Namespace) -> None:
 
     torch.testing.assert_close(ours(), loop(), rtol=1e-4, atol=1e-3)
 
-    def step(loss: object) -> object:
+    def step(loss: Callable[[], tuple[Tensor, Tensor]]) -> Callable[[], None]:
         def run() -> None:
-            losses, counts = loss()  # type: ignore[operator]
+            losses, counts = loss()
             offsets.grad = logits.grad = None
             (losses.sum() / counts.sum()).backward()
             engine.synchronize()
@@ -69,8 +64,8 @@ def _measure(engine: Engine, arguments: argparse.Namespace) -> None:
         return run
 
     contenders = [
-        Contender("ours, batched", step(ours), 1),  # type: ignore[arg-type]
-        Contender("plain loop", step(loop), 1),  # type: ignore[arg-type]
+        Contender("ours, batched", step(ours), 1),
+        Contender("plain loop", step(loop), 1),
     ]
     times = interleaved(contenders, rounds=arguments.rounds, clock=arguments.clock)
     print(f"\n{b} images, {num_priors} priors, {engine.device}, ", end="")

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from al_core import ActiveLearning, entropy, predicted_loss
-from benchmarks.timing import CLOCKS, Contender, interleaved, machine, ratio, table, verdict
-from benchmarks.training_step import OPTIMIZER, Formatter
+from benchmarks.arguments import engine_of, timed
+from benchmarks.timing import Contender, interleaved, machine, ratio, table, verdict
+from benchmarks.training_step import OPTIMIZER
 from experiments.backbones import ssd300
 from experiments.config import CycleSettings, LossPredictionSettings
 from experiments.data.detection import digit_scenes
@@ -45,21 +46,13 @@ BACKGROUND_LOGIT = 6.0
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Formatter)
+    parser = timed(__doc__, rounds=7)
     parser.add_argument("--backbone", nargs="+", choices=BACKBONES, default=list(BACKBONES))
-    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images", type=int, help="a turn; a few seconds where not given")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu on a busy machine")
-    parser.add_argument("--threads", type=int, help="CPU threads; one a core where not given")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default="float32", help="float32, tf32 or bfloat16")
     arguments = parser.parse_args()
     print(machine("torch", "torchvision"))
     for name in arguments.backbone:
-        engine = Engine(
-            device=arguments.device, precision=arguments.precision, num_threads=arguments.threads
-        )
-        engine.launch(_measure, name, arguments)
+        engine_of(arguments).launch(_measure, name, arguments)
 
 
 def _measure(engine: Engine, name: str, arguments: argparse.Namespace) -> None:

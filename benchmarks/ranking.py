@@ -13,7 +13,6 @@ is the least that ranking can take; with a GPU it is the slower of them.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 from collections.abc import Callable, Mapping
@@ -24,7 +23,8 @@ from typing import Any
 import torch
 
 from al_core import ActiveLearning
-from benchmarks.timing import CLOCKS, Contender, interleaved, machine, ratio, table
+from benchmarks.arguments import timed
+from benchmarks.timing import Contender, interleaved, machine, ratio, table
 from experiments.data.decoding import decode_many
 from experiments.data.loading import chunks
 from experiments.ranking.executors import Chunk, Recipe, score_inline
@@ -37,23 +37,21 @@ from experiments.ranking.store import Store
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = timed(__doc__, rounds=5, threads=1)
     parser.add_argument("folder", help="images")
     parser.add_argument("--checkpoint", required=True, help="of a run of image classification")
     parser.add_argument("--images", type=int, default=10_000, help="a turn")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu on a busy machine")
-    parser.add_argument("--threads", type=int, default=1, help="of the model, and of decoding")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     arguments = parser.parse_args()
     print(machine("torch", "opencv-python-headless"))
     settings = rank_settings(
         {"images": arguments.folder, "checkpoint": arguments.checkpoint, "budget": 1}
     )
     model = read_model(settings, {})
-    engine = {"device": arguments.device, "num_threads": arguments.threads}
+    engine = {
+        "device": arguments.device,
+        "precision": arguments.precision,
+        "num_threads": arguments.threads,
+    }
     scorer = Recipe(model, engine, {}).scorer_here()
     listing = Listing(settings.images)
     files = list(islice(listing.files(), arguments.images))

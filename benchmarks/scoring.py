@@ -26,8 +26,9 @@ import torch
 
 from al_core import ActiveLearning, predicted_loss
 from benchmarks import reference
-from benchmarks.timing import CLOCKS, Contender, interleaved, machine, ratio, table, verdict
-from benchmarks.training_step import BACKBONES, OPTIMIZER, Formatter
+from benchmarks.arguments import engine_of, timed
+from benchmarks.timing import Contender, interleaved, machine, ratio, table, verdict
+from benchmarks.training_step import BACKBONES, OPTIMIZER
 from experiments.config import CycleSettings, LossPredictionSettings
 from experiments.data.classification import ImageClassification, image_folder
 from experiments.data.decoding import decode_many
@@ -44,15 +45,10 @@ NUM_REFERENCE_IMAGES = 64
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Formatter)
+    parser = timed(__doc__, rounds=7)
     parser.add_argument("folder", type=Path, nargs="?", help="images; without it, written digits")
     parser.add_argument("--backbone", nargs="+", choices=BACKBONES, default=list(BACKBONES))
-    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--images", type=int, help="a turn; about a few seconds where not given")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu on a busy machine")
-    parser.add_argument("--threads", type=int, help="CPU threads; one a core where not given")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default="float32", help="float32, tf32 or bfloat16")
     arguments = parser.parse_args()
     print(machine("torch", "torchvision", "opencv-python-headless", "pillow"))
     with tempfile.TemporaryDirectory() as written:
@@ -62,12 +58,7 @@ def main() -> None:
             write_digits(folder)
         data = image_folder(folder, max_memory_gb=0)
         for name in arguments.backbone:
-            engine = Engine(
-                device=arguments.device,
-                precision=arguments.precision,
-                num_threads=arguments.threads,
-            )
-            engine.launch(_measure, name, data, arguments)
+            engine_of(arguments).launch(_measure, name, data, arguments)
 
 
 def write_digits(folder: Path) -> None:

@@ -24,8 +24,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.arguments import engine_of, timed
 from benchmarks.reference import ReferenceTraining
-from benchmarks.timing import CLOCKS, Contender, interleaved, machine, ratio, table, verdict
+from benchmarks.timing import Contender, interleaved, machine, ratio, table, verdict
 from experiments.config import CycleSettings, LossPredictionSettings, OptimizerSettings
 from experiments.data.classification import ImageClassification, digits
 from experiments.engine import Engine
@@ -41,15 +42,10 @@ OPTIMIZER = OptimizerSettings(lr=0.01, momentum=0.9, weight_decay=5e-4)
 
 def main() -> None:
     """Run the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Formatter)
+    parser = timed(__doc__, rounds=7)
     parser.add_argument("--backbone", nargs="+", choices=BACKBONES, default=list(BACKBONES))
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, help="a turn; about a few seconds where not given")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu on a busy machine")
-    parser.add_argument("--threads", type=int, help="CPU threads; one a core where not given")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument("--precision", default="float32", help="float32, tf32 or bfloat16")
     parser.add_argument("--compile", action="store_true", help="time ours with torch.compile too")
     parser.add_argument("--peak-tflops", type=float, help="of the card, dense bf16: adds its share")
     arguments = parser.parse_args()
@@ -57,20 +53,7 @@ def main() -> None:
     # Time does not depend on what the images show; CIFAR-10's recipe has the mirror images.
     data = replace(digits(), flip=True)
     for name in arguments.backbone:
-        _engine(arguments).launch(_measure, name, data, arguments)
-
-
-def _engine(arguments: argparse.Namespace, *, compile: bool = False) -> Engine:
-    return Engine(
-        device=arguments.device,
-        precision=arguments.precision,
-        num_threads=arguments.threads,
-        compile=compile,
-    )
-
-
-class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Leaves the description as it is written, and names defaults."""
+        engine_of(arguments).launch(_measure, name, data, arguments)
 
 
 def _measure(
@@ -100,7 +83,7 @@ def _measure(
         Contender("reference, whole step", repeated(reference.step, 1, engine), 1),
     ]
     if arguments.compile:
-        run = fit_of(name, data, _engine(arguments, compile=True), batch_size, steps)
+        run = fit_of(name, data, engine_of(arguments, compile=True), batch_size, steps)
         start = time.perf_counter()
         run()
         seconds = time.perf_counter() - start

@@ -9,8 +9,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -362,44 +360,7 @@ def test_names_come_through_whole_and_clashes_are_reported(
     assert not (out / "clashes.csv").exists()
 
 
-# ---- the command line
-
-
-LIGHT = """
-import sys
-from experiments.rank import main
-sys.argv = ["experiments.rank", *sys.argv[1:]]
-try:
-    main()
-finally:
-    heavy = {"torch", "cv2", "numpy", "wandb"} & set(sys.modules)
-    print("heavy:", *sorted(heavy))
-"""
-
-
-@pytest.mark.parametrize(
-    ("arguments", "status", "says"),
-    [
-        (["--help"], 0, "python -m experiments.rank images=FOLDER"),
-        ([], 1, "error: images must be given: images=... (--help shows examples)"),
-        (["images=."], 1, "error: checkpoint must be given"),
-        (["images=nowhere", "checkpoint=x"], 1, "error: images=nowhere: there is no such folder"),
-        (["images=.", "checkpoint=no, such (file)"], 1, "error: checkpoint=no, such (file) does"),
-        (["imges=."], 1, "error: unknown key imges"),
-        (["images=.", "checkpoint=README.md", "budget=0"], 1, "error: budget must be a whole"),
-        (["images=.", "checkpoint=README.md", "executor=x"], 1, "inline, processes, ray, got 'x'"),
-        (["images=.", "checkpoint=README.md", "+x=1"], 1, "error: unknown key x; there are "),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_help_and_bad_input_answer_at_once(arguments: list[str], status: int, says: str) -> None:
-    """One line, and nothing heavy has been imported for it."""
-    done = subprocess.run([sys.executable, "-c", LIGHT, *arguments],
-                          capture_output=True, text=True, check=False, timeout=60)  # fmt: skip
-    assert done.returncode == status, done.stderr
-    assert says in (done.stderr if status else done.stdout)
-    assert status == 0 or len(done.stderr.splitlines()) == 1
-    assert done.stdout.splitlines()[-1] == "heavy:"
+# ---- settings
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,43 @@
+"""Arguments that benchmarks have in common, and the engine that they describe."""
+
+from __future__ import annotations
+
+import argparse
+
+from benchmarks.timing import CLOCKS
+from experiments.engine import Engine
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """Leaves the description as it is written, and names defaults."""
+
+
+def timed(
+    description: str | None, *, rounds: int, threads: int | None = None
+) -> argparse.ArgumentParser:
+    """Return a parser of what every timing on a device is asked for.
+
+    Args:
+        description: Of the benchmark.
+        rounds: Unless others are asked for.
+        threads: Likewise; None for one a core.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=Formatter)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu on a busy machine")
+    parser.add_argument(
+        "--threads", type=int, default=threads, help="CPU threads; one a core where not given"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--precision", default="float32", help="float32, tf32 or bfloat16")
+    return parser
+
+
+def engine_of(arguments: argparse.Namespace, *, compile: bool = False) -> Engine:
+    """Return the engine that was asked for."""
+    return Engine(
+        device=arguments.device,
+        precision=arguments.precision,
+        num_threads=arguments.threads,
+        compile=compile,
+    )
