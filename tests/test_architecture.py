@@ -148,6 +148,11 @@ def test_the_project_keeps_the_rule(rule) -> None:
     assert rule(sources) == []
 
 
+def test_no_test_module_is_too_long() -> None:
+    """Tests are read as often as what they test."""
+    assert too_long(modules("tests")) == []
+
+
 VIOLATIONS = [
     (outside_allowed, "al_core.pool", "import pandas"),
     (outside_allowed, "al_core.pool", "from vendored.drn import models"),

@@ -24,15 +24,9 @@ from experiments.ranking import store as store_module
 from experiments.ranking.settings import SettingError
 from experiments.ranking.store import Store
 from tests.experiments.ranking_models import rank_here, write_images
-from tests.small_runs import read_rows, run_here, write_image_folder
+from tests.small_runs import read_rows, run_here
 
 TABLES = ("ranking.csv", "upload.csv", "query.csv")
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 + 30 images of three classes."""
-    return write_image_folder(tmp_path_factory.mktemp("images"))
 
 
 @pytest.fixture(scope="module")

@@ -14,16 +14,10 @@ from hydra import compose, initialize_config_module
 
 from al_core import Random
 from experiments.config import run_path
-from tests.small_runs import Ended, overrides, run_program, write_image_folder
+from tests.small_runs import Ended, overrides, run_program
 
 ROOT = Path(__file__).parents[2]
 JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Images of three classes."""
-    return write_image_folder(tmp_path_factory.mktemp("images"))
 
 
 class Deadly(Random):

@@ -27,7 +27,7 @@ from experiments.handoff.export import export
 from experiments.handoff.labels import Label
 from experiments.handoff.masks import from_brush, to_brush
 from tests.experiments.handoff.items import CLASSES, KINDS, check_same, items, rules
-from tests.experiments.handoff.test_round_trip import URL, read_all
+from tests.experiments.handoff.reading import URL, read_all
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -1,0 +1,24 @@
+"""A team of annotators that has not begun."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from tests.experiments.team import Team
+from tests.small_runs import write_image_folder
+
+
+@pytest.fixture(scope="module")
+def labeled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labeled images: what the annotators know."""
+    return write_image_folder(tmp_path_factory.mktemp("labeled")) / "train"
+
+
+@pytest.fixture
+def team(tmp_path: Path, labeled: Path, caplog: pytest.LogCaptureFixture) -> Team:
+    """A team that has not begun, and whose log is kept."""
+    caplog.set_level(logging.INFO)
+    return Team(tmp_path, labeled)

@@ -1,0 +1,39 @@
+"""Small learners and outputs for tests of the segmentation task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from experiments.config import CycleSettings, LossPredictionSettings, OptimizerSettings
+from experiments.engine import Engine
+from experiments.learner import TaskLearner
+from experiments.tasks.segmentation import Segmentation
+
+EVERY = np.arange(20)
+
+
+def small_learner(task: Segmentation, *, seed: int | None = 0, **head: Any) -> TaskLearner:
+    """A learner of a few steps; trained, unless seed is None."""
+    learner = TaskLearner(
+        task,
+        Engine(device="cpu", num_threads=1),
+        cycle=CycleSettings(initial_size=6, query_size=4, candidates=None, epochs=2, batch_size=4),
+        optimizer=OptimizerSettings(lr=0.05),
+        loss_prediction=LossPredictionSettings(
+            **{"enabled": True, "pool_size": 2, "width": 4, "weight": 0.01, **head}
+        ),
+    )
+    task.targets.reveal(EVERY[:6])
+    if seed is not None:
+        learner.fit(EVERY[:6], seed=seed)
+    return learner
+
+
+def random_outputs(b: int = 3, k: int = 4, h: int = 10, w: int = 12) -> tuple[Tensor, Tensor]:
+    """What a network gives."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(b, k, h, w, generator=generator).log_softmax(1), torch.empty(0)

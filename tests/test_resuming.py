@@ -1,0 +1,190 @@
+"""Runs that are killed and gone on with, and the same command again."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from experiments.run_folder import RunFolder
+from tests.run_checks import check_refused, no_half_files
+from tests.small_runs import (
+    Program,
+    contents,
+    overrides,
+    results,
+    run_here,
+    run_program,
+)
+
+# ---- interrupted
+
+
+def test_killed_at_every_kind_of_write_a_run_ends_as_the_unbroken_one(
+    unbroken: Path, images: Path, tmp_path: Path
+) -> None:
+    """Killed before and after each kind of file is moved in, it resumes to the same results."""
+    arguments = overrides(f"data.root={images}", f"out={tmp_path / 'runs'}")
+    folder = tmp_path / "runs" / "small" / "learning_loss" / "seed0"
+    for kill_at in (
+        ("config.yaml", "after"),
+        ("queries/cycle_00.csv", "after"),
+        ("cycle_00.pt", "after"),
+        ("cycles.csv", "after"),  # the table is ahead of the state
+        ("entropies/cycle_00_upload.csv", "before"),
+        ("cycle_01.pt", "before"),
+        ("cycles.csv", "before"),
+        ("cycle_02.pt", "after"),
+    ):
+        ended = run_program(arguments, tmp_path / "output", kill_at=kill_at)
+        assert ended.status == -9, (kill_at, ended)
+    assert json.loads((folder / "state.json").read_text())["cycle"] == 2
+    assert run_program(arguments, tmp_path / "output").status == 0
+    assert results(folder) == results(unbroken)
+    assert no_half_files(folder)
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["cycle_02.pt"]
+
+
+def kill_and_resume(images: Path, unbroken: Path, tmp_path: Path, *, times: int, seed: int) -> None:
+    """Kill a run at a random moment and resume it, that many times, each a run of its own."""
+    rng = random.Random(seed)
+    run_program(["--version"], tmp_path / "output")  # the first one waits for imports
+    start = time.monotonic()
+    arguments = overrides(f"data.root={images}", f"out={tmp_path / 'whole'}")
+    assert run_program(arguments, tmp_path / "output").status == 0
+    seconds = time.monotonic() - start
+    for attempt in range(times):
+        out = tmp_path / f"runs{attempt}"
+        arguments = overrides(f"data.root={images}", f"out={out}")
+        program = Program(arguments, tmp_path / "output")
+        # One moment in each stretch of the run, so that all of it is covered.
+        time.sleep(seconds * (attempt + rng.random()) / times)
+        program.kill()
+        ended = run_program(arguments, tmp_path / "output")
+        assert ended.status == 0, ended
+        folder = out / "small" / "learning_loss" / "seed0"
+        assert results(folder) == results(unbroken)
+        assert no_half_files(folder)
+
+
+def test_killed_at_random_moments(unbroken: Path, images: Path, tmp_path: Path) -> None:
+    """Kill -9 at three random moments: the same metrics and CSVs, byte for byte."""
+    kill_and_resume(images, unbroken, tmp_path, times=3, seed=1)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_killed_at_twenty_random_moments(unbroken: Path, images: Path, tmp_path: Path) -> None:
+    """Kill -9 at twenty random moments: the same metrics and CSVs, byte for byte."""
+    kill_and_resume(images, unbroken, tmp_path, times=20, seed=2)
+
+
+def test_a_warm_start_resumes_from_the_weights_it_had(
+    unbroken: Path, images: Path, tmp_path: Path
+) -> None:
+    """Mistake 7: with warm_start a resumed run takes over the last cycle's weights, not fresh."""
+    warm = (f"data.root={images}", "cycle.warm_start=true")
+    run_here(*warm, f"out={tmp_path / 'whole'}")
+    arguments = overrides(*warm, f"out={tmp_path / 'killed'}")
+    kill_at = ("entropies/cycle_01.csv", "before")
+    assert run_program(arguments, tmp_path / "output", kill_at=kill_at).status == -9
+    assert run_program(arguments, tmp_path / "output").status == 0
+    part = Path("small") / "learning_loss" / "seed0"
+    whole = results(tmp_path / "whole" / part)
+    assert results(tmp_path / "killed" / part) == whole
+    assert whole["cycles.csv"][0] == results(unbroken)["cycles.csv"][0]
+    assert whole["cycles.csv"][1] != results(unbroken)["cycles.csv"][1]
+
+
+# ---- the same command again
+
+
+def test_a_finished_run_says_so_and_changes_nothing(
+    place: Path, images: Path, tmp_path: Path
+) -> None:
+    """It exits 0 with one line that gives the result, and no file is touched."""
+    before = contents(place)
+    ended = run_program(
+        overrides(f"data.root={images}", f"out={tmp_path / 'runs'}"), tmp_path / "output"
+    )
+    assert ended.status == 0, ended
+    assert ended.stderr == ""
+    assert "is finished: 3 cycles" in ended.stdout
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize("change", ["cycles=4", "cycle.epochs=2"])
+def test_another_configuration_is_refused_and_changes_nothing(
+    place: Path, images: Path, tmp_path: Path, change: str
+) -> None:
+    """A folder that holds a run of other settings is named, with the difference, and left alone."""
+    before = contents(place)
+    ended = run_program(
+        overrides(f"data.root={images}", f"out={tmp_path / 'runs'}", change), tmp_path / "output"
+    )
+    key, _, value = change.partition("=")
+    check_refused(ended, f"{key}: ")
+    assert f"-> {value}" in ended.stderr
+    assert str(place) in ended.stderr
+    assert contents(place) == before
+
+
+def test_a_folder_in_use_is_refused(place: Path, images: Path, tmp_path: Path) -> None:
+    """Two processes never write into one folder."""
+    before = contents(place)
+    config = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))
+    held = RunFolder(place, config)
+    try:
+        ended = run_program(
+            overrides(f"data.root={images}", f"out={tmp_path / 'runs'}"), tmp_path / "output"
+        )
+    finally:
+        held.close()
+    check_refused(ended, "in use by another process")
+    assert contents(place) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("state.json", "{", "state.json cannot be read"),
+        ("state.json", '{"format": 2}', "state.json cannot be read"),
+        ("state.json", '{"format": 1, "cycle": 1, "pool": {}}', "state.json cannot be read"),
+        (
+            "state.json",
+            '{"format": 1, "cycle": 1, "records": [{}], "pool": {}}',
+            "state.json cannot be read",
+        ),
+        ("state.json", '{"format": 1, "colour": 1}', "state.json cannot be read"),
+        ("state.json", "[]", "state.json cannot be read"),
+        ("config.yaml", "{", "config.yaml cannot be read"),
+        ("config.yaml", "- 1", "config.yaml cannot be read"),
+    ],
+)
+def test_a_damaged_folder_is_refused_and_left_alone(
+    place: Path, images: Path, tmp_path: Path, file: str, text: str, says: str
+) -> None:
+    """What cannot be read is named; it is not taken for a new run, nor overwritten."""
+    (place / file).write_text(text)
+    before = contents(place)
+    ended = run_program(
+        overrides(f"data.root={images}", f"out={tmp_path / 'runs'}"), tmp_path / "output"
+    )
+    check_refused(ended, says)
+    assert contents(place) == before
+
+
+def test_images_that_have_changed_are_refused(images: Path, tmp_path: Path) -> None:
+    """A run is not resumed over another set of images."""
+    own = tmp_path / "images"
+    shutil.copytree(images, own)
+    arguments = overrides(f"data.root={own}", f"out={tmp_path / 'runs'}")
+    kill_at = ("queries/cycle_01.csv", "before")
+    assert run_program(arguments, tmp_path / "output", kill_at=kill_at).status == -9
+    next((own / "train" / "bars").iterdir()).unlink()
+    check_refused(run_program(arguments, tmp_path / "output"), "the images have changed")
