@@ -26,6 +26,7 @@ from experiments.people import People
 from experiments.people_settings import PeopleSettings
 from experiments.run_folder import RunFolder, RunState
 from experiments.tasks.base import Task
+from experiments.wording import counted
 
 DATA = "unlabeled"
 """The choice of data that people label."""
@@ -58,7 +59,7 @@ class AskedPeople:
         Raises:
             AwaitingAnnotation: Always.
         """
-        raise AwaitingAnnotation(f"{len(indices)} images wait for annotation")
+        raise AwaitingAnnotation(f"{counted(len(indices), 'image')} to be annotated")
 
     def ask(self, record: CycleRecord, learner: TaskLearner) -> None:
         """Write the request for what a cycle has queried, with the model's drafts."""

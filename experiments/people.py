@@ -35,6 +35,7 @@ from experiments.handoff.returned import upright_size
 from experiments.intake import read_returned
 from experiments.ledger import Kept, Ledger, Request, listed, request_folder
 from experiments.people_settings import PeopleSettings
+from experiments.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -156,11 +157,11 @@ class People:
         added = self.ledger.add_images(found.names)
         shown = min(str(self._root), os.path.relpath(self._root), key=len)
         if not was:
-            logger.info("%s: %d images", shown, added)
+            logger.info("%s: %s", shown, counted(added, "image"))
             if found.ignored:
                 logger.info("%s: passed over %s", shown, describe_ignored(found.ignored))
         elif added:
-            logger.info("%s: %d new images join the pool", shown, added)
+            logger.info("%s: %s for the pool", shown, counted(added, "new image"))
         self._present = set(found.names)
 
     def _tell_what_is_gone(self) -> None:
@@ -168,9 +169,9 @@ class People:
         if gone:
             labeled = len(self.ledger.labeled(gone))
             logger.warning(
-                "%d images are gone, %d of them labeled (the first is %s): they are left out until "
-                "they are back; their annotations are kept",
-                len(gone), labeled, gone[0],
+                "%s gone, %d of them labeled (the first is %s): left out until back; annotations "
+                "are kept",
+                counted(len(gone), "image"), labeled, gone[0],
             )  # fmt: skip
 
     def _collect(self) -> None:
@@ -187,15 +188,15 @@ class People:
         if taken:
             asked = {name for request in ledger.requests for name in request.names}
             logger.info(
-                "%d annotations taken over: %d new (%d refused, %d not asked for), %d changed",
-                len(taken), len(taken) - len(relabeled),
+                "%s taken over: %d new (%d refused, %d not asked for), %d changed",
+                counted(len(taken), "annotation"), len(taken) - len(relabeled),
                 sum(kept.refused for kept in taken.values()),
                 sum(name not in asked for name in taken if name not in relabeled), len(relabeled),
             )  # fmt: skip
         if problems:
             logger.warning(
-                "%d things in %s cannot be used; they are read again at the next start:\n%s",
-                len(problems), self.returned, listed(problems),
+                "%s in %s that cannot be used, to be read again at the next start:\n%s",
+                counted(len(problems), "thing"), self.returned, listed(problems),
             )  # fmt: skip
 
     # -- asking -----------------------------------------------------------------------------------
@@ -280,8 +281,8 @@ class People:
         )
         if lost:
             logger.warning(
-                "%d names would be lost or mixed up by an annotation tool; rename the files, or "
-                "use another format:\n%s", len(lost), listed(lost),
+                "%s would be lost or mixed up by an annotation tool; rename the files, or use "
+                "another format:\n%s", counted(len(lost), "name"), listed(lost),
             )  # fmt: skip
         self.ledger.write_request(request, items)
         self.ledger.requests = [
@@ -315,7 +316,7 @@ class People:
                 "all, or any other images of the pool"
             )
         if missing:
-            logger.info("going on without %d images that are not back yet", len(missing))
+            logger.info("going on without %s not back yet", counted(len(missing), "image"))
 
     def _usable(self) -> set[str]:
         return {name for name in self.ledger.labeled(self.ledger.names) if name in self._present}

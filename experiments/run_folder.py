@@ -43,6 +43,8 @@ TRAILING_COLUMNS = (
 )  # fmt: skip
 WITHOUT_EFFECT = ("out", "tracker")
 """Keys that may change when a run is resumed: they change no result."""
+BEFORE_IT_BEGINS = {".lock", "log.txt", "config.yaml", "annotations/images.json"}
+"""Files of a run that has neither trained nor asked anybody."""
 THUMBNAIL_PIXELS = (128, 320)
 """Longer side: smaller images are magnified to the first, larger ones shrunk to the second."""
 
@@ -91,12 +93,15 @@ class RunFolder:
         self._lock.close()
 
     def remove_if_unused(self) -> None:
-        """Remove a folder in which nothing was written but the log: its run never began."""
-        if {file.name for file in self.path.iterdir()} <= {".lock", "log.txt"}:
-            for name in ("log.txt", ".lock"):
-                (self.path / name).unlink(missing_ok=True)
+        """Remove a folder of a run that never began: nothing was trained, and nobody asked."""
+        inside = list(self.path.rglob("*"))
+        folders = [each for each in inside if each.is_dir()]
+        files = [each for each in inside if not each.is_dir()]
+        if {file.relative_to(self.path).as_posix() for file in files} <= BEFORE_IT_BEGINS:
+            for file in files:
+                file.unlink(missing_ok=True)
             with suppress(OSError):  # others have begun to use it
-                for folder in self._made:
+                for folder in (*sorted(folders, reverse=True), *self._made):
                     folder.rmdir()
 
     def _check_config(self, config: Mapping[str, Any]) -> None:
@@ -152,14 +157,12 @@ class RunFolder:
         with atomic_write(self.path / "provenance.json") as file:
             json.dump(provenance, file, indent=2)
 
-    def write_quarantine(self, unreadable: Mapping[str, str]) -> None:
-        """List the images that cannot be read, with the reasons."""
-        if not unreadable:
-            return
+    def write_quarantine(self, unreadable: Sequence[tuple[str, str, str]]) -> None:
+        """List the images that cannot be read: "train" or "test", name, and the reason."""
         with atomic_write(self.path / "quarantine.csv") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("name", "reason"))
-            writer.writerows(sorted(unreadable.items()))
+            writer.writerow(("set", "name", "reason"))
+            writer.writerows(unreadable)
 
     def write_query(self, record: CycleRecord, names: Sequence[str], queried: Queried) -> None:
         """Write the cycle's selection and, if candidates were scored, its entropy CSVs.

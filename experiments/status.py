@@ -15,6 +15,8 @@ from experiments.asking import AskingRun, open_run
 from experiments.handoff.labels import UnusableFile
 from experiments.intake import read_returned
 from experiments.ledger import Ledger, listed, request_folder
+from experiments.reporting.runs import run_folders
+from experiments.wording import counted
 
 SHOWN = 5
 """Images that are named of a longer list."""
@@ -25,9 +27,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.status", description="What a run waits for, in plain words."
     )
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="a run folder, or a folder of them"
+    )
     failed = False
-    for folder in parser.parse_args(arguments).runs:
+    given = parser.parse_args(arguments).runs
+    for folder in (run for path in given for run in run_folders(path) or [path]):
         try:
             print(describe(open_run(folder)))
         except (UnusableFile, OSError) as error:
@@ -49,7 +54,7 @@ def describe(run: AskingRun) -> str:
         last = records[-1]
         lines.append(
             f"  so far     {run.cycle} of {cycles} cycles; {metric} {last[metric] or 0:.2f} with "
-            f"{last['num_labeled']} labels"
+            f"{counted(last['num_labeled'], 'label')}"
         )
     if run.state.get("finished"):
         if run.cycle < cycles:
@@ -82,8 +87,8 @@ def _waiting(run: AskingRun, ledger: Ledger, lines: list[str]) -> list[str]:
     new = len(set(taken) - set(ledger.answers))
     if taken:
         out.append(
-            f"  new        {new} annotations and {len(taken) - new} changed ones in {run.returned} "
-            "are taken over when the run goes on"
+            f"  new        {counted(new, 'annotation')}, {len(taken) - new} changed, "
+            f"taken over from {run.returned} when the run goes on"
         )
     if missing:
         named = ", ".join(missing[:SHOWN])
@@ -91,7 +96,7 @@ def _waiting(run: AskingRun, ledger: Ledger, lines: list[str]) -> list[str]:
         out.append(f"  missing    {named}{more}")
         out.append(f"  see        {request_folder(run.folder, request.cycle)}")
     if gone:
-        out.append(f"  gone       {len(gone)} images of the batch, nobody waits for them")
+        out.append(f"  gone       {counted(len(gone), 'image')} of the batch, not waited for")
     out += lines
     if problems:
         out += [f"  cannot be used, in {run.returned}:", listed(problems)]

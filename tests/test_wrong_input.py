@@ -193,9 +193,9 @@ def test_unreadable_images_are_listed_and_never_selected(images: Path, tmp_path:
     folder = tmp_path / "runs" / "small" / "entropy" / "seed0"
     with open(folder / "quarantine.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
-    assert rows[0] == ["name", "reason"]
-    assert [name for name, _ in rows[1:]] == sorted(broken)
-    assert all(reason for _, reason in rows[1:])
+    assert rows[0] == ["set", "name", "reason"]
+    assert [f"{part}/{name}" for part, name, _ in rows[1:]] == list(broken)
+    assert all(reason for _, _, reason in rows[1:])
     assert read_rows(folder / "cycles.csv")[2]["num_labeled"] == "58"
     unwanted = {name.removeprefix("train/") for name in broken}
     for file_name in (*folder.glob("queries/*.csv"), *folder.glob("entropies/cycle_0?.csv")):

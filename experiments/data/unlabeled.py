@@ -37,6 +37,7 @@ from experiments.handoff.masks import write_png
 from experiments.handoff.names import ImageNames
 from experiments.handoff.returned import files_in, read_file, upright_size
 from experiments.ledger import Kept, listed
+from experiments.wording import counted
 
 T = TypeVar("T")
 IMAGE_FOLDERS = ("images", "JPEGImages")
@@ -264,7 +265,8 @@ def labeled_folder(
             elif not one.label.refused:
                 labels[one.name] = convert(one.label)
     if problems:
-        raise InvalidSetting(f"data.test: {len(problems)} things are wrong:\n{listed(problems)}")
+        wrong = counted(len(problems), "thing")
+        raise InvalidSetting(f"data.test: {wrong} cannot be used:\n{listed(problems)}")
     if not labels:
         raise InvalidSetting(f"data.test: there is no annotated image in {folder}")
     return images, dict(sorted(labels.items()))

@@ -19,6 +19,7 @@ from experiments.handoff.export import FILES, export
 from experiments.handoff.labels import UnusableFile
 from experiments.intake import read_returned
 from experiments.ledger import listed, request_folder
+from experiments.wording import counted
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,9 +54,10 @@ def _export(run: AskingRun, format_name: str, batch: int | None, out: Path | Non
     files, lost = export(
         items, run.rules, format_name, folder, image_url=run.config["oracle"]["image_url"]
     )
-    print(f"batch {request.cycle}, {len(items)} images: {', '.join(map(str, files))}")
+    print(f"batch {request.cycle}, {counted(len(items), 'image')}: {', '.join(map(str, files))}")
     if lost:
-        print(f"{len(lost)} names would be lost or mixed up by the tool:\n{listed(lost)}")
+        names = counted(len(lost), "name")
+        print(f"{names} would be lost or mixed up by the tool:\n{listed(lost)}")
     return 0
 
 
@@ -75,11 +77,12 @@ def _import(run: AskingRun, files: Sequence[Path], *, only_check: bool) -> int:
         wanted = [name for name in request.names if name not in run.ledger.answers]
         of_batch = len(set(wanted) & set(taken))
         print(
-            f"{len(taken)} annotations say something new; {of_batch} of the {len(wanted)} that "
+            f"new: {counted(len(taken), 'annotation')}, {of_batch} of the {len(wanted)} that "
             f"batch {request.cycle} waits for"
         )
         if problems:
-            print(f"{len(problems)} things cannot be used:\n{listed(problems)}")
+            things = counted(len(problems), "thing")
+            print(f"{things} cannot be used:\n{listed(problems)}")
         if only_check or not taken:
             return int(not taken)
         for path in sorted(Path(place).iterdir()):

@@ -36,6 +36,7 @@ from experiments.ranking.scorer import Scorer
 from experiments.ranking.settings import RankSettings
 from experiments.ranking.store import WRITTEN, Store
 from experiments.ranking.writing import QUARANTINE, QUERY, RANKING, UPLOAD, write_tables
+from experiments.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -125,7 +126,7 @@ class _Ranking:
         )
         if not counts.images:
             raise InvalidSetting(f"images={listing.source}: there is no image{passed_over}")
-        logger.info("%s: %d images%s", listing.source, counts.images, passed_over)
+        logger.info("%s: %s%s", listing.source, counted(counts.images, "image"), passed_over)
         if known.images:
             logger.info(
                 "going on: %d were scored before; since then %d are new, %d changed, %d gone",
@@ -186,14 +187,18 @@ class _Ranking:
         speed = f", {num_scored} of them now in {seconds:.1f} s" if num_scored else ""
         if num_scored and seconds > 1:
             speed += f" ({num_scored / seconds:.0f} images/s)"
-        logger.info("ranked %d images%s", counts.scored, speed)
+        logger.info("ranked %s%s", counted(counts.scored, "image"), speed)
         if unreadable:
             logger.warning(
-                "%d images cannot be read and are left out; see %s",
-                unreadable, settings.out / QUARANTINE,
+                "%s left out, unreadable; see %s",
+                counted(unreadable, "image"), settings.out / QUARANTINE,
             )  # fmt: skip
         if settings.budget > counts.scored:
-            logger.warning("budget=%d takes all %d images", settings.budget, counts.scored)
+            logger.warning(
+                "budget=%d takes %s, all there are",
+                settings.budget,
+                counted(counts.scored, "image"),
+            )
         sheet = f", {CONTACT_SHEET}" if settings.num_shown else ""
         logger.info("written to %s: %s, %s, %s%s", settings.out, RANKING, UPLOAD, QUERY, sheet)
 

@@ -81,7 +81,7 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
     for path in paths:
         if not path.is_dir():
             raise ReportError(f"{path}: {'not a folder' if path.exists() else 'no such folder'}")
-        found = _run_folders(path)
+        found = run_folders(path.resolve())
         if not found and not (path / "report.csv").is_file():
             raise ReportError(
                 f"{path}: no runs inside (a run folder holds config.yaml and cycles.csv)"
@@ -94,13 +94,14 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
 
 def is_run_folder(folder: Path) -> bool:
     """Whether `folder` is a run's own, also one that has not finished its first cycle."""
-    marks = ("cycles.csv", "state.json", "provenance.json")
+    marks = ("cycles.csv", "state.json", "provenance.json", ".lock")
     return (folder / "config.yaml").is_file() and any((folder / m).is_file() for m in marks)
 
 
-def _run_folders(path: Path) -> list[Path]:
+def run_folders(path: Path) -> list[Path]:
+    """The run folders at or below a folder, in order; empty if there are none."""
     found = []
-    for parent, children, _ in os.walk(path.resolve()):
+    for parent, children, _ in os.walk(path):
         if is_run_folder(Path(parent)):
             found.append(Path(parent))
             children.clear()

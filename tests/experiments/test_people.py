@@ -164,8 +164,8 @@ def test_images_may_go_and_come(team: Team, caplog: pytest.LogCaptureFixture) ->
         shutil.move(team.photos / name, attic / str(number))
     shutil.copy(team.photos / unasked[1], team.photos / "new one.png")
     team.wait()
-    assert "3 images are gone, 1 of them labeled" in caplog.text
-    assert "1 new images join the pool" in caplog.text
+    assert "3 images gone, 1 of them labeled" in caplog.text
+    assert "1 new image for the pool" in caplog.text
     assert team.curve() == ["10"]
     assert not set(gone) & set(team.asked())
     assert "new one.png" in team.ledger().names

@@ -39,7 +39,7 @@ from tests.small_runs import read_rows, run_here
     ],
 )
 def test_wrong_settings_are_one_line(team: Team, change: str, says: str) -> None:
-    """What is wrong, where, and what is allowed."""
+    """What is wrong, where, and what is allowed; a run that never asked leaves nothing behind."""
     changes = team.settings(change)
     if change.startswith(("oracle=", "data=")):
         key = change.partition("=")[0]
@@ -51,6 +51,7 @@ def test_wrong_settings_are_one_line(team: Team, change: str, says: str) -> None
     with pytest.raises(InvalidSetting) as error:
         run_here(*changes)
     assert says in str(error.value)
+    assert team.out.exists() == change.startswith("data.test=")
 
 
 def test_folders_of_the_run_may_not_lie_among_the_images(team: Team) -> None:

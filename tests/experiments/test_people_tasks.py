@@ -152,7 +152,7 @@ def test_a_test_set_may_be_given(place: Path, tmp_path: Path, kind: str) -> None
     folder.rename(folder.with_name("old"))
     go(*arguments)
     annotator.answer(folder, place / ("voc" if kind == "detection" else "masks"), form="coco")
-    with pytest.raises(InvalidSetting, match=r"data.test: 1 things are wrong"):
+    with pytest.raises(InvalidSetting, match=r"data.test: 1 thing cannot be used"):
         run(compose(*arguments))
 
 
@@ -195,7 +195,7 @@ def test_status_says_what_a_run_waits_for(
     before = {p: p.stat().st_mtime_ns for p in copy.rglob("*")}
     said = told(capsys, status.main, copy)
     assert "2 of 3 images are back" in said
-    assert "2 annotations and 0 changed ones" in said
+    assert "2 annotations, 0 changed" in said
     assert "half.json: it is no complete JSON" in said
     assert "oracle.partial=true does so at once, if what is back suffices" in said
     assert {p: p.stat().st_mtime_ns for p in copy.rglob("*")} == before  # it only looks
@@ -206,7 +206,7 @@ def test_status_says_what_a_run_waits_for(
 
 
 def test_status_answers_without_torch(waiting: Path) -> None:
-    """It imports neither torch nor Hydra, and says so of another folder in one line."""
+    """It imports neither torch nor Hydra, finds the runs in a folder, and tells what is none."""
     code = (
         "import sys; from experiments.status import main; main(sys.argv[1:]);"
         "from experiments.handoff.__main__ import main;"
@@ -214,11 +214,12 @@ def test_status_answers_without_torch(waiting: Path) -> None:
     )
     root = Path(__file__).parents[2]
     ended = subprocess.run(
-        [sys.executable, "-c", code, str(waiting), str(waiting.parent)],
+        [sys.executable, "-c", code, str(waiting), str(waiting.parents[1]), "docs"],
         cwd=root, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert ended.stdout.splitlines()[-1] == "[]"
-    assert ended.stderr == f"error: {waiting.parent} is no run folder: it has no config.yaml\n"
+    assert ended.stdout.count(f"{waiting}: waits for annotations of batch 1") == 2
+    assert ended.stderr == "error: docs is no run folder: it has no config.yaml\n"
 
 
 def test_a_batch_is_exported_by_hand(
@@ -251,7 +252,7 @@ def test_files_are_looked_through_before_they_are_handed_in(
     shutil.move(copy / "returned" / "batch_01.json", export)
     returned = {path.name for path in (copy / "returned").iterdir()}
     said = told(capsys, handoff.main, "import", copy, export, "--check")
-    assert said.startswith("3 annotations say something new; 3 of the 3 that batch 1 waits for")
+    assert said.startswith("new: 3 annotations, 3 of the 3 that batch 1 waits for")
     assert {path.name for path in (copy / "returned").iterdir()} == returned
     (copy / "returned" / "export.json").write_text("[]", encoding="utf-8")
     told(capsys, handoff.main, "import", copy, export)

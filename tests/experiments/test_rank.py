@@ -309,7 +309,7 @@ def test_hostile_files_are_quarantined_and_the_rest_is_ranked(
     assert reasons["pipe.png"] == "it is no regular file"
     assert all(reason and "\n" not in reason for reason in reasons.values())
     assert "passed over 1 files (1 .svg)" in caplog.text
-    assert "7 images cannot be read and are left out" in caplog.text
+    assert "7 images left out, unreadable" in caplog.text
 
 
 def test_nothing_readable_is_an_error(checkpoint: Path, tmp_path: Path) -> None:

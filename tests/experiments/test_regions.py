@@ -18,6 +18,7 @@ from al_core.strategies.rows import embedding
 from experiments.backbones import drn_seg
 from experiments.data.segmentation import digit_scenes
 from experiments.queried import images_of
+from experiments.recording import Recording
 from experiments.regions import Regions
 from experiments.session import run
 from experiments.tasks.segmentation import Segmentation
@@ -240,17 +241,15 @@ def test_a_run_of_regions_is_resumed_bit_for_bit(tmp_path: Path) -> None:
     class Stop(Exception):
         pass
 
-    from experiments import session
+    recorded = Recording.record
 
-    recorded = session._Run._record
-
-    def stop_after_one(self: Any, folder: Any, record: Any, *rest: Any, **more: Any) -> None:
-        recorded(self, folder, record, *rest, **more)
+    def stop_after_one(self: Any, record: Any, *rest: Any, **more: Any) -> None:
+        recorded(self, record, *rest, **more)
         if record.cycle == 0:
             raise Stop
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(session._Run, "_record", stop_after_one)
+        patch.setattr(Recording, "record", stop_after_one)
         with pytest.raises(Stop):
             finished(tmp_path, out="again")
     again = finished(tmp_path, out="again")

@@ -243,13 +243,13 @@ def test_thumbnails_fit_and_keep_their_colours(
 
 
 def test_quarantine_lists_images_with_reasons(tmp_path: Path) -> None:
-    """Sorted by name; no file where every image can be read."""
+    """The set it is of, its name as in every other table, and why."""
     folder = RunFolder(tmp_path / "run", CONFIG)
-    folder.write_quarantine({})
-    assert not (folder.path / "quarantine.csv").exists()
-    folder.write_quarantine({"train/b.png": "cut short", "test/a.png": "the file is empty"})
+    folder.write_quarantine(
+        [("train", "b.png", "cut short"), ("test", "a.png", "the file is empty")]
+    )
     assert (folder.path / "quarantine.csv").read_text() == (
-        "name,reason\ntest/a.png,the file is empty\ntrain/b.png,cut short\n"
+        "set,name,reason\ntrain,b.png,cut short\ntest,a.png,the file is empty\n"
     )
     folder.close()
 

@@ -1,0 +1,63 @@
+"""The run folder's log.txt: what a run says, and why it stopped."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from al_core.errors import ActiveLearningError, AwaitingAnnotation
+
+logger = logging.getLogger(__name__)
+
+EXPECTED = (ActiveLearningError, OSError)
+"""Errors that say in one line what is wrong; of others the log keeps the traceback."""
+
+
+class _LogFile(logging.FileHandler):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the name is logging's
+        """Let a full disk stop the run as it does anywhere else, not print a traceback."""
+        raise
+
+
+@contextmanager
+def logged_to(file: Path | None) -> Iterator[None]:
+    """Send log lines to the run's log.txt too; progress bars stay out of their way.
+
+    A process that is not the first says nothing below an error.
+    """
+    root = logging.getLogger()
+    level = root.level
+    if file is None:
+        root.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            root.setLevel(level)
+        return
+    if not root.handlers:  # a started process has no logging of Hydra's
+        logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
+    handler = _LogFile(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(handler)
+    try:
+        with logging_redirect_tqdm():
+            yield
+    except AwaitingAnnotation:
+        raise  # no error, and said already
+    except Exception as error:
+        trace = None if isinstance(error, EXPECTED) else sys.exc_info()
+        with suppress(OSError):  # the disk may be what is full
+            handler.handle(
+                logger.makeRecord(
+                    logger.name, logging.ERROR, __file__, 0, "stopped: %s", (error,), trace
+                )
+            )
+        raise
+    finally:
+        root.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,8 @@
+"""Numbers in sentences for people."""
+
+from __future__ import annotations
+
+
+def counted(count: int, singular: str, plural: str = "") -> str:
+    """Return a count with its noun: "1 image", "3 images", or with a plural of its own."""
+    return f"{count} {singular if count == 1 else plural or singular + 's'}"
