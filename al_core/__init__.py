@@ -7,103 +7,25 @@ four steps for a model of one's own:
     outputs, loss_pred = net(inputs)
     loss = losses.mean() + lam * LossPredictionLoss()(loss_pred, losses)
     indices, values = choose_active_learning_indices(net, cycle, rand_state, pool, dataset, device)
+
+The names are those of `al_core.public`, which is imported when the first of them is asked for:
+`al_core.errors` and `al_core.files` are of use to programs that must answer before torch is there.
 """
 
-from al_core.acquisition import (
-    bald,
-    entropy,
-    least_confidence,
-    margin,
-    predicted_loss,
-    predictive_entropy,
-    variance,
-    variation_ratio,
-)
-from al_core.contracts import (
-    AcquisitionFunction,
-    Learner,
-    Oracle,
-    Prediction,
-    Query,
-    QueryStrategy,
-    Ranking,
-)
-from al_core.costs import Affordable, CostArray
-from al_core.entropies import write_entropies_csv, write_ranking_csv, write_upload_csv
-from al_core.learning_loss import ActiveLearning
-from al_core.loop import CycleRecord, draw_initial_set, run_cycles
-from al_core.pool import IndexArray, Pool
-from al_core.randomness import stream, stream_seed
-from al_core.ranking import LossPredictionLoss, LossPredictionMSELoss, kendall_tau, ranking_accuracy
-from al_core.selection import choose_active_learning_indices, random_indices
-from al_core.strategies.badge import Badge, badge
-from al_core.strategies.balanced import ClassBalancedRandom, ForegroundRandom
-from al_core.strategies.batch_bald import BatchBald, batch_bald
-from al_core.strategies.cluster_margin import ClusterMargin
-from al_core.strategies.discriminative import Discriminative
-from al_core.strategies.diverse import DiverseTopK
-from al_core.strategies.k_center import KCenter, k_center_greedy
-from al_core.strategies.mixture import Mixture
-from al_core.strategies.precomputed import Precomputed
-from al_core.strategies.probcover import ProbCover, probcover
-from al_core.strategies.scoring import Random, Subsampled, TopK
-from al_core.strategies.stochastic import StochasticBatch
-from al_core.strategies.typiclust import TypiClust, typiclust
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "AcquisitionFunction",
-    "ActiveLearning",
-    "Affordable",
-    "Badge",
-    "BatchBald",
-    "ClassBalancedRandom",
-    "ClusterMargin",
-    "CostArray",
-    "CycleRecord",
-    "Discriminative",
-    "DiverseTopK",
-    "ForegroundRandom",
-    "IndexArray",
-    "KCenter",
-    "Learner",
-    "LossPredictionLoss",
-    "LossPredictionMSELoss",
-    "Mixture",
-    "Oracle",
-    "Pool",
-    "Precomputed",
-    "Prediction",
-    "ProbCover",
-    "Query",
-    "QueryStrategy",
-    "Random",
-    "Ranking",
-    "StochasticBatch",
-    "Subsampled",
-    "TopK",
-    "TypiClust",
-    "badge",
-    "bald",
-    "batch_bald",
-    "choose_active_learning_indices",
-    "draw_initial_set",
-    "entropy",
-    "k_center_greedy",
-    "kendall_tau",
-    "least_confidence",
-    "margin",
-    "predicted_loss",
-    "predictive_entropy",
-    "probcover",
-    "random_indices",
-    "ranking_accuracy",
-    "run_cycles",
-    "stream",
-    "stream_seed",
-    "typiclust",
-    "variance",
-    "variation_ratio",
-    "write_entropies_csv",
-    "write_ranking_csv",
-    "write_upload_csv",
-]
+if TYPE_CHECKING:
+    from al_core.public import *  # noqa: F403  # for type checkers alone
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Return a public name (PEP 562)."""
+        public = import_module("al_core.public")
+        if name != "__all__" and name not in public.__all__:
+            raise AttributeError(f"module 'al_core' has no attribute {name!r}")
+        return getattr(public, name)
+
+    def __dir__() -> list[str]:
+        """Return the public names."""
+        return sorted({*globals(), *import_module("al_core.public").__all__})

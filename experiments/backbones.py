@@ -9,7 +9,7 @@ from urllib.error import URLError
 from torch import Tensor, nn
 
 from al_core.errors import InvalidSetting
-from experiments.data.checks import check_whole_number
+from experiments.checks import check_whole_number
 from vendored.checkpoints import read_state_dict
 from vendored.drn import IMAGENET_URLS, MODEL_NAMES, DRNSeg, SamplingDropout
 from vendored.ssd_pytorch import SSD, LightSSD, build_ssd, trunk_from_torchvision

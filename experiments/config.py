@@ -21,6 +21,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from al_core.errors import ActiveLearningError, InvalidSetting, require_positive
+from experiments.checks import check_flag, check_number, check_whole_number
 
 T = TypeVar("T")
 
@@ -166,7 +167,7 @@ class CycleSettings:
         require_positive("cycle.batch_size", self.batch_size)
         if self.batch_size < 2:
             raise InvalidSetting("cycle.batch_size must be at least 2: a ranking needs a pair")
-        _check_count("cycle.min_steps", self.min_steps)
+        check_whole_number("cycle.min_steps", self.min_steps, low=0)
         if self.schedule not in ("step", "cosine"):
             raise InvalidSetting(f"cycle.schedule must be step or cosine, got {self.schedule!r}")
         listed = isinstance(self.milestones, (list, tuple))
@@ -181,8 +182,8 @@ class CycleSettings:
                 f"{self.milestones!r}"
             )
         object.__setattr__(self, "milestones", tuple(self.milestones))
-        _check_number("cycle.gamma", self.gamma, low=0.0)
-        _check_flag("cycle.warm_start", self.warm_start)
+        check_number("cycle.gamma", self.gamma, low=0.0)
+        check_flag("cycle.warm_start", self.warm_start)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,10 +203,10 @@ class OptimizerSettings:
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        _check_number("optimizer.lr", self.lr, low=0.0)
-        _check_number("optimizer.momentum", self.momentum, low=0.0)
-        _check_number("optimizer.weight_decay", self.weight_decay, low=0.0)
-        _check_flag("optimizer.nesterov", self.nesterov)
+        check_number("optimizer.lr", self.lr, low=0.0)
+        check_number("optimizer.momentum", self.momentum, low=0.0)
+        check_number("optimizer.weight_decay", self.weight_decay, low=0.0)
+        check_flag("optimizer.nesterov", self.nesterov)
         if self.nesterov and not self.momentum:
             raise InvalidSetting("optimizer.nesterov=true needs optimizer.momentum above 0")
 
@@ -238,9 +239,9 @@ class LossPredictionSettings:
     loss: str = "ranking"
 
     def __post_init__(self) -> None:
-        _check_flag("loss_prediction.enabled", self.enabled)
-        _check_number("loss_prediction.weight", self.weight, low=0.0)
-        _check_number("loss_prediction.margin", self.margin, low=0.0)
+        check_flag("loss_prediction.enabled", self.enabled)
+        check_number("loss_prediction.weight", self.weight, low=0.0)
+        check_number("loss_prediction.margin", self.margin, low=0.0)
         require_positive("loss_prediction.pool_size", self.pool_size)
         require_positive("loss_prediction.width", self.width)
         if self.margin == 0 or self.pairs not in ("folded", "all"):
@@ -248,26 +249,10 @@ class LossPredictionSettings:
                 "loss_prediction.margin must be above 0 and loss_prediction.pairs folded or all, "
                 f"got {self.margin!r} and {self.pairs!r}"
             )
-        _check_number("loss_prediction.detach_at", self.detach_at, low=0.0, high=1.0)
-        _check_count("loss_prediction.warm_up_epochs", self.warm_up_epochs)
+        check_number("loss_prediction.detach_at", self.detach_at, low=0.0, high=1.0)
+        check_whole_number("loss_prediction.warm_up_epochs", self.warm_up_epochs, low=0)
         if self.loss not in ("ranking", "mse"):
             raise InvalidSetting(f"loss_prediction.loss must be ranking or mse, got {self.loss!r}")
-
-
-def _check_number(name: str, value: object, *, low: float, high: float = float("inf")) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        bound = f"at least {low:g}" if high == float("inf") else f"between {low:g} and {high:g}"
-        raise InvalidSetting(f"{name} must be a number, {bound}, got {value!r}")
-
-
-def _check_count(name: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise InvalidSetting(f"{name} must be a whole number of at least 0, got {value!r}")
-
-
-def _check_flag(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise InvalidSetting(f"{name} must be true or false, got {value!r}")
 
 
 def check_top_level(config: DictConfig) -> None:
@@ -290,8 +275,7 @@ def check_top_level(config: DictConfig) -> None:
     _check_groups(config)
     _check_combinations(config)
     require_positive("cycles", config.cycles)
-    if isinstance(config.seed, bool) or not isinstance(config.seed, int) or config.seed < 0:
-        raise InvalidSetting(f"seed must be a whole number of at least 0, got {config.seed!r}")
+    check_whole_number("seed", config.seed, low=0)
 
 
 _KNOWN_KEYS = {

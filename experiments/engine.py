@@ -28,6 +28,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
 from al_core.errors import ActiveLearningError, InvalidSetting, require_positive
+from experiments.checks import check_flag
 
 T = TypeVar("T")
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -67,9 +68,8 @@ class Engine:
             raise InvalidSetting(
                 f"engine.precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
             )
-        for name, value in (("channels_last", channels_last), ("compile", compile)):
-            if not isinstance(value, bool):
-                raise InvalidSetting(f"engine.{name} must be true or false, got {value!r}")
+        check_flag("engine.channels_last", channels_last)
+        check_flag("engine.compile", compile)
         self.precision = precision
         self.num_processes = num_processes
         self.channels_last = channels_last

@@ -6,8 +6,7 @@ as they were taken over, never written again: a newer answer stands in a later f
 `annotations/masks` under the hash of what they hold. Killed at any moment, nothing is lost: what
 was not taken over yet still lies where people put it.
 
-Only the standard library and NumPy are imported, so that `experiments.status` answers at once;
-al_core, which brings torch, is imported where something is written.
+Nothing imported here brings torch, so that `experiments.status` answers at once.
 """
 
 from __future__ import annotations
@@ -20,10 +19,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from al_core.files import atomic_write, write_bytes
 from experiments.handoff.labels import Box, Item, Label, Problem, Rules, UnusableFile
 from experiments.handoff.masks import read_png, write_png
-
-TRAIN, TEST = "train", "test"
 
 
 @dataclass(frozen=True)
@@ -194,8 +192,6 @@ class Ledger:
             mask = f"masks/{hashlib.sha256(data).hexdigest()[:32]}.png"
             target = self.folder / "annotations" / mask
             if write and not target.exists():
-                from al_core.files import write_bytes
-
                 write_bytes(target, data)
         boxes = label.boxes
         return Kept(
@@ -235,8 +231,6 @@ class Ledger:
                 if draft.boxes is not None:
                     kept["boxes"] = [[b.class_name, *b.corners, b.score] for b in draft.boxes]
                 if draft.mask is not None:
-                    from al_core.files import write_bytes
-
                     kept["mask"] = f"drafts/{place:06d}.png"
                     write_bytes(folder / kept["mask"], write_png(draft.mask))
             drafts.append({"size": list(item.size), "score": item.score, "draft": kept})
@@ -314,7 +308,5 @@ def _read_json(path: Path, default: Any) -> Any:
 
 
 def _write_json(path: Path, content: Any) -> None:
-    from al_core.files import atomic_write
-
     with atomic_write(path) as file:
         json.dump(content, file, ensure_ascii=False)

@@ -15,8 +15,8 @@ from omegaconf import DictConfig
 
 from al_core import CycleRecord, IndexArray, Pool
 from al_core.errors import AwaitingAnnotation, InvalidSetting
+from experiments.checks import check_folder
 from experiments.config import CycleSettings, settings
-from experiments.data.checks import check_folder
 from experiments.data.unlabeled import Collected, checked_class_names
 from experiments.embedding import embed
 from experiments.engine import Engine

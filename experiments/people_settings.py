@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from al_core.errors import InvalidSetting
+from experiments.checks import check_flag, check_whole_number
 from experiments.handoff.export import FILES, IMAGES
 
 
@@ -44,15 +45,9 @@ class PeopleSettings:
     image_url: str = "/data/local-files/?d={name}"
 
     def __post_init__(self) -> None:
-        for name in ("partial", "empty_is_answer"):
-            if not isinstance(getattr(self, name), bool):
-                raise InvalidSetting(
-                    f"oracle.{name} must be true or false, got {getattr(self, name)!r}"
-                )
-        if isinstance(self.test_size, bool) or not isinstance(self.test_size, int):
-            raise InvalidSetting(f"oracle.test_size must be a number, got {self.test_size!r}")
-        if self.test_size < 0:
-            raise InvalidSetting(f"oracle.test_size must be at least 0, got {self.test_size}")
+        check_flag("oracle.partial", self.partial)
+        check_flag("oracle.empty_is_answer", self.empty_is_answer)
+        check_whole_number("oracle.test_size", self.test_size, low=0)
         if not isinstance(self.refusal, str) or not self.refusal.strip():
             raise InvalidSetting(f"oracle.refusal must be a word, got {self.refusal!r}")
         self._check_initial()

@@ -16,8 +16,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from al_core.errors import ActiveLearningError, InvalidSetting
 from experiments.command_line import check_groups, line
-from experiments.ranking.settings import GROUPS, RankSettings, SettingError, rank_settings
+from experiments.ranking.settings import GROUPS, RankSettings, rank_settings
 
 PATH_KEYS = ("images", "checkpoint", "out")
 
@@ -26,11 +27,11 @@ def checked(config: DictConfig) -> RankSettings:
     """Check what belongs to no group, without importing anything heavy.
 
     Raises:
-        SettingError: A key is missing or set wrongly.
+        InvalidSetting: A key is missing or set wrongly.
     """
     for key in ("images", "checkpoint"):
         if OmegaConf.is_missing(config, key):
-            raise SettingError(f"{key} must be given: {key}=... (--help shows examples)")
+            raise InvalidSetting(f"{key} must be given: {key}=... (--help shows examples)")
     own = OmegaConf.create({key: config[key] for key in config if key not in GROUPS})
     return rank_settings(OmegaConf.to_container(own, resolve=True))  # type: ignore[arg-type]
 
@@ -55,15 +56,9 @@ def _job(config: DictConfig) -> None:
     """Run one ranking; what a user can set right becomes one line."""
     try:
         settings = checked(config)
-    except (SettingError, OmegaConfBaseException) as error:
-        _stop(line(error))
-
-    from al_core.errors import ActiveLearningError
-
-    try:
         ranked(config, settings)
     except OSError as error:
-        what = f"{error.strerror or error}: {error.filename or settings.out}"
+        what = f"{error.strerror or error}: {error.filename or 'while ranking'}"
         _stop(f"error: {what} (what was scored is kept; the same command goes on from it)")
     except (ActiveLearningError, OmegaConfBaseException) as error:
         _stop(line(error))

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from al_core import IndexArray, Prediction
 from al_core.errors import InvalidSetting
-from experiments.data.checks import check_number, check_whole_number
+from experiments.checks import check_number, check_whole_number
 from experiments.data.segmentation import IGNORED, Mask
 from experiments.data.superpixels import MAX_REGIONS, RegionMap, Superpixels
 from experiments.data.targets import Targets

@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from al_core.errors import ActiveLearningError, AwaitingAnnotation
 from experiments.command_line import check_groups, line
 from experiments.sweep import JobFailed, refuse_what_kills
 
@@ -28,7 +29,6 @@ AWAITING = 3  # exit status of a run that waits for annotations
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
 def _job(config: DictConfig) -> float:
     """Run one job of Hydra's; what a user can set right becomes one line."""
-    from al_core.errors import ActiveLearningError, AwaitingAnnotation
     from experiments.session import run
 
     hydra_config = HydraConfig.get()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from al_core.errors import InvalidSetting
-from experiments.data.checks import check_flag, check_whole_number
+from experiments.checks import check_flag, check_whole_number
 
 
 class InputDropout:

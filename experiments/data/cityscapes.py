@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from al_core.errors import InvalidSetting
-from experiments.data.checks import check_folder
+from experiments.checks import check_folder
 from experiments.data.decoding import UnreadableImage
 from experiments.data.folders import find_images
 from experiments.data.segmentation import (

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from al_core.errors import InvalidSetting
-from experiments.data.checks import check_flag, check_folder, check_number, check_whole_number
+from experiments.checks import check_flag, check_folder, check_number, check_whole_number
 from experiments.data.decoding import decode_many, resize_square
 from experiments.data.digits import load_digits
 from experiments.data.folders import describe_ignored, find_images

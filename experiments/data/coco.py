@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from al_core.errors import InvalidSetting
-from experiments.data.checks import check_flag, check_folder
+from experiments.checks import check_flag, check_folder
 from experiments.data.detection import (
     ObjectDetection,
     Objects,

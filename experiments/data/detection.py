@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from al_core.errors import InvalidSetting
-from experiments.data.checks import check_whole_number
+from experiments.checks import check_whole_number
 from experiments.data.decoding import UnreadableImage
 from experiments.data.pictures import MemoryPictures, Pictures
 from experiments.data.scenes import CLASS_NAMES, MIN_SIZE_PIXELS, scene_samples, scenes

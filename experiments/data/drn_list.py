@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from al_core.errors import InvalidSetting
-from experiments.data.checks import check_flag, check_folder
+from experiments.checks import check_flag, check_folder
 from experiments.data.detection import check_disjoint
 from experiments.data.samples import ChannelValues
 from experiments.data.segmentation import (

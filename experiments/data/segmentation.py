@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from experiments.data.checks import check_whole_number
+from experiments.checks import check_whole_number
 from experiments.data.decoding import UnreadableImage
 from experiments.data.detection import warn_unreadable
 from experiments.data.pictures import FilePictures, MemoryPictures, Pictures, PictureView, load_all

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from al_core.errors import InvalidSetting
-from experiments.data.checks import check_flag, check_folder, check_number, check_whole_number
+from experiments.checks import check_flag, check_folder, check_number, check_whole_number
 from experiments.data.classification import ImageClassification, read_samples
 from experiments.data.decoding import UnreadableImage
 from experiments.data.detection import ObjectDetection, tidied, warn_unreadable

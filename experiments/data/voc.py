@@ -13,7 +13,7 @@ from http.client import HTTPException
 from pathlib import Path
 
 from al_core.errors import InvalidSetting
-from experiments.data.checks import check_flag, check_folder
+from experiments.checks import check_flag, check_folder
 from experiments.data.detection import (
     ObjectDetection,
     Objects,

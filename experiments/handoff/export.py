@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from al_core.entropies import write_upload_csv
 from experiments.handoff import coco, cvat, label_studio, tables, voc
 from experiments.handoff.labels import Item, Rules, UnusableFile
 from experiments.handoff.masks import write_png
@@ -133,8 +134,6 @@ def hand_out(
 
 
 def _superannotate(items: Sequence[Item], path: Path) -> Path:
-    from al_core.entropies import write_upload_csv  # brings torch; the other formats do not
-
     scores = [item.score for item in items]
     ranks = list(range(len(items), 0, -1))  # where nothing was scored: in the order given
     known = [score for score in scores if score is not None]

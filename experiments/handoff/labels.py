@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 Mask = NDArray[np.uint8]
 NO_CLASS = 255
 """In a mask: no class."""
-KINDS = ("classification", "detection", "segmentation")
 
 
 class UnusableFile(Exception):

@@ -145,7 +145,6 @@ class DetectionMetrics:
     """
 
     def __init__(self, num_classes: int, detect: Callable[[Any], Tensor]) -> None:
-        self._num_classes = num_classes
         self._detect = detect
         self._found: list[list[Found]] = [[] for _ in range(num_classes)]
 

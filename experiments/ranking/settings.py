@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
+
+from al_core.errors import InvalidSetting
+from experiments.checks import check_flag, check_number, check_whole_number
 
 EXECUTORS = ("inline", "processes", "ray")
 GROUPS = (
@@ -16,16 +18,12 @@ GROUPS = (
 """Keys of the configuration that describe the model and how it is asked, not the ranking."""
 
 
-class SettingError(ValueError):
-    """A key that is set wrongly; one line, which names it and says what is permitted."""
-
-
 @dataclass(frozen=True)
 class RankSettings:
     """The keys of `conf/rank.yaml` that belong to no group; it says what they mean.
 
     Raises:
-        SettingError: A value that is not permitted, or a file that is not there.
+        InvalidSetting: A value that is not permitted, or a file that is not there.
     """
 
     images: Path
@@ -45,66 +43,63 @@ class RankSettings:
 
     def __post_init__(self) -> None:
         if not self.images.exists():
-            raise SettingError(
+            raise InvalidSetting(
                 f"images={self.images}: there is no such folder, nor a list of images"
             )
         if not self.checkpoint.is_file():
             found = "is a folder: name a file" if self.checkpoint.is_dir() else "does not exist"
-            raise SettingError(
+            raise InvalidSetting(
                 f"checkpoint={self.checkpoint} {found}, such as "
                 "runs/NAME/STRATEGY/seed0/checkpoints/cycle_00.pt"
             )
         if self.executor not in EXECUTORS:
-            raise SettingError(
+            raise InvalidSetting(
                 f"executor must be one of {', '.join(EXECUTORS)}, got {self.executor!r}"
             )
-        _check_count("budget", self.budget)
-        _check_count("num_shown", self.num_shown, low=0)
+        check_whole_number("budget", self.budget, low=1)
+        check_whole_number("num_shown", self.num_shown, low=0)
         for name in ("num_workers", "batch_size", "image_size"):
             if getattr(self, name) is not None:
-                _check_count(name, getattr(self, name))
+                check_whole_number(name, getattr(self, name), low=1)
         if self.num_workers is not None and self.executor == "inline":
-            raise SettingError("num_workers is for executor=processes and executor=ray")
+            raise InvalidSetting("num_workers is for executor=processes and executor=ray")
         if self.max_megapixels is not None:
-            _check_number("max_megapixels", self.max_megapixels, low=0.0)
+            check_number("max_megapixels", self.max_megapixels, low=0.0)
         for name in ("mean", "std"):
             self._check_channels(name)
         if self.class_names is not None and len(set(self.class_names)) < len(self.class_names):
-            raise SettingError(f"class_names must be distinct, got {', '.join(self.class_names)}")
-        if not isinstance(self.trust_checkpoint, bool):
-            raise SettingError(
-                f"trust_checkpoint must be true or false, got {self.trust_checkpoint!r}"
-            )
+            raise InvalidSetting(f"class_names must be distinct, got {', '.join(self.class_names)}")
+        check_flag("trust_checkpoint", self.trust_checkpoint)
 
     def _check_channels(self, name: str) -> None:
         values = getattr(self, name)
         if values is None:
             return
         if len(values) != 3:
-            raise SettingError(f"{name} must be three fractions of 255, got {list(values)!r}")
+            raise InvalidSetting(f"{name} must be three fractions of 255, got {list(values)!r}")
         for value in values:
-            _check_number(name, value, low=0.0, high=1.0)
+            check_number(name, value, low=0.0, high=1.0)
 
 
 def rank_settings(values: Mapping[str, Any]) -> RankSettings:
     """Check the resolved configuration of a ranking and take what belongs to no group.
 
     Raises:
-        SettingError: As `RankSettings`, or a key that there is not.
+        InvalidSetting: As `RankSettings`, or a key that there is not.
     """
     known = {field.name for field in fields(RankSettings)}
     unknown = sorted(set(values) - known - set(GROUPS))
     if unknown:
-        raise SettingError(f"unknown key {unknown[0]}; there are {', '.join(sorted(known))}")
+        raise InvalidSetting(f"unknown key {unknown[0]}; there are {', '.join(sorted(known))}")
     own = {key: value for key, value in values.items() if key in known}
     for key in ("images", "checkpoint"):
         if not isinstance(own.get(key), (str, int, float)) or not str(own[key]).strip():
-            raise SettingError(f"{key} must be a path, got {own.get(key)!r}")
+            raise InvalidSetting(f"{key} must be a path, got {own.get(key)!r}")
         own[key] = Path(str(own[key])).expanduser()
     for key in ("class_names", "mean", "std"):
         if own.get(key) is not None:
             if not isinstance(own[key], (list, tuple)):
-                raise SettingError(f"{key} must be a list, as in {key}=[a,b,c], got {own[key]!r}")
+                raise InvalidSetting(f"{key} must be a list, as in {key}=[a,b,c], got {own[key]!r}")
             own[key] = tuple(own[key])
     if own.get("class_names") is not None:
         own["class_names"] = tuple(map(str, own["class_names"]))
@@ -117,14 +112,3 @@ def rank_settings(values: Mapping[str, Any]) -> RankSettings:
 def default_name(images: Path, checkpoint: Path) -> str:
     """Name the output after what is ranked and by what, so that a command finds it again."""
     return f"rank-{images.absolute().stem or 'images'}-{checkpoint.stem}"
-
-
-def _check_count(name: str, value: object, *, low: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise SettingError(f"{name} must be a whole number of at least {low}, got {value!r}")
-
-
-def _check_number(name: str, value: object, *, low: float, high: float = math.inf) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-        bound = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-        raise SettingError(f"{name} must be a number, {bound}, got {value!r}")

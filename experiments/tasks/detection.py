@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from al_core import IndexArray, Prediction
 from al_core.errors import InvalidSetting, require_positive
+from experiments.checks import check_flag, check_number
 from experiments.data.box_drawing import canvas, outline
 from experiments.data.detection import ObjectDetection, Objects
 from experiments.data.detection_augmentation import PIXEL_MEAN, augment
@@ -99,14 +100,9 @@ class Detection:
         require_positive("task.build.eval_batch_size", eval_batch_size)
         if reduction not in ("mean", "sum"):
             raise InvalidSetting(f"loss.reduction must be mean or sum, got {reduction!r}")
-        if not isinstance(augmentation, bool):
-            raise InvalidSetting(
-                f"task.build.augmentation must be true or false, got {augmentation!r}"
-            )
-        if isinstance(max_expansion, bool) or not 1 <= max_expansion <= 16:
-            raise InvalidSetting(f"task.build.max_expansion must be 1..16, got {max_expansion!r}")
-        if isinstance(min_crop, bool) or not 0.1 <= min_crop <= 1:
-            raise InvalidSetting(f"task.build.min_crop must be 0.1..1, got {min_crop!r}")
+        check_flag("task.build.augmentation", augmentation)
+        check_number("task.build.max_expansion", max_expansion, low=1, high=16)
+        check_number("task.build.min_crop", min_crop, low=0.1, high=1)
         self.class_names = data.class_names
         self.eval_batch_size = eval_batch_size
         self._backbone = backbone

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from al_core import IndexArray, Prediction
 from al_core.errors import InvalidSetting, require_positive
-from experiments.data.checks import check_flag, check_number, check_whole_number
+from experiments.checks import check_flag, check_number, check_whole_number
 from experiments.data.pictures import load_all
 from experiments.data.resized import resized, scaled_size
 from experiments.data.samples import Batch

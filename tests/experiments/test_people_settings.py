@@ -27,7 +27,7 @@ from tests.small_runs import read_rows, run_here
         ("data.class_names=bars", "data.class_names must be a list of 2"),
         ("data.class_names=[bars,lines,cannot_label]", "oracle.refusal=cannot_label is one of"),
         ("oracle.test_size=0", "needs a test set: data.test=FOLDER"),
-        ("oracle.test_size=-1", "oracle.test_size must be at least 0"),
+        ("oracle.test_size=-1", "oracle.test_size must be a whole number of at least 0, got -1"),
         ("oracle.test_size=60", "ask for 84 images, but there are 60"),
         ("oracle.partial=yes please", "oracle.partial must be true or false"),
         ("oracle.formats=[excel]", "oracle.formats must be a list of some of"),

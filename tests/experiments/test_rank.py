@@ -21,7 +21,6 @@ from PIL import Image
 from al_core.entropies import read_ranking_csv
 from al_core.errors import ActiveLearningError, InvalidSetting
 from experiments.ranking import store as store_module
-from experiments.ranking.settings import SettingError
 from experiments.ranking.store import Store
 from tests.experiments.ranking_models import rank_here, write_images
 from tests.small_runs import read_rows, run_here
@@ -375,7 +374,7 @@ def test_what_is_set_wrongly_is_named(
     setting: str, says: str, images: Path, checkpoint: Path
 ) -> None:
     """The key, the value and what is permitted."""
-    with pytest.raises(SettingError, match=says):
+    with pytest.raises(InvalidSetting, match=says):
         rank_here(f"images={images}", f"checkpoint={checkpoint}", setting)
 
 

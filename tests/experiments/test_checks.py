@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from al_core.errors import InvalidSetting
-from experiments.data.checks import check_flag, check_folder, check_number, check_whole_number
+from experiments.checks import check_flag, check_folder, check_number, check_whole_number
 
 
 @pytest.mark.parametrize("value", [None, "", "  ", 3, ["a"]])
@@ -33,7 +33,7 @@ def test_whole_number_must_be_in_range(value: object) -> None:
     """Text, fractions, booleans and numbers out of range are refused; the ends are permitted."""
     check_whole_number("k", 1, low=1, high=10)
     check_whole_number("k", 10, low=1, high=10)
-    with pytest.raises(InvalidSetting, match=r"k must be a whole number, 1 \.\. 10; it is"):
+    with pytest.raises(InvalidSetting, match=r"k must be a whole number, 1 \.\. 10, got"):
         check_whole_number("k", value, low=1, high=10)
 
 
@@ -41,5 +41,5 @@ def test_whole_number_must_be_in_range(value: object) -> None:
 def test_number_must_be_finite(value: object) -> None:
     """NaN and infinity are no sizes."""
     check_number("k", 0, low=0)
-    with pytest.raises(InvalidSetting, match="k must be a number from 0 on"):
+    with pytest.raises(InvalidSetting, match="k must be a number, at least 0, got"):
         check_number("k", value, low=0)

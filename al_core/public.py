@@ -1,0 +1,100 @@
+"""Every name that `from al_core import ...` gives, and where it lives."""
+
+from al_core.acquisition import (
+    bald,
+    entropy,
+    least_confidence,
+    margin,
+    predicted_loss,
+    predictive_entropy,
+    variance,
+    variation_ratio,
+)
+from al_core.contracts import (
+    AcquisitionFunction,
+    Learner,
+    Oracle,
+    Prediction,
+    Query,
+    QueryStrategy,
+    Ranking,
+)
+from al_core.costs import Affordable, CostArray
+from al_core.entropies import write_entropies_csv, write_ranking_csv, write_upload_csv
+from al_core.learning_loss import ActiveLearning
+from al_core.loop import CycleRecord, draw_initial_set, run_cycles
+from al_core.pool import IndexArray, Pool
+from al_core.randomness import stream, stream_seed
+from al_core.ranking import LossPredictionLoss, LossPredictionMSELoss, kendall_tau, ranking_accuracy
+from al_core.selection import choose_active_learning_indices, random_indices
+from al_core.strategies.badge import Badge, badge
+from al_core.strategies.balanced import ClassBalancedRandom, ForegroundRandom
+from al_core.strategies.batch_bald import BatchBald, batch_bald
+from al_core.strategies.cluster_margin import ClusterMargin
+from al_core.strategies.discriminative import Discriminative
+from al_core.strategies.diverse import DiverseTopK
+from al_core.strategies.k_center import KCenter, k_center_greedy
+from al_core.strategies.mixture import Mixture
+from al_core.strategies.precomputed import Precomputed
+from al_core.strategies.probcover import ProbCover, probcover
+from al_core.strategies.scoring import Random, Subsampled, TopK
+from al_core.strategies.stochastic import StochasticBatch
+from al_core.strategies.typiclust import TypiClust, typiclust
+
+__all__ = [
+    "AcquisitionFunction",
+    "ActiveLearning",
+    "Affordable",
+    "Badge",
+    "BatchBald",
+    "ClassBalancedRandom",
+    "ClusterMargin",
+    "CostArray",
+    "CycleRecord",
+    "Discriminative",
+    "DiverseTopK",
+    "ForegroundRandom",
+    "IndexArray",
+    "KCenter",
+    "Learner",
+    "LossPredictionLoss",
+    "LossPredictionMSELoss",
+    "Mixture",
+    "Oracle",
+    "Pool",
+    "Precomputed",
+    "Prediction",
+    "ProbCover",
+    "Query",
+    "QueryStrategy",
+    "Random",
+    "Ranking",
+    "StochasticBatch",
+    "Subsampled",
+    "TopK",
+    "TypiClust",
+    "badge",
+    "bald",
+    "batch_bald",
+    "choose_active_learning_indices",
+    "draw_initial_set",
+    "entropy",
+    "k_center_greedy",
+    "kendall_tau",
+    "least_confidence",
+    "margin",
+    "predicted_loss",
+    "predictive_entropy",
+    "probcover",
+    "random_indices",
+    "ranking_accuracy",
+    "run_cycles",
+    "stream",
+    "stream_seed",
+    "typiclust",
+    "variance",
+    "variation_ratio",
+    "write_entropies_csv",
+    "write_ranking_csv",
+    "write_upload_csv",
+]
