@@ -102,7 +102,19 @@ class QueryStrategy(Protocol):
         budget: int,
         rng: np.random.Generator,
     ) -> Query:
-        """Return `budget` of the `candidates` (0 <= budget <= len(candidates))."""
+        """Return `budget` of the `candidates`.
+
+        Args:
+            pool: Which samples are labeled; not to be changed.
+            candidates: (n,) positions to choose from, without repetition.
+            learner: As trained on what is labeled; `infer` is all that a strategy asks of it.
+            budget: How many, 0 <= budget <= n.
+            rng: Every random draw comes from it.
+
+        Raises:
+            InvalidSetting: The budget cannot be met, or the model does not give what is asked.
+            NonFiniteValue: What it gives is not finite; the text names the sample.
+        """
         ...
 
 

@@ -1,5 +1,4 @@
-"""Checks of what users set: one clear line, naming the key, what is permitted, and the value."""
-
+"""Checks of what users set; each raises InvalidSetting: one line with key, bounds and value."""
 from __future__ import annotations
 
 import math

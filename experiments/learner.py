@@ -77,7 +77,11 @@ class TaskLearner:
 
     @property
     def model(self) -> nn.Module:
-        """The model of the last `fit`, unwrapped, on the device."""
+        """The model of the last `fit`, unwrapped, on the device.
+
+        Raises:
+            InvalidSetting: There was none.
+        """
         if self._trained is None:
             raise InvalidSetting("the model has not been trained: call fit first")
         return self._trained

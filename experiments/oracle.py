@@ -112,27 +112,7 @@ def ask_people(
     answer: Collected | str = ""
     if folder is not None:
         folder.write_config(values)  # for `experiments.status`, from the first request on
-        people = People(
-            asked,
-            run_folder=folder.path,
-            root=check_folder("data.root", data["root"]),
-            rules=Rules(
-                kind,
-                checked_class_names(data["class_names"], kind),
-                refusal=asked.refusal,
-                empty_is_answer=asked.empty_is_answer,
-                voc_origin=asked.voc_origin,
-            ),
-            has_test=data["test"] is not None,
-            embed=None
-            if asked.initial == "random"
-            else partial(
-                embed,
-                network=asked.embedding_network,
-                weights=str(asked.embedding_weights),
-                engine=engine,
-            ),
-        )
+        people = _people(asked, kind, data, folder, engine)
         try:
             answer = people.open(
                 cycle=state.cycle,
@@ -147,3 +127,29 @@ def ask_people(
     if isinstance(first, str):
         raise AwaitingAnnotation(first)
     return AskedPeople(first, people)
+
+
+def _people(
+    asked: PeopleSettings, kind: str, data: dict[str, Any], folder: RunFolder, engine: Engine
+) -> People:
+    return People(
+        asked,
+        run_folder=folder.path,
+        root=check_folder("data.root", data["root"]),
+        rules=Rules(
+            kind,
+            checked_class_names(data["class_names"], kind),
+            refusal=asked.refusal,
+            empty_is_answer=asked.empty_is_answer,
+            voc_origin=asked.voc_origin,
+        ),
+        has_test=data["test"] is not None,
+        embed=None
+        if asked.initial == "random"
+        else partial(
+            embed,
+            network=asked.embedding_network,
+            weights=str(asked.embedding_weights),
+            engine=engine,
+        ),
+    )

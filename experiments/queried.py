@@ -37,7 +37,9 @@ class Queried(Protocol):
     costs: CostArray | None
 
     @property
-    def unreadable(self) -> Mapping[int, str]: ...
+    def unreadable(self) -> Mapping[int, str]:
+        """Position -> reason, ascending."""
+        ...
 
     def __len__(self) -> int: ...
 

@@ -229,7 +229,11 @@ class RunFolder:
         return name
 
     def read_checkpoint(self) -> Mapping[str, Any] | None:
-        """Return the weights that the state names, on the CPU."""
+        """Return the weights that the state names, on the CPU; None before the first cycle.
+
+        Raises:
+            InvalidSetting: The file is damaged.
+        """
         if self.state.checkpoint is None:
             return None
         file = self.path / "checkpoints" / self.state.checkpoint

@@ -54,7 +54,16 @@ class Tracker(Protocol):
         tags: Sequence[str],
         run_id: str,
     ) -> None:
-        """Open a run, or go on with the one of this `run_id`."""
+        """Open a run, or go on with the one of this `run_id`.
+
+        Args:
+            run_folder: Of the run; what the tracker keeps on disk lies in it.
+            name: For people.
+            group: Runs of one group are compared.
+            config: The resolved configuration.
+            tags: Words to filter by.
+            run_id: Unique, and the same after a kill.
+        """
 
     def log_cycle(self, record: CycleRecord, row: Row, *, run_folder: Path) -> None:
         """Show a cycle whose files are in the folder already; `row` is its row of cycles.csv."""

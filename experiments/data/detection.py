@@ -161,6 +161,9 @@ def size_check(stated: Sequence[tuple[int, int] | None]) -> Callable[[int, int, 
 
     Args:
         stated: (height, width) in pixels for each image; None where the annotation has none.
+
+    Returns:
+        The check; of another size it raises UnreadableImage.
     """
 
     def check(position: int, height: int, width: int) -> None:

@@ -105,6 +105,17 @@ def hand_out(
 
     That is `images.csv` (rank, name, score), `labels.csv` to be filled in, the images or links to
     them in `images`, and each of the formats.
+
+    Args:
+        items: The images, most wanted first.
+        rules: Classes and task.
+        folder: Of the request; made if it is not there.
+        formats: Names of `FILES`.
+        images: "link", "copy" or "none".
+        image_url: Where Label Studio finds an image, with "{name}" for its name.
+
+    Raises:
+        UnusableFile: A format does not serve the task.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ranked, empty = io.StringIO(newline=""), io.StringIO(newline="")

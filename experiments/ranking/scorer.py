@@ -153,7 +153,10 @@ class Scorer:
         return batch * max(1, min(CHUNK_BATCHES, room // batch))
 
     def load(self, paths: Sequence[str | Path], *, num_threads: int | None = None) -> Loaded:
-        """Read, decode and prepare image files, in several threads."""
+        """Read, decode and prepare image files, in several threads.
+
+        One that cannot be read has no image in the result, but the reason.
+        """
         loaded = Loaded(paths, [None] * len(paths), [(0, 0)] * len(paths))
 
         def one(position: int) -> None:

@@ -35,11 +35,13 @@ class Experiment:
 
     @property
     def title(self) -> str:
+        """The name, and what tells it from others of the same name."""
         settings = ", ".join(f"{key}={value}" for key, value in self.differing.items())
         return f"{self.name} ({settings})" if settings else self.name
 
     @property
     def all_runs(self) -> list[Run]:
+        """The runs of every strategy and seed."""
         return [run for by_seed in self.runs.values() for run in by_seed.values()]
 
 

@@ -29,6 +29,7 @@ class Saving:
 
     @property
     def num_reached(self) -> int:
+        """Seeds in which the level is reached."""
         return 0 if self.saved is None else self.saved.num_seeds
 
 

@@ -60,6 +60,7 @@ class Run:
 
     @property
     def cycles(self) -> tuple[int, ...]:
+        """The cycles that are on record."""
         return tuple(int(row["cycle"] or 0) for row in self.rows)
 
     def series(self, column: str) -> dict[int, float]:
@@ -192,7 +193,10 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a CSV file, with any line ends; every row as long as the header."""
+    """Header and rows of a CSV file, with any line ends; every row as long as the header.
+
+    Raises ReportError for what is no such file.
+    """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header, *rows = list(csv.reader(file, strict=True)) or [[]]

@@ -32,6 +32,7 @@ class Estimate:
 
     @property
     def half_width(self) -> float | None:
+        """Of the interval: what is written after "±"."""
         return None if self.high is None else self.high - self.mean
 
 

@@ -155,6 +155,9 @@ class Classification:
 
         The classifier is asked again and again about the embeddings of the latest forward: what
         comes before it has no dropout.
+
+        Raises:
+            InvalidSetting: The network does not keep its embeddings.
         """
         if not self._dropout.passes:
             return None

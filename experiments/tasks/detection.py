@@ -127,7 +127,11 @@ class Detection:
         )
 
     def build_model(self) -> MultiBoxDetector:
-        """Return a fresh detector for the classes and background."""
+        """Return a fresh detector for the classes and background.
+
+        Raises:
+            InvalidSetting: The backbone is none, or lacks its weights.
+        """
         model = self._backbone(num_classes=len(self.class_names) + 1)
         if not isinstance(model, MultiBoxDetector):
             raise InvalidSetting(f"the backbone must be a detector, got {type(model).__name__}")

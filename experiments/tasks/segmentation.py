@@ -136,7 +136,11 @@ class Segmentation:
             self.build_model()
 
     def build_model(self) -> DRNSeg:
-        """Return a fresh network for the classes."""
+        """Return a fresh network for the classes.
+
+        Raises:
+            InvalidSetting: The backbone is no `DRNSeg`, or lacks its weights.
+        """
         model = self._backbone(num_classes=len(self.class_names), add_dropout=self._has_dropout)
         if not isinstance(model, DRNSeg):
             raise InvalidSetting(f"the backbone must be a DRNSeg, got {type(model).__name__}")
