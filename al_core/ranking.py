@@ -109,7 +109,7 @@ class LossPredictionMSELoss(nn.Module):
 def ranking_accuracy(predicted: Tensor, target: Tensor) -> Tensor:
     """Share of all pairs of the batch that are ordered as their true losses are.
 
-    One (b, b) comparison, without a loop and without synchronising the device.
+    One (b, b) comparison, without a loop and without synchronizing the device.
 
     Args:
         predicted: (b,) predicted losses.

@@ -41,7 +41,7 @@ def heavy_tailed(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np
 
 
 def skewed(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Log-normal, centred, of variance one: losses are larger than gains."""
+    """Log-normal, centered, of variance one: losses are larger than gains."""
     raw = rng.lognormal(0.0, 0.6, size=shape)
     mean, variance = stats.lognorm.stats(0.6)
     return np.asarray((mean - raw) / np.sqrt(variance))

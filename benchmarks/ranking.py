@@ -6,7 +6,7 @@
 Ours is what `experiments.rank` does between listing and writing: images in chunks from the state on
 disk, decoded ahead by threads, scored, and taken down there. The bare decoding is that of the same
 files in one call, brought to size, by as many threads. The bare forward pass is that of the network
-without loss-prediction module or score, over batches that are decoded, normalised and laid out. For
+without loss-prediction module or score, over batches that are decoded, normalized and laid out. For
 classification, whose images are of one size. Where both have the same cores to work on, their sum
 is the least that ranking can take; with a GPU it is the slower of them.
 """

@@ -65,7 +65,7 @@ class PlainImages(Dataset[tuple[Tensor, int]]):
 def training_transform(
     mean: Sequence[float], std: Sequence[float]
 ) -> Callable[[Image.Image], Tensor]:
-    """Random crop of 32 with padding 4, mirror image half of the time, normalised."""
+    """Random crop of 32 with padding 4, mirror image half of the time, normalized."""
     return transforms.Compose([  # type: ignore[no-any-return]
         transforms.RandomCrop(32, padding=4),
         transforms.RandomHorizontalFlip(),
@@ -77,7 +77,7 @@ def training_transform(
 def scoring_transform(
     mean: Sequence[float], std: Sequence[float]
 ) -> Callable[[Image.Image], Tensor]:
-    """Normalised only."""
+    """Normalized only."""
     return transforms.Compose(  # type: ignore[no-any-return]
         [transforms.ToTensor(), transforms.Normalize(mean, std)]
     )

@@ -6,7 +6,7 @@
 
 Ours is the project's own code: `TaskLearner.infer` with `predicted_loss` over images that stay on
 disk. The bare forward pass is the same network without the loss-prediction module, over the same
-images decoded, normalised, laid out in channels-last batches, on the device. The bare decoding is
+images decoded, normalized, laid out in channels-last batches, on the device. The bare decoding is
 that of all the images in one call, by all threads. Where both have the same cores to work on, their
 sum is the least that scoring can take; with a GPU it is the slower of them. The reference is
 `benchmarks.reference`.

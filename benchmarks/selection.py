@@ -39,7 +39,7 @@ NUM_CLASSES, NUM_POSTERIOR, NUM_LABELED = 10, 10, 1000
 BATCH = 4096
 FILES = ("embeddings", "logits")
 LEFT_OUT = {"precomputed", "learning_loss_mse", "ensemble_entropy", "ensemble_bald"}
-"""A file, and what differs from its neighbour in training only."""
+"""A file, and what differs from its neighbor in training only."""
 
 
 class Table:
@@ -105,7 +105,7 @@ def plain_k_center(rows: NDArray[np.float32], budget: int) -> object:
 
 
 def plain_badge(rows: NDArray[np.float32], residuals: NDArray[np.float32], budget: int) -> object:
-    """The usual NumPy loop of k-means++, factorised, a column a pick."""
+    """The usual NumPy loop of k-means++, factorized, a column a pick."""
     rng = np.random.default_rng(0)
     norms = np.einsum("ij,ij->i", rows, rows) * np.einsum("ij,ij->i", residuals, residuals)
     nearest, pick = norms.copy(), int(norms.argmax())

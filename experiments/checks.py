@@ -1,4 +1,5 @@
 """Checks of what users set; each raises InvalidSetting: one line with key, bounds and value."""
+
 from __future__ import annotations
 
 import math

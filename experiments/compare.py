@@ -111,7 +111,7 @@ class Comparison:
         return sum(map(len, self.areas.values())) + len(self.failed)
 
     def standings(self) -> dict[Pair, Standing]:
-        """How every pair stands; a positive difference is in favour of the first."""
+        """How every pair stands; a positive difference is in favor of the first."""
         found = {}
         for a, b in combinations(self.request.strategies, 2):
             common = sorted(set(self.areas[a]) & set(self.areas[b]))

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             workspace = build(runs, project=options.project, entity=options.entity)
             file = _folder(options) / f"workspace-{name}.json"
             file.parent.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(serialise(workspace), indent=1)
+            text = json.dumps(serialize(workspace), indent=1)
             file.write_text(text + "\n", encoding="utf-8")
             print(f"{name}: {file}")
             if options.send:
@@ -130,7 +130,7 @@ def _summaries(runs: Sequence[Run]) -> list[str]:
     return [key.format(metric=runs[0].metric) for key in SUMMARIES]
 
 
-def serialise(workspace: Any) -> dict[str, Any]:
+def serialize(workspace: Any) -> dict[str, Any]:
     """What is sent to W&B, as JSON can hold it."""
     # There is no public way; save() sends the dump of the same model.
     content: dict[str, Any] = json.loads(workspace._to_model().model_dump_json(by_alias=True))

@@ -25,7 +25,7 @@ from experiments.engine import Engine
 
 IMAGE_SIZE = 224  # pixels, of torchvision's ImageNet networks
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's pixels, as torchvision normalises."""
+"""Of ImageNet's pixels, as torchvision normalizes."""
 BATCH_SIZE = 64
 
 

@@ -1,7 +1,7 @@
 """Devices, precision and processes: plain torch, all of it in this module.
 
 One process a device. Several processes are started from inside the job, once a run, by torch's
-elastic launcher; under `torchrun` its environment is honoured instead. Every process runs the same
+elastic launcher; under `torchrun` its environment is honored instead. Every process runs the same
 job in step; only the first writes files.
 """
 

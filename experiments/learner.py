@@ -232,7 +232,7 @@ class TaskLearner:
         """Cut the labeled samples, in this order, into batches.
 
         The last one is left out where a process would get fewer than two samples of it: batch
-        normalisation cannot train on one, and a ranking needs two.
+        normalization cannot train on one, and a ranking needs two.
         """
         size = self._cycle.batch_size
         batches = [labeled[order[i : i + size]] for i in range(0, order.size, size)]

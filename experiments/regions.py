@@ -33,7 +33,7 @@ from experiments.tasks.segmentation import Segmentation
 ReadMask = Callable[[], Mask]
 BOX = ("x_min", "y_min", "x_max", "y_max")
 OUTLINE = (255, 255, 255)
-"""Colour of the borders of chosen regions in panels."""
+"""Color of the borders of chosen regions in panels."""
 SEAM = 1 / 200
 """Thickness of these borders, of the longer side of an image."""
 

@@ -220,8 +220,8 @@ LAWFUL = [
 
 @pytest.mark.parametrize(("rule", "module", "source"), VIOLATIONS)
 def test_a_violation_is_found(rule, module: str, source: str) -> None:
-    """Each rule reports a module that breaks it, by name, and nothing of its neighbours."""
-    found = rule({module: source, "al_core.neighbour": "import math"})
+    """Each rule reports a module that breaks it, by name, and nothing of its neighbors."""
+    found = rule({module: source, "al_core.neighbor": "import math"})
     assert found
     assert all(line.startswith(module) for line in found)
 
@@ -314,14 +314,14 @@ def test_nothing_large_is_committed() -> None:
         ("$HOME" + "/work" + "/x", False),
     ],
 )
-def test_paths_of_machines_are_recognised(tmp_path: Path, text: str, is_found: bool) -> None:
+def test_paths_of_machines_are_recognized(tmp_path: Path, text: str, is_found: bool) -> None:
     """Absolute paths in people's folders are found; relative ones, addresses and variables not."""
     file = tmp_path / "notes.md"
     file.write_text(f"first line\n{text}\n", encoding="utf-8")
     assert [line.partition(": ")[0] for line in machine_paths([file])] == ["notes.md:2"] * is_found
 
 
-def test_large_files_are_recognised(tmp_path: Path) -> None:
+def test_large_files_are_recognized(tmp_path: Path) -> None:
     """One byte above a megabyte is too much, a megabyte is not."""
     for name, size in {"small": MAX_BYTES, "large": MAX_BYTES + 1}.items():
         (tmp_path / name).write_bytes(bytes(size))

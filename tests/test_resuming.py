@@ -160,7 +160,7 @@ def test_a_folder_in_use_is_refused(place: Path, images: Path, tmp_path: Path) -
             '{"format": 1, "cycle": 1, "records": [{}], "pool": {}}',
             "state.json cannot be read",
         ),
-        ("state.json", '{"format": 1, "colour": 1}', "state.json cannot be read"),
+        ("state.json", '{"format": 1, "color": 1}', "state.json cannot be read"),
         ("state.json", "[]", "state.json cannot be read"),
         ("config.yaml", "{", "config.yaml cannot be read"),
         ("config.yaml", "- 1", "config.yaml cannot be read"),

@@ -103,7 +103,7 @@ class Discriminative:
 
 
 class Discriminator(nn.Module):
-    """Two hidden layers on standardised embeddings: (b, d) to log-odds of being unlabeled (b,)."""
+    """Two hidden layers on standardized embeddings: (b, d) to log-odds of being unlabeled (b,)."""
 
     mean: Tensor
     scale: Tensor

@@ -1,4 +1,4 @@
-"""ProbCover: the samples whose neighbourhoods cover most of the pool, for budgets of a few labels.
+"""ProbCover: the samples whose neighborhoods cover most of the pool, for budgets of a few labels.
 
 Source: Yehuda, Dekel, Hacohen & Weinshall, *Active Learning Through a Covering Lens*, NeurIPS 2022
 (arXiv 2205.11320), algorithm 1; the radius by purity, section 3.2.
@@ -23,7 +23,7 @@ from al_core.strategies.rows import Matrix, infer_rows, shuffled_candidates, uni
 MAX_BYTES = 4 * 10**9
 """Of the graph of who covers whom, a bit for each pair: 178,000 candidates."""
 JUDGED = 1000
-"""Rows whose neighbourhoods a radius is judged by."""
+"""Rows whose neighborhoods a radius is judged by."""
 
 
 class ProbCover:

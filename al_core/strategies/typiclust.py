@@ -20,12 +20,12 @@ from al_core.strategies.clustering import k_means
 from al_core.strategies.rows import Matrix, infer_rows, shuffled_candidates, unit_embedding
 from al_core.strategies.scoring import check_budget
 
-NEIGHBOURS = 20
+NEIGHBORS = 20
 """K of equation 4."""
 MAX_CLUSTERS = 500
 """Of section 3: more and smaller clusters would be noise."""
 NUM_DISTANCES = 2**22
-"""Of a block whose neighbours are looked for: 16 MB."""
+"""Of a block whose neighbors are looked for: 16 MB."""
 MIN_CLUSTER_SIZE = 5
 """Smaller clusters come last: they are outliers (the authors leave them out)."""
 
@@ -34,7 +34,7 @@ class TypiClust:
     """Typical samples of the largest clusters without labels.
 
     Args:
-        neighbours: K of the typicality.
+        neighbors: K of the typicality.
         max_clusters: The number of clusters is labels so far plus budget, at most this.
         embeddings_folder: Where embeddings are kept in a memory-mapped file; None for in memory.
 
@@ -45,13 +45,13 @@ class TypiClust:
     def __init__(
         self,
         *,
-        neighbours: int = NEIGHBOURS,
+        neighbors: int = NEIGHBORS,
         max_clusters: int = MAX_CLUSTERS,
         embeddings_folder: str | Path | None = None,
     ) -> None:
-        require_positive("neighbours", neighbours)
+        require_positive("neighbors", neighbors)
         require_positive("max_clusters", max_clusters)
-        self.neighbours, self.max_clusters = neighbours, max_clusters
+        self.neighbors, self.max_clusters = neighbors, max_clusters
         self.folder = embeddings_folder
 
     @shuffled_candidates
@@ -70,7 +70,7 @@ class TypiClust:
             budget,
             labeled=np.arange(candidates.size, everyone.size),
             rng=rng,
-            neighbours=self.neighbours,
+            neighbors=self.neighbors,
             max_clusters=self.max_clusters,
         )
         return Query(everyone[rows], typicalities)
@@ -82,21 +82,21 @@ def typiclust(
     *,
     rng: np.random.Generator,
     labeled: NDArray[np.int64] | None = None,
-    neighbours: int = NEIGHBOURS,
+    neighbors: int = NEIGHBORS,
     max_clusters: int = MAX_CLUSTERS,
 ) -> tuple[NDArray[np.int64], ScoreArray]:
     """Choose rows of an embedding matrix; it needs nothing else.
 
     All rows are clustered, into as many clusters as there are labels, those asked for included.
     Then, one by one, of the clusters with the fewest labels the largest gives its most typical row:
-    the one whose mean distance to its nearest neighbours in the cluster is smallest.
+    the one whose mean distance to its nearest neighbors in the cluster is smallest.
 
     Args:
         embeddings: (n, d), rows scaled to length 1 as the authors do; `blocks.normalized` does.
         budget: 0 to the number of rows without a label.
         rng: Decides the clustering.
         labeled: Rows that have a label; they are never chosen.
-        neighbours: How many nearest ones count, at most half of the cluster.
+        neighbors: How many nearest ones count, at most half of the cluster.
         max_clusters: Of the number of clusters.
 
     Returns:
@@ -124,9 +124,7 @@ def typiclust(
         order = np.lexsort((-sizes, held, sizes < MIN_CLUSTER_SIZE, left == 0))
         k = int(order[0])
         if k not in waiting:
-            waiting[k] = _by_typicality(
-                embeddings, np.flatnonzero(clusters == k), given, neighbours
-            )
+            waiting[k] = _by_typicality(embeddings, np.flatnonzero(clusters == k), given, neighbors)
         chosen.append(waiting[k].pop())
         held[k] += 1
         left[k] -= 1
@@ -135,14 +133,14 @@ def typiclust(
 
 
 def _by_typicality(
-    embeddings: Matrix, members: NDArray[np.int64], given: NDArray[np.bool_], neighbours: int
+    embeddings: Matrix, members: NDArray[np.int64], given: NDArray[np.bool_], neighbors: int
 ) -> list[tuple[int, float]]:
     """Return the members of a cluster that are offered, with typicality, the most typical last."""
-    count = min(neighbours, members.size // 2)
+    count = min(neighbors, members.size // 2)
     scores = np.zeros(members.size)
     if count:
         cluster = torch.from_numpy(embeddings[members])
-        # Distances are those about the centre too, and do not cancel there in float32.
+        # Distances are those about the center too, and do not cancel there in float32.
         cluster -= cluster.mean(0)
         for block in blocks(members.size, max(1, min(512, NUM_DISTANCES // members.size))):
             squared = squared_distances(cluster[block], cluster)

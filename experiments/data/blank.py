@@ -44,7 +44,7 @@ def published_facts(kind: str) -> tuple[tuple[str, ...], dict[str, Any]]:
     return tuple(cityscapes.CLASSES), {
         "mean": list(cityscapes.MEAN),
         "std": list(cityscapes.STD),
-        "palette": [list(colour) for _, colour in cityscapes.CLASSES.values()],
+        "palette": [list(color) for _, color in cityscapes.CLASSES.values()],
     }
 
 

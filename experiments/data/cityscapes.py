@@ -1,5 +1,5 @@
 """Cityscapes (Cordts et al., CVPR 2016): street scenes, fine annotation, 19 classes of 2975 + 500
-images. Class numbers and colours are those of cityscapesScripts, which calls them trainIds.
+images. Class numbers and colors are those of cityscapesScripts, which calls them trainIds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CLASSES = {
     "car": (26, (0, 0, 142)), "truck": (27, (0, 0, 70)), "bus": (28, (0, 60, 100)),
     "train": (31, (0, 80, 100)), "motorcycle": (32, (0, 0, 230)), "bicycle": (33, (119, 11, 32)),
 }  # fmt: skip
-"""In the order of trainIds: the labelId, and the colour."""
+"""In the order of trainIds: the labelId, and the color."""
 LARGEST_LABEL_ID = 33
 MEAN = (0.29010095242892997, 0.32808144844279574, 0.28696394422942517)
 STD = (0.1829540508368939, 0.18656561047509476, 0.18447508988480435)
@@ -75,7 +75,7 @@ def cityscapes(root: str | Path) -> SemanticSegmentation:
         *parts["train"][:2],
         *parts["val"][:2],
         class_names=tuple(CLASSES),
-        palette=tuple(colour for _, colour in CLASSES.values()),
+        palette=tuple(color for _, color in CLASSES.values()),
         mean=MEAN,
         std=STD,
         flip=True,
@@ -91,7 +91,7 @@ def read_train_ids(path: Path) -> Mask:
     values = read_mask(path)
     if not path.stem.endswith("_labelIds"):
         return values
-    # A licence plate is -1, which 8 bits hold as 255.
+    # A license plate is -1, which 8 bits hold as 255.
     unknown = (values > LARGEST_LABEL_ID) & (values != IGNORED)
     if unknown.any():
         raise UnreadableImage(f"there is no labelId {values[unknown].max()}")

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
-# As kuangliu/pytorch-cifar normalises. Its std is the mean of the images' own; that of all pixels
+# As kuangliu/pytorch-cifar normalizes. Its std is the mean of the images' own; that of all pixels
 # is (0.2470, 0.2435, 0.2616). Published results were obtained with these.
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
@@ -156,7 +156,7 @@ def image_folder(
     The classes are the folders in `train`, sorted by name; `test` may lack some but has no others.
     Names are paths relative to `train` and `test`. Every common format is read (`IMAGE_SUFFIXES`,
     in either case); hidden files and files of other kinds are passed over and counted in the log.
-    Images of another size are resized: the shorter side to `image_size`, then the centre square is
+    Images of another size are resized: the shorter side to `image_size`, then the center square is
     kept; area interpolation when shrinking. Images that cannot be decoded stay in the set's
     `unreadable`. Mean and standard deviation are of at most 10,000 readable images of the pool.
 

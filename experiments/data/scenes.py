@@ -1,9 +1,9 @@
-"""Embedded scenes: digits composed into colour images, with boxes and a class mask.
+"""Embedded scenes: digits composed into color images, with boxes and a class mask.
 
-Each scene is made of real handwritten digits (`experiments.data.digits`) on a coloured ground, and
+Each scene is made of real handwritten digits (`experiments.data.digits`) on a colored ground, and
 depends on seed and index alone, whatever else was drawn. Two scenes in three are easy (few large
 bright digits on a smooth dark ground), one is hard (many small faint ones that overlap, of any
-colour, on a rough ground between strokes that are no digits). Classes are skewed, and less so in
+color, on a rough ground between strokes that are no digits). Classes are skewed, and less so in
 hard scenes, where the rare ones are: what is annotated matters. Ours, not published.
 """
 
@@ -95,9 +95,9 @@ def scene(index: int, *, size: int, seed: int = 0, held_out: bool = False) -> Sc
         y, x = place
         h, w = alpha.shape
         region = (slice(y, y + h), slice(x, x + w))
-        colour = _colour(rng, image[region], hard=hard)
+        color = _color(rng, image[region], hard=hard)
         patch = image[region]
-        patch += alpha[:, :, None] * (colour - patch)
+        patch += alpha[:, :, None] * (color - patch)
         ink = alpha >= 0.5
         mask[region][ink] = 1 + label
         labels.append(label)
@@ -140,10 +140,10 @@ def _glyphs() -> tuple[list[Image], dict[tuple[bool, int], NDArray[np.int64]]]:
 
 
 def _ground(rng: np.random.Generator, size: int, *, hard: bool) -> NDArray[np.float32]:
-    """Return a coloured ground, float32 (size, size, 3): a few blots, or many."""
+    """Return a colored ground, float32 (size, size, 3): a few blots, or many."""
     cells = 9 if hard else 3
-    colour = rng.uniform(40, 215, 3) if hard else rng.uniform(0, 90, 3)
-    blots = colour + rng.uniform(-1, 1, (cells, cells, 3)) * (45 if hard else 30)
+    color = rng.uniform(40, 215, 3) if hard else rng.uniform(0, 90, 3)
+    blots = color + rng.uniform(-1, 1, (cells, cells, 3)) * (45 if hard else 30)
     ground = cv2.resize(blots.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     return np.clip(ground, 0, 255).astype(np.float32, copy=False)
 
@@ -152,12 +152,12 @@ def _scribble(rng: np.random.Generator, image: NDArray[np.float32], *, num: int)
     """Draw strokes that look like parts of digits and are none."""
     size = image.shape[0]
     for _ in range(num):
-        colour = rng.uniform(0, 255, 3).tolist()
+        color = rng.uniform(0, 255, 3).tolist()
         x, y = rng.integers(0, size, 2).tolist()
         axes = rng.integers(max(2, size // 40), size // 7, 2).tolist()
         angle, start, span = rng.integers((0, 0, 60), (180, 360, 200)).tolist()
         thickness = int(rng.integers(1, max(2, size // 40) + 1))
-        cv2.ellipse(image, (x, y), axes, angle, start, start + span, colour, thickness, cv2.LINE_AA)
+        cv2.ellipse(image, (x, y), axes, angle, start, start + span, color, thickness, cv2.LINE_AA)
 
 
 def _glyph(
@@ -208,12 +208,12 @@ def _place(
     return None
 
 
-def _colour(
+def _color(
     rng: np.random.Generator, ground: NDArray[np.float32], *, hard: bool
 ) -> NDArray[np.float32]:
-    """Return a colour about so far from that of the ground, strong or faint."""
+    """Return a color about so far from that of the ground, strong or faint."""
     wanted = rng.uniform(*((80, 140) if hard else (150, 250)))
     offered = rng.uniform(0 if hard else 120, 255, (16, 3))
     distance = np.linalg.norm(offered - ground.mean((0, 1)), axis=1)
-    colour: NDArray[np.float32] = offered[np.abs(distance - wanted).argmin()].astype(np.float32)
-    return colour
+    color: NDArray[np.float32] = offered[np.abs(distance - wanted).argmin()].astype(np.float32)
+    return color

@@ -33,7 +33,7 @@ IGNORED = 255
 MAX_CLASSES = 255
 
 Mask = NDArray[np.uint8]
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
 class Masks(Protocol):
@@ -95,7 +95,7 @@ class SemanticSegmentation:
         test: The test set, for evaluation alone.
         test_masks: One a sample of `test`.
         class_names: One a class.
-        palette: A colour a class, RGB.
+        palette: A color a class, RGB.
         mean: Of the pool's pixels, RGB, in 0..1.
         std: Likewise, greater than 0.
         flip: Whether the classes of a mirrored image are its classes mirrored.
@@ -106,7 +106,7 @@ class SemanticSegmentation:
     test: Pictures
     test_masks: Masks
     class_names: tuple[str, ...]
-    palette: tuple[Colour, ...]
+    palette: tuple[Color, ...]
     mean: ChannelValues
     std: ChannelValues
     flip: bool
@@ -116,7 +116,7 @@ class SemanticSegmentation:
         if len(set(self.class_names)) != num_classes or not 2 <= num_classes <= MAX_CLASSES:
             raise ValueError(f"2 .. 255 distinct class names are needed: {self.class_names}")
         if len(self.palette) != num_classes:
-            raise ValueError(f"{num_classes} classes but {len(self.palette)} colours")
+            raise ValueError(f"{num_classes} classes but {len(self.palette)} colors")
         for pictures, masks in ((self.train, self.train_masks), (self.test, self.test_masks)):
             if len(pictures) != len(masks):
                 raise ValueError(f"{len(pictures)} images but {len(masks)} masks")
@@ -147,10 +147,10 @@ class WholeSamples(PictureView):
 
 
 def read_mask(path: Path) -> Mask:
-    """Decode a mask file: class numbers as grey values or as positions in a palette.
+    """Decode a mask file: class numbers as gray values or as positions in a palette.
 
     Raises:
-        UnreadableImage: The file is missing, damaged, in colour, or has numbers above 255.
+        UnreadableImage: The file is missing, damaged, in color, or has numbers above 255.
     """
     try:
         with Image.open(io.BytesIO(path.read_bytes())) as opened:
@@ -258,14 +258,14 @@ def picture_statistics(
     return (first[0], first[1], first[2]), (second[0], second[1], second[2])
 
 
-def distinct_palette(num_classes: int) -> tuple[Colour, ...]:
-    """Return colours that a person can tell apart, for sets that come without any."""
-    colours = []
+def distinct_palette(num_classes: int) -> tuple[Color, ...]:
+    """Return colors that a person can tell apart, for sets that come without any."""
+    colors = []
     for label in range(num_classes):
         hue, bright = label * 0.618034 % 1, 1.0 if label % 2 == 0 else 0.65  # the golden ratio
         red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, bright)
-        colours.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return tuple(colours)
+        colors.append((round(255 * red), round(255 * green), round(255 * blue)))
+    return tuple(colors)
 
 
 def digit_scenes(

@@ -59,7 +59,7 @@ def augment(
 
 
 def rotate(image: Pixels, mask: Mask, degrees: int) -> tuple[Pixels, Mask]:
-    """Turn counter-clockwise about the centre; the size stays."""
+    """Turn counter-clockwise about the center; the size stays."""
     height, width = mask.shape
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
     turned = cv2.warpAffine(
@@ -88,7 +88,7 @@ def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
 
 def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
     """Bring a mask to (height, width): each pixel takes the class of the nearest one."""
-    # NEAREST_EXACT takes the pixel whose centre is nearest; NEAREST is off by up to half a pixel.
+    # NEAREST_EXACT takes the pixel whose center is nearest; NEAREST is off by up to half a pixel.
     resized = cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return resized.astype(np.uint8, copy=False)
 

@@ -1,7 +1,7 @@
 """Images cut into superpixels by SLIC, once for each image, and kept in files by content.
 
 Source: Achanta et al., "SLIC superpixels compared to state-of-the-art superpixel methods", PAMI
-2012, as scikit-image computes it: of the colours of the image alone, never of its labels.
+2012, as scikit-image computes it: of the colors of the image alone, never of its labels.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Superpixels:
     Args:
         pictures: The images.
         per_image: Superpixels of an image, about: SLIC may give fewer or more.
-        compactness: The larger, the squarer; the smaller, the closer to the colours.
+        compactness: The larger, the squarer; the smaller, the closer to the colors.
         cache: Folder of the maps, PNG files named by a hash of the pixels and of the settings.
 
     Attributes:

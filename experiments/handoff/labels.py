@@ -65,7 +65,7 @@ class Rules:
             looked at. Their exports list images that nobody has opened in the same way.
         voc_origin: What Pascal VOC's XML calls the first pixel: 1 as VOC itself, labelImg and Label
             Studio do, 0 as CVAT does.
-        colours: RGB -> class name, of masks in colour; from CVAT's labelmap.txt.
+        colors: RGB -> class name, of masks in color; from CVAT's labelmap.txt.
     """
 
     kind: str
@@ -73,7 +73,7 @@ class Rules:
     refusal: str = "cannot_label"
     empty_is_answer: bool = False
     voc_origin: int = 1
-    colours: Mapping[tuple[int, int, int], str] = field(default_factory=dict)
+    colors: Mapping[tuple[int, int, int], str] = field(default_factory=dict)
 
     def check_class(self, name: str) -> str:
         """Return the name of a class that there is.

@@ -28,17 +28,17 @@ CHANNELS = 4
 
 
 def read_png(data: bytes, rules: Rules) -> Mask:
-    """Decode a mask: class numbers as grey values or positions in a palette, 255 for none.
+    """Decode a mask: class numbers as gray values or positions in a palette, 255 for none.
 
-    With `rules.colours` it may be in colour instead.
+    With `rules.colors` it may be in color instead.
 
     Raises:
-        UnusableFile: It is no image, or has a class or a colour that there is not.
+        UnusableFile: It is no image, or has a class or a color that there is not.
     """
     try:
         with Image.open(io.BytesIO(data)) as opened:
-            if opened.mode in ("RGB", "RGBA", "P") and rules.colours:
-                return _from_colours(np.asarray(opened.convert("RGB")), rules)
+            if opened.mode in ("RGB", "RGBA", "P") and rules.colors:
+                return _from_colors(np.asarray(opened.convert("RGB")), rules)
             if opened.mode not in ("L", "P", "1"):
                 raise UnusableFile(
                     f"a mask needs one channel of class numbers, or {LABELMAP} beside it; this "
@@ -58,51 +58,51 @@ def read_png(data: bytes, rules: Rules) -> Mask:
     return mask
 
 
-def _from_colours(image: NDArray[np.uint8], rules: Rules) -> Mask:
+def _from_colors(image: NDArray[np.uint8], rules: Rules) -> Mask:
     packed = image.astype(np.int64) @ np.array([65536, 256, 1])
     mask = np.full(packed.shape, NO_CLASS, np.uint8)
-    for colour in np.unique(packed).tolist():
-        rgb = (colour >> 16, colour >> 8 & 255, colour & 255)
-        name = rules.colours.get(rgb)
+    for color in np.unique(packed).tolist():
+        rgb = (color >> 16, color >> 8 & 255, color & 255)
+        name = rules.colors.get(rgb)
         if name is None:
-            raise UnusableFile(f"the colour {rgb} is not in {LABELMAP}")
+            raise UnusableFile(f"the color {rgb} is not in {LABELMAP}")
         if name == "background":
-            mask[packed == colour] = rules.uncovered
+            mask[packed == color] = rules.uncovered
         else:
-            mask[packed == colour] = rules.class_names.index(rules.check_class(name))
+            mask[packed == color] = rules.class_names.index(rules.check_class(name))
     return mask
 
 
 def write_png(mask: Mask) -> bytes:
-    """Encode a mask as grey values."""
+    """Encode a mask as gray values."""
     buffer = io.BytesIO()
     Image.fromarray(mask).save(buffer, "PNG", optimize=False)
     return buffer.getvalue()
 
 
 def read_labelmap(path: Path) -> dict[tuple[int, int, int], str]:
-    """Read CVAT's `label:r,g,b:parts:actions` lines; without colours, those of Pascal VOC's masks.
+    """Read CVAT's `label:r,g,b:parts:actions` lines; without colors, those of Pascal VOC's masks.
 
     Raises:
         UnusableFile: A line is of another form.
     """
-    colours: dict[tuple[int, int, int], str] = {}
+    colors: dict[tuple[int, int, int], str] = {}
     for line in path.read_text(encoding="utf-8-sig").splitlines():
         if not line.strip() or line.startswith("#"):
             continue
         try:
-            name, colour = line.split(":")[:2]
-            red, green, blue = map(int, colour.split(",")) if colour else _voc_colour(len(colours))
+            name, color = line.split(":")[:2]
+            red, green, blue = map(int, color.split(",")) if color else _voc_color(len(colors))
         except ValueError:
             raise UnusableFile(
                 f"a line must be label:r,g,b:parts:actions, it is {line!r}"
             ) from None
-        colours[red, green, blue] = name
-    return colours
+        colors[red, green, blue] = name
+    return colors
 
 
-def _voc_colour(label: int) -> tuple[int, int, int]:
-    """Return Pascal VOC's colour of a class: its bits, dealt to red, green, blue from the top."""
+def _voc_color(label: int) -> tuple[int, int, int]:
+    """Return Pascal VOC's color of a class: its bits, dealt to red, green, blue from the top."""
     channels = [0, 0, 0]
     for bit in range(8):
         for channel in range(3):
@@ -110,9 +110,9 @@ def _voc_colour(label: int) -> tuple[int, int, int]:
     return channels[0], channels[1], channels[2]
 
 
-def labelmap(colours: Mapping[str, tuple[int, int, int]]) -> str:
+def labelmap(colors: Mapping[str, tuple[int, int, int]]) -> str:
     """Return such lines."""
-    lines = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in colours.items()]
+    lines = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in colors.items()]
     return "\n".join(["# label:color_rgb:parts:actions", *lines, ""])
 
 

@@ -160,7 +160,7 @@ def _mask(folder: Path, inner: PurePosixPath, rules: Rules) -> Found:
         if not parent.is_relative_to(folder):
             break
         if (parent / LABELMAP).is_file():
-            rules = replace(rules, colours=read_labelmap(parent / LABELMAP))
+            rules = replace(rules, colors=read_labelmap(parent / LABELMAP))
             break
     return Found((str(inner),), Label(mask=read_png(path.read_bytes(), rules)))
 

@@ -26,11 +26,11 @@ THUMBNAIL_PIXELS = 320
 JPEG_QUALITY = 82
 OPACITY = 0.55
 """Of classes drawn over an image."""
-BOX_COLOUR = (255, 64, 32)
+BOX_COLOR = (255, 64, 32)
 NUM_CAPTIONED = 4
 NUM_BINS, CHART_WIDTH, CHART_HEIGHT = 60, 600, 90
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def write_contact_sheet(
     most: Iterable[Shown],
     least: Iterable[Shown],
     class_names: Sequence[str],
-    palette: Sequence[Colour] | None = None,
+    palette: Sequence[Color] | None = None,
 ) -> None:
     """Write the page.
 
@@ -75,39 +75,37 @@ def write_contact_sheet(
         most: The head of the ranking.
         least: Its tail, in the order of the ranking.
         class_names: For the captions.
-        palette: A colour a class, of segmentation, which gets a legend.
+        palette: A color a class, of segmentation, which gets a legend.
     """
-    colours = palette or ()
+    colors = palette or ()
     listed = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts)
     parts = [
         _HEAD.replace("$TITLE", escape(title)),
         f"<h1>{escape(title)}</h1><dl>{listed}</dl>",
         _histogram(scores, budget),
-        _legend(class_names, colours),
+        _legend(class_names, colors),
     ]
     for heading, images in (("Most wanted", most), ("Least wanted", least)):
-        figures = [_figure(image, class_names, colours, budget) for image in images]
+        figures = [_figure(image, class_names, colors, budget) for image in images]
         if figures:
             parts.append(f"<h2>{heading}</h2><div class=sheet>{''.join(figures)}</div>")
     with atomic_write(path) as file:
         file.write("\n".join([*parts, "</body></html>\n"]))
 
 
-def _legend(class_names: Sequence[str], colours: Sequence[Colour]) -> str:
-    if not colours:
+def _legend(class_names: Sequence[str], colors: Sequence[Color]) -> str:
+    if not colors:
         return ""
     entries = [
-        f"<span><i style='background:rgb{colour}'></i>{escape(name)}</span>"
-        for name, colour in zip(class_names, colours, strict=True)
+        f"<span><i style='background:rgb{color}'></i>{escape(name)}</span>"
+        for name, color in zip(class_names, colors, strict=True)
     ]
     return f"<p class=legend>{''.join(entries)}</p>"
 
 
-def _figure(
-    shown: Shown, class_names: Sequence[str], colours: Sequence[Colour], budget: int
-) -> str:
+def _figure(shown: Shown, class_names: Sequence[str], colors: Sequence[Color], budget: int) -> str:
     try:
-        image = _thumbnail(read_rgb(shown.path), shown.draft, colours)
+        image = _thumbnail(read_rgb(shown.path), shown.draft, colors)
     except ActiveLearningError:  # it was readable a moment ago
         picture = "<div class=gone>gone</div>"
     else:
@@ -123,7 +121,7 @@ def _figure(
 
 
 def _thumbnail(
-    image: NDArray[np.uint8], draft: Label | None, colours: Sequence[Colour]
+    image: NDArray[np.uint8], draft: Label | None, colors: Sequence[Color]
 ) -> NDArray[np.uint8]:
     """Bring an image to size and draw on it; a mask is drawn on a copy beside it."""
     scale = THUMBNAIL_PIXELS / max(image.shape[:2])
@@ -133,10 +131,10 @@ def _thumbnail(
     small = np.ascontiguousarray(cv2.resize(image, size, interpolation=how), np.uint8)
     for box in (draft and draft.boxes) or ():
         x_min, y_min, x_max, y_max = (round(scale * corner) for corner in box.corners)
-        cv2.rectangle(small, (x_min, y_min), (x_max - 1, y_max - 1), BOX_COLOUR, 2)
+        cv2.rectangle(small, (x_min, y_min), (x_max - 1, y_max - 1), BOX_COLOR, 2)
     if draft is not None and draft.mask is not None:
         mask = cv2.resize(draft.mask, size, interpolation=cv2.INTER_NEAREST)
-        tint = np.array(colours, np.float32)[mask]
+        tint = np.array(colors, np.float32)[mask]
         tinted = ((1 - OPACITY) * small + OPACITY * tint).astype(np.uint8)
         # Side by side what is upright, above each other what is wide.
         small = np.concatenate([small, tinted], axis=1 if size[1] > size[0] else 0)

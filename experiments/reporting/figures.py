@@ -1,5 +1,5 @@
 """Learning curves with matplotlib, without pyplot and its global figures. A strategy has one
-style in every figure of a report; the baseline is grey and dashed.
+style in every figure of a report; the baseline is gray and dashed.
 """
 
 from __future__ import annotations

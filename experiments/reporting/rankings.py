@@ -108,7 +108,7 @@ def _nemenyi(num_strategies: int) -> float:
 
 
 def _cliques(ranks: Mapping[str, float], critical: float) -> tuple[tuple[str, ...], ...]:
-    """Runs of neighbours that the critical difference does not tell apart, none within another."""
+    """Runs of neighbors that the critical difference does not tell apart, none within another."""
     labels, found = list(ranks), []
     end = 0
     for start, label in enumerate(labels):

@@ -1,7 +1,7 @@
 """Image classification: cross-entropy, accuracy, and the augmentation of the CIFAR recipe.
 
 Source: the recipe of kuangliu/pytorch-cifar @49b7aa9, which Yoo & Kweon, CVPR 2019, section 4.1
-use too: random crop with 4 pixels of zero padding, horizontal flip, normalisation.
+use too: random crop with 4 pixels of zero padding, horizontal flip, normalization.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Classification:
         return model
 
     def example(self) -> Tensor:
-        """Return two black images, normalised."""
+        """Return two black images, normalized."""
         return self.normalize(torch.zeros(2, 3, *self._size, dtype=torch.uint8))
 
     def training_batch(self, indices: IndexArray, *, seed: int) -> Batch:
@@ -186,7 +186,7 @@ class Classification:
         return {"image_size": height, "mean": mean, "std": std}
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Bring the shorter side to that of the pool's images and keep the centre square."""
+        """Bring the shorter side to that of the pool's images and keep the center square."""
         return resize_square(image, self._size[0])
 
     def inference_batch_size(self, height: int, width: int) -> int:

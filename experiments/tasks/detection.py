@@ -38,7 +38,7 @@ from vendored.ssd_pytorch import Detect, MultiBoxDetector, MultiBoxLoss, Outputs
 DRAWN_SCORE = 0.3
 """Detections below it are not drawn."""
 NUM_CAPTIONED = 6
-PREDICTED_COLOUR, TRUE_COLOUR = (255, 64, 32), (64, 255, 64)
+PREDICTED_COLOR, TRUE_COLOR = (255, 64, 32), (64, 255, 64)
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class BoxPrediction(Prediction):
 
     Attributes:
         offsets: (b, priors, 4), as the network predicts them.
-        priors: (priors, 4), centre form.
+        priors: (priors, 4), center form.
     """
 
     offsets: Tensor | None = None
@@ -139,7 +139,7 @@ class Detection:
         return model
 
     def example(self) -> Tensor:
-        """Return two black images, normalised."""
+        """Return two black images, normalized."""
         size = self._config.image_size
         return self.normalize(torch.zeros(2, 3, size, size, dtype=torch.uint8))
 
@@ -201,7 +201,7 @@ class Detection:
         return images, targets
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Subtract the mean colour."""
+        """Subtract the mean color."""
         return images.float() - self._mean.to(images.device)
 
     def losses(self, outputs: Outputs, targets: Sequence[Tensor]) -> Tensor:
@@ -266,7 +266,7 @@ class Detection:
         return DetectionMetrics(len(self.class_names), partial(_detected, self._detect))
 
     def data_facts(self) -> dict[str, Any]:
-        """Return nothing: size and mean colour are the network's own."""
+        """Return nothing: size and mean color are the network's own."""
         return {}
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -320,7 +320,7 @@ class Detection:
         if self.targets.is_revealed(index):
             truth = self.targets.read(np.array([index]))[0]
             boxes = _fractions(truth.boxes, self.train.pictures.size(index))
-            outline(image, boxes, TRUE_COLOUR)
+            outline(image, boxes, TRUE_COLOR)
         label, row = torch.nonzero(detected[1:, :, 0] >= DRAWN_SCORE, as_tuple=True)
         best = detected[label + 1, row]
         order = best[:, 0].argsort(descending=True)
@@ -329,7 +329,7 @@ class Detection:
             f"{self.class_names[k]} {score:.0%}"
             for k, score in zip(label.tolist(), best[:, 0].tolist(), strict=True)
         ]
-        outline(image, best[:, 1:].numpy(), PREDICTED_COLOUR, found)
+        outline(image, best[:, 1:].numpy(), PREDICTED_COLOR, found)
         caption = f"predicted {_listed(found)}"
         if truth is not None:
             caption += f"; true {_listed([self.class_names[k] for k in truth.labels])}"

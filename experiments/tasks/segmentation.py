@@ -147,7 +147,7 @@ class Segmentation:
         return model
 
     def example(self) -> Tensor:
-        """Return two black crops, normalised."""
+        """Return two black crops, normalized."""
         return self.normalize(torch.zeros(2, 3, *(self._crop_size,) * 2, dtype=torch.uint8))
 
     def training_batch(self, indices: IndexArray, *, seed: int) -> Batch:
@@ -254,7 +254,7 @@ class Segmentation:
         return SegmentationMetrics(self.class_names)
 
     def data_facts(self) -> dict[str, Any]:
-        """Return the mean and deviation of the channels, and the colours of the classes."""
+        """Return the mean and deviation of the channels, and the colors of the classes."""
         mean, std = self._mean.flatten().tolist(), self._std.flatten().tolist()
         return {"mean": mean, "std": std, "palette": self._palette.tolist()}
 
@@ -273,7 +273,7 @@ class Segmentation:
     def draw(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
         """Return four tiles an image: itself, the uncertainty, the prediction, and the truth.
 
-        Uncertainty is the entropy of the prediction, from black (sure) to yellow; the truth is grey
+        Uncertainty is the entropy of the prediction, from black (sure) to yellow; the truth is gray
         where it is not annotated.
         """
         images = self.train.images(indices).permute(0, 2, 3, 1).contiguous().numpy()
@@ -315,9 +315,9 @@ class Segmentation:
 
     def _overlaid(self, image: NDArray[np.uint8], mask: Mask) -> NDArray[np.uint8]:
         """Tint the image by class; black where a pixel has none."""
-        colours = np.zeros((256, 3), np.float32)
-        colours[: len(self._palette)] = self._palette
-        tinted = (1 - OPACITY) * image + OPACITY * colours[mask]
+        colors = np.zeros((256, 3), np.float32)
+        colors[: len(self._palette)] = self._palette
+        tinted = (1 - OPACITY) * image + OPACITY * colors[mask]
         tinted[mask == IGNORED] = 0
         return tinted.astype(np.uint8)
 

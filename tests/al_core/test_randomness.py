@@ -33,7 +33,7 @@ def test_different_keys_different_streams(
     assert same == (one == other)
 
 
-def test_neighbours_do_not_coincide() -> None:
+def test_neighbors_do_not_coincide() -> None:
     """Seed s in cycle c is another stream than seed s+1 in cycle c-1: keys are not added up."""
     seeds = {
         stream_seed(s, c, purpose)

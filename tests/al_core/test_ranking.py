@@ -67,7 +67,7 @@ def test_loss_equals_a_loop_over_the_pairs(
 
 
 def test_sample_i_is_paired_with_its_mirror() -> None:
-    """The pairs are (0, 3) and (1, 2), not neighbours."""
+    """The pairs are (0, 3) and (1, 2), not neighbors."""
     predicted = torch.tensor([0.0, 10.0, 100.0, 1000.0])
     target = torch.tensor([1.0, 2.0, 3.0, 4.0])
     assert LossPredictionLoss()(-predicted, target) == (1001 + 91) / 2
@@ -201,7 +201,7 @@ class _CountOperations(TorchDispatchMode):
 @pytest.mark.parametrize(
     "function", [ranking_accuracy, LossPredictionLoss(), LossPredictionLoss(pairs="all")]
 )
-def test_no_loop_over_pairs_and_no_synchronisation(
+def test_no_loop_over_pairs_and_no_synchronization(
     function: Callable[[Tensor, Tensor], Tensor],
 ) -> None:
     """The number of tensor operations does not grow with the batch; none waits for the device."""

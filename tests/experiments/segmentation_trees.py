@@ -25,7 +25,7 @@ Size = tuple[int, int]
 
 
 def write(path: Path, image: NDArray[np.uint8]) -> Path:
-    """Write an image file, RGB or grey."""
+    """Write an image file, RGB or gray."""
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), image if image.ndim == 2 else image[:, :, ::-1])
     return path

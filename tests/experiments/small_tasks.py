@@ -52,7 +52,7 @@ def small_data(
 
 
 class TinyNet(nn.Module):
-    """Batch normalisation and dropout, which tell the modes apart; keeps a log of its forwards."""
+    """Batch normalization and dropout, which tell the modes apart; keeps a log of its forwards."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ def small_task(
 
 
 def lenet_task(data: ImageClassification | None = None, **arguments: Any) -> Classification:
-    """Make the task with a network that has neither batch normalisation nor dropout."""
+    """Make the task with a network that has neither batch normalization nor dropout."""
     return small_task(data, partial(LeNet), **arguments)
 
 

@@ -107,7 +107,7 @@ def test_without_the_module_there_is_no_tau() -> None:
 
 
 def test_an_untrained_model_cannot_be_asked() -> None:
-    """Mistake 2: there is no freshly initialised network to score with by accident."""
+    """Mistake 2: there is no freshly initialized network to score with by accident."""
     learner = small_learner(small_task())
     for ask in (learner.evaluate, lambda: learner.infer(EVERY, log_probs)):
         with pytest.raises(InvalidSetting, match="call fit first"):

@@ -98,7 +98,7 @@ def test_optimizer_steps_are_counted(num_labeled: int, cycle: Any, steps: int) -
 
 
 def test_one_labeled_sample_is_refused() -> None:
-    """Batch normalisation cannot train on one image, and a ranking needs two."""
+    """Batch normalization cannot train on one image, and a ranking needs two."""
     with pytest.raises(InvalidSetting, match="each needs 2"):
         recorded(labeled=LABELED[:1])
 
@@ -253,7 +253,7 @@ class Counted(TorchDispatchMode):
 
 
 def test_ranking_takes_as_many_operations_for_any_batch() -> None:
-    """Mistake 10: no Python loop over pairs, and nothing that synchronises the device."""
+    """Mistake 10: no Python loop over pairs, and nothing that synchronizes the device."""
     counts = set()
     for b in (8, 128):
         predicted, losses = torch.randn(b), torch.rand(b)

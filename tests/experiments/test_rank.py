@@ -250,7 +250,7 @@ def test_another_budget_writes_the_tables_anew_without_scoring(
 
 
 def test_every_common_kind_of_image_is_ranked(checkpoint: Path, tmp_path: Path) -> None:
-    """JPEG, PNG, WebP, TIFF, BMP, 16 bits, grey, CMYK, alpha, turned by EXIF: one score each."""
+    """JPEG, PNG, WebP, TIFF, BMP, 16 bits, gray, CMYK, alpha, turned by EXIF: one score each."""
     folder = tmp_path / "photos"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -258,7 +258,7 @@ def test_every_common_kind_of_image_is_ranked(checkpoint: Path, tmp_path: Path) 
     plain = Image.fromarray(pixels)
     for suffix in ("jpg", "png", "webp", "tiff", "bmp"):
         plain.save(folder / f"plain.{suffix}")
-    plain.convert("L").save(folder / "grey.jpg")
+    plain.convert("L").save(folder / "gray.jpg")
     plain.convert("CMYK").save(folder / "cmyk.jpg")
     plain.convert("RGBA").save(folder / "alpha.png")
     cv2.imwrite(str(folder / "deep.png"), pixels[:, :, ::-1].astype(np.uint16) * 256)

@@ -118,7 +118,7 @@ def test_images_of_various_sizes_keep_their_order(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_file_has_a_reason_and_no_score(paths: list[Path], tmp_path: Path) -> None:
-    """Its neighbours in the batch are scored as if it were not there."""
+    """Its neighbors in the batch are scored as if it were not there."""
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"PK\x03\x04 a zip")
     learner, config = fresh_learner(detection_data(paths), *DETECTION, "strategy=entropy")

@@ -152,7 +152,7 @@ def test_published_weights_of_the_three_repositories(paths: list[Path], tmp_path
 def test_published_weights_are_scored_as_their_network_scores(
     paths: list[Path], tmp_path: Path
 ) -> None:
-    """Entropies are those of the bare network on images normalised as given."""
+    """Entropies are those of the bare network on images normalized as given."""
     torch.manual_seed(0)
     net = LeNet(num_classes=4).eval()
     file = published(net, tmp_path / "ckpt.pth", "net", "module.")

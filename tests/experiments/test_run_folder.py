@@ -223,7 +223,7 @@ def test_queries_and_rankings_are_written_as_documented(tmp_path: Path) -> None:
         ((1000, 3), (320, 1)),
     ],
 )
-def test_thumbnails_fit_and_keep_their_colours(
+def test_thumbnails_fit_and_keep_their_colors(
     tmp_path: Path, size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
     """The longer side is 128 to 320 pixels, the proportions stay, red stays red."""

@@ -15,7 +15,7 @@ from experiments.config import CycleSettings, LossPredictionSettings, OptimizerS
 from experiments.data.detection import ObjectDetection, Objects, digit_scenes
 from experiments.engine import Engine
 from experiments.learner import TaskLearner
-from experiments.tasks.detection import PREDICTED_COLOUR, TRUE_COLOUR, Detection
+from experiments.tasks.detection import PREDICTED_COLOR, TRUE_COLOR, Detection
 from tests.small_runs import compose
 from vendored.ssd_pytorch import LightSSD, Outputs, encode, match_batch, pad_targets
 from vendored.ssd_pytorch.light import SCALES
@@ -194,7 +194,7 @@ def test_acquisition_over_boxes(data: ObjectDetection, aggregation: Any) -> None
 
 
 def test_perfect_outputs_score_100(data: ObjectDetection) -> None:
-    """Outputs that say exactly what is there have an mAP of 100 (but for suppressed neighbours)."""
+    """Outputs that say exactly what is there have an mAP of 100 (but for suppressed neighbors)."""
     task = make_task(data)
     batch = task.test_batch(np.arange(8))
     priors = task.build_model().priors
@@ -230,9 +230,9 @@ def test_panels_show_the_truth_only_where_it_is_annotated(data: ObjectDetection)
     logits[:, 100, 4] = 40
     outputs = (torch.zeros(2, len(priors), 4), logits, priors)
     shown, hidden = task.draw(np.array([0, 20]), task_prediction(task, outputs))
-    assert (shown.image == TRUE_COLOUR).all(2).any()
-    assert not (hidden.image == TRUE_COLOUR).all(2).any()
-    assert (hidden.image == PREDICTED_COLOUR).all(2).any()
+    assert (shown.image == TRUE_COLOR).all(2).any()
+    assert not (hidden.image == TRUE_COLOR).all(2).any()
+    assert (hidden.image == PREDICTED_COLOR).all(2).any()
     assert shown.caption.startswith("predicted three 100%; true ")
     assert hidden.caption == "predicted three 100%"
 

@@ -1,7 +1,7 @@
 """The ten mistakes of the reference code, as patches that put each of them into this code.
 
 1. The ranking loss is fed (b, 1) predictions and (b,) losses, and broadcasts.
-2. The pool is scored by a freshly initialised network, and training goes on in eval mode.
+2. The pool is scored by a freshly initialized network, and training goes on in eval mode.
 3. The discriminator's optimizer is given the parameters of another network.
 4. The best epoch on the test set is reported, of a running average over random crops.
 5. What is labeled already is selected again.

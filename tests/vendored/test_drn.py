@@ -134,7 +134,7 @@ def test_tap_counts_are_those_of_the_tensors(name: str, add_dropout: bool) -> No
     assert model.get_embedding().shape == (2, counts[-3])
 
 
-def test_initialisation_is_upstreams() -> None:
+def test_initialization_is_upstreams() -> None:
     """Convolutions start He-normal by fan out, batch norm at one and zero, the head's bias at 0."""
     torch.manual_seed(0)
     network = drn.drn_d_22()

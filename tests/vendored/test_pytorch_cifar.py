@@ -49,7 +49,7 @@ def build(name: str, **options: Any) -> FeatureNetwork:
 
 
 def build_meta(name: str, **options: Any) -> FeatureNetwork:
-    """The same with shapes only, which takes no time to initialise."""
+    """The same with shapes only, which takes no time to initialize."""
     with torch.device("meta"):
         return build(name, **options)
 
@@ -81,7 +81,7 @@ def test_getters_describe_what_a_forward_gives(name: str) -> None:
     model = build_meta(name, num_classes=7)
     counts = model.get_active_learning_feature_channel_counts()
     [[size]] = model.get_discriminative_al_layer_shapes()
-    # Weights of any value will do; an empty model needs no time to initialise.
+    # Weights of any value will do; an empty model needs no time to initialize.
     model = model.to_empty(device="cpu").eval()
     with torch.no_grad():
         assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
@@ -151,7 +151,7 @@ def test_features_are_the_forks() -> None:
     assert model.get_discriminative_al_layer_shapes() == [[512]]
 
 
-# Behaviour of the networks
+# Behavior of the networks
 
 
 @pytest.mark.parametrize("name", SMALLEST_OF_EACH_FAMILY)

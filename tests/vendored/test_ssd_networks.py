@@ -136,7 +136,7 @@ def test_features_carry_gradients() -> None:
 
 @pytest.mark.parametrize("size", [64, 90, 96, 128, 160])
 def test_light_outputs_fit_its_priors(size: int) -> None:
-    """Any size gives one row of offsets and logits for each prior, whose centres are inside."""
+    """Any size gives one row of offsets and logits for each prior, whose centers are inside."""
     model = light(size, in_channels=1).eval()
     with torch.no_grad():
         loc, conf, priors = model(torch.zeros(1, 1, size, size))

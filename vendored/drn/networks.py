@@ -3,7 +3,7 @@
 Sources: Yu, Koltun and Funkhouser, "Dilated Residual Networks" (arXiv 1705.09914: DRN-A in
 section 2, DRN-C in section 4; D is C with plain convolutions in place of its outer residual
 blocks) and Yu and Koltun, "Multi-scale context aggregation by dilated convolutions" (1511.07122).
-Constructor options, module names and initialisation are compatible with fyu/drn @ d75db2e.
+Constructor options, module names and initialization are compatible with fyu/drn @ d75db2e.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def is_stage(child_name: str) -> bool:
     return child_name.startswith("layer") and child_name != "layer0"
 
 
-def initialise(network: nn.Module) -> None:
+def initialize(network: nn.Module) -> None:
     """Upstream's start: He-normal convolutions by fan out, batch norm at one and zero.
 
     Biases of convolutions, and linear layers, keep torch's default.
@@ -129,7 +129,7 @@ class DRN(nn.Module):
         self.out_dim = width
         self.avgpool = nn.AvgPool2d(pool_size)
         self.fc = nn.Conv2d(width, num_classes, 1)
-        initialise(self)
+        initialize(self)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Class scores of float images (b, 3, h, w); with ``out_middle`` a pair with the stages.
@@ -207,7 +207,7 @@ class DRNA(nn.Module):
         self.out_dim = width
         self.avgpool = nn.AvgPool2d(28, stride=1)
         self.fc = nn.Linear(width, num_classes)
-        initialise(self)
+        initialize(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scores before softmax (b, num_classes) of float images (b, 3, 224, 224)."""

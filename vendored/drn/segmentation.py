@@ -2,7 +2,7 @@
 
 Sources: Yu, Koltun and Funkhouser, "Dilated Residual Networks" (arXiv 1705.09914, section 5):
 the backbone, a 1x1 convolution to class scores at 1/8 of the resolution, bilinear upsampling.
-State_dict, outputs and initialisation are compatible with fyu/drn @ d75db2e; the tapped tensors
+State_dict, outputs and initialization are compatible with fyu/drn @ d75db2e; the tapped tensors
 and the dropout with superannotateai/active_learning @ aa2b9ae, which wires in Yoo and Kweon,
 "Learning Loss for Active Learning" (arXiv 1905.03677, section 3.2).
 """

@@ -52,7 +52,7 @@ class FeatureNetwork(nn.Module):
         """Class scores before softmax.
 
         Args:
-            images: (b, 3, 32, 32), normalised.
+            images: (b, 3, 32, 32), normalized.
 
         Returns:
             (b, k).
@@ -110,7 +110,7 @@ class StagedNetwork(FeatureNetwork):
         num_classes: Number of scores that the network puts out.
         levels: Which feature maps are remembered, in increasing order: 0 is the stem's, i that of
             stage i. All stages' by default.
-        normalised_stem: Whether batch norm and ReLU follow the first convolution.
+        normalized_stem: Whether batch norm and ReLU follow the first convolution.
     """
 
     def __init__(
@@ -120,11 +120,11 @@ class StagedNetwork(FeatureNetwork):
         *,
         num_classes: int,
         levels: Sequence[int] | None = None,
-        normalised_stem: bool = True,
+        normalized_stem: bool = True,
     ) -> None:
         super().__init__(num_classes)
         self.conv1 = stem
-        self.bn1 = nn.BatchNorm2d(stem.out_channels) if normalised_stem else None
+        self.bn1 = nn.BatchNorm2d(stem.out_channels) if normalized_stem else None
         channels = [stem.out_channels]
         for number, (stage, out_channels) in enumerate(stages, start=1):
             self.add_module(f"layer{number}", stage)

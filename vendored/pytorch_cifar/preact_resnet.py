@@ -116,7 +116,7 @@ class PreActResNet(StagedNetwork):
             (1, 2, 2, 2),
             expansion=4 if bottleneck else 1,
         )
-        super().__init__(stem, stages, num_classes=num_classes, normalised_stem=False)
+        super().__init__(stem, stages, num_classes=num_classes, normalized_stem=False)
 
 
 def PreActResNet18(num_classes: int = 10) -> PreActResNet:

@@ -2,7 +2,7 @@
 
 Source: SSD, Liu et al., arXiv 1512.02325, section 2.2, and the functions of the same names in
 amdegroot/ssd.pytorch @ 5b0b77f, whose arguments and numbers these keep. Boxes are in corner form
-(x_min, y_min, x_max, y_max) or in centre form (centre_x, centre_y, width, height), as fractions
+(x_min, y_min, x_max, y_max) or in center form (center_x, center_y, width, height), as fractions
 of the image unless said otherwise; functions work on the last dimension, so any leading
 dimensions do. Half-precision input is computed in float32, so all of it is safe under autocast.
 """
@@ -22,14 +22,14 @@ def full_precision(values: Tensor) -> Tensor:
 
 
 def point_form(boxes: Tensor) -> Tensor:
-    """Corner form of boxes (..., 4) in centre form."""
+    """Corner form of boxes (..., 4) in center form."""
     boxes = full_precision(boxes)
-    centre, half = boxes[..., :2], boxes[..., 2:] / 2
-    return torch.cat((centre - half, centre + half), dim=-1)
+    center, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat((center - half, center + half), dim=-1)
 
 
 def center_size(boxes: Tensor) -> Tensor:
-    """Centre form of boxes (..., 4) in corner form.
+    """Center form of boxes (..., 4) in corner form.
 
     Differs: upstream's raises TypeError (a parenthesis is misplaced); this is what it means.
     """
@@ -83,18 +83,18 @@ def encode(matched: Tensor, priors: Tensor, variances: Sequence[float]) -> Tenso
 
     Args:
         matched: (..., p, 4) corner form.
-        priors: (..., p, 4) centre form.
-        variances: (centre, size).
+        priors: (..., p, 4) center form.
+        variances: (center, size).
 
     Returns:
-        (..., p, 4): offset of the centre in units of the prior's size, log ratio of the sizes.
+        (..., p, 4): offset of the center in units of the prior's size, log ratio of the sizes.
         A matched box without width or height gives -inf there.
     """
     matched, priors = full_precision(matched), full_precision(priors)
-    centre = (matched[..., :2] + matched[..., 2:]) / 2 - priors[..., :2]
+    center = (matched[..., :2] + matched[..., 2:]) / 2 - priors[..., :2]
     size = (matched[..., 2:] - matched[..., :2]) / priors[..., 2:]
     return torch.cat(
-        (centre / (variances[0] * priors[..., 2:]), torch.log(size) / variances[1]), dim=-1
+        (center / (variances[0] * priors[..., 2:]), torch.log(size) / variances[1]), dim=-1
     )
 
 
@@ -103,16 +103,16 @@ def decode(loc: Tensor, priors: Tensor, variances: Sequence[float]) -> Tensor:
 
     Args:
         loc: (..., p, 4) offsets as predicted.
-        priors: (..., p, 4) centre form.
-        variances: (centre, size).
+        priors: (..., p, 4) center form.
+        variances: (center, size).
 
     Returns:
         (..., p, 4) corner form, not clipped to the image.
     """
     loc, priors = full_precision(loc), full_precision(priors)
-    centre = priors[..., :2] + loc[..., :2] * variances[0] * priors[..., 2:]
+    center = priors[..., :2] + loc[..., :2] * variances[0] * priors[..., 2:]
     size = priors[..., 2:] * torch.exp(loc[..., 2:] * variances[1])
-    low = centre - size / 2
+    low = center - size / 2
     return torch.cat((low, low + size), dim=-1)
 
 

@@ -21,12 +21,12 @@ class SSDConfig:
     Attributes:
         image_size: side of the input, pixels.
         feature_maps: side of each source map, cells.
-        steps: distance between the centres of neighbouring cells, pixels.
+        steps: distance between the centers of neighboring cells, pixels.
         min_sizes: side of the small square box of a cell, pixels; the boxes with an aspect ratio
             have its area.
         max_sizes: the second square box has side sqrt(min_size * max_size), pixels.
         aspect_ratios: ratios above 1; each gives a wide box and its transpose.
-        variance: divisors (centre, size) of the box coding, see `encode`.
+        variance: divisors (center, size) of the box coding, see `encode`.
         clip: whether priors are cut to 0..1.
 
     Raises:
@@ -54,7 +54,7 @@ class SSDConfig:
         if len(set(lengths.values())) != 1 or not self.feature_maps:
             raise ValueError(f"one entry for each source map is needed, got lengths {lengths}")
         if len(self.variance) != 2:
-            raise ValueError(f"variance is (centre, size), got {self.variance}")
+            raise ValueError(f"variance is (center, size), got {self.variance}")
         numbers: dict[str, tuple[float, ...]] = {
             "image_size": (self.image_size,),
             "feature_maps": self.feature_maps,
@@ -90,7 +90,7 @@ class SSDConfig:
             KeyError: a key of the geometry is missing.
             ValueError: see the class.
         """
-        centre, size = config["variance"]
+        center, size = config["variance"]
         return cls(
             image_size=config["min_dim"],
             feature_maps=tuple(config["feature_maps"]),
@@ -98,7 +98,7 @@ class SSDConfig:
             min_sizes=tuple(config["min_sizes"]),
             max_sizes=tuple(config["max_sizes"]),
             aspect_ratios=tuple(tuple(ratios) for ratios in config["aspect_ratios"]),
-            variance=(centre, size),
+            variance=(center, size),
             clip=config["clip"],
         )
 

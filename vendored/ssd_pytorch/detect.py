@@ -25,7 +25,7 @@ class Detect(nn.Module):
             suppression.
         conf_thresh: only probabilities above it count.
         nms_thresh: intersection over union above which the less likely of two boxes falls.
-        variance: (centre, size) of the box coding; the network's `config.variance`.
+        variance: (center, size) of the box coding; the network's `config.variance`.
         keep_top_k: detections kept of an image, over all classes; `top_k` unless given.
             Differs: upstream means to keep `top_k` but blanks the others in a copy, so that it
             returns what `keep_top_k=num_classes * top_k` does.
@@ -70,7 +70,7 @@ class Detect(nn.Module):
         Args:
             loc: (b, p, 4) offsets as predicted.
             conf: (b, p, num_classes) probabilities; (b * p, num_classes) will do.
-            priors: (p, 4) centre form.
+            priors: (p, 4) center form.
 
         Returns:
             (b, num_classes, top_k, 5): rows (score, x_min, y_min, x_max, y_max), fractions of the

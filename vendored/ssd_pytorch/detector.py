@@ -21,7 +21,7 @@ from vendored.ssd_pytorch.detect import Detect
 from vendored.ssd_pytorch.priors import PriorBox
 
 Outputs = tuple[Tensor, Tensor, Tensor]
-"""(b, p, 4) offsets, (b, p, num_classes) logits, (p, 4) priors in centre form, fractions."""
+"""(b, p, 4) offsets, (b, p, num_classes) logits, (p, 4) priors in center form, fractions."""
 
 
 class MultiBoxDetector(nn.Module):
@@ -36,7 +36,7 @@ class MultiBoxDetector(nn.Module):
         embedding_source: index of the map that `get_embedding` pools.
 
     Attributes:
-        priors: (p, 4) float32 buffer in centre form, no part of the state_dict.
+        priors: (p, 4) float32 buffer in center form, no part of the state_dict.
         detect: turns offsets and probabilities into detections.
 
     Raises:

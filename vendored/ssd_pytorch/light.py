@@ -22,7 +22,7 @@ SOURCE_WIDTHS = (64, 96, 128, 128)
 """Channels of the source maps at strides 8, 16, 32 and 64."""
 
 SCALES = (0.15, 0.3, 0.5, 0.75, 1.0)
-"""Sides of the square priors as fractions: smaller and larger of each map are neighbours."""
+"""Sides of the square priors as fractions: smaller and larger of each map are neighbors."""
 
 MIN_SIZE_PIXELS = 64
 """Below it the smallest priors are under ten pixels, close to the cells of the first map."""

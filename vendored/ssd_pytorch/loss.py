@@ -50,7 +50,7 @@ class MultiBoxLoss(nn.Module):
         neg_overlap: ignored.
         encode_target: False.
         use_gpu: ignored.
-        variances: (centre, size) of the box coding; the network's `config.variance`.
+        variances: (center, size) of the box coding; the network's `config.variance`.
 
     Raises:
         ValueError: values that are not permitted.
@@ -148,7 +148,7 @@ class MultiBoxLoss(nn.Module):
     def _truths(self, targets: Sequence[Tensor], device: torch.device) -> Truths:
         """The targets, padded, on the device."""
         truths = pad_targets(targets)
-        if truths.labels.device.type == "cpu":  # elsewhere looking costs a synchronisation
+        if truths.labels.device.type == "cpu":  # elsewhere looking costs a synchronization
             low, high = int(truths.labels.min()), int(truths.labels.max())
             if low < 0 or high > self.num_classes - 2:
                 raise ValueError(

@@ -62,7 +62,7 @@ def assign(truths: Truths, priors: Tensor, *, threshold: float) -> tuple[Tensor,
 
     Args:
         truths: from `pad_targets`.
-        priors: (p, 4) centre form, fractions.
+        priors: (p, 4) center form, fractions.
         threshold: least intersection over union of a positive.
 
     Returns:
@@ -91,7 +91,7 @@ def assign(truths: Truths, priors: Tensor, *, threshold: float) -> tuple[Tensor,
 def match_batch(
     truths: Truths, priors: Tensor, *, threshold: float, variances: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    """Targets of every prior of every image; arguments as `assign`, and (centre, size) variances.
+    """Targets of every prior of every image; arguments as `assign`, and (center, size) variances.
 
     Returns:
         loc: (b, p, 4) encoded boxes, of negatives too (of whatever truth they overlap most); 0 in
@@ -120,8 +120,8 @@ def match(
     Args:
         threshold: least intersection over union of a positive.
         truths: (n, 4) corner form, fractions.
-        priors: (p, 4) centre form, fractions.
-        variances: (centre, size), see `encode`.
+        priors: (p, 4) center form, fractions.
+        variances: (center, size), see `encode`.
         labels: (n,) 0-based, without background.
         loc_t: (b, p, 4) tensor whose row `idx` receives the encoded boxes, as upstream.
         conf_t: (b, p) tensor whose row `idx` receives the classes.

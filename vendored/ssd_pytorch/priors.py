@@ -39,7 +39,7 @@ class PriorBox:
         transpose.
 
         Returns:
-            (priors, 4) float32, (centre_x, centre_y, width, height) as fractions of the image.
+            (priors, 4) float32, (center_x, center_y, width, height) as fractions of the image.
             With `clip` each of the four numbers is cut to 0..1 by itself, so a prior may still
             reach beyond the image.
         """
@@ -50,12 +50,12 @@ class PriorBox:
     def _source_map(self, index: int) -> Tensor:
         config = self.config
         cells = config.feature_maps[index]
-        centres = (torch.arange(cells, dtype=torch.float64) + 0.5) * (
+        centers = (torch.arange(cells, dtype=torch.float64) + 0.5) * (
             config.steps[index] / config.image_size
         )
-        centre_y, centre_x = torch.meshgrid(centres, centres, indexing="ij")
+        center_y, center_x = torch.meshgrid(centers, centers, indexing="ij")
         sizes = torch.tensor(self._sizes(index), dtype=torch.float64)
-        grid = torch.stack((centre_x, centre_y), dim=-1).reshape(cells * cells, 1, 2)
+        grid = torch.stack((center_x, center_y), dim=-1).reshape(cells * cells, 1, 2)
         num_boxes = len(sizes)
         return torch.cat(
             (grid.expand(-1, num_boxes, -1), sizes.expand(cells * cells, -1, -1)), dim=-1

@@ -19,11 +19,11 @@ def rays(sizes: list[int], *, spread: float = 0.02, seed: int = 0) -> np.ndarray
     return normalized(rows + rng.normal(0, spread, rows.shape).astype(np.float32))
 
 
-def by_hand(rows: np.ndarray, members: np.ndarray, neighbours: int) -> np.ndarray:
+def by_hand(rows: np.ndarray, members: np.ndarray, neighbors: int) -> np.ndarray:
     """Typicality in plain NumPy, float64: one over the mean distance to the nearest others."""
     members = rows[members].astype(np.float64)
     away = np.linalg.norm(members[:, None] - members[None], axis=2)
-    nearest = np.sort(away, axis=1)[:, 1 : 1 + min(neighbours, len(members) // 2)]
+    nearest = np.sort(away, axis=1)[:, 1 : 1 + min(neighbors, len(members) // 2)]
     return 1 / nearest.mean(1)
 
 
@@ -32,7 +32,7 @@ def test_each_cluster_gives_its_most_typical_row_the_largest_first() -> None:
     sizes = [7, 12, 30, 9]
     rows = rays(sizes)
     starts = np.cumsum([0, *sizes])
-    chosen, typicalities = typiclust(rows, 4, rng=np.random.default_rng(1), neighbours=5)
+    chosen, typicalities = typiclust(rows, 4, rng=np.random.default_rng(1), neighbors=5)
     for place, k in enumerate((2, 1, 3, 0)):
         members = np.arange(starts[k], starts[k + 1])
         expected = by_hand(rows, members, 5)

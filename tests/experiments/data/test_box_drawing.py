@@ -11,7 +11,7 @@ RED = (255, 64, 32)
 
 
 def drawn(box: tuple[float, float, float, float], *texts: str) -> np.ndarray:
-    """Where a black image of 100 x 200 shows the colour of a box."""
+    """Where a black image of 100 x 200 shows the color of a box."""
     image = np.zeros((100, 200, 3), np.uint8)
     outline(image, np.array([box], np.float32), RED, texts)
     where: np.ndarray = (image == RED).all(2)
@@ -19,7 +19,7 @@ def drawn(box: tuple[float, float, float, float], *texts: str) -> np.ndarray:
 
 
 def test_outline_is_the_box() -> None:
-    """The outermost pixels of the box are coloured, nothing else."""
+    """The outermost pixels of the box are colored, nothing else."""
     found = drawn((0.1, 0.2, 0.5, 0.9))
     rows, columns = np.nonzero(found)
     assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == (20, 20, 100, 90)
@@ -30,7 +30,7 @@ def test_outline_is_the_box() -> None:
     "box", [(0.1, 0.5, 0.4, 0.9), (0.0, 0.0, 0.3, 0.5), (0.95, 0.3, 1.0, 0.6), (-0.5, -0.5, 2, 2)]
 )
 def test_text_is_inside_the_image(box: tuple[float, float, float, float]) -> None:
-    """Text stands on a patch of the box's colour: above the box, inside it at the upper border."""
+    """Text stands on a patch of the box's color: above the box, inside it at the upper border."""
     more = drawn(box, "cat 93%").sum() - drawn(box).sum()
     assert more > 100
 

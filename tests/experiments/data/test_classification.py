@@ -209,7 +209,7 @@ def test_digits_are_stratified(small_digits: ImageClassification) -> None:
     assert not data.flip
 
 
-def test_digits_are_padded_and_grey(small_digits: ImageClassification) -> None:
+def test_digits_are_padded_and_gray(small_digits: ImageClassification) -> None:
     """28 x 28 pixels lie in a border of two pixels of background, the same in every channel."""
     images = small_digits.train.images(np.arange(4000))
     assert images.shape == (4000, 3, 32, 32)

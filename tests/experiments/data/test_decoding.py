@@ -59,7 +59,7 @@ def test_lossless_formats_come_back_exactly(
 
 @pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1"])
 def test_modes_become_rgb(tmp_path: Path, pixels: NDArray[np.uint8], mode: str) -> None:
-    """Grey is repeated, alpha is dropped, a palette is looked up."""
+    """Gray is repeated, alpha is dropped, a palette is looked up."""
     image = Image.fromarray(pixels).convert(mode)
     image.save(tmp_path / "a.png")
     assert np.array_equal(read_rgb(tmp_path / "a.png"), np.asarray(image.convert("RGB")))
@@ -86,7 +86,7 @@ def test_cmyk(tmp_path: Path, pixels: NDArray[np.uint8], name: str) -> None:
 def test_sixteen_bits_are_scaled_to_eight(
     tmp_path: Path, pixels: NDArray[np.uint8], suffix: str, num_channels: int
 ) -> None:
-    """16-bit samples are divided by their range, grey ones too, and never cut off at 255."""
+    """16-bit samples are divided by their range, gray ones too, and never cut off at 255."""
     deep = pixels.astype(np.uint16) * 257
     stored = {
         1: deep[..., 0],
@@ -133,7 +133,7 @@ def test_formats_that_old_opencv_lacks(
 def test_truncated_files_are_unreadable(
     tmp_path: Path, noise: Image.Image, suffix: str, kept: float
 ) -> None:
-    """A file cut short anywhere is refused; its missing part is never taken for grey."""
+    """A file cut short anywhere is refused; its missing part is never taken for gray."""
     whole = io.BytesIO()
     noise.save(whole, Image.registered_extensions()[suffix])
     path = tmp_path / f"a{suffix}"
@@ -189,7 +189,7 @@ def test_non_ascii_path(tmp_path: Path, pixels: NDArray[np.uint8]) -> None:
 
 @pytest.mark.parametrize("shape", [(32, 32), (32, 50), (50, 32), (33, 32)])
 def test_images_of_the_right_size_are_only_cropped(shape: tuple[int, int]) -> None:
-    """Where the shorter side fits, the centre is cut out and no pixel changes."""
+    """Where the shorter side fits, the center is cut out and no pixel changes."""
     image = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     top, left = (shape[0] - 32) // 2, (shape[1] - 32) // 2
     expected = image[top : top + 32, left : left + 32]

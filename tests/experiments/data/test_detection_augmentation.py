@@ -29,7 +29,7 @@ def test_boxes_follow_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
         assert labels.tolist() == [3]
         assert moved.min() >= 0
         assert moved.max() <= 1
-        # Halfway between the mark (250) and the mean colour (115 on average) or the ground (20).
+        # Halfway between the mark (250) and the mean color (115 on average) or the ground (20).
         rows, columns = np.nonzero(pixels.mean(2) > 185)
         seen = np.array([columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
         # A pixel of the image may be several of the result.
@@ -68,15 +68,15 @@ def test_pixels_are_those_of_the_published_steps(
     assert np.abs(pixels - expected).max() < 6
 
 
-def test_distortion_of_a_colour() -> None:
+def test_distortion_of_a_color() -> None:
     """Brightness, contrast, saturation, hue and channel order all occur, within their bounds."""
-    colour = np.array([[[200, 120, 40]]], np.uint8)
-    found = np.array([detection_augmentation._Distortion(np.random.default_rng(k))(colour)[0, 0]
+    color = np.array([[[200, 120, 40]]], np.uint8)
+    found = np.array([detection_augmentation._Distortion(np.random.default_rng(k))(color)[0, 0]
                       for k in range(400)])  # fmt: skip
     assert np.isfinite(found).all()
     assert found.max() <= (200 + 32) * 1.5 + 1e-3
     assert found.max() > 300  # not clipped
-    unchanged = np.abs(found - colour[0, 0]).max(1) < 0.01
+    unchanged = np.abs(found - color[0, 0]).max(1) < 0.01
     assert 5 < unchanged.sum() < 60  # of 400; one in 32 is expected
     reordered = (found.argmax(1) != 0) | (found.argmin(1) != 2)
     assert 100 < reordered.sum() < 240  # 5 of 6 orders half of the time
@@ -119,8 +119,8 @@ def test_ways_of_augmentation_all_occur() -> None:
     assert 60 < mirrored < 140
 
 
-def test_least_overlap_and_objects_without_centre() -> None:
-    """Of objects cut off by a crop those stay whose centre is seen; one stays at least."""
+def test_least_overlap_and_objects_without_center() -> None:
+    """Of objects cut off by a crop those stay whose center is seen; one stays at least."""
     image, _ = marked()
     boxes = np.array([[5, 5, 15, 15], [70, 40, 85, 55], [40, 25, 50, 35]], np.float32)
     numbers = set()

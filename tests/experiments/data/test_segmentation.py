@@ -34,12 +34,12 @@ from tests.experiments.segmentation_trees import (
 
 
 def test_class_numbers_are_read_from_every_kind_of_mask(tmp_path: Path) -> None:
-    """Grey of 8 and 16 bits, palette and bilevel masks give their numbers, not their colours."""
+    """Gray of 8 and 16 bits, palette and bilevel masks give their numbers, not their colors."""
     mask = np.array([[0, 1, 255], [1, 0, 1]], np.uint8)
     paletted = Image.fromarray(mask, "L").convert("P")
     paletted.putpalette([200, 10, 10] * 256)
     for name, image in (
-        ("grey", Image.fromarray(mask)),
+        ("gray", Image.fromarray(mask)),
         ("palette", paletted),
         ("deep", Image.fromarray(mask.astype(np.uint16))),
     ):
@@ -52,14 +52,14 @@ def test_class_numbers_are_read_from_every_kind_of_mask(tmp_path: Path) -> None:
 
 
 def test_unusable_masks_have_reasons(tmp_path: Path) -> None:
-    """Colour, numbers above 255, damaged, empty and missing files are refused by name of fault."""
-    write(tmp_path / "colour.png", np.zeros((4, 4, 3), np.uint8))
+    """Color, numbers above 255, damaged, empty and missing files are refused by name of fault."""
+    write(tmp_path / "color.png", np.zeros((4, 4, 3), np.uint8))
     Image.fromarray(np.full((4, 4), 300, np.uint16)).save(tmp_path / "deep.png")
     whole = write(tmp_path / "whole.png", np.arange(4096, dtype=np.uint16).astype(np.uint8)[None])
     (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:60])
     (tmp_path / "empty.png").touch()
     for name, reason in (
-        ("colour", "one channel"),
+        ("color", "one channel"),
         ("deep", "there is 300"),
         ("cut", "."),
         ("empty", "known format"),
@@ -256,10 +256,10 @@ def test_embedded_scenes_have_a_class_for_every_pixel() -> None:
     assert picture_statistics(data.train) == (data.mean, data.std)
 
 
-def test_colours_are_distinct() -> None:
-    """No two classes of a set get the same colour, up to as many as a mask can have."""
+def test_colors_are_distinct() -> None:
+    """No two classes of a set get the same color, up to as many as a mask can have."""
     assert len(set(distinct_palette(255))) == 255
-    assert len({colour for _, colour in CLASSES.values()}) == 19
+    assert len({color for _, color in CLASSES.values()}) == 19
 
 
 @pytest.mark.parametrize(
@@ -267,6 +267,6 @@ def test_colours_are_distinct() -> None:
     [{"class_names": ("a", "a", "b", "c")}, {"palette": ((0, 0, 0),)}, {"train_masks": []}],
 )
 def test_a_set_that_contradicts_itself_is_refused(change: dict[str, Any]) -> None:
-    """Class names are distinct, each has a colour, and each image a mask."""
+    """Class names are distinct, each has a color, and each image a mask."""
     with pytest.raises(ValueError, match=r"class|mask"):
         SemanticSegmentation(**{**vars(small_data()), **change})

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.data.segmentation_augmentation import augment, pad, rotate, scale
 
-COLOURS = 1 + np.random.default_rng(5).permutation(250)[:12]
+COLORS = 1 + np.random.default_rng(5).permutation(250)[:12]
 """Of classes: an image that shows its own mask."""
 
 
@@ -17,14 +17,14 @@ def shown(size: tuple[int, int] = (60, 80), *, seed: int = 0) -> tuple[Any, Any]
     height, width = size
     coarse = rng.integers(0, 12, (-(-height // 10), -(-width // 10)), dtype=np.uint8)
     mask = np.kron(coarse, np.ones((10, 10), np.uint8))[:height, :width]
-    image = np.repeat(COLOURS[mask].astype(np.uint8)[:, :, None], 3, axis=2)
+    image = np.repeat(COLORS[mask].astype(np.uint8)[:, :, None], 3, axis=2)
     return image, mask
 
 
 def agreement(image: Any, mask: Any) -> float:
-    """Share of the labeled pixels whose colour is that of their class."""
+    """Share of the labeled pixels whose color is that of their class."""
     labeled = mask != 255
-    return float((image[:, :, 0][labeled] == COLOURS[mask[labeled]]).mean())
+    return float((image[:, :, 0][labeled] == COLORS[mask[labeled]]).mean())
 
 
 def test_a_crop_is_a_window_of_image_and_mask_alike() -> None:
@@ -67,7 +67,7 @@ def test_an_image_far_too_small_is_reflected_as_often_as_it_takes() -> None:
 
 @pytest.mark.parametrize("ratio", [0.5, 0.73, 1.4, 2.0])
 def test_scale_keeps_image_and_mask_in_step(ratio: float) -> None:
-    """Sides are multiplied and rounded down; inside of blocks, colour and class still agree."""
+    """Sides are multiplied and rounded down; inside of blocks, color and class still agree."""
     image, mask = shown()
     resized, classes = scale(image, mask, ratio)
     assert resized.shape == (int(ratio * 60), int(ratio * 80), 3)
@@ -76,7 +76,7 @@ def test_scale_keeps_image_and_mask_in_step(ratio: float) -> None:
     assert agreement(resized, classes) > 0.4
 
 
-def test_nearest_classes_are_those_of_the_nearest_centre() -> None:
+def test_nearest_classes_are_those_of_the_nearest_center() -> None:
     """Halving or doubling an image does not shift the mask against it."""
     image, mask = shown()
     half_image, half = scale(image, mask, 0.5)

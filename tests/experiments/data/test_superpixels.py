@@ -17,7 +17,7 @@ from tests.experiments.segmentation_trees import write_drn_list
 
 
 def pictures(count: int = 3, seed: int = 0) -> MemoryPictures:
-    """Images of two colours side by side, with noise."""
+    """Images of two colors side by side, with noise."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 30, (count, 3, 40, 60), dtype=np.uint8)
     pixels[:, :, :, 30:] += 180

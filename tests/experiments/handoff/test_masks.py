@@ -90,21 +90,21 @@ def test_a_damaged_brush_stroke_is_refused(damage) -> None:
         from_brush(damage(to_brush(region)), (5, 7))
 
 
-def test_masks_in_colour_need_a_map(tmp_path: Path) -> None:
-    """CVAT's colours are read through its labelmap.txt; a colour that is not in it is refused."""
+def test_masks_in_color_need_a_map(tmp_path: Path) -> None:
+    """CVAT's colors are read through its labelmap.txt; a color that is not in it is refused."""
     from PIL import Image
 
-    colours = {
+    colors = {
         "background": (0, 0, 0),
         **{n: (9, 9, k) for k, n in enumerate(rules("x").class_names)},
     }
     path = tmp_path / "labelmap.txt"
-    path.write_text(labelmap(colours), encoding="utf-8")
+    path.write_text(labelmap(colors), encoding="utf-8")
     picture = np.zeros((4, 5, 3), np.uint8)
     picture[1:3, 1:4] = (9, 9, 2)
     Image.fromarray(picture).save(tmp_path / "mask.png")
     data = (tmp_path / "mask.png").read_bytes()
-    the_rules = Rules("segmentation", rules("x").class_names, colours=read_labelmap(path))
+    the_rules = Rules("segmentation", rules("x").class_names, colors=read_labelmap(path))
     mask = read_png(data, the_rules)
     assert (mask[1:3, 1:4] == 2).all()
     assert (mask == NO_CLASS).sum() == 20 - 6

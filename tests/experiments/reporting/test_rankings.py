@@ -33,7 +33,7 @@ def test_penalty_counts_the_cycles_won() -> None:
 
 
 def test_penalty_is_the_paired_t_test() -> None:
-    """A cell is won exactly where scipy's paired test has p < 0.05 in its favour."""
+    """A cell is won exactly where scipy's paired test has p < 0.05 in its favor."""
     rng = np.random.default_rng(1)
     values = {name: {s: rng.normal(shift, 1, 40) for s in range(6)}
               for name, shift in (("a", 0.0), ("b", 0.8))}  # fmt: skip
@@ -60,7 +60,7 @@ def test_critical_difference_is_the_published_one(num_strategies: int, q: float)
 
 
 def test_ranks_and_cliques() -> None:
-    """The largest area has rank one; ties share; neighbours nearer than the critical difference
+    """The largest area has rank one; ties share; neighbors nearer than the critical difference
     share a letter.
     """
     areas = {

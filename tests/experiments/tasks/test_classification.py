@@ -80,7 +80,7 @@ def test_an_impossible_padding_is_refused(padding: Any) -> None:
 # ---- inputs and outputs
 
 
-def test_normalisation_is_per_channel() -> None:
+def test_normalization_is_per_channel() -> None:
     """(x / 255 - mean) / std, in float32, and the images are left as they were."""
     task = small_task()
     images = task.pool_images(np.arange(5))

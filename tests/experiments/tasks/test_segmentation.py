@@ -21,7 +21,7 @@ from tests.experiments.tasks.segmenters import EVERY, random_outputs, small_lear
 
 
 def test_training_crops_come_with_their_own_classes() -> None:
-    """Rows follow the indices, and depend on seed and sample, not on their neighbours."""
+    """Rows follow the indices, and depend on seed and sample, not on their neighbors."""
     task = small_task()
     task.targets.reveal(EVERY)
     batch = task.training_batch(np.array([4, 9]), seed=5)
@@ -190,7 +190,7 @@ def test_the_last_epoch_is_measured_on_whole_images_by_one_matrix() -> None:
 
 
 def test_four_tiles_show_image_uncertainty_prediction_and_truth() -> None:
-    """Truth is grey until it is annotated; certain pixels are black in the map of uncertainty."""
+    """Truth is gray until it is annotated; certain pixels are black in the map of uncertainty."""
     task = small_task()
     learner = small_learner(task)
     shown, hidden = learner.draw(np.array([0, 10]))
