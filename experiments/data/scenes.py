@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from experiments.checks import check_whole_number
 from experiments.data.digits import load_digits
+from experiments.data.pictures import MemoryPictures
 from experiments.data.samples import MemorySamples
 
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -120,6 +122,25 @@ def scene_samples(composed: Sequence[Scene], prefix: str) -> MemorySamples:
     pixels = torch.from_numpy(np.stack([one.image for one in composed]))
     names = [f"{prefix}_{i:05d}.png" for i in range(len(composed))]
     return MemorySamples(pixels.permute(0, 3, 1, 2).contiguous(), names)
+
+
+def scene_sets(
+    num_scenes: int, num_test_scenes: int, scene_size: int
+) -> tuple[tuple[MemoryPictures, list[Scene]], tuple[MemoryPictures, list[Scene]]]:
+    """Compose a pool and a test set, the settings of `data=digits`: images and scenes of each.
+
+    Raises:
+        InvalidSetting: A setting is out of range, or the embedded digits are not installed.
+    """
+    check_whole_number("data.num_scenes", num_scenes, low=2, high=100_000)
+    check_whole_number("data.num_test_scenes", num_test_scenes, low=1, high=100_000)
+    check_whole_number("data.scene_size", scene_size, low=MIN_SIZE_PIXELS, high=1024)
+    train = scenes(num_scenes, size=scene_size)
+    test = scenes(num_test_scenes, size=scene_size, held_out=True)
+    return (
+        (MemoryPictures(scene_samples(train, "train_scene")), train),
+        (MemoryPictures(scene_samples(test, "test_scene")), test),
+    )
 
 
 @lru_cache(maxsize=1)

