@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from al_core.errors import ActiveLearningError, InvalidSetting
 from experiments.command_line import check_groups, line
+from experiments.config import plain
 from experiments.ranking.settings import GROUPS, RankSettings, rank_settings
 
 PATH_KEYS = ("images", "checkpoint", "out")
@@ -42,7 +43,6 @@ def ranked(config: DictConfig, settings: RankSettings) -> Path:
     Raises:
         ActiveLearningError: What a user can set right.
     """
-    from experiments.config import plain
     from experiments.ranking.session import rank
 
     # Without a task what refers to it leads nowhere, and is not asked for.

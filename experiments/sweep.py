@@ -25,6 +25,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from al_core.errors import ActiveLearningError
+from experiments.config import plain, run_path
+
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
 
@@ -156,10 +159,6 @@ def _open_journal(folder: Path) -> Path:
 
 
 def _log(config: DictConfig) -> str | None:
-    # These bring torch, which --help, mistyped keys and a sweep's parent need not wait for.
-    from al_core.errors import ActiveLearningError
-    from experiments.config import plain, run_path
-
     try:
         values = {key: plain(config[key]) if key in ("strategy", "query") else config[key]
                   for key in ("out", "name", "strategy", "query", "seed")}  # fmt: skip

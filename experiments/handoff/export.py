@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from al_core.entropies import write_upload_csv
+from al_core.files import write_bytes
 from experiments.handoff import coco, cvat, label_studio, tables, voc
 from experiments.handoff.labels import Item, Rules, UnusableFile
 from experiments.handoff.masks import write_png
@@ -159,11 +160,5 @@ def _json(content: object) -> bytes:
 
 
 def _write(path: Path, data: bytes) -> Path:
-    """Write a file whole or not at all, without a library that brings torch."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        beside.write_bytes(data)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_bytes(path, data)
     return path
