@@ -263,7 +263,7 @@ def test_a_run_of_regions_is_resumed_bit_for_bit(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_query_regions(tmp_path: Path) -> None:
-    """They agree on every query: the same number of regions, none twice, none of the initial set."""
+    """They agree on every query: as many regions, none twice, none of the initial set."""
     changes = (
         "query.budget=regions", "cycle.query_size=9", "engine.num_processes=2",
         "cycle.initial_size=4",
