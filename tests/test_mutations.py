@@ -25,7 +25,7 @@ def test_each_of_the_ten_mistakes_can_be_put_back() -> None:
     for mistake in (1, 4, 5, 9):  # those of segmentation
         assert "test_segmentation" in named[mistake] or "test_regions.py" in named[mistake]
     for mistake in (1, 2, 8, 9):  # and of detection
-        assert "test_task_detection.py" in named[mistake]
+        assert "tasks/test_detection.py" in named[mistake]
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")

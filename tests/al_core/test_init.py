@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +12,8 @@ from torch.nn import functional
 import al_core
 from al_core import ActiveLearning, LossPredictionLoss, choose_active_learning_indices
 from tests.al_core.nets import IMAGES, Offering, seeded
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
@@ -28,10 +34,27 @@ def test_promised_names_are_public(name: str) -> None:
     assert hasattr(al_core, name)
 
 
-def test_every_public_name_exists_once() -> None:
-    """`from al_core import *` works and its list is in order."""
-    assert len(set(al_core.__all__)) == len(al_core.__all__)
-    assert all(hasattr(al_core, name) for name in al_core.__all__)
+def test_every_public_name_is_there_once_and_no_other() -> None:
+    """By attribute, by `from`, in `dir`, and with a star."""
+    names = al_core.__all__
+    assert len(set(names)) == len(names)
+    assert set(names) <= set(dir(al_core))
+    star: dict[str, object] = {}
+    exec("from al_core import *", star)
+    assert {name: star[name] for name in names} == {name: getattr(al_core, name) for name in names}
+    with pytest.raises(AttributeError, match="module 'al_core' has no attribute 'Pooll'"):
+        al_core.Pooll  # noqa: B018
+    with pytest.raises(ImportError, match="cannot import name 'Pooll'"):
+        exec("from al_core import Pooll")
+
+
+def test_errors_and_files_need_no_torch() -> None:
+    """Programs that answer at once use them."""
+    code = "import sys, al_core.errors, al_core.files; print({'torch', 'numpy'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "set()\n"
 
 
 def test_the_four_steps_of_the_package_docstring_learn() -> None:
