@@ -87,7 +87,11 @@ def give_back(
     ]
     if form == "csv":
         with open(returned / f"{stem}.csv", "w", encoding="utf-8", newline="") as file:
-            tables.write_csv(file, tables.labels_of(list(labels.items()), rules.refusal))
+            words = {
+                name: rules.refusal if label.refused else label.class_name
+                for name, label in labels.items()
+            }
+            tables.write_csv(file, [(name, word) for name, word in words.items() if word])
     elif form == "class_folders":
         for item in items:
             assert item.draft is not None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -108,12 +108,6 @@ def _voc_color(label: int) -> tuple[int, int, int]:
         for channel in range(3):
             channels[channel] |= (label >> (3 * bit + channel) & 1) << (7 - bit)
     return channels[0], channels[1], channels[2]
-
-
-def labelmap(colors: Mapping[str, tuple[int, int, int]]) -> str:
-    """Return such lines."""
-    lines = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in colors.items()]
-    return "\n".join(["# label:color_rgb:parts:actions", *lines, ""])
 
 
 def runs_of(values: NDArray[np.bool_]) -> list[int]:

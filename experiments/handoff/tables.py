@@ -9,11 +9,11 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
-from experiments.handoff.labels import Found, Label, Problem, Rules, UnusableFile
+from experiments.handoff.labels import Found, Problem, Rules, UnusableFile
 
 COLUMNS = ("name", "label")
 
@@ -78,12 +78,3 @@ def write_csv(file: TextIO, rows: Iterable[tuple[str, str]]) -> None:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows(rows)
-
-
-def labels_of(pairs: Sequence[tuple[str, Label]], refusal: str) -> list[tuple[str, str]]:
-    """Return the rows of labels that a CSV can hold."""
-    return [
-        (name, refusal if label.refused else label.class_name or "")
-        for name, label in pairs
-        if label.refused or label.class_name
-    ]

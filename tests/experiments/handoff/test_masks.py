@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,6 @@ from experiments.handoff.masks import (
     from_coco_string,
     from_polygons,
     from_runs,
-    labelmap,
     read_labelmap,
     read_png,
     runs_of,
@@ -88,6 +88,12 @@ def test_a_damaged_brush_stroke_is_refused(damage) -> None:
     region = np.arange(35).reshape(5, 7) % 3 == 0
     with pytest.raises(UnusableFile):
         from_brush(damage(to_brush(region)), (5, 7))
+
+
+def labelmap(colors: Mapping[str, tuple[int, int, int]]) -> str:
+    """Lines as CVAT writes them."""
+    lines = [f"{name}:{r},{g},{b}::" for name, (r, g, b) in colors.items()]
+    return "\n".join(["# label:color_rgb:parts:actions", *lines, ""])
 
 
 def test_masks_in_color_need_a_map(tmp_path: Path) -> None:
