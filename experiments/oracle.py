@@ -117,8 +117,8 @@ def ask_people(
             answer = people.open(
                 cycle=state.cycle,
                 cycles=values["cycles"],
-                initial=cycle.initial_size,
-                query=cycle.query_size,
+                initial_size=cycle.initial_size,
+                query_size=cycle.query_size,
                 seed=values["seed"],
             )
         except AwaitingAnnotation as waiting:

@@ -92,8 +92,17 @@ class People:
         except UnusableFile as error:
             raise InvalidSetting(f"oracle.formats: {error}") from None
 
-    def open(self, *, cycle: int, cycles: int, initial: int, query: int, seed: int) -> Collected:
+    def open(
+        self, *, cycle: int, cycles: int, initial_size: int, query_size: int, seed: int
+    ) -> Collected:
         """Take over what has come back, and return it if it suffices for the next training.
+
+        Args:
+            cycle: Which one trains next.
+            cycles: How many the run has.
+            initial_size: Images of batch 0 to train on.
+            query_size: Images that each further cycle asks for.
+            seed: Decides which images batch 0 has.
 
         Raises:
             AwaitingAnnotation: It does not; the text is for people, several lines.
@@ -107,7 +116,9 @@ class People:
         self.returned.mkdir(parents=True, exist_ok=True)
         self._collect()
         if not self.ledger.requests:
-            self._ask_first(cycles=cycles, initial=initial, query=query, seed=seed)
+            self._ask_first(
+                cycles=cycles, initial_size=initial_size, query_size=query_size, seed=seed
+            )
             self._collect()  # what is here already may be of these images
         self._tell_what_is_gone()
         if len(self.ledger.requests) <= cycle:
@@ -201,16 +212,16 @@ class People:
 
     # -- asking -----------------------------------------------------------------------------------
 
-    def _ask_first(self, *, cycles: int, initial: int, query: int, seed: int) -> None:
+    def _ask_first(self, *, cycles: int, initial_size: int, query_size: int, seed: int) -> None:
         """Draw batch 0: the initial set, and the test set if none is given."""
         test = 0 if self._has_test else self._settings.test_size
         free = [i for i, name in enumerate(self.ledger.names) if name not in self.ledger.answers]
-        needed = test + initial + (cycles - 1) * query
+        needed = test + initial_size + (cycles - 1) * query_size
         if needed > len(free):
             raise InvalidSetting(
-                f"cycles={cycles} with cycle.initial_size={initial}, cycle.query_size={query} and "
-                f"{test} test images ask for {needed} images, but there are {len(free)} without an "
-                "annotation: lower one of them"
+                f"cycles={cycles} with cycle.initial_size={initial_size}, "
+                f"cycle.query_size={query_size} and {test} test images ask for {needed} images, "
+                f"but there are {len(free)} without an annotation: lower one of them"
             )
         rng = stream(seed, 0, "initial set")
         shuffled = [self.ledger.names[free[place]] for place in rng.permutation(len(free))]
@@ -218,9 +229,9 @@ class People:
         held_out = self._readable(shuffled, test)
         left = [name for name in shuffled if name not in held_out]
         if self._embed is None:
-            chosen = list(self._readable(left, initial))
+            chosen = list(self._readable(left, initial_size))
         else:
-            chosen = self._typical(self._embed, left, initial, rng)
+            chosen = self._typical(self._embed, left, initial_size, rng)
         if len(held_out) < test or len(chosen) < MIN_TRAIN:
             raise InvalidSetting(
                 f"data.root: only {len(held_out) + len(chosen)} images can be read"

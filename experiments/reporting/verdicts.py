@@ -24,7 +24,10 @@ def verdict(
     comparison: Comparison | None,
     metric: str,
 ) -> str:
-    """The verdict on a strategy against the baseline; where there is none, why."""
+    """The verdict on a strategy against the baseline; where there is none, why.
+
+    `areas` has the area under the budget curve by strategy and seed; `comparison` is made of them.
+    """
     if BASELINE not in areas:
         return f"no runs of {BASELINE} to compare with"
     if comparison is None:
