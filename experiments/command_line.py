@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 
 from hydra.errors import HydraException
 
 CONFIG = Path(__file__).resolve().parent.parent / "conf"
+ELSEWHERE = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath")
+"""What adds choices that are not in `CONFIG`."""
 
 
 def line(error: Exception) -> str:
@@ -20,9 +24,10 @@ def line(error: Exception) -> str:
     if isinstance(error, HydraException):
         # Hydra advises to append unknown keys with "+", which is refused here, and lists its paths.
         text = re.split(r"\nTo append|\n*Config search path", text)[0]
-        text = re.sub(
-            r"^Could not override '(.*)'\.$", r"unknown key \1 (--cfg job shows all)", text
-        )
+        unknown = re.match(r"Could not override '(.*)'\.(?:$|\n)", text)
+        if unknown:
+            key = unknown[1]
+            text = f"unknown key {key}{_meant(key, _keys(key))} (--cfg job shows all)"
     elif isinstance(error, OSError):
         text = f"{error.strerror or error}: {error.filename or 'while writing the run folder'}"
         text += " (all finished cycles are kept; the same command goes on from them)"
@@ -30,14 +35,46 @@ def line(error: Exception) -> str:
 
 
 def check_groups(arguments: list[str]) -> None:
-    """Stop at `cycle=10`, meant as `cycles=10`, which Hydra answers with a raw traceback."""
+    """Stop at a choice that a group does not have, with the one that was probably meant.
+
+    `cycle=10`, meant as `cycles=10`, Hydra answers with a raw traceback, and a mistyped strategy
+    with a list in which a user has to look for it.
+    """
+    if any(argument.startswith(ELSEWHERE) for argument in arguments):
+        return
     groups = {path.name: path for path in CONFIG.iterdir() if path.is_dir()}
     for argument in arguments:
         key, given, value = argument.partition("=")
-        if given and key in groups and any(part.isdigit() for part in value.split(",")):
-            choices = ", ".join(sorted(path.stem for path in groups[key].glob("*.yaml"))[:12])
-            meant = f"; did you mean cycles={value}?" if key == "cycle" else ""
+        if not given or key not in groups:
+            continue
+        choices = sorted(path.stem for path in groups[key].glob("*.yaml"))
+        for choice in value.split(","):
+            # What is not one plain word is Hydra's to understand: null, glob(*), a list.
+            if choice in choices or choice == "null" or not re.fullmatch(r"[\w.-]+", choice):
+                continue
+            meant = f"cycles={value}" if key == "cycle" and choice.isdigit() else None
+            asked = _meant(choice, choices, meant) or ";"
             print(
-                f"error: {argument}: {key} is one of the choices {choices}{meant}", file=sys.stderr
+                f"error: unknown {key} {choice!r}{asked} choices: {', '.join(choices)}",
+                file=sys.stderr,
             )
             sys.exit(1)
+
+
+def _keys(key: str) -> set[str]:
+    """Return the keys that there are in the configuration, at any depth, in the parent of `key`."""
+    parent = key.rpartition(".")[0]
+    lines = {
+        line
+        for file in CONFIG.rglob("*.yaml")
+        for line in file.read_text(encoding="utf-8").partition("\nhydra:")[0].splitlines()
+    }
+    names = {match[1] for line in lines if (match := re.match(r" *(\w+):", line))}
+    groups = {path.name for path in CONFIG.iterdir() if path.is_dir()}
+    return {f"{parent}.{name}" for name in names} if parent else names | groups
+
+
+def _meant(word: str, known: Iterable[str], meant: str | None = None) -> str:
+    """Return the question whether a known word was meant, or nothing."""
+    near = [meant] if meant else get_close_matches(word, sorted(set(known) - {word}), n=1)
+    return f": did you mean {near[0]}?" if near else ""

@@ -216,7 +216,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given or given[0] in ("-h", "--help"):
         print(__doc__)
         return 0
-    check_groups(given)
+    check_groups([one.replace("strategies=", "strategy=", 1) for one in given])
     try:
         comparison = Comparison(parse(given))
         compare(comparison)

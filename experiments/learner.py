@@ -238,12 +238,18 @@ class TaskLearner:
         batches = [labeled[order[i : i + size]] for i in range(0, order.size, size)]
         if len(batches) > 1 and batches[-1].size < 2 * self.engine.world_size:
             batches.pop()
-        if batches[0].size < 2 * self.engine.world_size:
-            raise InvalidSetting(
-                f"a batch of {batches[0].size} labeled samples cannot be trained on by "
-                f"{self.engine.world_size} processes: each needs 2"
-            )
+        self.check_batch(batches[0].size)
         return batches
+
+    def check_batch(self, num_labeled: int) -> None:
+        """Raise InvalidSetting if so few labeled samples cannot be trained on."""
+        size = min(num_labeled, self._cycle.batch_size)
+        if size < 2 * self.engine.world_size:
+            raise InvalidSetting(
+                f"a batch of {size} labeled samples cannot be trained on by "
+                f"{self.engine.world_size} processes: each needs 2; set cycle.initial_size and "
+                f"cycle.batch_size to {2 * self.engine.world_size} or more"
+            )
 
     def _my_part(self, batch_size: int) -> slice:
         part = self.engine.shard(batch_size)

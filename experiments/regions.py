@@ -102,9 +102,6 @@ class Regions:
         """As in `Queried`; `extract` is given regions one by one, their pixels as positions.
 
         Such a prediction has neither embedding nor predicted loss: those are of whole images.
-
-        Raises:
-            InvalidSetting: `extract` needs what a region has not.
         """
         rows = []
         for k, image in enumerate(images.tolist()):
@@ -112,13 +109,7 @@ class Regions:
             low, high = np.searchsorted(indices, (inside.start, inside.stop))
             for pixels in _members(self.map(image), indices[low:high] - inside.start):
                 positions = torch.from_numpy(pixels).to(prediction.log_probs.device)
-                try:
-                    rows.append(extract(_part(prediction, k, positions)))
-                except InvalidSetting as error:
-                    raise InvalidSetting(
-                        "query=regions serves strategies that score pixels, and random: of a "
-                        f"region there is no embedding and no predicted loss ({error})"
-                    ) from None
+                rows.append(extract(_part(prediction, k, positions)))
         return torch.cat(rows)
 
     def name(self, index: int) -> str:

@@ -13,7 +13,6 @@ import json
 import logging
 import math
 import os
-import pickle
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,6 +30,7 @@ from al_core.files import atomic_write, write_bytes
 from experiments.config import differences
 from experiments.queried import Queried, image_of, images_of
 from experiments.tasks.base import Panel
+from vendored.checkpoints import UNREADABLE
 
 logger = logging.getLogger(__name__)
 
@@ -239,7 +239,7 @@ class RunFolder:
         file = self.path / "checkpoints" / self.state.checkpoint
         try:
             contents: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        except UNREADABLE as error:
             raise InvalidSetting(
                 f"{file} cannot be read ({type(error).__name__}); move the folder away to start "
                 "anew"

@@ -27,6 +27,7 @@ from al_core import (
 )
 from al_core.errors import AwaitingAnnotation, InvalidSetting
 from experiments.config import (
+    WHOLE,
     CycleSettings,
     LossPredictionSettings,
     OptimizerSettings,
@@ -46,6 +47,7 @@ from experiments.oracle import ask_people
 from experiments.queried import Queried, image_of
 from experiments.query_cost import MeasuredStrategy
 from experiments.recording import Recording
+from experiments.rehearsal import rehearse
 from experiments.run_folder import RunFolder, RunState, row_of
 from experiments.tasks.base import Task
 from experiments.tracking import Tracker
@@ -133,6 +135,15 @@ class _Run:
         optimizer = settings(OptimizerSettings, config.optimizer)
         # Cheap and easily set wrongly, so before any data is read.
         strategy: QueryStrategy = build(config.strategy.query)
+        size = values["strategy"].get("ensemble_size", 1)
+        # A task that does not say how many posterior samples there are is taken to have some.
+        passes = values["task"]["build"].get("mc_dropout_passes", 2)
+        rehearse(
+            strategy,
+            num_posterior_samples=passes if size == 1 else size,
+            predicts_losses=head.enabled,
+            of_regions=values["query"]["name"] != WHOLE,
+        )
         tracker: Tracker | None = build(config.tracker) if engine.is_main else None
         kind = config.task.kind
         backbone = serving(config.backbone, kind, group_name="backbone")
@@ -144,7 +155,6 @@ class _Run:
         self.queried: Queried = build(
             serving(config.query, kind, group_name="query"), task=self.task
         )
-        size = values["strategy"].get("ensemble_size", 1)
         make = TaskLearner if size == 1 else partial(EnsembleLearner, size=size)
         self.learner: TaskLearner = make(
             self.task, engine, cycle=self.cycle, optimizer=optimizer, loss_prediction=head,
@@ -225,6 +235,7 @@ class _Run:
                 f"cycle.initial_size={self.cycle.initial_size}, but the pool has "
                 + counted(images, "image")
             )
+        self.learner.check_batch(self.cycle.initial_size)
         draw_initial_set(
             pool, oracle, size=self.cycle.initial_size, seed=self.seed, groups=queried.groups
         )

@@ -23,41 +23,7 @@ from tests.small_runs import (
     run_program,
 )
 
-# ---- wrong input
-
-BAD = [
-    ("foo=1", "unknown key foo"),
-    ("+foo=1", "unknown key foo"),
-    ("cycle=10", "did you mean cycles=10?"),
-    ("cycles=ten", "cycles must be a positive whole number, got 'ten'"),
-    ("cycle.extra=1", "unknown key cycle.extra"),
-    ("+cycle.extra=1", "unknown key cycle.extra"),
-    ("+strategy.query.acquisition.extra=1", "strategy.query.acquisition: "),
-    ("strategy=nope", "Could not find 'strategy/nope'"),
-    ("seed=[", "'['"),
-    ("seed=-1", "seed must be a whole number of at least 0, got -1"),
-    ("seed=0,1", "seed=0,1"),
-    ("cycle.query_size=1000", "the pool has 60"),
-    ("cycle.batch_size=1", "cycle.batch_size must be at least 2"),
-    ("optimizer.lr=-0.1", "optimizer.lr must be a number, at least 0, got -0.1"),
-    ("engine.precision=x", "engine.precision must be one of"),
-    ("loss_prediction.pairs=x", "folded or all"),
-    ("data.root=/nowhere", "/nowhere"),
-    ("data.root=", "data.root must be given: data.root=..."),
-    ("out=/proc/nowhere", "/proc/nowhere"),
-    ("out=/dev/null/runs", "/dev/null/runs"),
-]
-
-
-@pytest.mark.parametrize(("change", "says"), BAD, ids=[change for change, _ in BAD])
-def test_wrong_input_is_one_line(images: Path, tmp_path: Path, change: str, says: str) -> None:
-    """Exit 1, one line that says what is wrong, no traceback, nothing that looks like a run."""
-    out = f"out={tmp_path / 'runs'}"
-    ended = run_program(overrides(f"data.root={images}", out, change), tmp_path / "output")
-    check_refused(ended, says)
-    assert not list(tmp_path.rglob("cycles.csv"))
-    assert not list(tmp_path.rglob("config.yaml"))
-    assert no_half_files(tmp_path)
+# ---- wrong settings: the command line's are in test_bad_input
 
 
 @pytest.fixture(scope="module")
@@ -120,14 +86,6 @@ def test_a_missing_gpu_is_one_line(images: Path, tmp_path: Path) -> None:
     arguments = overrides(f"data.root={images}", f"out={tmp_path}", "engine.device=cuda")
     ended = run_program(arguments, tmp_path / "output")
     check_refused(ended, "use engine.device=cpu")
-
-
-def test_missing_data_names_the_way_out(tmp_path: Path) -> None:
-    """Without the data set the line says where to put it, and what runs without a download."""
-    arguments = overrides("data=cifar10", f"data.root={tmp_path / 'none'}", f"out={tmp_path}")
-    ended = run_program(arguments, tmp_path / "output")
-    check_refused(ended, "data=digits")
-    assert str(tmp_path / "none") in ended.stderr
 
 
 def test_a_full_disk_keeps_what_is_done_and_the_run_goes_on_later(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,13 @@ WRAPPER_PREFIXES = ("module.", "_orig_mod.")
 """What DataParallel, DistributedDataParallel and torch.compile put before every key."""
 
 NUM_KEYS_SHOWN = 5
+
+
+UNREADABLE = (
+    pickle.UnpicklingError, EOFError, RuntimeError, ValueError, LookupError, TypeError,
+    AttributeError, struct.error,
+)  # fmt: skip
+"""What torch.load raises of bytes that are no checkpoint: whatever their first ones seem to say."""
 
 
 def read_state_dict(
@@ -37,7 +45,7 @@ def read_state_dict(
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError) as error:
+    except UNREADABLE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
             f"{os.fspath(path)}: not a file of weights that torch.load reads safely "

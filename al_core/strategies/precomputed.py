@@ -22,7 +22,7 @@ class Precomputed:
             folder), a text file with one a line, or a `.npy` array.
 
     Raises:
-        InvalidSetting: There is no such folder or file.
+        InvalidSetting: There is no such folder or file, or the file holds no list.
     """
 
     def __init__(self, source: str | Path) -> None:
@@ -32,6 +32,8 @@ class Precomputed:
                 f"strategy.query.source: there is no {self.source}; give a run folder, a CSV with "
                 "a column index, a text file of indices or a .npy file"
             )
+        if self.source.is_file():  # said before anything is trained
+            _read(self.source)
 
     def select(
         self,
@@ -60,7 +62,9 @@ class Precomputed:
             raise InvalidSetting(
                 f"{self.source} has no query of this cycle: there is no {file}"
             ) from None
-        except (OSError, ValueError, KeyError) as error:
+        except InvalidSetting:
+            raise
+        except ValueError as error:
             raise InvalidSetting(f"{file} holds no list of indices: {error}") from None
         listed = listed[np.isin(listed, pool.unlabeled)]
         if listed.size < budget:
@@ -72,12 +76,17 @@ class Precomputed:
 
 
 def _read(file: Path) -> np.ndarray:
-    if file.suffix == ".npy":
-        return np.asarray(np.load(file, allow_pickle=False))
-    with open(file, encoding="utf-8", newline="") as lines:
-        if file.suffix != ".csv":
-            return np.array([int(line) for line in lines if line.strip()], np.int64)
-        reader = csv.DictReader(lines)
-        if "index" not in (reader.fieldnames or ()):
-            raise ValueError("it has no column index")
-        return np.array([int(row["index"]) for row in reader], np.int64)
+    try:
+        if file.suffix == ".npy":
+            return np.asarray(np.load(file, allow_pickle=False))
+        with open(file, encoding="utf-8", newline="") as lines:
+            if file.suffix != ".csv":
+                return np.array([int(line) for line in lines if line.strip()], np.int64)
+            reader = csv.DictReader(lines)
+            if "index" not in (reader.fieldnames or ()):
+                raise ValueError("it has no column index")
+            return np.array([int(row["index"]) for row in reader], np.int64)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InvalidSetting(f"{file} holds no list of indices: {error}") from None

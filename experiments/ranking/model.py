@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from al_core.errors import InvalidSetting
 from experiments.config import plain
 from experiments.data.blank import published_facts
 from experiments.ranking.settings import RankSettings
-from vendored.checkpoints import read_state_dict
+from vendored.checkpoints import UNREADABLE, read_state_dict
 
 RUN_KEYS = frozenset({"model", "config", "class_names", "data_facts", "posterior_seed"})
 """What the checkpoint of a run holds; see `experiments.session`."""
@@ -79,7 +78,7 @@ def read_model(settings: RankSettings, asked: Mapping[str, Any]) -> TrainedModel
     data = path.read_bytes()
     try:
         content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError) as error:
+    except UNREADABLE as error:
         # torch's own text advises to read the file without that protection.
         raise InvalidSetting(
             f"{path} cannot be read as a checkpoint: it is damaged, or asks to run code "

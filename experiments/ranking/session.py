@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -64,13 +65,22 @@ def rank(settings: RankSettings, groups: Mapping[str, Any]) -> Path:
         engine_settings,
         {"batch_size": settings.batch_size, "max_megapixels": settings.max_megapixels},
     )
-    with _held(settings.out), logging_redirect_tqdm():
-        store = Store(settings.out / SCORES)
-        try:
-            _check_identity(store, settings, _identity(settings, model, engine_settings))
-            _Ranking(settings, model, recipe, listing, store).go()
-        finally:
-            store.close()
+    made = not settings.out.exists()
+    unused = False
+    try:
+        with _held(settings.out), logging_redirect_tqdm():
+            store = Store(settings.out / SCORES)
+            try:
+                _check_identity(store, settings, _identity(settings, model, engine_settings))
+                _Ranking(settings, model, recipe, listing, store).go()
+            except ActiveLearningError:
+                unused = made and not store.counts().scored
+                raise
+            finally:
+                store.close()
+    finally:
+        if unused:
+            shutil.rmtree(settings.out, ignore_errors=True)
     return settings.out
 
 

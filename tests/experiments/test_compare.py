@@ -119,41 +119,6 @@ def test_a_strategy_that_fails_from_the_start_stops_it(
     assert done == [("margin", 0), ("random", 0), ("margin", 1)]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["strategies=random"], "two strategies or more"),
-        (["strategies=random,random", "budget=4"], "two strategies or more"),
-        (["strategies=random,margin"], "budget must be a whole number"),
-        (["strategies=random,margin", "budget=x"], "budget must be a whole number, got 'x'"),
-        (["strategies=random,margin", "budget=0"], "budget must be a positive whole number"),
-        (["strategies=random,margin", "budget=9", "seeds=2"], "seeds must be at least 3"),
-        (["strategies=random,margin", "budget=9", "seed=2"], "compare chooses it"),
-        (["strategies=random,margin", "budget=9", "-m"], "-m: not KEY=VALUE"),
-        (["strategies=random,nonsense", "budget=9"], "nonsense"),
-        (["strategies=random,margin", "budget=9", "cicles=3"], "cicles"),
-    ],
-)
-def test_wrong_input_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], says: str
-) -> None:
-    """What is wrong, and what is allowed; nothing is written."""
-    assert compare.main([*arguments, f"out={tmp_path / 'runs'}"]) == 1
-    err = capsys.readouterr().err
-    assert len(err.splitlines()) == 1
-    assert err.startswith("error: ")
-    assert says in err
-    assert not (tmp_path / "runs").exists()
-
-
-def test_a_choice_taken_for_a_number_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    """`cycle=10`, meant as `cycles=10`, is what Hydra answers with a traceback."""
-    with pytest.raises(SystemExit) as stopped:
-        compare.main(["strategies=random,margin", "budget=4", "cycle=10"])
-    assert stopped.value.code == 1
-    assert "did you mean cycles=10?" in capsys.readouterr().err
-
-
 @pytest.mark.slow
 def test_real_runs_killed_and_gone_on_with(tmp_path: Path) -> None:
     """Kill -9 in the middle of the second run; the same command ends with every run finished."""

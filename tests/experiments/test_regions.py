@@ -14,7 +14,6 @@ import torch
 
 from al_core import Prediction, bald, entropy, margin, variance
 from al_core.errors import InvalidSetting, LabelHidden
-from al_core.strategies.rows import embedding
 from experiments.backbones import drn_seg
 from experiments.data.segmentation import digit_scenes
 from experiments.queried import images_of
@@ -80,15 +79,6 @@ def test_a_region_has_the_score_of_its_pixels(tmp_path: Path, acquisition: Any) 
     torch.testing.assert_close(found, torch.cat(expected))
 
 
-def test_strategies_that_look_at_embeddings_are_refused(tmp_path: Path) -> None:
-    """One line says which strategies go with regions."""
-    cut = regions(tmp_path)
-    prediction = Prediction(torch.zeros(1, 5, 64, 64), embedding=torch.zeros(1, 4))
-    asked = np.arange(cut.of_image(2).start, cut.of_image(2).stop)
-    with pytest.raises(InvalidSetting, match="strategies that score pixels, and random"):
-        cut.rows(prediction, np.array([2]), asked, embedding)
-
-
 def test_labels_outside_revealed_regions_stay_hidden(tmp_path: Path) -> None:
     """An image without a revealed region raises; of another, nothing but its regions is seen."""
     task = segmentation()
@@ -147,13 +137,10 @@ def test_settings_are_checked(tmp_path: Path, setting: dict[str, Any], message: 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["strategy=learning_loss"], "strategy=learning_loss use query=images"),
-        (["task=cifar10", "data=digits", "backbone=lenet"], "query=regions does not serve"),
         (
             ["query.budget=pixels", "cycle.query_size=100000"],
             r"label 20\d{4} pixels, but the pool has \d{5}:",
         ),
-        (["+query.patches=3"], "unknown key query.patches"),
     ],
 )
 def test_what_does_not_go_with_regions_is_one_line(
