@@ -161,6 +161,8 @@ class People:
     # -- what there is ----------------------------------------------------------------------------
 
     def _find_images(self) -> None:
+        if not self._root.is_dir():
+            raise InvalidSetting(f"data.root: there is no folder {self._root}")
         found = find_images(self._root)
         if not found.names:
             raise InvalidSetting(f"data.root: there is no image in {self._root}")

@@ -234,6 +234,7 @@ class _Run:
             raise InvalidSetting(
                 f"cycle.initial_size={self.cycle.initial_size}, but the pool has "
                 + counted(images, "image")
+                + ": lower it"
             )
         self.learner.check_batch(self.cycle.initial_size)
         draw_initial_set(

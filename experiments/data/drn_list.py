@@ -1,7 +1,7 @@
 """Images of your own in the layout that fyu/drn @ d75db2e reads: lists of images and of masks.
 
 `<split>_images.txt` and `<split>_labels.txt` have a path a line, relative to the root, line by line
-of the same sample; `info.json` has mean and std (RGB, in 0..1) and may have `class_names`.
+of the same sample; `info.json` may have mean and std (RGB, in 0..1) and `class_names`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from experiments.data.segmentation import (
     read_pairs,
 )
 
-LAYOUT = "{train,val,test}_images.txt, {train,val,test}_labels.txt and info.json"
+LAYOUT = "{train,val}_images.txt and {train,val}_labels.txt"
 
 
 def drn_list(

@@ -49,7 +49,7 @@ class RankSettings:
         if not self.checkpoint.is_file():
             found = "is a folder: name a file" if self.checkpoint.is_dir() else "does not exist"
             raise InvalidSetting(
-                f"checkpoint={self.checkpoint} {found}, such as "
+                f"checkpoint={self.checkpoint} {found}; those of runs are "
                 "runs/NAME/STRATEGY/seed0/checkpoints/cycle_00.pt"
             )
         if self.executor not in EXECUTORS:
