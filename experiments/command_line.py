@@ -38,8 +38,15 @@ def check_groups(arguments: list[str]) -> None:
     """Stop at a choice that a group does not have, with the one that was probably meant.
 
     `cycle=10`, meant as `cycles=10`, Hydra answers with a raw traceback, and a mistyped strategy
-    with a list in which a user has to look for it.
+    with a list in which a user has to look for it. It shows no configuration of a sweep.
     """
+    shown = any(argument in ("-c", "--cfg") or argument[:6] == "--cfg=" for argument in arguments)
+    if shown and not {"-m", "--multirun"}.isdisjoint(arguments):
+        print(
+            "error: --cfg shows one job: leave out -m, and all values of a key but one",
+            file=sys.stderr,
+        )
+        sys.exit(1)
     if any(argument.startswith(ELSEWHERE) for argument in arguments):
         return
     groups = {path.name: path for path in CONFIG.iterdir() if path.is_dir()}

@@ -63,6 +63,7 @@ RUNS: list[tuple[str, str, str]] = [
     ("classes", "+engine.extra=1", "unknown key engine.extra; there are"),
     ("classes", "seed=[", "'['"),
     ("classes", "seed=0,1", "add --multirun"),
+    ("classes", "-m seed=0,1 --cfg job", "--cfg shows one job: leave out -m"),
     # wrong types and values
     ("classes", "cycles=ten", "cycles must be a positive whole number, got 'ten'"),
     ("classes", "cycles=0", "cycles must be a positive whole number, got 0"),
@@ -87,7 +88,7 @@ RUNS: list[tuple[str, str, str]] = [
     ("masks", "task.build.image_scale=0", "task.build.image_scale"),
     # strategies, asked before anything is trained
     ("classes", "strategy=cluster_margin strategy.query.factor=abc", "factor must be a positive"),
-    ("classes", "strategy=typiclust strategy.query.neighbours=0", "neighbours must be a positive"),
+    ("classes", "strategy=typiclust strategy.query.neighbors=0", "neighbors must be a positive"),
     ("classes", "strategy=margin strategy.query.acquisition.aggregation=median",
      "aggregation must be mean, max or sum, got 'median'"),
     ("classes", "strategy=bald strategy.mc_dropout_passes=0", "at least 2 posterior samples"),
