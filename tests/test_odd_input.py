@@ -143,8 +143,8 @@ def test_images_of_every_shape_and_kind_are_trained_on_and_ranked(
 @pytest.mark.parametrize(
     ("num_images", "cycles", "says"),
     [
-        (0, 2, "data.num_scenes must be a whole number, 2 .. 100000; it is 0"),
-        (1, 2, "data.num_scenes must be a whole number, 2 .. 100000; it is 1"),
+        (0, 2, "data.num_scenes must be a whole number, 2 .. 100000, got 0"),
+        (1, 2, "data.num_scenes must be a whole number, 2 .. 100000, got 1"),
         (2, 2, "label 5 images, but the pool has 2: lower one of them"),
         (2, 1, ""),
         (5, 2, ""),  # the pool is used up
