@@ -34,12 +34,8 @@ def line(error: Exception) -> str:
     return "error: " + " ".join(text.split())
 
 
-def check_groups(arguments: list[str]) -> None:
-    """Stop at a choice that a group does not have, with the one that was probably meant.
-
-    `cycle=10`, meant as `cycles=10`, Hydra answers with a raw traceback, and a mistyped strategy
-    with a list in which a user has to look for it. It shows no configuration of a sweep.
-    """
+def check_mode(arguments: list[str]) -> None:
+    """Stop at `--cfg` with `-m`, which Hydra answers with a raw traceback."""
     shown = any(argument in ("-c", "--cfg") or argument[:6] == "--cfg=" for argument in arguments)
     if shown and not {"-m", "--multirun"}.isdisjoint(arguments):
         print(
@@ -47,6 +43,14 @@ def check_groups(arguments: list[str]) -> None:
             file=sys.stderr,
         )
         sys.exit(1)
+
+
+def check_groups(arguments: list[str]) -> None:
+    """Stop at a choice that a group does not have, with the one that was probably meant.
+
+    `cycle=10`, meant as `cycles=10`, Hydra answers with a raw traceback, and a mistyped strategy
+    with a list in which a user has to look for it.
+    """
     if any(argument.startswith(ELSEWHERE) for argument in arguments):
         return
     groups = {path.name: path for path in CONFIG.iterdir() if path.is_dir()}

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from al_core.errors import ActiveLearningError, AwaitingAnnotation
-from experiments.command_line import check_groups, line
+from experiments.command_line import check_groups, check_mode, line
 from experiments.sweep import JobFailed, refuse_what_kills
 
 MAX_BROKEN_POOLS = 10  # times that a sweep's processes may die before it gives up
@@ -55,6 +55,7 @@ def _stop(error: Exception) -> NoReturn:
 
 def main() -> None:
     """Run the command line."""
+    check_mode(sys.argv[1:])
     check_groups(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # it hands its errors on, to be told in one line
     try:

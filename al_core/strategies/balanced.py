@@ -14,6 +14,7 @@ from al_core.contracts import Learner, Prediction, Query
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.image_level import class_distribution, foreground_share
 from al_core.strategies.rows import infer_rows, shuffled_candidates
+from al_core.strategies.turns import turns
 
 
 class ClassBalancedRandom:
@@ -39,13 +40,9 @@ class ClassBalancedRandom:
     ) -> Query:
         """Go round the predicted classes, in random order, until the budget is met."""
         classes = infer_rows(learner, candidates, self._predicted_class)[:, 0].astype(np.int64)
-        turns = np.empty(candidates.size, np.int64)
-        first = np.empty(candidates.size)
-        for k in np.unique(classes).tolist():
-            members = classes == k
-            turns[members] = np.arange(members.sum())
-            first[members] = rng.random()
-        return Query(candidates[np.lexsort((first, turns))[:budget]])
+        predicted, which = np.unique(classes, return_inverse=True)
+        first = rng.random(predicted.size)
+        return Query(candidates[np.lexsort((first[which], turns(classes)))[:budget]])
 
     def _predicted_class(self, prediction: Prediction) -> Tensor:
         distribution = class_distribution(prediction, self.background)

@@ -19,6 +19,7 @@ from al_core.pool import IndexArray, Pool
 from al_core.strategies.clustering import average_linkage
 from al_core.strategies.rows import embedding, infer_rows, shuffled_candidates
 from al_core.strategies.scoring import check_scores
+from al_core.strategies.turns import turns
 
 MAX_CLUSTERED = 20_000
 """Average linkage compares all pairs: 1.6 GB."""
@@ -77,11 +78,8 @@ class ClusterMargin:
         wanted = np.argsort(-rows[:, 0], kind="stable")[:count]
         clusters = average_linkage(rows[wanted, 1:], max(1, count // self.cluster_size))
         sizes = np.bincount(clusters)
-        # A member's turn is its place in its cluster: all first turns, then all second ones.
-        turns = np.empty(count, np.int64)
-        for k in range(sizes.size):
-            turns[clusters == k] = np.arange(sizes[k])
-        order = np.lexsort((np.arange(count), clusters, sizes[clusters], turns))[:budget]
+        # All first turns, then all second ones; the small clusters first in each.
+        order = np.lexsort((clusters, sizes[clusters], turns(clusters)))[:budget]
         return Query(candidates[wanted[order]], rows[wanted[order], 0].astype(np.float64))
 
     def _extract(self, prediction: Prediction) -> Tensor:

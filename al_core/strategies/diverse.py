@@ -20,6 +20,7 @@ from al_core.strategies.clustering import k_means
 from al_core.strategies.image_level import class_distribution
 from al_core.strategies.rows import embedding, infer_rows, shuffled_candidates
 from al_core.strategies.scoring import check_scores
+from al_core.strategies.turns import turns
 
 Spread = Literal["clusters", "classes"]
 
@@ -74,12 +75,7 @@ class DiverseTopK:
             groups = k_means(rows[wanted, 1:], budget, rng=rng)
         else:
             groups = rows[wanted, 1].astype(np.int64)
-        # The turn of a candidate is its place in its group; `wanted` is in order already.
-        turns = np.empty(wanted.size, np.int64)
-        for group in np.unique(groups).tolist():
-            members = groups == group
-            turns[members] = np.arange(members.sum())
-        order = np.lexsort((np.arange(wanted.size), turns))[:budget]
+        order = np.argsort(turns(groups), kind="stable")[:budget]  # `wanted` is in order already
         return Query(candidates[wanted[order]], rows[wanted[order], 0].astype(np.float64))
 
     def _extract(self, prediction: Prediction) -> Tensor:

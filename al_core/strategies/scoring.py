@@ -53,12 +53,8 @@ def scored(
     """
     scores = np.empty(0)
     if candidates.size:  # a learner need not know how to infer from nothing
-        scores = learner.infer(candidates, acquisition).double().numpy()
-    if scores.shape != candidates.shape:
-        raise InvalidSetting(
-            f"an acquisition function must return one score a sample, "
-            f"got shape {scores.shape} for {candidates.size} samples"
-        )
+        rows = learner.infer(candidates, acquisition)
+        scores = check_scores(rows, candidates.size).double().numpy()
     finite = np.isfinite(scores)
     if not finite.all():
         at = int(candidates[~finite].min())
@@ -67,7 +63,7 @@ def scored(
 
 
 def check_scores(scores: Tensor, num_samples: int) -> Tensor:
-    """Return the scores of a batch; raise InvalidSetting unless they are one a sample."""
+    """Return the scores; raise InvalidSetting unless they are one a sample."""
     if scores.shape != (num_samples,):
         raise InvalidSetting(
             f"an acquisition function must return one score a sample, "

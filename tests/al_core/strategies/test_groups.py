@@ -24,6 +24,7 @@ from al_core import (
 )
 from al_core.errors import InvalidSetting
 from al_core.strategies.image_level import class_distribution, foreground_share
+from al_core.strategies.turns import turns
 from tests.al_core.fakes import FakeLearner
 from tests.al_core.strategies.listed import select
 
@@ -260,3 +261,11 @@ def test_a_source_that_is_not_there_is_refused_when_built(tmp_path: Path) -> Non
         Precomputed(tmp_path / "nowhere")
     with pytest.raises(InvalidSetting, match=r"no query of this cycle: there is no .*cycle_00.csv"):
         select(Precomputed(tmp_path), Pool(3), FakeLearner(np.zeros(3)), 1)
+
+
+@pytest.mark.parametrize("num", [0, 1, 2, 50])
+def test_turns_count_the_members_before(num: int) -> None:
+    """By brute force: how many of the same group stand before, whatever numbers groups have."""
+    groups = np.random.default_rng(num).integers(-3, 9, num)
+    before = [(groups[:place] == group).sum() for place, group in enumerate(groups)]
+    assert turns(groups).tolist() == before
