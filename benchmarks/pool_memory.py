@@ -68,6 +68,7 @@ def measure(folder: Path, strategy: str) -> None:
         mc_dropout_passes=10 if strategy == "bald" else 0,
     )
     engine = Engine(device="cpu", num_threads=1)
+    engine.join()
     learner = TaskLearner(
         task,
         engine,

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import pickle
-import resource
 import tempfile
 import traceback
 import uuid
@@ -29,6 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from al_core.errors import ActiveLearningError, InvalidSetting, require_positive
 from experiments.checks import check_flag
+from experiments.host_memory import host_memory_mb, keep_freed_memory, reset_peak_host_memory
 
 T = TypeVar("T")
 PRECISIONS = ("float32", "tf32", "bfloat16")
@@ -151,6 +151,7 @@ class Engine:
 
     def join(self) -> None:
         """Take this process's place among the others, as the launcher's environment says."""
+        keep_freed_memory()
         torch.set_num_threads(
             self.num_threads or max(1, (os.cpu_count() or 1) // self.num_processes)
         )
@@ -258,28 +259,13 @@ class Engine:
         """Start a new measurement of peak memory."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        # Linux forgets the high-water mark of a process's memory on request. Where it does not, the
-        # peak is that of the whole process so far: an upper bound.
-        with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")
+        reset_peak_host_memory()
 
     def peak_memory_mb(self) -> float:
         """Return the peak since the reset in MB: of the GPU's memory, or of this process's."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
         return host_memory_mb(peak=True)
-
-
-def host_memory_mb(*, peak: bool) -> float:
-    """Return what this process holds of the host's memory in MB, or its peak since the reset.
-
-    Where the system does not say what is held, both are the peak of the whole process.
-    """
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:" if peak else "VmRSS:"):
-                return int(line.split()[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def _device(name: str, *, local_rank: int) -> torch.device:

@@ -32,9 +32,13 @@ from experiments.config import CycleSettings, LossPredictionSettings, OptimizerS
 from experiments.data.loading import prefetched
 from experiments.engine import Engine
 from experiments.handoff.labels import Label
+from experiments.host_memory import give_back_freed_memory
 from experiments.queried import Queried, WholeImages, images_of
 from experiments.tasks.base import Panel, Task
 from vendored.checkpoints import fill
+
+BATCHES_A_TRIM = 4
+"""Of inference: after so many, freed memory goes back to the system."""
 
 
 class TaskLearner:
@@ -384,7 +388,10 @@ class TaskLearner:
             loaded, total=len(mine), desc=what, unit="batch", mininterval=1, leave=False,
             disable=None if self.engine.is_main else True,
         )  # fmt: skip
-        return iter(bar)
+        for number, batch in enumerate(bar, start=1):
+            yield batch
+            if number % BATCHES_A_TRIM == 0:
+                give_back_freed_memory()
 
 
 def _readable(num_samples: int, unreadable: Mapping[int, str]) -> IndexArray:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from al_core import IndexArray, Learner, Pool, Query, QueryStrategy
-from experiments.engine import Engine, host_memory_mb
+from experiments.engine import Engine
+from experiments.host_memory import give_back_freed_memory, host_memory_mb
 
 
 class MeasuredStrategy:
@@ -35,6 +36,7 @@ class MeasuredStrategy:
     ) -> Query:
         """Let the strategy select, and measure."""
         self.earlier_peak_mb = self._engine.peak_memory_mb()
+        give_back_freed_memory()  # or the query would take from there, unseen
         self._engine.reset_peak_memory()
         held = host_memory_mb(peak=False)
         query = self._strategy.select(pool, candidates, learner, budget, rng)

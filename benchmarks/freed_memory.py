@@ -1,0 +1,107 @@
+"""What it spares that freed memory is kept for the next batch: `keep_freed_memory`.
+
+    python -m benchmarks.freed_memory                              LeNet and DRN, two threads
+    python -m benchmarks.freed_memory --work resnet18 --turns 3
+
+Bare training steps of 128 images of CIFAR-10's size, or forward passes of the tiny DRN on 6 images
+of 128 x 128, in a process of its own for each setting and round: the C library does not go back to
+its defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from benchmarks.timing import machine, table
+from experiments.backbones import drn_seg
+from experiments.host_memory import keep_freed_memory
+from vendored.pytorch_cifar import LeNet, ResNet18
+
+ROOT = Path(__file__).resolve().parent.parent
+REPEATS = {"lenet": 20, "resnet18": 1, "drn": 5}
+"""Steps or passes of a turn: about as long for all."""
+SETTINGS = {"kept, as it is here": True, "the C library's own way": False}
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--work", nargs="+", choices=REPEATS, default=["lenet", "drn"])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--kept", type=int, help=argparse.SUPPRESS)  # of a started process
+    options = parser.parse_args()
+    if options.kept is not None:
+        if options.kept:
+            keep_freed_memory()
+        torch.set_num_threads(options.threads)
+        print(_seconds(options.work[0], options.turns))
+        return
+    print(machine("torch"))
+    for work in options.work:
+        seconds: dict[str, list[float]] = {name: [] for name in SETTINGS}
+        for number in range(options.rounds):
+            for name in list(SETTINGS)[:: -1 if number % 2 else 1]:
+                seconds[name].append(_started(work, options, kept=SETTINGS[name]))
+        print(f"\n{work}, {options.threads} threads\n")
+        print(table(seconds, against="the C library's own way", unit="step"))
+
+
+def _started(work: str, options: argparse.Namespace, *, kept: bool) -> float:
+    """Return the median seconds of a step in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.freed_memory", "--work", work]
+    command += [f"--threads={options.threads}", f"--turns={options.turns}", f"--kept={kept:d}"]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def _seconds(work: str, turns: int) -> float:
+    step = _passes() if work == "drn" else _training({"lenet": LeNet, "resnet18": ResNet18}[work]())
+    times = []
+    for _ in range(2 + turns):
+        start = time.perf_counter()
+        for _ in range(REPEATS[work]):
+            step()
+        times.append((time.perf_counter() - start) / REPEATS[work])
+    return statistics.median(times[2:])
+
+
+def _training(network: torch.nn.Module) -> Callable[[], None]:
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    images = torch.randn(128, 3, 32, 32).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, 10, (128,))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        F.cross_entropy(network(images), labels).backward()
+        optimizer.step()
+
+    return step
+
+
+def _passes() -> Callable[[], None]:
+    network = drn_seg(model_name="drn_d_tiny", num_classes=19).eval()
+    images = torch.randn(6, 3, 128, 128).contiguous(memory_format=torch.channels_last)
+
+    def step() -> None:
+        with torch.inference_mode():
+            network(images)
+
+    return step
+
+
+if __name__ == "__main__":
+    main()
