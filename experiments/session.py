@@ -236,7 +236,7 @@ class _Run:
                 + counted(images, "image")
                 + ": lower it"
             )
-        self.learner.check_batch(self.cycle.initial_size)
+        self.learner.training.check_batch(self.cycle.initial_size)
         draw_initial_set(
             pool, oracle, size=self.cycle.initial_size, seed=self.seed, groups=queried.groups
         )

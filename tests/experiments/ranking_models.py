@@ -95,7 +95,7 @@ def fresh_learner(data: Any, *arguments: str) -> tuple[TaskLearner, DictConfig]:
         optimizer=settings(OptimizerSettings, config.optimizer),
         loss_prediction=settings(LossPredictionSettings, config.loss_prediction),
     )
-    learner.load_state_dict(learner._fresh_model(seed=1).state_dict(), posterior_seed=5)
+    learner.load_state_dict(learner.training.fresh_model(seed=1).state_dict(), posterior_seed=5)
     return learner, config
 
 

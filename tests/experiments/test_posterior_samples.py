@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from al_core import Prediction, predictive_entropy
 from al_core.errors import InvalidSetting
-from experiments.config import CycleSettings
+from experiments.config import CycleSettings, LossPredictionSettings, OptimizerSettings
 from experiments.ensemble import EnsembleLearner
 from experiments.sampling import InputDropout
 from experiments.tasks.classification import Classification, _classifiers
@@ -137,14 +137,13 @@ def test_the_last_linear_layer_is_the_classifier(name: str) -> None:
 
 def ensemble(size: int = 3, **cycle: Any) -> EnsembleLearner:
     """An ensemble of LeNets that trains for two epochs."""
-    single = small_learner(annotated(), head=False)
     settings = {
         "initial_size": 10, "query_size": 5, "candidates": None, "epochs": 2, "batch_size": 8,
         **cycle,
     }  # fmt: skip
     return EnsembleLearner(
-        single.task, cpu_engine(), size=size, cycle=CycleSettings(**settings),
-        optimizer=single._optimizer, loss_prediction=single._head,
+        annotated(), cpu_engine(), size=size, cycle=CycleSettings(**settings),
+        optimizer=OptimizerSettings(lr=0.05), loss_prediction=LossPredictionSettings(),
     )  # fmt: skip
 
 

@@ -106,7 +106,7 @@ def test_pool_is_scored_by_the_trained_network(data: ObjectDetection) -> None:
         model = learner.model.eval()
         outputs, _ = model(task.normalize(task.pool_images(pool)))
         expected = entropy(Prediction(outputs[1].log_softmax(-1).transpose(1, 2)))
-        fresh = learner._fresh_model(seed=0).eval()
+        fresh = learner.training.fresh_model(seed=0).eval()
         other, _ = fresh(task.normalize(task.pool_images(pool)))
         untrained = entropy(Prediction(other[1].log_softmax(-1).transpose(1, 2)))
     torch.testing.assert_close(scored, expected, rtol=1e-3, atol=1e-4)
