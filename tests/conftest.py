@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hydra._internal.config_repository import ConfigRepository
+from hydra.plugins.config_source import ConfigResult
 from hypothesis import settings
 
 import experiments  # noqa: F401  # it sets a bound that OpenCV reads when it is loaded
@@ -16,6 +20,26 @@ from tests.small_runs import run_here, write_image_folder
 # every time, and by new ones on a developer's machine.
 settings.register_profile("house", deadline=None, derandomize="CI" in os.environ)
 settings.load_profile("house")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def yaml_is_read_once() -> Iterator[None]:
+    """Hydra reads each file of a configuration once a session, and not each time it composes one.
+
+    That is half of what composing takes; what is done with the files is done every time.
+    """
+    load, kept = ConfigRepository.load_config, {}
+
+    def load_once(self: ConfigRepository, config_path: str) -> ConfigResult | None:
+        key = (config_path, *(source.path for source in self.sources))
+        if key not in kept:
+            kept[key] = pickle.dumps(load(self, config_path))
+        result: ConfigResult | None = pickle.loads(kept[key])
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ConfigRepository, "load_config", load_once)
+        yield
 
 
 @pytest.fixture(scope="session")

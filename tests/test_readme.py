@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_module
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from al_core.entropies import read_ranking_csv
+from tests.small_runs import compose
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -77,8 +77,7 @@ def test_commands_compose(command: str) -> None:
     arguments = [a for a in shlex.split(command) if not a.startswith("-")]
     overrides = [a for a in arguments if not a.startswith("hydra") and a != "$@"]
     single = [a if "[" in a else a.split(",")[0] for a in overrides]  # of a sweep the first
-    with initialize_config_module("conf", version_base="1.3"):
-        assert compose("config", overrides=single)
+    assert compose(*single)
 
 
 def test_commands_are_found() -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import hydra
 import numpy as np
 import torch
 from omegaconf import DictConfig
@@ -36,15 +35,9 @@ CLASS_NAMES = ("cat", "dog", "owl")
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 
-def compose_rank(*arguments: str) -> DictConfig:
-    """Compose the configuration as the command line does."""
-    with hydra.initialize_config_module("conf", version_base="1.3"):
-        return hydra.compose("rank", list(arguments))
-
-
 def rank_here(*arguments: str) -> Path:
     """Rank in this process, on one thread."""
-    config = compose_rank("engine.device=cpu", "engine.num_threads=1", *arguments)
+    config = compose("engine.device=cpu", "engine.num_threads=1", *arguments, config_name="rank")
     return ranked(config, checked(config))
 
 

@@ -1,0 +1,22 @@
+"""What the server of small_runs has done before the first process is forked from it.
+
+Imported what a run needs, composed a configuration, which reads Hydra's plugins and grammars, and
+taken it all from the garbage collector, which would copy every page of it in every process.
+"""
+
+from __future__ import annotations
+
+import gc
+
+import torch._dynamo  # noqa: F401
+
+import experiments.data.classification
+import experiments.session
+import experiments.tasks.classification
+import experiments.tracking  # noqa: F401
+import vendored.pytorch_cifar  # noqa: F401
+from tests.small_runs import compose, overrides
+
+compose(*overrides())
+gc.collect()
+gc.freeze()
