@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from al_core import CycleRecord, Pool
+from al_core import CycleRecord, IndexArray, Pool, Prediction
 from experiments.config import strategy_label
 from experiments.learner import TaskLearner
 from experiments.oracle import AskedPeople
@@ -28,6 +29,36 @@ logger = logging.getLogger(__name__)
 
 GALLERY_IMAGES = 8
 """Thumbnails of the most and of the least wanted images of a cycle."""
+
+
+class Announced:
+    """A learner that says what it begins: training and scoring may take long.
+
+    Args:
+        learner: Does it.
+        pool: Knows the cycle.
+    """
+
+    def __init__(self, learner: TaskLearner, pool: Pool) -> None:
+        self._learner, self._pool = learner, pool
+        self._scored = -1
+        self.evaluate = learner.evaluate
+
+    def fit(self, labeled: IndexArray, *, seed: int) -> Mapping[str, float]:
+        """As in `Learner`."""
+        num_images = images_of(self._learner.queried, labeled)[0].size
+        logger.info(
+            "cycle %d: training on %s for %s", self._pool.cycle, counted(num_images, "image"),
+            counted(self._learner.training.num_epochs(num_images), "epoch"),
+        )  # fmt: skip
+        return self._learner.fit(labeled, seed=seed)
+
+    def infer(self, indices: IndexArray, extract: Callable[[Prediction], Tensor]) -> Tensor:
+        """As in `Learner`."""
+        if self._scored != self._pool.cycle:  # a strategy may ask often
+            logger.info("cycle %d: scoring unlabeled images", self._pool.cycle)
+            self._scored = self._pool.cycle
+        return self._learner.infer(indices, extract)
 
 
 class Recording:

@@ -46,7 +46,7 @@ from experiments.log_file import EXPECTED, logged_to
 from experiments.oracle import ask_people
 from experiments.queried import Queried, image_of
 from experiments.query_cost import MeasuredStrategy
-from experiments.recording import Recording
+from experiments.recording import Announced, Recording
 from experiments.rehearsal import rehearse
 from experiments.run_folder import RunFolder, RunState, row_of
 from experiments.tasks.base import Task
@@ -183,7 +183,7 @@ class _Run:
         failed = True
         try:
             records = run_cycles(
-                pool, self.learner, self.strategy, oracle,
+                pool, Announced(self.learner, pool), self.strategy, oracle,
                 cycles=self.cycles, query_size=self.queried.budget(self.cycle.query_size),
                 seed=self.seed, costs=self.queried.costs,
             )  # fmt: skip

@@ -87,7 +87,7 @@ class Training:
         wrapped = self.engine.for_training(
             model, find_unused_parameters=self._head.enabled and self._head.warm_up_epochs > 0
         )
-        epochs = self._num_epochs(labeled.size)
+        epochs = self.num_epochs(labeled.size)
         steps_per_epoch = len(self._batches(labeled, np.arange(labeled.size)))
         own = getattr(model, "optim_parameters", model.parameters)
         optimizer = torch.optim.SGD(
@@ -185,7 +185,8 @@ class Training:
             )
         return losses.mean().item()
 
-    def _num_epochs(self, num_labeled: int) -> int:
+    def num_epochs(self, num_labeled: int) -> int:
+        """Return how often `run` goes over so many labeled images."""
         steps = max(1, math.ceil(num_labeled / self._cycle.batch_size))
         return max(self._cycle.epochs, math.ceil(self._cycle.min_steps / steps))
 
