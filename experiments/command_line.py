@@ -10,8 +10,9 @@ import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NoReturn
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 
 CONFIG = Path(__file__).resolve().parent.parent / "conf"
 ELSEWHERE = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath")
@@ -21,7 +22,11 @@ ELSEWHERE = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath")
 def line(error: Exception) -> str:
     """Say in one line what is wrong."""
     text = str(error)
-    if isinstance(error, HydraException):
+    if isinstance(error, OverrideParseException):
+        text = _unread(error.override)
+    elif several := re.match(r"Ambiguous value for argument '(.*)'\n1\.", text):
+        text = _several(several[1])
+    elif isinstance(error, HydraException):
         # Hydra advises to append unknown keys with "+", which is refused here, and lists its paths.
         text = re.split(r"\nTo append|\n*Config search path", text)[0]
         unknown = re.match(r"Could not override '(.*)'\.(?:$|\n)", text)
@@ -38,11 +43,7 @@ def check_mode(arguments: list[str]) -> None:
     """Stop at `--cfg` with `-m`, which Hydra answers with a raw traceback."""
     shown = any(argument in ("-c", "--cfg") or argument[:6] == "--cfg=" for argument in arguments)
     if shown and not {"-m", "--multirun"}.isdisjoint(arguments):
-        print(
-            "error: --cfg shows one job: leave out -m, and all values of a key but one",
-            file=sys.stderr,
-        )
-        sys.exit(1)
+        _stop("--cfg shows one job: leave out -m, and all values of a key but one")
 
 
 def check_groups(arguments: list[str]) -> None:
@@ -56,6 +57,8 @@ def check_groups(arguments: list[str]) -> None:
     groups = {path.name: path for path in CONFIG.iterdir() if path.is_dir()}
     for argument in arguments:
         key, given, value = argument.partition("=")
+        if given and not key:
+            _stop(_unread(argument))
         if not given or key not in groups:
             continue
         choices = sorted(path.stem for path in groups[key].glob("*.yaml"))
@@ -65,11 +68,41 @@ def check_groups(arguments: list[str]) -> None:
                 continue
             meant = f"cycles={value}" if key == "cycle" and choice.isdigit() else None
             asked = _meant(choice, choices, meant) or ";"
-            print(
-                f"error: unknown {key} {choice!r}{asked} choices: {', '.join(choices)}",
-                file=sys.stderr,
-            )
-            sys.exit(1)
+            _stop(f"unknown {key} {choice!r}{asked} choices: {', '.join(choices)}")
+
+
+def _stop(text: str) -> NoReturn:
+    print(f"error: {text}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _unread(argument: str) -> str:
+    """Say how an argument is written that is no override."""
+    key, given, _ = argument.partition("=")
+    if not key or not given:
+        return f"{argument}: not KEY=VALUE (--help shows examples)"
+    return (
+        f"{argument} cannot be read: brackets close as they open, and a text with any of ()[]{{}},:"
+        f"= in it is quoted twice, {_quoted(argument)}"
+    )
+
+
+def _several(argument: str) -> str:
+    """Say how several values are meant."""
+    key, _, values = argument.partition("=")
+    said = f"{argument} is several values: "
+    if (CONFIG / key).is_dir():
+        return f"{said}choose one, or add -m to run each"
+    return (
+        f"{said}write '{key}=[{values}]' for a list, {_quoted(argument)} for one text, or add -m "
+        "to run each"
+    )
+
+
+def _quoted(argument: str) -> str:
+    """Write an argument so that its value is one text for the shell and for Hydra."""
+    key, _, value = argument.partition("=")
+    return f"""'{key}="{value}"'"""
 
 
 def _keys(key: str) -> set[str]:
