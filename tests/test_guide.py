@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,12 @@ def follow(block: str, place: Path) -> tuple[int, str]:
     return ended.returncode, ended.stdout
 
 
+def not_ignored(place: Path) -> set[str]:
+    """Return what lies in a folder and would show up in a checkout as a file of nobody's."""
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    return {path.name for path in place.iterdir()} - {line.strip("/") for line in ignored}
+
+
 def like(printed: str) -> str:
     """Return a line of the guide with its numbers taken out, to be compared."""
     return re.sub(r"\d+(\.\d+)?", "N", printed).strip()
@@ -77,6 +84,7 @@ def test_the_guide_is_true(tmp_path: Path) -> None:
         for line in output.splitlines():
             assert like(line) in lines, (line, printed)
     assert ends == [0, 3, 0, 3, 3, 0]
+    assert not_ignored(tmp_path) == set()
 
 
 @pytest.mark.slow
@@ -86,9 +94,11 @@ def test_the_guides_detection_is_true(tmp_path: Path) -> None:
     (tmp_path / "data/real/bccd").mkdir(parents=True)
     (tmp_path / "scenes/photos").rename(tmp_path / "data/real/bccd/JPEGImages")
     (tmp_path / "scenes/voc/Annotations").rename(tmp_path / "data/real/bccd/Annotations")
+    shutil.rmtree(tmp_path / "scenes")
     (commands,) = sections()["Detection"]
     status, printed = follow(commands, tmp_path)
     assert status == 0, printed
+    assert not_ignored(tmp_path) == set()
     lines = printed.splitlines()[-4:]
     assert lines[0] == "cycle,num_labeled,num_labeled_boxes,map50"
     assert [line.split(",")[1] for line in lines[1:]] == ["6", "9", "12"]
