@@ -47,6 +47,17 @@ class Queried(Protocol):
         """Return what `cycle.query_size` amounts to, in `unit`."""
         ...
 
+    def amounts(self, initial_size: int) -> tuple[int, int]:
+        """Return what an initial set of so many images comes to at least, and the pool at most.
+
+        In `unit`, and known before `prepare`.
+        """
+        ...
+
+    def prepare(self) -> None:
+        """Do what takes long and is kept; samples and labels are known from then on."""
+        ...
+
     def rows(
         self, prediction: Prediction, images: IndexArray, indices: IndexArray, extract: Extract
     ) -> Tensor:
@@ -121,6 +132,13 @@ class WholeImages:
     def budget(self, query_size: int) -> int:
         """As in `Queried`: the number itself."""
         return query_size
+
+    def amounts(self, initial_size: int) -> tuple[int, int]:
+        """As in `Queried`."""
+        return initial_size, len(self) - len(self.unreadable)
+
+    def prepare(self) -> None:
+        """As in `Queried`: there is nothing to do."""
 
     def rows(
         self, prediction: Prediction, images: IndexArray, indices: IndexArray, extract: Extract

@@ -9,6 +9,7 @@ Differs: the reference selects regions again that are labeled already; here the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePath
@@ -20,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from al_core import IndexArray, Prediction
+from al_core import CostArray, IndexArray, Prediction
 from al_core.errors import InvalidSetting
 from experiments.checks import check_number, check_whole_number
 from experiments.data.segmentation import IGNORED, Mask
@@ -46,8 +47,8 @@ class Regions:
     on single regions are queried.
 
     Args:
-        task: Its training set is cut into regions, and from then on its labels are read where
-            regions of them were revealed, and 255 elsewhere.
+        task: Its training set is cut into regions by `prepare`, and from then on its labels are
+            read where regions of them were revealed, and 255 elsewhere.
         per_image: Regions of an image, about.
         compactness: Of SLIC: the larger, the squarer.
         budget: What `cycle.query_size` counts: "images" (as many pixels as so many images have on
@@ -58,6 +59,10 @@ class Regions:
     Raises:
         InvalidSetting: A value out of range, or scikit-image is not installed.
     """
+
+    targets: Targets
+    groups: IndexArray | None
+    costs: CostArray | None
 
     def __init__(
         self,
@@ -72,21 +77,32 @@ class Regions:
         check_number("query.compactness", compactness, low=0.001)
         if budget not in ("images", "pixels", "regions"):
             raise InvalidSetting(f"query.budget must be images, pixels or regions, got {budget!r}")
-        pictures = task.train.pictures
-        self._superpixels = cut = Superpixels(
-            pictures, per_image=per_image, compactness=compactness, cache=Path(cache)
+        self._task, pictures = task, task.train.pictures
+        self._cut = partial(
+            Superpixels, pictures, per_image=per_image, compactness=compactness, cache=Path(cache)
         )
         self._names = pictures.names
-        self._sizes = np.array([task.size_on_disk(image) for image in range(len(pictures))])
+        images = range(len(pictures))
+        self._sizes = np.array([task.size_on_disk(image) for image in images])
         self.unreadable: Mapping[int, str] = {}  # unreadable images have no regions
         self._budget = budget
         self.unit = "regions" if budget == "regions" else "pixels"
-        self._image_of = np.repeat(np.arange(len(pictures)), np.diff(cut.first))
-        self.groups: IndexArray | None = self._image_of
-        self.costs = None if budget == "regions" else cut.sizes
-        self._pixels_an_image = cut.sizes.sum() / (len(pictures) - len(pictures.unreadable))
-        self.targets: Targets = RegionTargets(task.targets, self)
-        task.targets = self.targets
+        readable = [image for image in images if image not in pictures.unreadable]
+        self._pixels = np.sort([math.prod(pictures.size(image)) for image in readable])
+
+    def prepare(self) -> None:
+        """As in `Queried`: cut the images, as far as they are not in the cache."""
+        self._superpixels = cut = self._cut()
+        self._image_of = np.repeat(np.arange(len(self._names)), np.diff(cut.first))
+        self.groups = self._image_of
+        self.costs = None if self._budget == "regions" else cut.sizes
+        self.targets = RegionTargets(self._task.targets, self)
+        self._task.targets = self.targets
+
+    def amounts(self, initial_size: int) -> tuple[int, int]:
+        """As in `Queried`: of regions no more is known than that each has a pixel."""
+        initial = 0 if self._budget == "regions" else self._pixels[:initial_size].sum()
+        return int(initial), int(self._pixels.sum())
 
     def __len__(self) -> int:
         return len(self._image_of)
@@ -94,7 +110,7 @@ class Regions:
     def budget(self, query_size: int) -> int:
         """As in `Queried`: a number of pixels, or of regions."""
         by_image = self._budget == "images"
-        return round(query_size * self._pixels_an_image) if by_image else query_size
+        return round(query_size * self._pixels.mean()) if by_image else query_size
 
     def rows(
         self, prediction: Prediction, images: IndexArray, indices: IndexArray, extract: Extract

@@ -44,7 +44,7 @@ from experiments.ensemble import EnsembleLearner
 from experiments.learner import TaskLearner
 from experiments.log_file import EXPECTED, logged_to
 from experiments.oracle import ask_people
-from experiments.queried import Queried, image_of
+from experiments.queried import Queried
 from experiments.query_cost import MeasuredStrategy
 from experiments.recording import Announced, Recording
 from experiments.rehearsal import rehearse
@@ -155,6 +155,9 @@ class _Run:
         self.queried: Queried = build(
             serving(config.query, kind, group_name="query"), task=self.task
         )
+        if self.people is None and state.pool is None:  # before what may take long, and is kept
+            self._check_sizes()
+        self.queried.prepare()
         make = TaskLearner if size == 1 else partial(EnsembleLearner, size=size)
         self.learner: TaskLearner = make(
             self.task, engine, cycle=self.cycle, optimizer=optimizer, loss_prediction=head,
@@ -215,7 +218,7 @@ class _Run:
         """Restore the pool of the state, or draw the initial set."""
         if self.people is not None:
             return self.people.pool(self.task), self.people
-        queried, query_size = self.queried, self.cycle.query_size
+        queried = self.queried
         oracle = GroundTruthOracle(queried.targets)
         num_samples, unreadable = len(queried), queried.unreadable
         if self.state.pool is not None:
@@ -229,24 +232,32 @@ class _Run:
             oracle.annotate(pool.labeled)
             return pool, oracle
         pool = Pool(num_samples, excluded=unreadable)
-        images = np.unique(image_of(queried, pool.unlabeled)).size
-        if self.cycle.initial_size > images:
-            raise InvalidSetting(
-                f"cycle.initial_size={self.cycle.initial_size}, but the pool has "
-                + counted(images, "image")
-                + ": lower it"
-            )
         self.learner.training.check_batch(self.cycle.initial_size)
         draw_initial_set(
             pool, oracle, size=self.cycle.initial_size, seed=self.seed, groups=queried.groups
         )
         costs = np.ones(num_samples, np.int64) if queried.costs is None else queried.costs
-        offered, spent = (costs[part].sum() for part in (pool.unlabeled, pool.labeled))
-        needed = spent + (self.cycles - 1) * queried.budget(query_size)
-        if needed > spent + offered:
+        offered, spent = (int(costs[part].sum()) for part in (pool.unlabeled, pool.labeled))
+        self._check_enough(spent, spent + offered)
+        return pool, oracle
+
+    def _check_sizes(self) -> None:
+        """Refuse an initial set or queries that there are not enough images for."""
+        train, initial_size = self.task.train, self.cycle.initial_size
+        num_images = len(train) - len(train.unreadable)
+        if initial_size > num_images:
+            raise InvalidSetting(
+                f"cycle.initial_size={initial_size}, but the pool has "
+                f"{counted(num_images, 'image')}: lower it"
+            )
+        self._check_enough(*self.queried.amounts(initial_size))
+
+    def _check_enough(self, initial: int, pool: int) -> None:
+        query_size, queried = self.cycle.query_size, self.queried
+        needed = initial + (self.cycles - 1) * queried.budget(query_size)
+        if needed > pool:
             raise InvalidSetting(
                 f"cycles={self.cycles} with cycle.initial_size={self.cycle.initial_size} and "
                 f"cycle.query_size={query_size} label {needed} {queried.unit}, but the pool has "
-                f"{spent + offered}: lower one of them"
+                f"{pool}: lower one of them"
             )
-        return pool, oracle

@@ -116,6 +116,12 @@ RUNS: list[tuple[str, str, str]] = [
     ("masks", "query=regions strategy=k_center", "query=regions serves strategies that score pix"),
     ("masks", "query=regions strategy=badge", "query=regions serves strategies that score pixels"),
     ("masks", "query=regions strategy=cluster_margin", "query=regions serves strategies that sco"),
+    ("masks", "query=regions strategy=entropy query.budget=pixels cycle.query_size=100000",
+     "label 112288 pixels, but the pool has"),
+    ("masks", "query=regions strategy=entropy cycle.query_size=15", "lower one of them"),
+    ("masks", "query=regions strategy=entropy query.budget=regions cycle.query_size=99999",
+     "label 99999 regions, but the pool has"),
+    ("masks", "query=regions strategy=entropy cycle.initial_size=99", "the pool has 16 images"),
     ("masks", "query=regions strategy=entropy query.per_image=1", "query.per_image must be"),
     ("masks", "query=regions strategy=entropy query.budget=x", "images, pixels or regions"),
     # what does not go together

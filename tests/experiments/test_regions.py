@@ -44,7 +44,9 @@ def segmentation() -> Segmentation:
 
 def regions(tmp_path: Path, task: Segmentation | None = None, **settings: Any) -> Regions:
     """Cut the scenes."""
-    return Regions(task or segmentation(), per_image=16, cache=tmp_path / "cache", **settings)
+    cut = Regions(task or segmentation(), per_image=16, cache=tmp_path / "cache", **settings)
+    cut.prepare()
+    return cut
 
 
 def rows(path: Path) -> list[dict[str, str]]:
