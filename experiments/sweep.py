@@ -26,6 +26,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from al_core.errors import ActiveLearningError
+from al_core.files import atomic_write
+from experiments.command_line import line
 from experiments.config import plain, run_path
 
 if TYPE_CHECKING:
@@ -49,7 +51,11 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Open the journal, and find what is swept."""
-        journal = _open_journal(Path(config.hydra.sweep.dir).absolute() / ".sweep")
+        try:
+            journal = _open_journal(Path(config.hydra.sweep.dir).absolute() / ".sweep")
+        except OSError as error:  # Hydra would warn, and go on without what is found here
+            print(line(error), file=sys.stderr)
+            sys.exit(1)
         params = OmegaConf.to_container(config.hydra.sweeper).get("params") or {}  # type: ignore[union-attr]
         texts = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
         overrides = OverridesParser.create().parse_overrides(texts)
@@ -68,21 +74,28 @@ class Sweep(Callback):
         """Note that the job is under way: if its process dies, this is what is known of it."""
         if config.hydra.mode == RunMode.MULTIRUN:
             deaths = _deaths(config.hydra)
-            self._note(config, error="its process died", deaths=deaths + 1)
+            # On a full disk no end is noted, so this is what is told then, too.
+            how = "it could not say how it ended (killed, out of memory, or a full disk)"
+            with suppress(OSError):  # the run will say so itself
+                self._note(config, error=how, deaths=deaths + 1)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Note how it went; Hydra does not learn of a failure, so that the others go on."""
         if config.hydra.mode != RunMode.MULTIRUN:
             return
         if job_return.status == JobStatus.COMPLETED:
-            self._note(config, error=None)
+            with suppress(OSError):  # the run is whole, and the same command finds it so
+                self._note(config, error=None)
             return
         error = job_return._return_value
-        line = " ".join(str(error).split())
-        self._note(
-            config,
-            error=line if isinstance(error, JobFailed) else f"{type(error).__name__}: {line}",
-        )
+        text = " ".join(str(error).split())
+        try:
+            self._note(
+                config,
+                error=text if isinstance(error, JobFailed) else f"{type(error).__name__}: {text}",
+            )
+        except OSError:  # it could not be told at the end, so it ends the sweep, as told already
+            sys.exit(1)
         job_return.status, job_return.return_value = JobStatus.COMPLETED, None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -97,10 +110,8 @@ class Sweep(Callback):
             "job": " ".join(chosen or overrides), "error": error, "deaths": deaths,
             "log": _log(config),
         }  # fmt: skip
-        file = _file(config.hydra)
-        part = file.with_suffix(".part")
-        part.write_text(json.dumps(note), encoding="utf-8")
-        part.replace(file)
+        with atomic_write(_file(config.hydra)) as file:
+            json.dump(note, file)
 
 
 def refuse_what_kills(job: Any) -> None:
