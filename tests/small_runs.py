@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,14 @@ def run_here(*changes: str) -> float:
     return run(compose(*overrides(*changes)))
 
 
+def warmed_up() -> ForkServerContext:
+    """Return the way to start processes that have imported, at the fork, what takes seconds."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.warmed_up"])
+    return context
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a process ended: its exit status (-9 if it was killed) and what it printed."""
@@ -130,12 +139,9 @@ class Program:
         kill_at: tuple[str, str] | None = None,
         max_file_bytes: int | None = None,
     ) -> None:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["tests.warmed_up"])
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self.process = context.Process(
+        self.process = warmed_up().Process(
             target=_main, args=(list(arguments), folder, kill_at, max_file_bytes), daemon=False
         )
         self.process.start()

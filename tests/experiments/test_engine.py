@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.distributed.launcher.api import LaunchConfig
 
 from al_core.errors import InvalidSetting
 from experiments.engine import Engine
 from tests.experiments import engine_jobs
 from tests.experiments.small_tasks import cpu_engine, lenet_task, small_learner
+from tests.small_runs import warmed_up
 
 # ---- settings
 
@@ -165,9 +167,12 @@ def weights() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def of_two(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """What two processes came to, in one launch, which takes seconds."""
+    """What two processes came to, in one launch; forked, as importing takes each of them 5 s."""
     engine = cpu_engine(num_processes=2)
-    found = engine.launch(engine_jobs.everything, weights)
+    forked = {"start_method": warmed_up().get_start_method()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("experiments.engine.LaunchConfig", lambda **how: LaunchConfig(**how | forked))
+        found = engine.launch(engine_jobs.everything, weights)
     assert engine.world_size == 1  # this process has had no part in it
     return found
 
@@ -215,7 +220,10 @@ def test_processes_know_their_places(of_two: dict[str, Any]) -> None:
 
 
 def test_an_error_in_one_process_is_the_error_of_the_run(capfd: pytest.CaptureFixture[str]) -> None:
-    """It comes back as it was raised, while another process waits, and nothing else is printed."""
+    """It comes back as it was raised, while another process waits, and nothing else is printed.
+
+    These two are started as those of a run are.
+    """
     with pytest.raises(InvalidSetting, match=r"^cycle\.epochs=0 cannot be$"):
         cpu_engine(num_processes=2).launch(engine_jobs.fails_in_one, 1)
     assert capfd.readouterr().err == ""
