@@ -15,15 +15,17 @@ from tests.small_runs import compose, read_rows
 ROOT = Path(__file__).parents[1]
 SMALL = (
     "data=digits", "cycles=2", "cycle.initial_size=12", "cycle.query_size=5",
-    "cycle.candidates=30", "cycle.epochs=1", "cycle.min_steps=2", "cycle.batch_size=6",
+    "cycle.candidates=20", "cycle.epochs=1", "cycle.min_steps=2", "cycle.batch_size=6",
     "loss_prediction.width=4", "tracker=none", "engine.device=cpu", "engine.num_threads=1",
 )  # fmt: skip
 TASKS = {
     "cifar10": ("backbone=lenet", "data.num_test=100", "optimizer.lr=0.02"),
-    "ssd_voc": ("backbone=light_ssd", "data.num_scenes=60", "data.num_test_scenes=8"),
+    "ssd_voc": (
+        "backbone=light_ssd", "data.num_scenes=50", "data.num_test_scenes=4", "data.scene_size=64",
+    ),
     "drn_cityscapes": (
-        "backbone=drn_d_tiny", "data.num_scenes=60", "data.num_test_scenes=8",
-        "loss_prediction.pool_size=2",
+        "backbone=drn_d_tiny", "data.num_scenes=50", "data.num_test_scenes=4", "data.scene_size=64",
+        "task.build.crop_size=32", "loss_prediction.pool_size=2",
     ),
 }  # fmt: skip
 ASKED = {"precomputed": "strategy.query.source={earlier}"}
@@ -34,6 +36,7 @@ def run_small(task: str, strategy: str, out: Path) -> Path:
     folder = out / task
     earlier = folder / "random" / "seed0"
     more = [text.format(earlier=earlier) for name, text in ASKED.items() if name == strategy]
+    more += ["strategy.ensemble_size=2"] if strategy.startswith("ensemble") else []
     run(
         compose(
             f"task={task}", *SMALL, *TASKS[task], f"strategy={strategy}", f"out={out}",

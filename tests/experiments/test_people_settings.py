@@ -82,7 +82,7 @@ def test_the_initial_set_may_be_typical_images(team: Team, tmp_path: Path) -> No
     shutil.rmtree(team.photos)
     team.photos.mkdir()
     rng = np.random.default_rng(0)
-    for kind, count in enumerate((40, 12, 12)):  # two rare kinds: flat green, and stripes
+    for kind, count in enumerate((16, 6, 6)):  # two rare kinds: flat green, and stripes
         for number in range(count):
             image = rng.integers(0, 40, (32, 32, 3), dtype=np.uint8)
             image[:, :: (1, 1, 4)[kind], kind] += 200

@@ -156,6 +156,12 @@ def test_what_does_not_go_with_regions_is_one_line(
         run(compose(*settings, *root, f"out={tmp_path}", *changes))
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run that went through in one go, beside its data; not to be changed."""
+    return finished(tmp_path_factory.mktemp("whole"))
+
+
 def finished(tmp_path: Path, *changes: str, out: str = "runs") -> Path:
     """Run to the end on a small tree; return the run folder."""
     if not (tmp_path / "data").exists():
@@ -203,29 +209,29 @@ def test_no_region_is_selected_twice(tmp_path: Path, strategy: str) -> None:
     assert any("regions chosen" in caption for caption in captions)
 
 
-def test_whole_images_and_regions_start_from_the_same_images(tmp_path: Path) -> None:
+def test_whole_images_and_regions_start_from_the_same_images(whole: Path, tmp_path: Path) -> None:
     """The initial set is of whole images, the same for either; cycle 0 has one result."""
-    parts = rows(finished(tmp_path) / "cycles.csv")
-    whole = rows(finished(tmp_path, "query=images", out="whole") / "cycles.csv")
-    assert parts[0]["num_labeled_pixels"] == whole[0]["num_labeled_pixels"]
+    parts = rows(whole / "cycles.csv")
+    images = rows(finished(tmp_path, "query=images", "cycles=1") / "cycles.csv")
+    assert parts[0]["num_labeled_pixels"] == images[0]["num_labeled_pixels"]
     for same in ("miou", "pixel_accuracy", "train_loss"):
-        assert parts[0][same] == whole[0][same]
+        assert parts[0][same] == images[0][same]
 
 
 def test_a_query_stays_within_its_budget(tmp_path: Path) -> None:
     """Counted in regions it is met exactly, counted in pixels it is not exceeded."""
-    by_number = finished(tmp_path, "query.budget=regions", "cycle.query_size=9")
-    for cycle in range(3):
+    by_number = finished(tmp_path, "query.budget=regions", "cycle.query_size=9", "cycles=2")
+    for cycle in range(2):
         assert len(rows(by_number / "queries" / f"cycle_{cycle:02d}.csv")) == 9
-    by_pixels = finished(tmp_path, "query.budget=pixels", "cycle.query_size=1500", out="pixels")
-    for cycle in range(3):
+    pixels = ("query.budget=pixels", "cycle.query_size=1500", "cycles=2")
+    by_pixels = finished(tmp_path, *pixels, out="pixels")
+    for cycle in range(2):
         query = rows(by_pixels / "queries" / f"cycle_{cycle:02d}.csv")
         assert 1000 < sum(int(row["num_pixels"]) for row in query) <= 1500
 
 
-def test_a_run_of_regions_is_resumed_bit_for_bit(tmp_path: Path) -> None:
+def test_a_run_of_regions_is_resumed_bit_for_bit(whole: Path, tmp_path: Path) -> None:
     """Stopped after a cycle and gone on with, it ends like one that was never stopped."""
-    whole = finished(tmp_path)
 
     class Stop(Exception):
         pass
@@ -240,8 +246,8 @@ def test_a_run_of_regions_is_resumed_bit_for_bit(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Recording, "record", stop_after_one)
         with pytest.raises(Stop):
-            finished(tmp_path, out="again")
-    again = finished(tmp_path, out="again")
+            finished(tmp_path)
+    again = finished(tmp_path)
     for name in ("queries/cycle_01.csv", "entropies/cycle_02.csv"):
         assert (whole / name).read_bytes() == (again / name).read_bytes()
     for one, other in zip(rows(whole / "cycles.csv"), rows(again / "cycles.csv"), strict=True):
