@@ -26,7 +26,9 @@ from vendored.drn.blocks import BasicBlock, Bottleneck
 @pytest.mark.parametrize("name", ["drn_c_26", "drn_d_22", "drn_d_54"])
 def test_classification_scores_are_upstreams(name: str) -> None:
     """A classification network of each family and block puts out upstream's class scores."""
-    model = getattr(drn, name)().eval()
+    with torch.device("meta"):
+        model = getattr(drn, name)()
+    model = model.to_empty(device="cpu").eval()
     fill_(model, float(RECORDED[f"cls/{name}/gain"]))
     with torch.no_grad():
         scores = model(image(f"drn:{name}", (1, 3, 224, 224)))
@@ -120,8 +122,9 @@ def test_segmentation_keys_and_trained_parameters_are_upstreams(case: str) -> No
 def test_tap_counts_are_those_of_the_tensors(name: str, add_dropout: bool) -> None:
     """For every backbone the announced channels are the tapped tensors', at the right sizes."""
     with torch.device("meta"):
-        model = DRNSeg(name, 19, add_dropout=add_dropout)
-        model(torch.empty(2, 3, 64, 96))
+        model = DRNSeg(name, 19, add_dropout=add_dropout).eval()
+    with torch.no_grad():  # weights of any value will do
+        model.to_empty(device="cpu")(torch.zeros(2, 3, 16, 24))
     counts = model.get_active_learning_feature_channel_counts()
     features = model.get_active_learning_features()
     assert [feature.shape[1] for feature in features] == counts
@@ -129,7 +132,7 @@ def test_tap_counts_are_those_of_the_tensors(name: str, add_dropout: bool) -> No
         assert counts == FACTS["tap_channels"][name]
     strides = (4, 8, 8, 8, 8, 1) if name == "drn_a_50" else (1, 2, 4, 8, 8, 8, 8, 8, 8, 1)
     assert [tuple(feature.shape[2:]) for feature in features] == [
-        (64 // stride, 96 // stride) for stride in strides
+        (16 // stride, 24 // stride) for stride in strides
     ]
     assert model.get_embedding().shape == (2, counts[-3])
 

@@ -54,6 +54,11 @@ def build_meta(name: str, **options: Any) -> FeatureNetwork:
         return build(name, **options)
 
 
+def build_empty(name: str, **options: Any) -> FeatureNetwork:
+    """The same with weights of any value, for which shapes count alone, or that are filled."""
+    return build_meta(name, **options).to_empty(device="cpu")
+
+
 # Names, keys, shapes
 
 
@@ -78,11 +83,9 @@ def test_state_dict_is_upstreams(name: str) -> None:
 @pytest.mark.parametrize("name", FACTS)
 def test_getters_describe_what_a_forward_gives(name: str) -> None:
     """Channel counts and embedding sizes, asked before any forward, are those of the forward."""
-    model = build_meta(name, num_classes=7)
+    model = build_empty(name, num_classes=7).eval()
     counts = model.get_active_learning_feature_channel_counts()
     [[size]] = model.get_discriminative_al_layer_shapes()
-    # Weights of any value will do; an empty model needs no time to initialize.
-    model = model.to_empty(device="cpu").eval()
     with torch.no_grad():
         assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 7)
     features = model.get_active_learning_features()
@@ -101,7 +104,7 @@ def test_getters_describe_what_a_forward_gives(name: str) -> None:
 @pytest.mark.parametrize("name", WITH_NUMBERS)
 def test_scores_are_upstreams(name: str) -> None:
     """In eval mode, with equal weights, class scores are upstream's."""
-    model = build(name).eval()
+    model = build_empty(name).eval()
     fill_(model, float(RECORDED[f"{name}/gain"]))
     with torch.no_grad():
         scores = model(image(f"cifar:{name}", (2, 3, 32, 32)))
@@ -110,7 +113,7 @@ def test_scores_are_upstreams(name: str) -> None:
 
 def test_a_training_step_is_upstreams() -> None:
     """ResNet18 in training: scores, loss, running statistics and gradient norms are upstream's."""
-    model = build("ResNet18").double().train()
+    model = build_empty("ResNet18").double().train()
     fill_(model, float(RECORDED["ResNet18/gain"]))
     scores = model(image("cifar-train:ResNet18", (8, 3, 32, 32)).double())
     loss = cross_entropy(scores, torch.arange(8))
@@ -129,7 +132,7 @@ def test_a_training_step_is_upstreams() -> None:
 
 def test_features_are_the_forks() -> None:
     """ResNet18's four features and embedding are those that the superannotate fork taps."""
-    model = build("ResNet18").eval()
+    model = build_empty("ResNet18").eval()
     fill_(model, float(RECORDED["ResNet18/gain"]))
     with torch.no_grad():
         model(image("cifar:ResNet18", (2, 3, 32, 32)))
@@ -157,7 +160,7 @@ def test_features_are_the_forks() -> None:
 @pytest.mark.parametrize("name", SMALLEST_OF_EACH_FAMILY)
 def test_every_trainable_parameter_gets_a_gradient(name: str) -> None:
     """Nothing trainable is left out of the scores: DistributedDataParallel would refuse it."""
-    model = build(name)
+    model = build_empty(name)
     model(image("gradient", (2, 3, 32, 32))).sum().backward()
     without = [k for k, p in model.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
