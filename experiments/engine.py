@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import os
 import pickle
 import tempfile
+import threading
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from multiprocessing.connection import wait as wait_for_end
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -291,6 +294,22 @@ def _device(name: str, *, local_rank: int) -> torch.device:
     return device
 
 
+def end_with_parent() -> None:
+    """Let this started process end when the one that started it does, whatever it waits for then.
+
+    A process that is killed cannot tell those that it has started, which would wait for it, or for
+    one another, for ever.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this process was started by itself"
+
+    def end(sentinel: int) -> None:
+        wait_for_end([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end, args=(parent.sentinel,), daemon=True).start()
+
+
 def _in_process(engine: Engine, job: Callable[..., T], args: Sequence[Any]) -> T:
     engine.join()
     try:
@@ -301,6 +320,7 @@ def _in_process(engine: Engine, job: Callable[..., T], args: Sequence[Any]) -> T
 
 def _worker(engine: Engine, job: Callable[..., T], args: Sequence[Any], failure: Path) -> T:
     """Run in each started process. The launcher ends the others when one fails."""
+    end_with_parent()
     try:
         return _in_process(engine, lambda *given: _telling(failure, job, given), args)
     except Exception:

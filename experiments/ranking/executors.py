@@ -8,21 +8,18 @@ way at a time, however many there are.
 from __future__ import annotations
 
 import multiprocessing
-import os
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
-from multiprocessing.connection import wait as wait_for_end
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from al_core.errors import ActiveLearningError, InvalidSetting
-from experiments.engine import Engine
+from experiments.engine import Engine, end_with_parent
 from experiments.ranking.model import TrainedModel
 from experiments.ranking.scorer import Loaded, Scorer
 
@@ -182,16 +179,8 @@ _worker: Scorer | None = None  # of a process of `score_in_processes`
 
 def _start_worker(recipe: Recipe, numbers: Any, num_workers: int) -> None:
     global _worker
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    # A killed parent cannot tell its workers to end, and they would wait for work for ever.
-    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    end_with_parent()
     _worker = recipe.scorer_here(number=numbers.get(), num_workers=num_workers)
-
-
-def _end_with(sentinel: int) -> None:
-    wait_for_end([sentinel])
-    os._exit(1)
 
 
 def _score_in_worker(chunk: Chunk) -> Scores:

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -227,3 +233,46 @@ def test_an_error_in_one_process_is_the_error_of_the_run(capfd: pytest.CaptureFi
     with pytest.raises(InvalidSetting, match=r"^cycle\.epochs=0 cannot be$"):
         cpu_engine(num_processes=2).launch(engine_jobs.fails_in_one, 1)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_one_that_started_them() -> None:
+    """Where it alone is killed none of them is left, to wait for where they would have met."""
+    starter = multiprocessing.get_context("spawn").Process(target=start_two)
+    starter.start()
+    wait_until(lambda: len(started_by(starter.pid)) == 2, seconds=90)
+    workers = started_by(starter.pid)
+    starter.kill()
+    starter.join()
+    try:
+        wait_until(lambda: not any(map(command_of, workers)), seconds=60)
+    finally:
+        for worker in filter(command_of, workers):
+            os.kill(worker, signal.SIGKILL)
+
+
+def start_two() -> None:
+    """Launch two processes, which take seconds to begin."""
+    cpu_engine(num_processes=2).launch(engine_jobs.fails_in_one, 2)
+
+
+def wait_until(happened: Callable[[], bool], *, seconds: float) -> None:
+    """Wait, but not for ever."""
+    last = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < last
+        time.sleep(0.02)
+
+
+def started_by(pid: int | None) -> list[int]:
+    """Return the Python processes that a process has started to run jobs."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(child) for child in children if "spawn_main" in command_of(int(child))]
+
+
+def command_of(pid: int) -> str:
+    """Return a process's command line, nothing if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
