@@ -58,7 +58,7 @@ def _measure(engine: Engine, arguments: argparse.Namespace) -> None:
         def run() -> None:
             losses, counts = loss()
             offsets.grad = logits.grad = None
-            (losses.sum() / counts.sum()).backward()
+            (losses.sum() / counts.sum()).backward()  # type: ignore[no-untyped-call]
             engine.synchronize()
 
         return run

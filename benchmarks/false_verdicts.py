@@ -37,7 +37,8 @@ def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float
 
 def heavy_tailed(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Student t of 3 degrees, of variance one: now and then a run that goes wrong."""
-    return rng.standard_t(3, size=shape) / np.sqrt(3)
+    drawn: NDArray[np.float64] = rng.standard_t(3, size=shape) / np.sqrt(3)
+    return drawn
 
 
 def skewed(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:

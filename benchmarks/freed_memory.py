@@ -79,14 +79,14 @@ def _seconds(work: str, turns: int) -> float:
 
 
 def _training(network: torch.nn.Module) -> Callable[[], None]:
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(memory_format=torch.channels_last)
     images = torch.randn(128, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (128,))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
 
     def step() -> None:
         optimizer.zero_grad()
-        F.cross_entropy(network(images), labels).backward()
+        F.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step

@@ -104,7 +104,7 @@ def _bare_forward(
     images = decode_many(paths, facts["image_size"]).images
     batches = [
         engine.laid_out(scorer.task.normalize(engine.to_device(part)))
-        for part in images.split(scorer.task.inference_batch_size(*images.shape[2:]))
+        for part in torch.split(images, scorer.task.inference_batch_size(*images.shape[2:]))
     ]
 
     @torch.inference_mode()

@@ -194,7 +194,7 @@ def main() -> None:
         return
     known = [p.stem for p in sorted(STRATEGIES.glob("*.yaml")) if p.stem not in LEFT_OUT]
     names = options.strategies.split(",") if options.strategies else known
-    names += RIVALS if options.rivals else ()
+    names += list(RIVALS) if options.rivals else []
     print(machine("torch", "numpy", "scikit-learn", "scikit-activeml"))
     threads = f"{options.threads} threads" if options.threads else "all threads"
     print(f"{options.samples} x {options.width} -> {options.budget}, {threads}\n")

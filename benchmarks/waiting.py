@@ -66,7 +66,7 @@ def _seconds(backbone: str, threads: int, steps: int) -> float:
 
     torch.set_num_threads(threads)
     network = {"lenet": LeNet, "resnet18": ResNet18}[backbone]()
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = network.to(memory_format=torch.channels_last)
     images = torch.randn(128, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (128,))
     optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
@@ -74,7 +74,7 @@ def _seconds(backbone: str, threads: int, steps: int) -> float:
     for _ in range(2 + steps):
         start = time.perf_counter()
         optimizer.zero_grad()
-        F.cross_entropy(network(images), labels).backward()
+        F.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         times.append(time.perf_counter() - start)
     return statistics.median(times[2:])

@@ -50,13 +50,25 @@ class Task(Protocol):
 
     metric: str
     """Name of the primary metric, one of those that `metrics()` computes; larger is better."""
-    class_names: Sequence[str]
     eval_batch_size: int
     """Images in a batch of inference."""
-    train: Samples
-    test: Samples
     targets: Targets
     """Labels of `train`, readable once the oracle has given them."""
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """Names of the classes, in the order of the labels."""
+        ...
+
+    @property
+    def train(self) -> Samples:
+        """The pool's images."""
+        ...
+
+    @property
+    def test(self) -> Samples:
+        """Images that are only evaluated on."""
+        ...
 
     def build_model(self) -> nn.Module:
         """Return the model with fresh weights, drawn from torch's global generator."""

@@ -20,7 +20,7 @@ from al_core.errors import InvalidSetting, require_positive
 from experiments.data.classification import ImageClassification
 from experiments.data.decoding import resize_square
 from experiments.data.samples import Batch
-from experiments.data.targets import HiddenTargets
+from experiments.data.targets import HiddenTargets, Targets
 from experiments.handoff.labels import Label
 from experiments.metrics.classification import ClassificationMetrics
 from experiments.sampling import InputDropout
@@ -70,7 +70,7 @@ class Classification:
         self._std = torch.tensor(data.std).view(1, 3, 1, 1)
         labels = torch.as_tensor(data.train_targets)
         self._test_labels = torch.as_tensor(data.test_targets)
-        self.targets = HiddenTargets(
+        self.targets: Targets = HiddenTargets(
             len(data.train), lambda indices: labels[torch.from_numpy(indices)], data.train.names
         )
         self._size = height, width = self._image_size()

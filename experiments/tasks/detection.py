@@ -28,7 +28,7 @@ from experiments.data.detection import ObjectDetection, Objects
 from experiments.data.detection_augmentation import PIXEL_MEAN, augment
 from experiments.data.pictures import StretchedSamples, load_all, stretch
 from experiments.data.samples import Batch
-from experiments.data.targets import HiddenTargets
+from experiments.data.targets import HiddenTargets, Targets
 from experiments.handoff.labels import Box, Label
 from experiments.metrics.detection import DetectionMetrics
 from experiments.sampling import InputDropout
@@ -120,7 +120,7 @@ class Detection:
         self.test = StretchedSamples(data.test, size)
         self._test_objects = data.test_objects
         self._mean = torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1)
-        self.targets = HiddenTargets(
+        self.targets: Targets = HiddenTargets(
             len(data.train),
             lambda indices: [data.train_objects[index] for index in indices],
             data.train.names,
