@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from al_core import Prediction, acquisition
 from al_core.entropies import read_ranking_csv
 from tests.small_runs import compose
 
@@ -25,6 +27,19 @@ def commands(page: str) -> list[str]:
     joined = page.replace("\\\n", " ")
     found = re.findall(r"python -m experiments\.run ([^`#\n]+(?:\n[^`\n]+(?=`))?)", joined)
     return [" ".join(command.split()) for command in found]
+
+
+def test_the_strategy_of_contributing_runs_as_printed() -> None:
+    """In the module that it names, the function gives the ratio; of positions, the mean."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code = dedent(re.findall(r"```python\n(   def .*?)```", page, flags=re.DOTALL)[0])
+    scope = dict(vars(acquisition))
+    exec(code, scope)
+    log_probs = torch.tensor([[0.5, 0.3, 0.2], [0.1, 0.1, 0.8]]).log()
+    assert scope["ratio"](Prediction(log_probs)).tolist() == pytest.approx([0.6, 0.125])
+    assert scope["ratio"](Prediction(log_probs.T[None])).tolist() == pytest.approx(
+        [0.41667], rel=1e-4
+    )
 
 
 class _Images(TensorDataset):
