@@ -19,12 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F
 
 from benchmarks.timing import machine, table
+from benchmarks.training_step import BareTraining
 from experiments.backbones import drn_seg
+from experiments.engine import Engine
 from experiments.host_memory import keep_freed_memory
-from vendored.pytorch_cifar import LeNet, ResNet18
 
 ROOT = Path(__file__).resolve().parent.parent
 REPEATS = {"lenet": 20, "resnet18": 1, "drn": 5}
@@ -68,7 +68,10 @@ def _started(work: str, options: argparse.Namespace, *, kept: bool) -> float:
 
 
 def _seconds(work: str, turns: int) -> float:
-    step = _passes() if work == "drn" else _training({"lenet": LeNet, "resnet18": ResNet18}[work]())
+    if work == "drn":
+        step = _passes()
+    else:
+        step = BareTraining(work, Engine(device="cpu"), 128, channels_last=True).step
     times = []
     for _ in range(2 + turns):
         start = time.perf_counter()
@@ -76,20 +79,6 @@ def _seconds(work: str, turns: int) -> float:
             step()
         times.append((time.perf_counter() - start) / REPEATS[work])
     return statistics.median(times[2:])
-
-
-def _training(network: torch.nn.Module) -> Callable[[], None]:
-    network = network.to(memory_format=torch.channels_last)
-    images = torch.randn(128, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(0, 10, (128,))
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
-
-    def step() -> None:
-        optimizer.zero_grad()
-        F.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-    return step
 
 
 def _passes() -> Callable[[], None]:

@@ -59,23 +59,17 @@ def _started(policy: str | None) -> float:
 
 
 def _seconds(backbone: str, threads: int, steps: int) -> float:
-    import torch  # not before the environment is as it shall be
-    from torch.nn import functional as F
+    import torch  # not before the environment is as it shall be, and before what sets it
 
-    from vendored.pytorch_cifar import LeNet, ResNet18
+    from benchmarks.training_step import BareTraining
+    from experiments.engine import Engine
 
     torch.set_num_threads(threads)
-    network = {"lenet": LeNet, "resnet18": ResNet18}[backbone]()
-    network = network.to(memory_format=torch.channels_last)
-    images = torch.randn(128, 3, 32, 32).contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(0, 10, (128,))
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+    bare = BareTraining(backbone, Engine(device="cpu"), 128, channels_last=True)
     times = []
     for _ in range(2 + steps):
         start = time.perf_counter()
-        optimizer.zero_grad()
-        F.cross_entropy(network(images), labels).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
+        bare.step()
         times.append(time.perf_counter() - start)
     return statistics.median(times[2:])
 
