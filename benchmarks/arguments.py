@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from benchmarks.timing import CLOCKS
-from experiments.engine import Engine
+from experiments.engine.engine import Engine
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from benchmarks.arguments import engine_of, timed
 from benchmarks.timing import Contender, interleaved, machine, ratio, table, verdict
-from experiments.engine import Engine
+from experiments.engine.engine import Engine
 from vendored.ssd_pytorch import VOC, MultiBoxLoss, PriorBox, encode, jaccard, point_form
 
 NUM_CLASSES = 21

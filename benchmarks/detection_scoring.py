@@ -26,11 +26,11 @@ from al_core import ActiveLearning, entropy, predicted_loss
 from benchmarks.arguments import engine_of, timed
 from benchmarks.timing import Contender, interleaved, machine, ratio, table, verdict
 from benchmarks.training_step import OPTIMIZER
-from experiments.backbones import ssd300
-from experiments.config import CycleSettings, LossPredictionSettings
 from experiments.data.detection import digit_scenes
-from experiments.engine import Engine
-from experiments.learner import TaskLearner
+from experiments.engine.engine import Engine
+from experiments.learning.learner import TaskLearner
+from experiments.models.backbones import ssd300
+from experiments.settings.config import CycleSettings, LossPredictionSettings
 from experiments.tasks.detection import Detection
 from vendored.ssd_pytorch import LightSSD, MultiBoxDetector
 

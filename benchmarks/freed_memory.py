@@ -22,9 +22,9 @@ import torch
 
 from benchmarks.timing import machine, table
 from benchmarks.training_step import BareTraining
-from experiments.backbones import drn_seg
-from experiments.engine import Engine
-from experiments.host_memory import keep_freed_memory
+from experiments.engine.engine import Engine
+from experiments.engine.memory import keep_freed_memory
+from experiments.models.backbones import drn_seg
 
 ROOT = Path(__file__).resolve().parent.parent
 REPEATS = {"lenet": 20, "resnet18": 1, "drn": 5}

@@ -53,11 +53,11 @@ def write_pool(folder: Path, num_images: int) -> None:
 def measure(folder: Path, strategy: str) -> None:
     """Score the pool of a folder in this process; print what it took, as JSON."""
     from al_core import bald, entropy
-    from experiments.backbones import drn_seg
-    from experiments.config import CycleSettings, LossPredictionSettings, OptimizerSettings
     from experiments.data.drn_list import drn_list
-    from experiments.engine import Engine
-    from experiments.learner import TaskLearner
+    from experiments.engine.engine import Engine
+    from experiments.learning.learner import TaskLearner
+    from experiments.models.backbones import drn_seg
+    from experiments.settings.config import CycleSettings, LossPredictionSettings, OptimizerSettings
     from experiments.tasks.segmentation import Segmentation
 
     names = [f"class_{label}" for label in range(NUM_CLASSES)]

@@ -29,13 +29,13 @@ from benchmarks import reference
 from benchmarks.arguments import engine_of, timed
 from benchmarks.timing import Contender, interleaved, machine, ratio, table, verdict
 from benchmarks.training_step import BACKBONES, OPTIMIZER
-from experiments.config import CycleSettings, LossPredictionSettings
 from experiments.data.classification import ImageClassification, image_folder
 from experiments.data.decoding import decode_many
 from experiments.data.digits import load_digits
 from experiments.data.samples import FileSamples
-from experiments.engine import Engine
-from experiments.learner import TaskLearner
+from experiments.engine.engine import Engine
+from experiments.learning.learner import TaskLearner
+from experiments.settings.config import CycleSettings, LossPredictionSettings
 from experiments.tasks.classification import Classification
 
 NUM_IMAGES = {"resnet18": 1024, "lenet": 4096}

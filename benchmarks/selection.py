@@ -144,8 +144,8 @@ RIVALS = (
 
 def measure(name: str, folder: Path, budget: int, threads: int | None) -> dict[str, Any]:
     """Query once in this process."""
-    from experiments.engine import Engine
-    from experiments.host_memory import give_back_freed_memory, host_memory_mb
+    from experiments.engine.engine import Engine
+    from experiments.engine.memory import give_back_freed_memory, host_memory_mb
 
     engine = Engine(device="cpu", num_threads=threads)
     engine.join()

@@ -27,10 +27,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.arguments import engine_of, timed
 from benchmarks.reference import ReferenceTraining
 from benchmarks.timing import Contender, interleaved, machine, ratio, table, verdict
-from experiments.config import CycleSettings, LossPredictionSettings, OptimizerSettings
 from experiments.data.classification import ImageClassification, digits
-from experiments.engine import Engine
-from experiments.learner import TaskLearner
+from experiments.engine.engine import Engine
+from experiments.learning.learner import TaskLearner
+from experiments.settings.config import CycleSettings, LossPredictionSettings, OptimizerSettings
 from experiments.tasks.classification import Classification
 from vendored.pytorch_cifar import LeNet, ResNet18
 

@@ -62,7 +62,7 @@ def _seconds(backbone: str, threads: int, steps: int) -> float:
     import torch  # not before the environment is as it shall be, and before what sets it
 
     from benchmarks.training_step import BareTraining
-    from experiments.engine import Engine
+    from experiments.engine.engine import Engine
 
     torch.set_num_threads(threads)
     bare = BareTraining(backbone, Engine(device="cpu"), 128, channels_last=True)

@@ -23,7 +23,7 @@ QUERY_SECONDS = ("seconds_score", "seconds_query", "seconds_fit")
 GALLERY = ("gallery/most_wanted", "gallery/least_wanted")
 TABLE = "entropies/top_1000"
 SUMMARIES = ("area_under_budget_curve", "final_{metric}")
-"""Names under which experiments.tracking logs; a test compares them with a run's log."""
+"""Names under which experiments.runs.tracker logs; a test compares them with a run's log."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,9 +17,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from al_core.errors import ActiveLearningError, InvalidSetting
-from experiments.command_line import check_groups, line
-from experiments.config import plain
 from experiments.ranking.settings import GROUPS, RankSettings, rank_settings
+from experiments.settings.config import plain
+from experiments.settings.messages import check_groups, line
 
 PATH_KEYS = ("images", "checkpoint", "out")
 

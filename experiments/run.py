@@ -19,8 +19,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from al_core.errors import ActiveLearningError, AwaitingAnnotation
-from experiments.command_line import check_groups, check_mode, line
-from experiments.sweep import JobFailed, refuse_what_kills
+from experiments.runs.sweep import JobFailed, refuse_what_kills
+from experiments.settings.messages import check_groups, check_mode, line
 
 MAX_BROKEN_POOLS = 10  # times that a sweep's processes may die before it gives up
 AWAITING = 3  # exit status of a run that waits for annotations
@@ -29,7 +29,7 @@ AWAITING = 3  # exit status of a run that waits for annotations
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
 def _job(config: DictConfig) -> float:
     """Run one job of Hydra's; what a user can set right becomes one line."""
-    from experiments.session import run
+    from experiments.runs.session import run
 
     hydra_config = HydraConfig.get()
     in_sweep = hydra_config.mode == RunMode.MULTIRUN

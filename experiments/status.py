@@ -11,12 +11,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.asking import AskingRun, open_run
-from experiments.handoff.labels import UnusableFile
-from experiments.intake import read_returned
-from experiments.ledger import Ledger, listed, request_folder
+from experiments.annotation.inbox import read_returned
+from experiments.annotation.ledger import Ledger, listed, request_folder
+from experiments.annotation.run_view import AskingRun, open_run
+from experiments.data.labels import UnusableFile
 from experiments.reporting.runs import run_folders
-from experiments.wording import counted
+from experiments.settings.wording import counted
 
 SHOWN = 5
 """Images that are named of a longer list."""

@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.asking import AskingRun, open_run
+from experiments.annotation.run_view import AskingRun, open_run
+from experiments.data.labels import Item, Label, Rules, UnusableFile
 from experiments.handoff import coco, cvat, label_studio, tables, voc
-from experiments.handoff.labels import Item, Label, Rules, UnusableFile
 from experiments.handoff.masks import write_png
 from experiments.handoff.names import ImageNames
 from experiments.handoff.returned import Answer, files_in, read_file, upright_size

@@ -98,7 +98,7 @@ def _composed(config_name: str, *arguments: str) -> bytes:
 
 def run_here(*changes: str) -> float:
     """Run to the end in this process."""
-    from experiments.session import run
+    from experiments.runs.session import run
 
     return run(compose(*overrides(*changes)))
 

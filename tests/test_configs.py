@@ -13,7 +13,8 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from al_core import ActiveLearning, Pool, Prediction
-from experiments.config import (
+from experiments.engine.engine import Engine
+from experiments.settings.config import (
     GROUPS,
     CycleSettings,
     LossPredictionSettings,
@@ -23,7 +24,6 @@ from experiments.config import (
     plain,
     settings,
 )
-from experiments.engine import Engine
 from tests.al_core.strategies.listed import earlier_query
 from tests.small_runs import compose
 

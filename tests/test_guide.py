@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from experiments.data.scenes import CLASS_NAMES
-from tests.experiments.test_people_tasks import write_scenes
+from tests.experiments.annotation.test_people_tasks import write_scenes
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = (ROOT / "docs" / "annotate-your-own.md").read_text(encoding="utf-8")

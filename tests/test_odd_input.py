@@ -14,7 +14,7 @@ from PIL import Image
 
 from al_core.entropies import read_ranking_csv
 from al_core.errors import InvalidSetting
-from experiments.session import run
+from experiments.runs.session import run
 from tests.experiments.ranking_models import rank_here
 from tests.small_runs import Program, compose, overrides, read_rows, results, run_program
 from tests.small_runs import write_image_folder as write_labeled

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from experiments.run_folder import RunFolder
+from experiments.runs.folder import RunFolder
 from tests.run_checks import check_refused, no_half_files
 from tests.small_runs import (
     Program,

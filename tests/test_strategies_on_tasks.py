@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.session import run
+from experiments.runs.session import run
 from tests.al_core.strategies.listed import NAMES
 from tests.small_runs import compose, read_rows
 

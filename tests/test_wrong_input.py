@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from al_core.errors import ActiveLearningError
-from experiments.session import run
+from experiments.runs.session import run
 from tests.run_checks import check_refused, no_half_files
 from tests.small_runs import (
     compose,

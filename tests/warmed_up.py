@@ -10,10 +10,6 @@ import gc
 
 import torch._dynamo  # noqa: F401
 
-import experiments.data.classification
-import experiments.session
-import experiments.tasks.classification
-import experiments.tracking  # noqa: F401
 import vendored.pytorch_cifar  # noqa: F401
 from tests.small_runs import compose, overrides
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from al_core.errors import InvalidSetting
-from experiments.checks import check_folder
 from experiments.data.decoding import UnreadableImage
 from experiments.data.folders import find_images
 from experiments.data.segmentation import (
@@ -20,6 +19,7 @@ from experiments.data.segmentation import (
     read_mask,
     read_pairs,
 )
+from experiments.settings.checks import check_folder
 
 CLASSES = {
     "road": (7, (128, 64, 128)), "sidewalk": (8, (244, 35, 232)), "building": (11, (70, 70, 70)),

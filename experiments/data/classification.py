@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 
 from al_core.errors import InvalidSetting
-from experiments.checks import check_flag, check_folder, check_number, check_whole_number
 from experiments.data.decoding import decode_many, resize_square
 from experiments.data.digits import load_digits
 from experiments.data.folders import describe_ignored, find_images
@@ -31,6 +30,7 @@ from experiments.data.samples import (
     Samples,
     channel_statistics,
 )
+from experiments.settings.checks import check_flag, check_folder, check_number, check_whole_number
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from al_core.errors import InvalidSetting
-from experiments.checks import check_flag, check_folder
 from experiments.data.detection import (
     ObjectDetection,
     Objects,
@@ -26,8 +25,9 @@ from experiments.data.detection import (
     tidied,
     warn_unreadable,
 )
+from experiments.data.labels import Box, stated_size
 from experiments.data.pictures import FilePictures
-from experiments.handoff.labels import Box, stated_size
+from experiments.settings.checks import check_flag, check_folder
 
 log = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 
 from al_core.errors import InvalidSetting
 from experiments.data.decoding import UnreadableImage
+from experiments.data.labels import Box
 from experiments.data.pictures import Pictures
 from experiments.data.scenes import CLASS_NAMES, Scene, scene_sets
-from experiments.handoff.labels import Box
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from al_core.errors import InvalidSetting
-from experiments.checks import check_flag, check_folder
 from experiments.data.detection import check_disjoint
 from experiments.data.samples import ChannelValues
 from experiments.data.segmentation import (
@@ -23,6 +22,7 @@ from experiments.data.segmentation import (
     picture_statistics,
     read_pairs,
 )
+from experiments.settings.checks import check_flag, check_folder
 
 LAYOUT = "{train,val}_images.txt and {train,val}_labels.txt"
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from al_core.errors import InvalidSetting
-from experiments.checks import check_number
+from experiments.settings.checks import check_number
 
 
 def long_tailed(targets: NDArray[np.int64], imbalance: float) -> NDArray[np.int64]:

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from experiments.checks import check_whole_number
 from experiments.data.digits import load_digits
 from experiments.data.pictures import MemoryPictures
 from experiments.data.samples import MemorySamples
+from experiments.settings.checks import check_whole_number
 
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 """Of the labels 0..9; 1 + label in a mask, where 0 is ground."""

@@ -1,7 +1,7 @@
 """Pascal VOC (Everingham et al., IJCV 2010), and any set of images in its layout.
 
 `Annotations/*.xml`, `JPEGImages/*`, and `ImageSets/Main/*.txt` with one image name a line. The
-annotations themselves are read by `experiments.handoff.voc`.
+annotations themselves are read by `experiments.data.voc_xml`.
 Differs: amdegroot/ssd.pytorch @ 5b0b77f takes one off all four corners, which makes boxes a pixel
 smaller; the last pixel of an object belongs to it here.
 """
@@ -13,7 +13,6 @@ from http.client import HTTPException
 from pathlib import Path
 
 from al_core.errors import InvalidSetting
-from experiments.checks import check_flag, check_folder
 from experiments.data.detection import (
     ObjectDetection,
     Objects,
@@ -23,9 +22,10 @@ from experiments.data.detection import (
     warn_unreadable,
 )
 from experiments.data.folders import find_images
+from experiments.data.labels import Box, UnusableFile, stated_size
 from experiments.data.pictures import FilePictures
-from experiments.handoff.labels import Box, UnusableFile, stated_size
-from experiments.handoff.voc import objects_in, parse_xml
+from experiments.data.voc_xml import objects_in, parse_xml
+from experiments.settings.checks import check_flag, check_folder
 
 CLASS_NAMES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",

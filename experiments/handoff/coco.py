@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.handoff.labels import (
+from experiments.data.labels import (
     NO_CLASS,
     Box,
     Found,

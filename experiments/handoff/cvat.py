@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from experiments.handoff.labels import (
+from experiments.data.labels import (
     NO_CLASS,
     Box,
     Found,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from al_core.entropies import write_upload_csv
 from al_core.files import write_bytes
+from experiments.data.labels import Item, Rules, UnusableFile
 from experiments.handoff import coco, cvat, label_studio, tables, voc
-from experiments.handoff.labels import Item, Rules, UnusableFile
 from experiments.handoff.masks import write_png
 from experiments.handoff.names import lost_names
 

@@ -14,7 +14,7 @@ from xml.sax.saxutils import quoteattr
 
 import numpy as np
 
-from experiments.handoff.labels import (
+from experiments.data.labels import (
     NO_CLASS,
     Box,
     Found,

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from experiments.handoff.labels import NO_CLASS, Mask, Rules, UnusableFile
+from experiments.data.labels import NO_CLASS, Mask, Rules, UnusableFile
 
 Region = NDArray[np.bool_]
 MAX_PIXELS = 2**30

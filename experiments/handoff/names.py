@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from experiments.handoff.labels import UnusableFile
+from experiments.data.labels import UnusableFile
 
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
 """Label Studio puts eight hexadecimal digits before the name of an uploaded file."""

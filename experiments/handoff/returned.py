@@ -16,8 +16,9 @@ from typing import Any
 
 from PIL import Image
 
+from experiments.data.labels import Found, Label, Problem, Rules, UnusableFile
+from experiments.data.voc_xml import parse_xml
 from experiments.handoff import coco, cvat, label_studio, tables, voc
-from experiments.handoff.labels import Found, Label, Problem, Rules, UnusableFile
 from experiments.handoff.masks import LABELMAP, read_labelmap, read_png
 from experiments.handoff.names import ImageNames
 
@@ -134,7 +135,7 @@ def _found(folder: Path, source: str, rules: Rules) -> Iterator[tuple[Found | Pr
 def _in_xml(
     path: Path, inner: PurePosixPath, rules: Rules
 ) -> Iterator[tuple[Found | Problem, bool]]:
-    root = voc.parse_xml(path.read_bytes())
+    root = parse_xml(path.read_bytes())
     if root.tag == "annotations":
         yield from ((one, False) for one in cvat.read(root, rules))
     elif root.tag != "annotation":

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
-from experiments.handoff.labels import Found, Problem, Rules, UnusableFile
+from experiments.data.labels import Found, Problem, Rules, UnusableFile
 
 COLUMNS = ("name", "label")
 

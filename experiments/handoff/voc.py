@@ -9,25 +9,12 @@ found it, only counts where the file's own name does not fit.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite, nan
+from math import isfinite
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
-from experiments.handoff.labels import Box, Found, Item, Rules, UnusableFile, stated_size
-
-
-def parse_xml(data: bytes) -> ElementTree.Element:
-    """Parse XML without a document type, which an annotation has no use for and attacks have.
-
-    Raises:
-        UnusableFile: It is no XML, or has one.
-    """
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        raise UnusableFile("it declares a document type or entities, which is refused")
-    try:
-        return ElementTree.fromstring(data)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise UnusableFile(f"it is no XML: {error}") from None
+from experiments.data.labels import Found, Item, Rules, UnusableFile, stated_size
+from experiments.data.voc_xml import objects_in
 
 
 def read(root: ElementTree.Element, path: PurePosixPath, rules: Rules) -> Found | None:
@@ -54,35 +41,6 @@ def read(root: ElementTree.Element, path: PurePosixPath, rules: Rules) -> Found 
     filename = (root.findtext("filename") or "").strip()
     size = stated_size(root.findtext("size/height"), root.findtext("size/width"))
     return Found((str(path), filename), label, size)
-
-
-def objects_in(root: ElementTree.Element, origin: int = 1) -> list[Box]:
-    """Return the objects of an annotation as they are drawn; a corner that is no number is NaN.
-
-    Args:
-        root: `<annotation>`.
-        origin: As `Rules.voc_origin`.
-    """
-    return [
-        Box(
-            (each.findtext("name") or "").strip(),
-            (
-                _number(each, "xmin") - origin,
-                _number(each, "ymin") - origin,
-                _number(each, "xmax"),
-                _number(each, "ymax"),
-            ),
-            (each.findtext("difficult") or "0").strip() == "1",
-        )
-        for each in root.iter("object")
-    ]
-
-
-def _number(drawn: ElementTree.Element, key: str) -> float:
-    try:
-        return float(drawn.findtext(f"bndbox/{key}") or "")
-    except ValueError:
-        return nan
 
 
 def write(items: Sequence[Item], rules: Rules, folder: Path) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from al_core.errors import ActiveLearningError
 from al_core.files import atomic_write
 from experiments.data.decoding import read_rgb
-from experiments.handoff.labels import Label
+from experiments.data.labels import Label
 
 THUMBNAIL_PIXELS = 320
 """Longer side: twice that at which it is shown, for sharp screens."""

@@ -19,13 +19,14 @@ import torch
 
 import conf
 from al_core.errors import InvalidSetting
-from experiments.config import plain
 from experiments.data.blank import published_facts
 from experiments.ranking.settings import RankSettings
+from experiments.settings.config import plain
+from experiments.settings.renamed import with_present_names
 from vendored.checkpoints import UNREADABLE, read_state_dict
 
 RUN_KEYS = frozenset({"model", "config", "class_names", "data_facts", "posterior_seed"})
-"""What the checkpoint of a run holds; see `experiments.session`."""
+"""What the checkpoint of a run holds; see `experiments.runs.session`."""
 HEAD_KEY = "loss_pred.weight"
 """In the weights of a model with a loss-prediction module."""
 DEFAULT_STRATEGY = "entropy"
@@ -99,7 +100,7 @@ def read_model(settings: RankSettings, asked: Mapping[str, Any]) -> TrainedModel
 def _of_run(
     settings: RankSettings, content: Mapping[str, Any], asked: Mapping[str, Any], sha256: str
 ) -> TrainedModel:
-    path, config = settings.checkpoint, content["config"]
+    path, config = settings.checkpoint, with_present_names(content["config"])
     for key in ("class_names", "mean", "std", "image_size"):
         if getattr(settings, key) is not None:
             raise InvalidSetting(

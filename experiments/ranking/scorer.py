@@ -21,7 +21,14 @@ from torch import Tensor
 
 from al_core import AcquisitionFunction, Prediction, TopK
 from al_core.errors import InvalidSetting, NonFiniteValue
-from experiments.config import (
+from experiments.data.blank import blank_data
+from experiments.data.decoding import UnreadableImage, for_each, read_rgb
+from experiments.data.labels import Label
+from experiments.data.loading import chunks, prefetched
+from experiments.engine.engine import Engine
+from experiments.learning.learner import TaskLearner
+from experiments.ranking.model import TrainedModel
+from experiments.settings.config import (
     CycleSettings,
     LossPredictionSettings,
     OptimizerSettings,
@@ -29,13 +36,6 @@ from experiments.config import (
     serving,
     settings,
 )
-from experiments.data.blank import blank_data
-from experiments.data.decoding import UnreadableImage, for_each, read_rgb
-from experiments.data.loading import chunks, prefetched
-from experiments.engine import Engine
-from experiments.handoff.labels import Label
-from experiments.learner import TaskLearner
-from experiments.ranking.model import TrainedModel
 from experiments.tasks.base import Task
 
 Image = NDArray[np.uint8]

@@ -17,11 +17,10 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from al_core.errors import ActiveLearningError, InvalidSetting
 from al_core.files import atomic_write
-from experiments.config import differences
 from experiments.data.folders import describe_ignored
 from experiments.data.loading import chunks
-from experiments.engine import Engine
-from experiments.provenance import provenance
+from experiments.engine.engine import Engine
+from experiments.engine.provenance import provenance
 from experiments.ranking.contact_sheet import Shown, write_contact_sheet
 from experiments.ranking.executors import (
     Chunk,
@@ -37,7 +36,9 @@ from experiments.ranking.scorer import Scorer
 from experiments.ranking.settings import RankSettings
 from experiments.ranking.store import WRITTEN, Store
 from experiments.ranking.writing import QUARANTINE, QUERY, RANKING, UPLOAD, write_tables
-from experiments.wording import counted
+from experiments.settings.config import differences
+from experiments.settings.renamed import with_present_names
+from experiments.settings.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -273,7 +274,7 @@ def _check_identity(store: Store, settings: RankSettings, ours: dict[str, Any]) 
         return
     if theirs["checkpoint"]["sha256"] == ours["checkpoint"]["sha256"]:
         theirs["checkpoint"] = ours["checkpoint"]  # the same weights under another name
-    changed = differences(ours, theirs)
+    changed = differences(ours, with_present_names(theirs))
     if changed:
         raise InvalidSetting(
             f"{settings.out} holds a ranking of something else ("

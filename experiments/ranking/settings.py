@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from al_core.errors import InvalidSetting
-from experiments.checks import check_flag, check_number, check_whole_number
+from experiments.settings.checks import check_flag, check_number, check_whole_number
 
 EXECUTORS = ("inline", "processes", "ray")
 GROUPS = (

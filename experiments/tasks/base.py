@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from al_core import IndexArray, Prediction
+from experiments.data.labels import Label
 from experiments.data.samples import Batch, Samples
 from experiments.data.targets import Targets
-from experiments.handoff.labels import Label
 
 
 class Metrics(Protocol):

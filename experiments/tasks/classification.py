@@ -19,11 +19,11 @@ from al_core import IndexArray, Prediction
 from al_core.errors import InvalidSetting, require_positive
 from experiments.data.classification import ImageClassification
 from experiments.data.decoding import resize_square
+from experiments.data.labels import Label
 from experiments.data.samples import Batch
 from experiments.data.targets import HiddenTargets, Targets
-from experiments.handoff.labels import Label
 from experiments.metrics.classification import ClassificationMetrics
-from experiments.sampling import InputDropout
+from experiments.models.dropout import InputDropout
 from experiments.tasks.base import Panel
 
 

@@ -22,16 +22,16 @@ from torch import Tensor, nn
 
 from al_core import IndexArray, Prediction
 from al_core.errors import InvalidSetting, require_positive
-from experiments.checks import check_flag, check_number
-from experiments.data.box_drawing import canvas, outline
 from experiments.data.detection import ObjectDetection, Objects
 from experiments.data.detection_augmentation import PIXEL_MEAN, augment
+from experiments.data.labels import Box, Label
 from experiments.data.pictures import StretchedSamples, load_all, stretch
 from experiments.data.samples import Batch
 from experiments.data.targets import HiddenTargets, Targets
-from experiments.handoff.labels import Box, Label
+from experiments.drawing.boxes import canvas, outline
 from experiments.metrics.detection import DetectionMetrics
-from experiments.sampling import InputDropout
+from experiments.models.dropout import InputDropout
+from experiments.settings.checks import check_flag, check_number
 from experiments.tasks.base import Panel
 from vendored.ssd_pytorch import Detect, MultiBoxDetector, MultiBoxLoss, Outputs
 

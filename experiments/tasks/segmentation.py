@@ -21,15 +21,15 @@ from torch.nn import functional as F
 
 from al_core import IndexArray, Prediction
 from al_core.errors import InvalidSetting, require_positive
-from experiments.checks import check_flag, check_number, check_whole_number
+from experiments.data.labels import Label
 from experiments.data.pictures import load_all
 from experiments.data.resized import resized, scaled_size
 from experiments.data.samples import Batch
 from experiments.data.segmentation import IGNORED, Mask, SemanticSegmentation, WholeSamples
 from experiments.data.segmentation_augmentation import augment, resize_image, resize_mask
 from experiments.data.targets import HiddenTargets, Targets
-from experiments.handoff.labels import Label
 from experiments.metrics.segmentation import SegmentationMetrics
+from experiments.settings.checks import check_flag, check_number, check_whole_number
 from experiments.tasks.base import Panel
 from vendored.drn import DRNSeg
 

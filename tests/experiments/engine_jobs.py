@@ -24,8 +24,8 @@ from al_core import (
     predicted_loss,
 )
 from al_core.errors import InvalidSetting
-from experiments.engine import Engine
-from experiments.learner import TaskLearner
+from experiments.engine.engine import Engine
+from experiments.learning.learner import TaskLearner
 from tests.experiments.small_tasks import lenet_task, small_data, small_learner
 
 

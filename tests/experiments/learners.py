@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from al_core import Prediction
-from experiments.learner import TaskLearner
+from experiments.learning.learner import TaskLearner
 from experiments.tasks.classification import Classification
 from tests.experiments.small_tasks import TinyNet
 

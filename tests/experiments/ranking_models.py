@@ -12,7 +12,14 @@ import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from experiments.config import (
+from experiments.data.detection import ObjectDetection, Objects
+from experiments.data.pictures import FilePictures
+from experiments.data.segmentation import MemoryMasks, SemanticSegmentation
+from experiments.engine.engine import Engine
+from experiments.learning.learner import TaskLearner
+from experiments.rank import checked, ranked
+from experiments.ranking.model import TrainedModel
+from experiments.settings.config import (
     CycleSettings,
     LossPredictionSettings,
     OptimizerSettings,
@@ -21,13 +28,6 @@ from experiments.config import (
     serving,
     settings,
 )
-from experiments.data.detection import ObjectDetection, Objects
-from experiments.data.pictures import FilePictures
-from experiments.data.segmentation import MemoryMasks, SemanticSegmentation
-from experiments.engine import Engine
-from experiments.learner import TaskLearner
-from experiments.rank import checked, ranked
-from experiments.ranking.model import TrainedModel
 from tests.small_runs import compose
 
 ENGINE = {"device": "cpu", "num_threads": 1}

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from experiments.config import CycleSettings, LossPredictionSettings, OptimizerSettings
 from experiments.data.classification import ImageClassification
 from experiments.data.samples import MemorySamples
-from experiments.engine import Engine
-from experiments.learner import TaskLearner
+from experiments.engine.engine import Engine
+from experiments.learning.learner import TaskLearner
+from experiments.settings.config import CycleSettings, LossPredictionSettings, OptimizerSettings
 from experiments.tasks.classification import Classification
 from vendored.pytorch_cifar import LeNet
 

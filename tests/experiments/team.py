@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from al_core.errors import AwaitingAnnotation
-from experiments.ledger import Ledger
+from experiments.annotation.ledger import Ledger
 from tests import annotator
 from tests.small_runs import read_rows, run_here
 

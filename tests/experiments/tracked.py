@@ -17,7 +17,7 @@ from PIL import Image
 from al_core.contracts import Query, Ranking
 from al_core.entropies import write_ranking_csv, write_upload_csv
 from al_core.loop import CycleRecord
-from experiments.tracking import Tracker
+from experiments.runs.tracker import Tracker
 
 ROOT = Path(__file__).parents[2]
 SUMMARY = {"area_under_budget_curve": 61.5, "final_accuracy": 70.25}
@@ -86,7 +86,7 @@ def start(tracker: Tracker, run_folder: Path, **changes: Any) -> None:
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What the tracker warned of."""
-    mine = [record for record in caplog.records if record.name == "experiments.tracking"]
+    mine = [record for record in caplog.records if record.name == "experiments.runs.tracker"]
     return [record.getMessage() for record in mine if record.levelno >= logging.WARNING]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from experiments.handoff.labels import NO_CLASS, Box, Item, Label, Rules
+from experiments.data.labels import NO_CLASS, Box, Item, Label, Rules
 
 NAMES = (
     "plain.png", "a b/with space.png", "ünï/日本 語.png", "quote's \"two\".png", "-leading.png",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from experiments.handoff.labels import Label, Problem, Rules
+from experiments.data.labels import Label, Problem, Rules
 from experiments.handoff.names import ImageNames
 from experiments.handoff.returned import files_in, read_file, upright_size
 from tests.experiments.handoff.items import NAMES

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.data.labels import Box
 from experiments.handoff.export import export
-from experiments.handoff.labels import Box
 from experiments.handoff.returned import files_in
 from tests.experiments.handoff.items import KINDS, items, rules
 from tests.experiments.handoff.reading import URL, read_all

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from experiments.handoff.labels import NO_CLASS, Rules, UnusableFile
+from experiments.data.labels import NO_CLASS, Rules, UnusableFile
 from experiments.handoff.masks import (
     from_brush,
     from_coco_string,

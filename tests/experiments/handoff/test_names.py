@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.handoff.labels import UnusableFile
+from experiments.data.labels import UnusableFile
 from experiments.handoff.names import ImageNames, lost_names, names_in_url
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from experiments.data.labels import Item, Label, Problem
 from experiments.handoff import label_studio
 from experiments.handoff.export import export
-from experiments.handoff.labels import Item, Label, Problem
 from experiments.handoff.names import ImageNames
 from experiments.handoff.returned import Answer, read_file, upright_size
 from tests.experiments.handoff.items import KINDS, NAMES, check_same, items, rules

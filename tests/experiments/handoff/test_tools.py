@@ -22,9 +22,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.data.labels import Label
 from experiments.handoff import coco, label_studio
 from experiments.handoff.export import export
-from experiments.handoff.labels import Label
 from experiments.handoff.masks import from_brush, to_brush
 from tests.experiments.handoff.items import CLASSES, KINDS, check_same, items, rules
 from tests.experiments.handoff.reading import URL, read_all
@@ -121,7 +121,7 @@ def test_what_label_studio_makes_of_our_coco_file_is_read(tmp_path: Path) -> Non
 
 def labels_of(dataset, kind: str) -> dict[str, Label]:
     """Return what Datumaro has read, by name without ending."""
-    from experiments.handoff.labels import NO_CLASS, Box
+    from experiments.data.labels import NO_CLASS, Box
 
     dm = tool("datumaro")
     names = [label.name for label in dataset.categories()[dm.AnnotationType.label]]

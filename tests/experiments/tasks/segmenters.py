@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.config import CycleSettings, LossPredictionSettings, OptimizerSettings
-from experiments.engine import Engine
-from experiments.learner import TaskLearner
+from experiments.engine.engine import Engine
+from experiments.learning.learner import TaskLearner
+from experiments.settings.config import CycleSettings, LossPredictionSettings, OptimizerSettings
 from experiments.tasks.segmentation import Segmentation
 
 EVERY = np.arange(20)

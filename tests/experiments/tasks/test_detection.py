@@ -10,11 +10,16 @@ from torchvision.models import WeightsEnum, vgg16
 
 from al_core import Prediction, entropy, least_confidence, margin
 from al_core.errors import InvalidSetting, LabelHidden
-from experiments.backbones import light_ssd, ssd300
-from experiments.config import CycleSettings, LossPredictionSettings, OptimizerSettings, plain
 from experiments.data.detection import ObjectDetection, Objects, digit_scenes
-from experiments.engine import Engine
-from experiments.learner import TaskLearner
+from experiments.engine.engine import Engine
+from experiments.learning.learner import TaskLearner
+from experiments.models.backbones import light_ssd, ssd300
+from experiments.settings.config import (
+    CycleSettings,
+    LossPredictionSettings,
+    OptimizerSettings,
+    plain,
+)
 from experiments.tasks.detection import PREDICTED_COLOR, TRUE_COLOR, Detection
 from tests.small_runs import compose
 from vendored.ssd_pytorch import LightSSD, Outputs, encode, match_batch, pad_targets

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from al_core import bald, entropy
 from al_core.errors import InvalidSetting
-from experiments.backbones import WholeImageDRN
-from experiments.config import build
+from experiments.models.backbones import WholeImageDRN
+from experiments.settings.config import build
 from tests.experiments.segmentation_trees import small_task
 from tests.experiments.tasks.segmenters import EVERY, small_learner
 from tests.small_runs import compose
@@ -106,7 +106,7 @@ def test_evaluation_and_predictions_are_without_dropout() -> None:
 
 def test_a_task_that_cannot_sample_is_refused_before_it_trains() -> None:
     """strategy=bald on a task without posterior samples is one clear line at the start."""
-    from experiments.config import check_top_level
+    from experiments.settings.config import check_top_level
 
     with pytest.raises(InvalidSetting, match="strategy=bald needs posterior samples"):
         check_top_level(

@@ -11,8 +11,13 @@ from torch import nn
 
 from al_core import ActiveLearning
 from al_core.errors import InvalidSetting
-from experiments.backbones import drn_seg
-from experiments.config import CycleSettings, LossPredictionSettings, OptimizerSettings, build
+from experiments.models.backbones import drn_seg
+from experiments.settings.config import (
+    CycleSettings,
+    LossPredictionSettings,
+    OptimizerSettings,
+    build,
+)
 from experiments.tasks.segmentation import Segmentation
 from tests.experiments.segmentation_trees import small_data, small_task, tiny_drn
 from tests.small_runs import compose
@@ -100,7 +105,7 @@ def test_weights_of_a_file_are_the_start(tmp_path: Path) -> None:
 
 def test_the_published_protocol_is_the_forks() -> None:
     """The numbers of the recipe, with DRN-D-22 from ImageNet's weights, and no others."""
-    from experiments.config import settings
+    from experiments.settings.config import settings
 
     config = compose("task=drn_cityscapes")
     cycle = settings(CycleSettings, config.cycle)

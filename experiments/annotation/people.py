@@ -1,0 +1,359 @@
+"""People as the oracle: a run asks for annotations, stops, and goes on when they have come back.
+
+The rules, all of which `docs/annotate-your-own.md` states for users:
+
+- A batch is complete when each of its images is labeled or refused; with `oracle.partial` a run
+  goes on with what has come, and the rest joins when it comes. Nobody is asked for it again.
+- A refused image ("cannot label") is neither trained on nor asked for again. Another annotation of
+  it lifts the refusal.
+- The newest annotation of an image counts, from the next training on; every older one stays on
+  record. An annotation of an image that was not asked for is used too.
+- An image that is gone is left out until it is back, its annotation stays on record. New images
+  join the pool.
+- What cannot be used is reported with its reason at each start, and read again until it can be.
+- Test images are drawn at random from the pool, asked for with batch 0, and never trained on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from al_core import stream, typiclust
+from al_core.errors import AwaitingAnnotation, InvalidSetting
+from experiments.annotation.inbox import read_returned
+from experiments.annotation.ledger import Kept, Ledger, Request, listed, request_folder
+from experiments.annotation.settings import PeopleSettings
+from experiments.annotation.unlabeled import Collected
+from experiments.data.decoding import UnreadableImage, read_rgb
+from experiments.data.folders import describe_ignored, find_images
+from experiments.data.labels import Item, Label, Rules, UnusableFile
+from experiments.handoff.export import FILES, check_format, hand_out
+from experiments.handoff.returned import upright_size
+from experiments.settings.wording import counted
+
+logger = logging.getLogger(__name__)
+
+Embed = Callable[[Sequence[Path]], tuple[NDArray[np.float32], list[int]]]
+WAYS_BACK = {
+    "classification": "labels.csv filled in, images in folders named for their class, JSON of "
+    "Label Studio, XML of CVAT",
+    "detection": "XML of Pascal VOC or CVAT, JSON of COCO or Label Studio",
+    "segmentation": "PNG masks, JSON of COCO or Label Studio, XML of CVAT",
+}
+MIN_TRAIN, MIN_TEST = 2, 1
+"""Labels without which nothing can be trained, or measured."""
+
+
+class People:
+    """The people of one run; for the process that writes its folder.
+
+    Args:
+        settings: How they are asked.
+        run_folder: Where what they are asked and answer is kept.
+        root: Folder of the images.
+        rules: Classes and task.
+        has_test: Whether a test set is given, so that none need be drawn.
+        embed: Returns embeddings of files and the positions of those that can be read, to choose
+            the initial set by; None to draw it at random.
+
+    Raises:
+        InvalidSetting: A folder lies inside the images' own, or a format does not fit.
+    """
+
+    def __init__(
+        self,
+        settings: PeopleSettings,
+        *,
+        run_folder: Path,
+        root: Path,
+        rules: Rules,
+        has_test: bool,
+        embed: Embed | None = None,
+    ) -> None:
+        self._settings, self._rules, self._root = settings, rules, root
+        self._run_folder, self._has_test, self._embed = run_folder, has_test, embed
+        self.returned = Path(settings.returned or run_folder / "returned")
+        if settings.refusal in rules.class_names:
+            raise InvalidSetting(f"oracle.refusal={settings.refusal} is one of the classes")
+        for key, folder in (("out", run_folder), ("oracle.returned", self.returned)):
+            if folder.resolve().is_relative_to(root.resolve()):
+                raise InvalidSetting(f"{key}: {folder} lies in data.root, among the images")
+        if not has_test and settings.test_size < MIN_TEST:
+            raise InvalidSetting("oracle.test_size=0 needs a test set: data.test=FOLDER")
+        try:
+            for name in settings.formats:
+                check_format(name, rules)
+        except UnusableFile as error:
+            raise InvalidSetting(f"oracle.formats: {error}") from None
+
+    def open(
+        self, *, cycle: int, cycles: int, initial_size: int, query_size: int, seed: int
+    ) -> Collected:
+        """Take over what has come back, and return it if it suffices for the next training.
+
+        Args:
+            cycle: Which one trains next.
+            cycles: How many the run has.
+            initial_size: Images of batch 0 to train on.
+            query_size: Images that each further cycle asks for.
+            seed: Decides which images batch 0 has.
+
+        Raises:
+            AwaitingAnnotation: It does not; the text is for people, several lines.
+            InvalidSetting: A record is damaged, or there are too few images.
+        """
+        try:
+            self.ledger = Ledger.read(self._run_folder, cycle=cycle)
+        except UnusableFile as error:
+            raise InvalidSetting(str(error)) from None
+        self._find_images()
+        self.returned.mkdir(parents=True, exist_ok=True)
+        self._collect()
+        if not self.ledger.requests:
+            self._ask_first(
+                cycles=cycles, initial_size=initial_size, query_size=query_size, seed=seed
+            )
+            self._collect()  # what is here already may be of these images
+        self._tell_what_is_gone()
+        if len(self.ledger.requests) <= cycle:
+            raise InvalidSetting(
+                f"{request_folder(self._run_folder, cycle)} is gone: restore it from a copy, or "
+                "start anew with out=..."
+            )
+        self._check_complete()
+        return self._collected()
+
+    def ask(
+        self,
+        cycle: int,
+        names: Sequence[str],
+        scores: Sequence[float] | None,
+        drafts: Sequence[Label] | None,
+    ) -> None:
+        """Write the request that the training of `cycle` waits for, most wanted first."""
+        request = Request(cycle, tuple(names), scores=None if scores is None else tuple(scores))
+        self._write(request, drafts)
+
+    def waiting(self, cycle: int) -> str:
+        """Say what the run waits for."""
+        request = next(one for one in self.ledger.requests if one.cycle == cycle)
+        folder = request_folder(self._run_folder, cycle)
+        back = len(self.ledger.answered(request.names))
+        parts = f" ({len(request.train)} to train on, {len(request.test)} to measure with)"
+        with_images = "" if self._settings.images == "none" else "images/, "
+        lines = [
+            f"waiting for annotations: batch {cycle}, {back} of {len(request.names)} images are "
+            f"back{parts if request.test else ''}",
+            f"  annotate   {folder}: {with_images}images.csv"
+            + "".join(f", {FILES[name]}" for name in self._settings.formats),
+            f"  put back   into {self.returned}: {WAYS_BACK[self._rules.kind]}",
+            "  then       the same command"
+            + ("" if self._settings.partial else "; oracle.partial=true goes on with what is back"),
+        ]
+        return "\n".join(lines)
+
+    # -- what there is ----------------------------------------------------------------------------
+
+    def _find_images(self) -> None:
+        if not self._root.is_dir():
+            raise InvalidSetting(f"data.root: there is no folder {self._root}")
+        found = find_images(self._root)
+        if not found.names:
+            raise InvalidSetting(f"data.root: there is no image in {self._root}")
+        was = len(self.ledger.names)
+        added = self.ledger.add_images(found.names)
+        shown = min(str(self._root), os.path.relpath(self._root), key=len)
+        if not was:
+            logger.info("%s: %s", shown, counted(added, "image"))
+            if found.ignored:
+                logger.info("%s: passed over %s", shown, describe_ignored(found.ignored))
+        elif added:
+            logger.info("%s: %s for the pool", shown, counted(added, "new image"))
+        self._present = set(found.names)
+
+    def _tell_what_is_gone(self) -> None:
+        gone = [name for name in self.ledger.names if name not in self._present]
+        if gone:
+            labeled = len(self.ledger.labeled(gone))
+            logger.warning(
+                "%s gone, %d of them labeled (the first is %s): left out until back; annotations "
+                "are kept",
+                counted(len(gone), "image"), labeled, gone[0],
+            )  # fmt: skip
+
+    def _collect(self) -> None:
+        """Read what is new in the folder of what came back."""
+        ledger = self.ledger
+        taken, seen, problems = read_returned(ledger, self.returned, self._rules, self._root)
+        relabeled = [name for name in taken if name in ledger.answers]
+        for name in relabeled:
+            old, new = ledger.answers[name], taken[name]
+            logger.info(
+                "%s: the annotation in %s replaces that in %s", name, new.source, old.source
+            )
+        ledger.accept(taken, seen)
+        if taken:
+            asked = {name for request in ledger.requests for name in request.names}
+            logger.info(
+                "%s taken over: %d new (%d refused, %d not asked for), %d changed",
+                counted(len(taken), "annotation"), len(taken) - len(relabeled),
+                sum(kept.refused for kept in taken.values()),
+                sum(name not in asked for name in taken if name not in relabeled), len(relabeled),
+            )  # fmt: skip
+        if problems:
+            logger.warning(
+                "%s in %s that cannot be used, to be read again at the next start:\n%s",
+                counted(len(problems), "thing"), self.returned, listed(problems),
+            )  # fmt: skip
+
+    # -- asking -----------------------------------------------------------------------------------
+
+    def _ask_first(self, *, cycles: int, initial_size: int, query_size: int, seed: int) -> None:
+        """Draw batch 0: the initial set, and the test set if none is given."""
+        test = 0 if self._has_test else self._settings.test_size
+        free = [i for i, name in enumerate(self.ledger.names) if name not in self.ledger.answers]
+        needed = test + initial_size + (cycles - 1) * query_size
+        if needed > len(free):
+            raise InvalidSetting(
+                f"cycles={cycles} with cycle.initial_size={initial_size}, "
+                f"cycle.query_size={query_size} and {test} test images ask for {needed} images, "
+                f"but there are {len(free)} without an annotation: lower one of them"
+            )
+        rng = stream(seed, 0, "initial set")
+        shuffled = [self.ledger.names[free[place]] for place in rng.permutation(len(free))]
+        # The test set is drawn first, at random, so that it measures what the pool is like.
+        held_out = self._readable(shuffled, test)
+        left = [name for name in shuffled if name not in held_out]
+        if self._embed is None:
+            chosen = list(self._readable(left, initial_size))
+        else:
+            chosen = self._typical(self._embed, left, initial_size, rng)
+        if len(held_out) < test or len(chosen) < MIN_TRAIN:
+            raise InvalidSetting(
+                f"data.root: only {len(held_out) + len(chosen)} images can be read"
+            )
+        self._write(Request(0, tuple(chosen), tuple(held_out)), None)
+
+    def _readable(self, names: Sequence[str], count: int) -> dict[str, None]:
+        """Return the first `count` of them that can be decoded, in order."""
+        found: dict[str, None] = {}
+        for name in names:
+            if len(found) == count:
+                break
+            if self._is_readable(name):
+                found[name] = None
+        return found
+
+    def _typical(
+        self, embed: Embed, names: Sequence[str], count: int, rng: np.random.Generator
+    ) -> list[str]:
+        """Return typical images of clusters without labels, most wanted first."""
+        had = [name for name in self.ledger.labeled(self._training()) if name in self._present]
+        everyone = [*had, *names]
+        rows, readable = embed([self._root / name for name in everyone])
+        labeled = np.array([k for k, i in enumerate(readable) if i < len(had)], dtype=np.int64)
+        count = min(count, len(readable) - labeled.size)
+        chosen, _ = typiclust(rows, count, rng=rng, labeled=labeled)
+        return [everyone[readable[row]] for row in chosen.tolist()]
+
+    def _is_readable(self, name: str) -> bool:
+        if name not in self._present:
+            return False
+        try:
+            read_rgb(self._root / name)
+        except UnreadableImage:
+            return False
+        return True
+
+    def _write(self, request: Request, drafts: Sequence[Label] | None) -> None:
+        """Write a request; what makes it one, `request.json`, last."""
+        scores = request.scores
+        items = [
+            Item(
+                name,
+                self._root / name,
+                upright_size(self._root / name),
+                None if scores is None or place >= len(scores) else scores[place],
+                None if drafts is None else drafts[place],
+            )
+            for place, name in enumerate(request.names)
+        ]
+        lost = hand_out(
+            items,
+            self._rules,
+            request_folder(self._run_folder, request.cycle),
+            formats=self._settings.formats,
+            images=self._settings.images,
+            image_url=self._settings.image_url,
+        )
+        if lost:
+            logger.warning(
+                "%s would be lost or mixed up by an annotation tool; rename the files, or use "
+                "another format:\n%s", counted(len(lost), "name"), listed(lost),
+            )  # fmt: skip
+        self.ledger.write_request(request, items)
+        self.ledger.requests = [
+            *(one for one in self.ledger.requests if one.cycle != request.cycle), request
+        ]  # fmt: skip
+
+    # -- going on ---------------------------------------------------------------------------------
+
+    def _check_complete(self) -> None:
+        """Stop here unless the newest batch suffices.
+
+        Raises:
+            AwaitingAnnotation: It does not.
+            InvalidSetting: It never will: too many images were refused.
+        """
+        request = self.ledger.requests[-1]
+        # An image that is gone cannot be annotated, and nothing would come of waiting for it.
+        there = [name for name in request.names if name in self._present]
+        missing = [name for name in there if name not in self.ledger.answers]
+        usable = self._usable()
+        train = sum(name in usable for name in self._training())
+        test = sum(name in usable for name in self.ledger.test)
+        enough = train >= MIN_TRAIN and (self._has_test or test >= MIN_TEST)
+        if missing and not (self._settings.partial and enough):
+            raise AwaitingAnnotation(self.waiting(request.cycle))
+        if not enough:
+            raise InvalidSetting(
+                f"all of batch {request.cycle} is back, but with {train} labeled images to train "
+                f"on and {test} to measure with nothing can be learned (the others are refused or "
+                f"gone): annotate some of {request_folder(self._run_folder, request.cycle)} after "
+                "all, or any other images of the pool"
+            )
+        if missing:
+            logger.info("going on without %s not back yet", counted(len(missing), "image"))
+
+    def _usable(self) -> set[str]:
+        return {name for name in self.ledger.labeled(self.ledger.names) if name in self._present}
+
+    def _training(self) -> list[str]:
+        """Return the names that may be trained on: all but the test set."""
+        test = set(self.ledger.test)
+        return [name for name in self.ledger.names if name not in test]
+
+    def _collected(self) -> Collected:
+        ledger, usable = self.ledger, self._usable()
+        position = {name: index for index, name in enumerate(ledger.names)}
+        asked = {name for request in ledger.requests for name in request.names}
+        batches = [[n for n in request.train if n in usable] for request in ledger.requests]
+        # What nobody asked for counts with the newest batch: it has come by now, and is used.
+        batches[-1] += [n for n in self._training() if n in usable and n not in asked]
+        labeled = {name for batch in batches for name in batch}
+        open_ = {*asked, *ledger.answers} - labeled
+        labels: dict[int, Kept] = {position[name]: ledger.answers[name] for name in usable}
+        return Collected(
+            run_folder=self._run_folder,
+            names=tuple(ledger.names),
+            labels=labels,
+            batches=tuple(tuple(position[name] for name in batch) for batch in batches),
+            test=tuple(position[name] for name in ledger.test if name in usable),
+            excluded=frozenset(position[name] for name in open_ if name in position),
+        )

@@ -1,0 +1,81 @@
+"""How people are asked, as `conf/oracle/people.yaml` sets it, and every check of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from al_core.errors import InvalidSetting
+from experiments.handoff.export import FILES, IMAGES
+from experiments.settings.checks import check_flag, check_whole_number
+
+
+@dataclass(frozen=True)
+class PeopleSettings:
+    """How people are asked, and what counts as an answer.
+
+    Attributes:
+        returned: Folder in which annotations come back; null for `returned` in the run folder.
+        partial: Go on with what has come, without waiting for the rest of the batch.
+        test_size: Images of batch 0 that are held out for measuring; none are drawn where
+            `data.test` gives a test set.
+        initial: How the initial set is chosen: "random", or "typiclust" by embeddings, for typical
+            images of clusters.
+        embedding_network: Of torchvision, for "typiclust".
+        embedding_weights: File of its weights.
+        refusal: The word that stands where a class would for an image that cannot be labeled.
+        empty_is_answer: Whether an image without objects in a file of VOC, COCO or CVAT counts as
+            looked at.
+        voc_origin: What Pascal VOC's XML calls the first pixel, 1, or 0 as CVAT does.
+        formats: What is written for annotation tools, some of `export.FILES`.
+        images: "link", "copy" or "none": what the folder of a request has of its images.
+        image_url: Address of an image for Label Studio; {name} stands for its name.
+    """
+
+    returned: str | None = None
+    partial: bool = False
+    test_size: int = 100
+    initial: str = "random"
+    embedding_network: str = "resnet18"
+    embedding_weights: str | None = None
+    refusal: str = "cannot_label"
+    empty_is_answer: bool = False
+    voc_origin: int = 1
+    formats: tuple[str, ...] = ()
+    images: str = "link"
+    image_url: str = "/data/local-files/?d={name}"
+
+    def __post_init__(self) -> None:
+        check_flag("oracle.partial", self.partial)
+        check_flag("oracle.empty_is_answer", self.empty_is_answer)
+        check_whole_number("oracle.test_size", self.test_size, low=0)
+        if not isinstance(self.refusal, str) or not self.refusal.strip():
+            raise InvalidSetting(f"oracle.refusal must be a word, got {self.refusal!r}")
+        self._check_initial()
+        self._check_exchange()
+        object.__setattr__(self, "formats", tuple(self.formats))
+
+    def _check_initial(self) -> None:
+        if self.initial not in ("random", "typiclust"):
+            raise InvalidSetting(f"oracle.initial must be random or typiclust: {self.initial!r}")
+        if self.initial == "typiclust" and not self.embedding_weights:
+            raise InvalidSetting(
+                "oracle.initial=typiclust needs oracle.embedding_weights=FILE, the weights of "
+                f"{self.embedding_network} (https://download.pytorch.org/models)"
+            )
+
+    def _check_exchange(self) -> None:
+        if self.images not in IMAGES:
+            raise InvalidSetting(
+                f"oracle.images must be one of {', '.join(IMAGES)}, got {self.images!r}"
+            )
+        if not isinstance(self.image_url, str) or "{name}" not in self.image_url:
+            raise InvalidSetting(f"oracle.image_url must have {{name}} in it: {self.image_url!r}")
+        if self.voc_origin not in (0, 1) or isinstance(self.voc_origin, bool):
+            raise InvalidSetting(f"oracle.voc_origin must be 0 or 1, got {self.voc_origin!r}")
+        if self.returned is not None and not isinstance(self.returned, str):
+            raise InvalidSetting(f"oracle.returned must be a folder, got {self.returned!r}")
+        listed = isinstance(self.formats, (list, tuple))
+        if not listed or not set(self.formats) <= set(FILES):
+            raise InvalidSetting(
+                f"oracle.formats must be a list of some of {', '.join(FILES)}, got {self.formats!r}"
+            )

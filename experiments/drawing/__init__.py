@@ -1,0 +1,1 @@
+"""Draw images with labels and predictions for people."""

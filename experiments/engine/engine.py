@@ -1,0 +1,357 @@
+"""Devices, precision and processes: plain torch, all of it in this module.
+
+One process a device. Several processes are started from inside the job, once a run, by torch's
+elastic launcher; under `torchrun` its environment is honored instead. Every process runs the same
+job in step; only the first writes files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import os
+import pickle
+import tempfile
+import threading
+import traceback
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from multiprocessing.connection import wait as wait_for_end
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.nn.parallel import DistributedDataParallel
+
+from al_core.errors import ActiveLearningError, InvalidSetting, require_positive
+from experiments.engine.memory import host_memory_mb, keep_freed_memory, reset_peak_host_memory
+from experiments.settings.checks import check_flag
+
+T = TypeVar("T")
+PRECISIONS = ("float32", "tf32", "bfloat16")
+LAUNCHER_LOGGERS = ("distributed.elastic.multiprocessing.api", "multiprocessing.spawn")
+
+
+class Engine:
+    """What one process computes on, and how it talks to the others.
+
+    Args:
+        device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
+        precision: "float32"; "tf32" lets a GPU round the factors of matrix products to 10 bits;
+            "bfloat16" runs models under autocast (on a CPU without AMX that is slower).
+        num_processes: Processes on this machine, each with its device.
+        channels_last: Lay images out as (b, h, w, c) in memory, which convolutions prefer.
+        compile: Compile the model for training with `torch.compile`.
+        num_threads: CPU threads a process; null shares the cores evenly.
+
+    Raises:
+        InvalidSetting: A value that is not permitted, or a device that is not there.
+    """
+
+    def __init__(
+        self,
+        *,
+        device: str = "auto",
+        precision: str = "float32",
+        num_processes: int = 1,
+        channels_last: bool = True,
+        compile: bool = False,
+        num_threads: int | None = None,
+    ) -> None:
+        require_positive("engine.num_processes", num_processes)
+        if num_threads is not None:
+            require_positive("engine.num_threads", num_threads)
+        if precision not in PRECISIONS:
+            raise InvalidSetting(
+                f"engine.precision must be one of {', '.join(PRECISIONS)}, got {precision!r}"
+            )
+        check_flag("engine.channels_last", channels_last)
+        check_flag("engine.compile", compile)
+        self.precision = precision
+        self.num_processes = num_processes
+        self.channels_last = channels_last
+        self.compile = compile
+        self.rank, self.world_size = 0, 1
+        self._wanted = device
+        self.num_threads = num_threads
+        self.device = _device(device, local_rank=0)
+
+    @classmethod
+    def of_worker(cls, settings: Mapping[str, Any], *, number: int, num_workers: int) -> Engine:
+        """Return the engine of one of several independent workers on this machine.
+
+        They share the GPUs in turn, or else the cores evenly.
+
+        Args:
+            settings: Arguments of `Engine`.
+            number: Which worker, from 0 on.
+            num_workers: How many there are.
+        """
+        device = _device(settings.get("device", "auto"), local_rank=0)
+        threads = settings.get("num_threads") or max(1, (os.cpu_count() or 1) // num_workers)
+        name = settings.get("device", "auto")
+        if device.type == "cuda" and name in ("auto", "cuda"):
+            name = f"cuda:{number % torch.cuda.device_count()}"
+        return cls(**{**settings, "device": name, "num_threads": threads})
+
+    @staticmethod
+    def num_devices(settings: Mapping[str, Any]) -> int:
+        """Return how many workers keep this machine busy: one a GPU, or one a core."""
+        if _device(settings.get("device", "auto"), local_rank=0).type == "cuda":
+            return torch.cuda.device_count()
+        return len(os.sched_getaffinity(0))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    @property
+    def device_name(self) -> str:
+        """What the device calls itself."""
+        return "cpu" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
+
+    def launch(self, job: Callable[..., T], *args: Any) -> T:
+        """Run `job(engine, *args)` in every process; return what the first one returns.
+
+        Args:
+            job: A function of an importable module; with several processes `args` are pickled.
+            args: Its further arguments.
+
+        Raises:
+            ActiveLearningError, OSError: What the job raised, from whichever process.
+        """
+        if "TORCHELASTIC_RUN_ID" in os.environ or self.num_processes == 1:
+            return _in_process(self, job, args)
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=self.num_processes,
+            run_id=uuid.uuid4().hex,
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            start_method="spawn",
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            failure = Path(folder) / "error"
+            try:
+                with _quiet_launcher():
+                    results: dict[int, T] = elastic_launch(config, _worker)(
+                        self, job, args, failure
+                    )
+            except ChildFailedError:
+                if failure.exists():
+                    raise pickle.loads(failure.read_bytes()) from None
+                raise
+        return results[0]
+
+    def join(self) -> None:
+        """Take this process's place among the others, as the launcher's environment says."""
+        keep_freed_memory()
+        torch.set_num_threads(
+            self.num_threads or max(1, (os.cpu_count() or 1) // self.num_processes)
+        )
+        torch.set_float32_matmul_precision("highest" if self.precision == "float32" else "high")
+        torch.backends.cudnn.benchmark = self.device.type == "cuda"
+        torch.backends.cudnn.allow_tf32 = self.precision != "float32"
+        if "TORCHELASTIC_RUN_ID" not in os.environ:
+            return
+        self.rank, self.world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        self.device = _device(self._wanted, local_rank=int(os.environ["LOCAL_RANK"]))
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
+
+    def leave(self) -> None:
+        """Part from the other processes."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    def to_device(self, value: Any) -> Any:
+        """Move a tensor, or a list of tensors, to the device, without waiting for it."""
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.to_device(part) for part in value)
+        if not isinstance(value, Tensor):
+            return value
+        if self.device.type == "cuda" and value.device.type == "cpu":
+            value = value.pin_memory()
+        return value.to(self.device, non_blocking=True)
+
+    def laid_out(self, images: Tensor) -> Tensor:
+        """Lay a batch of images out as the model's convolutions prefer."""
+        if self.channels_last and images.ndim == 4:
+            return images.contiguous(memory_format=torch.channels_last)
+        return images.contiguous()
+
+    def placed(self, model: nn.Module) -> nn.Module:
+        """Move a model to the device and lay it out."""
+        if self.channels_last:
+            # The stubs of Module.to do not know the memory format alone.
+            return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return model.to(self.device)
+
+    def for_training(self, model: nn.Module, *, find_unused_parameters: bool) -> nn.Module:
+        """Wrap a placed model for training: compiled if asked for, in step with the others."""
+        if self.compile:
+            model = torch.compile(model)  # type: ignore[assignment]
+        if self.world_size > 1:
+            devices = [self.device] if self.device.type == "cuda" else None
+            model = DistributedDataParallel(
+                model, device_ids=devices, find_unused_parameters=find_unused_parameters
+            )
+        return model
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the context that models are called in."""
+        return torch.autocast(
+            self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"
+        )
+
+    def generator(self, seed: int) -> torch.Generator:
+        """Return a generator on the device; every process has its own."""
+        return torch.Generator(self.device).manual_seed((seed + self.rank) % 2**63)
+
+    @contextlib.contextmanager
+    def seeded(self, seed: int, *, alike: bool = False) -> Iterator[None]:
+        """Let what draws from torch's global generators, as dropout does, draw from `seed`.
+
+        Every process draws something else, or with `alike` the same.
+        """
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed((seed + (0 if alike else self.rank)) % 2**63)
+            yield
+
+    def shard(self, count: int) -> range:
+        """Return this process's part of `count` things: contiguous, in order, without padding."""
+        size, left = divmod(count, self.world_size)
+        start = self.rank * size + min(self.rank, left)
+        return range(start, start + size + (self.rank < left))
+
+    def gather_rows(self, rows: Tensor | None) -> Tensor:
+        """Concatenate the rows of all processes, in order, on the CPU of each."""
+        parts = self.gather(None if rows is None else rows.cpu())
+        kept = [part for part in parts if part is not None]
+        return torch.cat(kept) if kept else torch.empty(0)
+
+    def gather(self, value: T) -> list[T]:
+        """Return the picklable values of all processes, on each."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def barrier(self) -> None:
+        """Wait for the other processes."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def synchronize(self) -> None:
+        """Wait for the device, so that a clock can be read."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def reset_peak_memory(self) -> None:
+        """Start a new measurement of peak memory."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        reset_peak_host_memory()
+
+    def peak_memory_mb(self) -> float:
+        """Return the peak since the reset in MB: of the GPU's memory, or of this process's."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**20
+        return host_memory_mb(peak=True)
+
+
+def _device(name: str, *, local_rank: int) -> torch.device:
+    has_gpu = torch.cuda.is_available()
+    if name == "auto":
+        name = "cuda" if has_gpu else "cpu"
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        raise InvalidSetting(
+            f"engine.device must be auto, cpu, cuda or cuda:N, got {name!r}"
+        ) from None
+    if device.type not in ("cpu", "cuda"):
+        raise InvalidSetting(f"engine.device must be auto, cpu, cuda or cuda:N, got {name!r}")
+    if device.type == "cuda":
+        index = local_rank if name == "cuda" else device.index
+        if not has_gpu or index >= torch.cuda.device_count():
+            raise InvalidSetting(
+                f"engine.device={name}: there are {torch.cuda.device_count()} GPUs; use "
+                "engine.device=cpu or auto"
+            )
+        device = torch.device("cuda", index)
+    return device
+
+
+def end_with_parent() -> None:
+    """Let this started process end when the one that started it does, whatever it waits for then.
+
+    A process that is killed cannot tell those that it has started, which would wait for it, or for
+    one another, for ever.
+    """
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this process was started by itself"
+
+    def end(sentinel: int) -> None:
+        wait_for_end([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=end, args=(parent.sentinel,), daemon=True).start()
+
+
+def _in_process(engine: Engine, job: Callable[..., T], args: Sequence[Any]) -> T:
+    engine.join()
+    try:
+        return job(engine, *args)
+    finally:
+        engine.leave()
+
+
+def _worker(engine: Engine, job: Callable[..., T], args: Sequence[Any], failure: Path) -> T:
+    """Run in each started process. The launcher ends the others when one fails."""
+    end_with_parent()
+    try:
+        return _in_process(engine, lambda *given: _telling(failure, job, given), args)
+    except Exception:
+        # Where another process has said what is wrong, this is only that it has gone.
+        if failure.exists():
+            raise SystemExit(1) from None
+        traceback.print_exc()
+        raise
+
+
+def _telling(failure: Path, job: Callable[..., T], args: Sequence[Any]) -> T:
+    """Run the job; write what it raises to `failure`, before this process parts from the others."""
+    try:
+        return job(*args)
+    except (ActiveLearningError, OSError) as error:
+        if not failure.exists():
+            own = failure.with_name(f"error{os.getpid()}")
+            own.write_bytes(pickle.dumps(error))
+            own.replace(failure)
+        raise
+
+
+@contextlib.contextmanager
+def _quiet_launcher() -> Iterator[None]:
+    """Keep the launcher from logging the end of a process, which is reported once, by us."""
+    loggers = [logging.getLogger(f"torch.{name}") for name in LAUNCHER_LOGGERS]
+    disabled = [each.disabled for each in loggers]
+    for each in loggers:
+        each.disabled = True
+    try:
+        yield
+    finally:
+        for each, before in zip(loggers, disabled, strict=True):
+            each.disabled = before

@@ -1,0 +1,1 @@
+"""Train a task's network on labeled samples and query it about unlabeled ones."""

@@ -1,0 +1,227 @@
+"""A task's model, trained and asked about samples: the `Learner` of al_core for all three tasks.
+
+How it is trained is in `experiments.learning.training`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from al_core import IndexArray, Prediction, kendall_tau, stream_seed
+from al_core.errors import InvalidSetting, NonFiniteValue
+from experiments.data.labels import Label
+from experiments.data.loading import prefetched
+from experiments.engine.engine import Engine
+from experiments.engine.memory import give_back_freed_memory
+from experiments.learning.training import Training
+from experiments.settings.config import CycleSettings, LossPredictionSettings, OptimizerSettings
+from experiments.tasks.base import Panel, Task
+from experiments.units.unit import Queried, WholeImages, images_of
+from vendored.checkpoints import fill
+
+BATCHES_A_TRIM = 4
+"""Of inference: after so many, freed memory goes back to the system."""
+
+
+class TaskLearner:
+    """A model of `task`, trained on labeled samples, in every process alike.
+
+    Args:
+        task: Data, model, loss and metric.
+        engine: What it computes on.
+        cycle: Training length and schedule.
+        optimizer: SGD.
+        loss_prediction: Whether and how the model learns its own loss.
+        queried: What is labeled and asked for; None for whole images.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        engine: Engine,
+        *,
+        cycle: CycleSettings,
+        optimizer: OptimizerSettings,
+        loss_prediction: LossPredictionSettings,
+        queried: Queried | None = None,
+    ) -> None:
+        self.task = task
+        self.queried = WholeImages(task) if queried is None else queried
+        self.engine = engine
+        self.training = Training(
+            task, engine, cycle=cycle, optimizer=optimizer, loss_prediction=loss_prediction
+        )
+        self._warm_start = cycle.warm_start
+        self._predicts_loss = loss_prediction.enabled
+        self._trained: nn.Module | None = None
+        self.posterior_seed = 0
+        """Decides what Monte-Carlo dropout drops: the networks that all samples are asked of."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The model of the last `fit`, unwrapped, on the device.
+
+        Raises:
+            InvalidSetting: There was none.
+        """
+        if self._trained is None:
+            raise InvalidSetting("the model has not been trained: call fit first")
+        return self._trained
+
+    def load_state_dict(self, state: Mapping[str, Any], *, posterior_seed: int = 0) -> None:
+        """Take over the weights of an earlier cycle.
+
+        Raises:
+            ValueError: They are those of another network; the text says in what they differ.
+        """
+        model = self.training.fresh_model(seed=0)
+        fill(model, state)
+        self._trained, self.posterior_seed = model, posterior_seed
+
+    def fit(self, labeled: IndexArray, *, seed: int) -> Mapping[str, float]:
+        """Train on these samples from fresh weights (or the last ones, with `warm_start`).
+
+        Returns:
+            What `Training.run` measures.
+
+        Raises:
+            NonFiniteValue: A loss is NaN or infinite; the text names the first such sample.
+        """
+        labeled, _ = images_of(self.queried, labeled)
+        if self._trained is None or not self._warm_start:
+            self._trained = self.training.fresh_model(seed=stream_seed(seed, 0, "weights"))
+        self.posterior_seed = stream_seed(seed, 0, "posterior samples")
+        return self.training.run(self._trained, labeled, seed=seed)
+
+    def evaluate(self) -> Mapping[str, float]:
+        """Measure the trained model on the readable test samples, each once.
+
+        Returns:
+            The task's metrics, and with a loss-prediction module `loss_ranking_tau`: Kendall's tau
+            between predicted and true losses of the test samples, which were never trained on.
+        """
+        task = self.task
+        readable = _readable(len(task.test), task.test.unreadable)
+        metrics = task.metrics()
+        losses: list[Tensor] = []
+        predictions: list[Tensor] = []
+        with torch.inference_mode():
+            for batch in self._shard(readable, task.test_batch, task.test.in_memory, "evaluate"):
+                outputs, predicted = self._forward(self._inputs(batch.images))
+                targets = self.engine.to_device(batch.targets)
+                metrics.update(outputs, targets)
+                if predicted is not None:
+                    losses.append(task.losses(outputs, targets))
+                    predictions.append(predicted)
+        every = self.engine.gather(metrics)
+        merged = task.metrics()
+        merged.merge(every)
+        measured = dict(merged.compute())
+        if self._predicts_loss:
+            both = torch.stack([torch.cat(losses), torch.cat(predictions)], 1) if losses else None
+            rows = self.engine.gather_rows(both).numpy()
+            measured["loss_ranking_tau"] = kendall_tau(rows[:, 0], rows[:, 1])
+        return measured
+
+    def infer(self, indices: IndexArray, extract: Callable[[Prediction], Tensor]) -> Tensor:
+        """Return the rows of `extract` for training samples, without looking at any label.
+
+        Batches are the same however many processes share them, so their rows are too.
+
+        Raises:
+            NonFiniteValue: A row is not finite; the text names the sample.
+        """
+        rows: list[Tensor] = []
+        task = self.task
+        asked = indices if self.queried.groups is None else np.sort(indices)
+
+        def load(images: IndexArray) -> tuple[IndexArray, Tensor]:
+            return images, task.pool_images(images)
+
+        with torch.inference_mode():
+            in_images, _ = images_of(self.queried, asked)
+            batches = self._shard(in_images, load, task.train.in_memory, "score")
+            for images, pixels in batches:
+                rows.append(self.queried.rows(self.predict(pixels), images, asked, extract))
+        result = self.engine.gather_rows(torch.cat(rows) if rows else None)
+        finite = torch.isfinite(result.flatten(1).sum(1)) if result.ndim > 1 else result.isfinite()
+        if not bool(finite.all()):
+            name = self.queried.name(int(asked[int(torch.nonzero(~finite)[0])]))
+            raise NonFiniteValue(f"the model's answer for {name} is not finite")
+        if asked is indices or not indices.size:
+            return result
+        return result[torch.from_numpy(np.searchsorted(asked, indices))]
+
+    def draw(self, indices: IndexArray) -> list[Panel]:
+        """Draw training images with what the model says of them, in this process alone."""
+        panels: list[Panel] = []
+        size = self.task.eval_batch_size
+        with torch.inference_mode():
+            for i in range(0, indices.size, size):
+                batch = indices[i : i + size]
+                panels += self.task.draw(batch, self.predict(self.task.pool_images(batch)))
+        return panels
+
+    def drafts(self, indices: IndexArray) -> list[Label]:
+        """Say what the model would annotate training samples with, in this process alone."""
+        labels: list[Label] = []
+        size = self.task.eval_batch_size
+        with torch.inference_mode():
+            for i in range(0, indices.size, size):
+                batch = indices[i : i + size]
+                prediction = self.predict(self.task.pool_images(batch))
+                labels += self.task.drafts(prediction, self.task.sizes(batch))
+        return labels
+
+    def predict(self, images: Tensor) -> Prediction:
+        """Ask the model about a batch of images, uint8 (b, 3, h, w) on the CPU."""
+        inputs = self._inputs(images)
+        outputs, predicted = self._forward(inputs)
+        model = self.model.base_model if self._predicts_loss else self.model
+        assert isinstance(model, nn.Module)
+        prediction = self.task.predict(outputs, model)
+        # The same seed for every batch: all samples are asked of the same drawn networks, whichever
+        # process asks.
+        with self.engine.seeded(self.posterior_seed, alike=True), self.engine.autocast():
+            samples = self.task.posterior_samples(model, inputs)
+        return replace(prediction, predicted_loss=predicted, log_prob_samples=samples)
+
+    def _inputs(self, images: Tensor) -> Tensor:
+        engine = self.engine
+        return engine.laid_out(self.task.normalize(engine.to_device(images)))
+
+    def _forward(self, inputs: Tensor) -> tuple[Any, Tensor | None]:
+        """Run the unwrapped model in eval mode: a process without samples need not take part."""
+        model = self.model
+        model.eval()
+        with self.engine.autocast():
+            result = model(inputs)
+        return result if self._predicts_loss else (result, None)
+
+    def _shard(
+        self, indices: IndexArray, load: Callable[[IndexArray], Any], in_memory: bool, what: str
+    ) -> Iterator[Any]:
+        """Load this process's contiguous part of the batches."""
+        size = self.task.eval_batch_size
+        batches = [indices[i : i + size] for i in range(0, indices.size, size)]
+        mine = self.engine.shard(len(batches))
+        loaded = prefetched(load, [batches[k] for k in mine], ahead=not in_memory)
+        bar = tqdm(
+            loaded, total=len(mine), desc=what, unit="batch", mininterval=1, leave=False,
+            disable=None if self.engine.is_main else True,
+        )  # fmt: skip
+        for number, batch in enumerate(bar, start=1):
+            yield batch
+            if number % BATCHES_A_TRIM == 0:
+                give_back_freed_memory()
+
+
+def _readable(num_samples: int, unreadable: Mapping[int, str]) -> IndexArray:
+    return np.setdiff1d(np.arange(num_samples), np.fromiter(unreadable, dtype=np.int64))

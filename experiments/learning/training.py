@@ -1,0 +1,228 @@
+"""How a task's model is trained on labeled samples: batches, optimizer, schedule and both losses.
+
+Source: Yoo & Kweon, CVPR 2019, section 3: the loss of the task plus lambda times the ranking loss
+of the predicted losses, the gradient of which stops at the features late in training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from al_core import (
+    ActiveLearning,
+    IndexArray,
+    LossPredictionLoss,
+    LossPredictionMSELoss,
+    ranking_accuracy,
+    stream_seed,
+)
+from al_core.errors import InvalidSetting, NonFiniteValue
+from experiments.data.loading import prefetched
+from experiments.engine.engine import Engine
+from experiments.settings.config import CycleSettings, LossPredictionSettings, OptimizerSettings
+from experiments.tasks.base import Task
+
+
+class Training:
+    """The recipe of a model, and its execution; it keeps nothing of a model.
+
+    Args:
+        task: Data, model, loss.
+        engine: What it computes on.
+        cycle: Training length and schedule.
+        optimizer: SGD.
+        loss_prediction: Whether and how the model learns its own loss.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        engine: Engine,
+        *,
+        cycle: CycleSettings,
+        optimizer: OptimizerSettings,
+        loss_prediction: LossPredictionSettings,
+    ) -> None:
+        self.task = task
+        self.engine = engine
+        self._cycle = cycle
+        self._optimizer = optimizer
+        self._head = loss_prediction
+        self._head_loss: nn.Module = LossPredictionMSELoss()
+        if loss_prediction.loss == "ranking":
+            self._head_loss = LossPredictionLoss(
+                loss_prediction.margin,
+                pairs=loss_prediction.pairs,  # type: ignore[arg-type]  # it checks
+            )
+
+    def fresh_model(self, *, seed: int) -> nn.Module:
+        """Build the model; all of its weights come from `seed`, whatever was drawn before."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = self.task.build_model()
+            if self._head.enabled:
+                # After the backbone: its weights are the same with and without the module.
+                model = ActiveLearning(model, self._head.pool_size, self._head.width)
+        return self.engine.placed(model)
+
+    def run(self, model: nn.Module, labeled: IndexArray, *, seed: int) -> Mapping[str, float]:
+        """Train the model, which lies on the device, on these images of the pool.
+
+        Returns:
+            `train_loss` and `train_ranking_accuracy` of the last epoch, `optimizer_steps`, and
+            `num_labeled_<what>` for what the task counts in the labels.
+
+        Raises:
+            NonFiniteValue: A loss is NaN or infinite; the text names the first such sample.
+        """
+        model.train()
+        wrapped = self.engine.for_training(
+            model, find_unused_parameters=self._head.enabled and self._head.warm_up_epochs > 0
+        )
+        epochs = self.num_epochs(labeled.size)
+        steps_per_epoch = len(self._batches(labeled, np.arange(labeled.size)))
+        own = getattr(model, "optim_parameters", model.parameters)
+        optimizer = torch.optim.SGD(
+            own(),
+            lr=self._optimizer.lr,
+            momentum=self._optimizer.momentum,
+            weight_decay=self._optimizer.weight_decay,
+            nesterov=self._optimizer.nesterov,
+            # One pass over the weights, not four; it cannot take in the module's after warm-up.
+            fused=self._head.warm_up_epochs == 0,
+        )
+        scheduler = self._scheduler(optimizer, epochs * steps_per_epoch)
+        order = np.random.default_rng(stream_seed(seed, 0, "order"))
+        generator = self.engine.generator(stream_seed(seed, 0, "augmentation"))
+        sample_seeds = np.random.default_rng(stream_seed(seed, 0, "sample augmentation"))
+        summary: Mapping[str, float] = {}
+        bar = tqdm(
+            total=epochs, desc="train", unit="epoch", mininterval=1, leave=False,
+            disable=None if self.engine.is_main else True,
+        )  # fmt: skip
+        with bar, self.engine.seeded(stream_seed(seed, 0, "dropout")):
+            for epoch in range(epochs):
+                batches = self._batches(labeled, order.permutation(labeled.size))
+                seeds = sample_seeds.integers(2**31, size=len(batches)).tolist()
+                summary = self._epoch(
+                    wrapped, optimizer, scheduler, batches, seeds, generator,
+                    epoch=epoch, detached=epoch >= self._head.detach_at * epochs,
+                )  # fmt: skip
+                bar.update()
+        counts = {f"num_labeled_{k}": n for k, n in self.task.label_counts(labeled).items()}
+        return {**counts, "optimizer_steps": epochs * steps_per_epoch, **summary}
+
+    def _epoch(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler,
+        batches: list[IndexArray],
+        seeds: list[int],
+        generator: torch.Generator,
+        *,
+        epoch: int,
+        detached: bool,
+    ) -> Mapping[str, float]:
+        """One pass over the batches. The device is waited for once, at the end."""
+        task, engine, head = self.task, self.engine, self._head
+        losses_seen: list[Tensor] = []
+        accuracies: list[Tensor] = []
+
+        def load(k: int) -> Any:
+            mine = batches[k][self._my_part(batches[k].size)]
+            return task.training_batch(mine, seed=seeds[k])
+
+        loaded = prefetched(load, range(len(batches)), ahead=not task.train.in_memory)
+        for k, batch in enumerate(loaded):
+            images, targets = engine.to_device(batch.images), engine.to_device(batch.targets)
+            images, targets = task.augment(images, targets, generator)
+            inputs = engine.laid_out(task.normalize(images))
+            predicted: Tensor | None = None
+            with engine.autocast():
+                if head.enabled:
+                    outputs, predicted = model(inputs, detach_lp=detached)
+                else:
+                    outputs = model(inputs)
+            loss, losses = task.objective(outputs, targets)
+            if predicted is not None:
+                accuracies.append(ranking_accuracy(predicted.detach(), losses.detach()))
+                if epoch >= head.warm_up_epochs:
+                    loss = loss + head.weight * self._head_loss(predicted, losses)
+            # Processes average their gradients; parts of different sizes must weigh accordingly.
+            share = losses.shape[0] * engine.world_size / batches[k].size
+            optimizer.zero_grad(set_to_none=True)
+            (loss * share if share != 1 else loss).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            scheduler.step()
+            losses_seen.append(losses.detach())
+        summary = {"train_loss": self._checked_mean(losses_seen, batches, epoch)}
+        if accuracies:
+            summary["train_ranking_accuracy"] = torch.stack(accuracies).nanmean().item()
+        return summary
+
+    def _checked_mean(
+        self, losses_seen: list[Tensor], batches: list[IndexArray], epoch: int
+    ) -> float:
+        """Return the epoch's mean loss; stop the run if one is not finite, naming the sample."""
+        losses = torch.cat(losses_seen).float()
+        finite = torch.isfinite(losses)
+        if not bool(finite.all()):
+            order = np.concatenate([batch[self._my_part(batch.size)] for batch in batches])
+            first = int(torch.nonzero(~finite)[0])
+            raise NonFiniteValue(
+                f"the loss of {self.task.train.names[order[first]]} became "
+                f"{losses[first].item()} in epoch {epoch}: lower optimizer.lr "
+                f"(now {self._optimizer.lr:g}) or look at this sample and its label"
+            )
+        return losses.mean().item()
+
+    def num_epochs(self, num_labeled: int) -> int:
+        """Return how often `run` goes over so many labeled images."""
+        steps = max(1, math.ceil(num_labeled / self._cycle.batch_size))
+        return max(self._cycle.epochs, math.ceil(self._cycle.min_steps / steps))
+
+    def _batches(self, labeled: IndexArray, order: NDArray[np.int64]) -> list[IndexArray]:
+        """Cut the labeled samples, in this order, into batches.
+
+        The last one is left out where a process would get fewer than two samples of it: batch
+        normalization cannot train on one, and a ranking needs two.
+        """
+        size = self._cycle.batch_size
+        batches = [labeled[order[i : i + size]] for i in range(0, order.size, size)]
+        if len(batches) > 1 and batches[-1].size < 2 * self.engine.world_size:
+            batches.pop()
+        self.check_batch(batches[0].size)
+        return batches
+
+    def check_batch(self, num_labeled: int) -> None:
+        """Raise InvalidSetting if so few labeled samples cannot be trained on."""
+        size = min(num_labeled, self._cycle.batch_size)
+        if size < 2 * self.engine.world_size:
+            raise InvalidSetting(
+                f"a batch of {size} labeled samples cannot be trained on by "
+                f"{self.engine.world_size} processes: each needs 2; set cycle.initial_size and "
+                f"cycle.batch_size to {2 * self.engine.world_size} or more"
+            )
+
+    def _my_part(self, batch_size: int) -> slice:
+        part = self.engine.shard(batch_size)
+        return slice(part.start, part.stop)
+
+    def _scheduler(
+        self, optimizer: torch.optim.Optimizer, steps: int
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        if self._cycle.schedule == "cosine":
+            return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
+        # Differs: the reference makes a new optimizer at the milestone, which forgets momentum.
+        return torch.optim.lr_scheduler.MultiStepLR(
+            optimizer, [round(m * steps) for m in self._cycle.milestones], self._cycle.gamma
+        )

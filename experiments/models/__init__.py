@@ -1,0 +1,1 @@
+"""Networks behind the tasks, and their weights."""

@@ -1,0 +1,64 @@
+"""Posterior samples from networks that were built without dropout: dropout before the last layers.
+
+Monte-Carlo dropout is Gal & Ghahramani, ICML 2016. Here it drops what the layers are given that put
+out the class scores, by hooks: the network, the names of its weights and its checkpoints stay as
+they are, and a sample costs these layers alone, not the network. Differs: the paper drops before
+every layer with weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from al_core.errors import InvalidSetting
+from experiments.settings.checks import check_flag, check_whole_number
+
+
+class InputDropout:
+    """Dropout of what the last layers of a network are given.
+
+    Args:
+        dropout: Whether there is any in training, whatever the strategy: to compare strategies that
+            sample with others on one network.
+        rate: Share of the elements that are dropped, in (0, 1).
+        passes: Posterior samples; 0 for none. With any, there is dropout in training.
+
+    Raises:
+        InvalidSetting: A value out of range.
+    """
+
+    def __init__(self, *, dropout: bool, rate: float, passes: int) -> None:
+        check_flag("task.build.dropout", dropout)
+        check_whole_number("task.build.mc_dropout_passes", passes, low=0, high=1000)
+        if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not 0 < rate < 1:
+            raise InvalidSetting(
+                f"task.build.dropout_rate must lie between 0 and 1; it is {rate!r}"
+            )
+        self.rate, self.passes = rate, passes
+        self._in_training = dropout or passes > 0
+
+    def install(self, layers: Iterable[nn.Module]) -> None:
+        """Let these layers drop elements of their input while they are in training mode."""
+        if not self._in_training:
+            return
+        for layer in layers:
+            layer.register_forward_pre_hook(self._hook)
+
+    def through(self, layer: nn.Module, given: Tensor) -> Tensor:
+        """Return what a layer in eval mode makes of an input of which elements are dropped.
+
+        They are the same ones of every sample of the batch: one posterior sample is one network,
+        and what it says of an image does not depend on the images beside it.
+        """
+        kept = F.dropout(given.new_ones(given.shape[1:]), self.rate, training=True)
+        made: Tensor = layer(given * kept)
+        return made
+
+    def _hook(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        if not layer.training:
+            return None
+        return (F.dropout(inputs[0], self.rate, training=True), *inputs[1:])

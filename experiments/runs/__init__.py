@@ -1,0 +1,1 @@
+"""One run: put together from its configuration, recorded in its folder, shown by a tracker."""

@@ -1,0 +1,178 @@
+"""What a sweep adds to its runs, by Hydra's callbacks, under every launcher.
+
+Run folders get a level that names what is swept beside strategy and seed; a run that fails takes no
+other with it; and the sweep ends with a list of what failed. Runs share nothing but read-only data
+and a journal, a folder with a small file a job, which is removed at the end. Hydra hands the
+callback to the process of each job, wherever that is, and the journal's place with it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobStatus
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from al_core.errors import ActiveLearningError
+from al_core.files import atomic_write
+from experiments.settings.config import plain, run_path
+from experiments.settings.messages import line
+
+if TYPE_CHECKING:
+    from hydra.core.utils import JobReturn
+
+IN_THE_PATH = ("strategy", "query", "seed", "name", "out", "experiment")
+"""Keys whose choice a run folder's path tells anyway; an experiment sets the name."""
+
+MAX_DEATHS = 2
+"""So often may a job's process die (it may have been another's fault) before it is given up."""
+
+
+class JobFailed(HydraException):
+    """A job of a sweep has failed; its text is the line that says why."""
+
+
+class Sweep(Callback):
+    """The callback; a run without `-m` does not notice it."""
+
+    swept: frozenset[str] = frozenset()
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Open the journal, and find what is swept."""
+        try:
+            journal = _open_journal(Path(config.hydra.sweep.dir).absolute() / ".sweep")
+        except OSError as error:  # Hydra would warn, and go on without what is found here
+            print(line(error), file=sys.stderr)
+            sys.exit(1)
+        params = OmegaConf.to_container(config.hydra.sweeper).get("params") or {}  # type: ignore[union-attr]
+        texts = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
+        overrides = OverridesParser.create().parse_overrides(texts)
+        self.swept = frozenset(o.key_or_group for o in overrides if o.is_sweep_override())
+        told = {*IN_THE_PATH}
+        if OmegaConf.is_interpolation(config, "name"):  # it then names task and data
+            told |= {"task", "data"}
+        untold = {o.key_or_group for o in overrides} - (self.swept - told)
+        # Each job is composed with these, wherever it runs.
+        config.hydra.overrides.hydra += [
+            f"hydra.sweep.subdir=.sweep/{journal.name}",
+            f"hydra.job.config.override_dirname.exclude_keys={sorted(untold)}",
+        ]
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note that the job is under way: if its process dies, this is what is known of it."""
+        if config.hydra.mode == RunMode.MULTIRUN:
+            deaths = _deaths(config.hydra)
+            # On a full disk no end is noted, so this is what is told then, too.
+            how = "it could not say how it ended (killed, out of memory, or a full disk)"
+            with suppress(OSError):  # the run will say so itself
+                self._note(config, error=how, deaths=deaths + 1)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Note how it went; Hydra does not learn of a failure, so that the others go on."""
+        if config.hydra.mode != RunMode.MULTIRUN:
+            return
+        if job_return.status == JobStatus.COMPLETED:
+            with suppress(OSError):  # the run is whole, and the same command finds it so
+                self._note(config, error=None)
+            return
+        error = job_return._return_value
+        text = " ".join(str(error).split())
+        try:
+            self._note(
+                config,
+                error=text if isinstance(error, JobFailed) else f"{type(error).__name__}: {text}",
+            )
+        except OSError:  # it could not be told at the end, so it ends the sweep, as told already
+            sys.exit(1)
+        job_return.status, job_return.return_value = JobStatus.COMPLETED, None
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """List what failed, and exit with 1 if anything did."""
+        if _report(_journal(Path(config.hydra.sweep.dir).absolute() / ".sweep")):
+            sys.exit(1)
+
+    def _note(self, config: DictConfig, *, error: str | None, deaths: int = 0) -> None:
+        overrides = list(config.hydra.overrides.task)
+        chosen = [o for o in overrides if o.lstrip("+~").partition("=")[0] in self.swept]
+        note = {
+            "job": " ".join(chosen or overrides), "error": error, "deaths": deaths,
+            "log": _log(config),
+        }  # fmt: skip
+        with atomic_write(_file(config.hydra)) as file:
+            json.dump(note, file)
+
+
+def refuse_what_kills(job: Any) -> None:
+    """Refuse to start a job of a sweep again whose process has died before its end too often.
+
+    Args:
+        job: Hydra's own configuration in the job.
+
+    Raises:
+        JobFailed: As it says.
+    """
+    deaths = _deaths(job) - 1  # the note of the present start is one of them
+    if deaths >= MAX_DEATHS:
+        raise JobFailed(
+            f"its process died {deaths} times (killed, or out of memory); the same command tries "
+            "again"
+        )
+
+
+def _file(job: Any) -> Path:
+    return Path(job.runtime.output_dir) / f"{job.job.num:06d}.json"
+
+
+def _deaths(job: Any) -> int:
+    file = _file(job)
+    return int(json.loads(file.read_text("utf-8"))["deaths"]) if file.is_file() else 0
+
+
+def _report(journal: Path) -> int:
+    """Print the failures that a journal tells of, remove it, and return how many there were."""
+    notes = [json.loads(file.read_text("utf-8")) for file in sorted(journal.glob("*.json"))]
+    shutil.rmtree(journal, ignore_errors=True)
+    with suppress(OSError):  # another sweep has its own beside it
+        journal.parent.rmdir()
+    failed = [note for note in notes if note["error"]]
+    if failed:
+        print(f"{len(failed)} of {len(notes)} runs failed:", file=sys.stderr)
+    for note in failed:
+        log = f"; log: {note['log']}" if note["log"] and Path(note["log"]).is_file() else ""
+        print(f"  {note['job']}: {note['error']}{log}", file=sys.stderr)
+    return len(failed)
+
+
+def _journal(folder: Path) -> Path:
+    return folder / f"{socket.gethostname()}.{os.getpid()}"
+
+
+def _open_journal(folder: Path) -> Path:
+    """Make this process's journal, and remove those that killed sweeps have left behind."""
+    for other in folder.glob(f"{socket.gethostname()}.*"):
+        if not Path("/proc", other.name.rpartition(".")[2]).exists():
+            shutil.rmtree(other, ignore_errors=True)
+    journal = _journal(folder)
+    journal.mkdir(parents=True, exist_ok=True)
+    return journal
+
+
+def _log(config: DictConfig) -> str | None:
+    try:
+        values = {key: plain(config[key]) if key in ("strategy", "query") else config[key]
+                  for key in ("out", "name", "strategy", "query", "seed")}  # fmt: skip
+        return str(run_path(values, swept=config.hydra.job.override_dirname) / "log.txt")
+    except (ActiveLearningError, OmegaConfBaseException):
+        return None

@@ -1,0 +1,1 @@
+"""Turn Hydra's configuration into checked objects, and errors into messages."""

@@ -1,0 +1,39 @@
+"""Names that modules had before they moved, for the configurations of older runs and checkpoints.
+
+A run folder's `config.yaml` and a checkpoint hold the `_target_` of every part. The moves of 0.2
+changed these names and nothing else, so a configuration that was written before is read as if it
+had the present ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+MOVED = {
+    "experiments.queried.": "experiments.units.unit.",
+    "experiments.regions.": "experiments.units.regions.",
+    "experiments.backbones.": "experiments.models.backbones.",
+    "experiments.tracking.": "experiments.runs.tracker.",
+    "experiments.data.unlabeled.": "experiments.annotation.unlabeled.",
+}
+"""Prefix of a `_target_` as it was -> as it is."""
+
+
+def with_present_names(node: Any) -> Any:
+    """Return a plain configuration in which every `_target_` has its present name."""
+    if isinstance(node, Mapping):
+        return {
+            key: _renamed(value) if key == "_target_" else with_present_names(value)
+            for key, value in node.items()
+        }
+    if isinstance(node, list):
+        return [with_present_names(each) for each in node]
+    return node
+
+
+def _renamed(target: Any) -> Any:
+    for old, new in MOVED.items():
+        if isinstance(target, str) and target.startswith(old):
+            return new + target.removeprefix(old)
+    return target

@@ -1,0 +1,1 @@
+"""The units that a query counts: whole images, or regions of images."""

@@ -1,0 +1,246 @@
+"""W&B that dies, is out of reach, or is not there: the run goes on, and says so."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra.utils
+import pytest
+import wandb
+from omegaconf import OmegaConf
+
+from al_core.errors import InvalidSetting
+from experiments.runs.tracker import NoTracker, Tracker, WandbTracker
+from tests.experiments.tracked import ROOT, SUMMARY, record_and_row, start, warnings_of, write_cycle
+from tests.experiments.tracked import no_account as _no_account  # noqa: F401  # for all of these
+from tests.experiments.wandb_log import read_runs
+
+CYCLE_IN_A_SUBPROCESS = """
+import os, signal, sys, time
+from pathlib import Path
+from experiments.runs.tracker import WandbTracker
+from tests.experiments.tracked import record_and_row, start
+
+tracker = WandbTracker(mode="offline")
+start(tracker, Path(sys.argv[1]))
+for cycle in range(2):
+    tracker.log_cycle(*record_and_row(cycle), run_folder=Path(sys.argv[1]))
+time.sleep(2)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_run_goes_on_as_another_fragment(tmp_path: Path) -> None:
+    """A kill loses at most the last second; the resumed run has the same id and later steps."""
+    command = [sys.executable, "-c", CYCLE_IN_A_SUBPROCESS, str(tmp_path)]
+    assert subprocess.run(command, cwd=ROOT, timeout=60).returncode == -signal.SIGKILL
+    tracker = WandbTracker(mode="offline")
+    start(tracker, tmp_path)
+    tracker.log_cycle(*record_and_row(2), run_folder=tmp_path)
+    tracker.finish({}, failed=False)
+
+    killed, resumed = read_runs(tmp_path)
+    assert killed.run.run_id == resumed.run.run_id == "abcd1234"
+    assert (killed.steps, killed.exit_codes) == ([0, 1], [])
+    assert (resumed.steps, resumed.exit_codes) == ([2], [0])
+
+
+def _close_behind_its_back(run_folder: Path) -> None:
+    wandb.finish()
+
+
+def _kill_the_service(run_folder: Path) -> None:
+    children = Path("/proc/self/task").glob("*/children")
+    pids = [int(pid) for path in children for pid in path.read_text().split()]
+    services = [pid for pid in pids if b"wandb-core" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    assert services
+    for pid in services:
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(0.5)
+
+
+def _break_an_image(run_folder: Path) -> None:
+    (run_folder / "gallery" / "cycle_01" / "most_01.jpg").write_bytes(b"not an image")
+
+
+@pytest.mark.parametrize("harm", [_close_behind_its_back, _kill_the_service, _break_an_image])
+def test_a_failure_in_mid_run_is_one_warning(
+    harm: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When W&B fails, the run goes on, one line says so, and the next job is tracked."""
+    tracker = WandbTracker(mode="offline")
+    start(tracker, tmp_path / "run")
+    tracker.log_cycle(*write_cycle(tmp_path / "run", 0), run_folder=tmp_path / "run")
+    cycles = [write_cycle(tmp_path / "run", cycle) for cycle in (1, 2)]
+    harm(tmp_path / "run")
+    for record, row in cycles:
+        tracker.log_cycle(record, row, run_folder=tmp_path / "run")
+    tracker.finish(SUMMARY, failed=False)
+    (message,) = warnings_of(caplog)
+    assert message.startswith("W&B failed (")
+    assert "the run goes on without it" in message
+    assert f"wandb sync {tmp_path}/run/wandb/offline-run-" in message
+
+    tracker = WandbTracker(mode="offline")
+    start(tracker, tmp_path / "next", run_id="next")
+    tracker.log_cycle(*record_and_row(0), run_folder=tmp_path / "next")
+    tracker.finish({}, failed=False)
+    assert [log.steps for log in read_runs(tmp_path / "next")] == [[0]]
+    assert len(warnings_of(caplog)) == 1
+
+
+def test_a_vanished_folder_does_not_stop_the_run(tmp_path: Path) -> None:
+    """A wandb folder that is deleted, or becomes a file, in mid-run lets log_cycle return."""
+    tracker = WandbTracker(mode="offline")
+    start(tracker, tmp_path)
+    (tmp_path / "wandb").rename(tmp_path / "gone")
+    (tmp_path / "wandb").write_text("in the way")
+    tracker.log_cycle(*write_cycle(tmp_path, 0), run_folder=tmp_path)
+    tracker.finish(SUMMARY, failed=False)
+
+
+def test_a_run_that_cannot_be_opened_is_not_tracked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where W&B cannot write at all the run goes on without it, with one line."""
+    (tmp_path / "wandb").write_text("in the way")
+    tracker = WandbTracker(mode="offline")
+    start(tracker, tmp_path)
+    tracker.log_cycle(*record_and_row(0), run_folder=tmp_path)
+    tracker.finish(SUMMARY, failed=False)
+    (message,) = warnings_of(caplog)
+    assert message.startswith("W&B failed (NotADirectoryError")
+
+
+UNREACHABLE = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "0" * 40}
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({}, "No API key configured"),
+        ({"WANDB_API_KEY": "too short"}, "API key"),
+        (UNREACHABLE, "connection refused|deadline exceeded"),
+    ],
+    ids=["no key", "bad key", "no network"],
+)
+def test_online_falls_back_to_offline(
+    environment: Mapping[str, str],
+    reason: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without key or network a run is tracked offline within seconds; one line says how to sync."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    began = time.monotonic()
+    tracker = WandbTracker(mode="online", init_timeout_seconds=2.0)
+    start(tracker, tmp_path)
+    tracker.log_cycle(*write_cycle(tmp_path, 0), run_folder=tmp_path)
+    tracker.finish(SUMMARY, failed=False)
+    assert time.monotonic() - began < 20
+
+    (log,) = read_runs(tmp_path)
+    assert (log.run.run_id, log.steps, log.exit_codes) == ("abcd1234", [0], [0])
+    (message,) = warnings_of(caplog)
+    assert message.endswith(f"to upload it later: wandb sync {log.path.parent}")
+    assert any(part in message for part in reason.split("|"))
+    assert capfd.readouterr().err == ""
+
+
+ONLINE_IN_A_SUBPROCESS = """
+import sys
+from pathlib import Path
+from experiments.runs.tracker import WandbTracker
+from tests.experiments.tracked import start
+
+tracker = WandbTracker(mode="online")
+start(tracker, Path(sys.argv[1]))
+tracker.finish({}, failed=False)
+"""
+
+
+def test_nobody_is_asked_for_a_key(tmp_path: Path) -> None:
+    """At a terminal, too, a run without key goes on at once instead of waiting for an answer."""
+    theirs, ours = pty.openpty()
+    command = [sys.executable, "-c", ONLINE_IN_A_SUBPROCESS, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, stdin=ours, stdout=ours, stderr=ours, timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert done.returncode == 0
+    assert len(read_runs(tmp_path)) == 1
+
+
+def test_without_wandb_the_error_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where wandb is missing a WandbTracker says what to install or set, before anything runs."""
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(InvalidSetting, match=r"pip install wandb.*tracker=none") as raised:
+        WandbTracker(mode="offline")
+    assert "\n" not in str(raised.value)
+
+
+def test_no_tracker_needs_no_wandb(tmp_path: Path) -> None:
+    """NoTracker works, and leaves no file, where wandb cannot be imported."""
+    code = (
+        "import sys; sys.modules['wandb'] = None\n"
+        "from pathlib import Path\n"
+        "from experiments.runs.tracker import NoTracker\n"
+        "tracker, folder = NoTracker(), Path(sys.argv[1])\n"
+        "tracker.start(run_folder=folder, name='', group='', config={}, tags=[], run_id='')\n"
+        "tracker.log_cycle(None, {}, run_folder=folder)\n"
+        "tracker.finish({}, failed=False)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True, timeout=60)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_trackers_that_never_started_do_nothing(tmp_path: Path) -> None:
+    """log_cycle and finish before start, and a second finish, are harmless."""
+    trackers: list[Tracker] = [NoTracker(), WandbTracker(mode="offline")]
+    for tracker in trackers:
+        tracker.log_cycle(*record_and_row(0), run_folder=tmp_path)
+        tracker.finish(SUMMARY, failed=True)
+        tracker.finish(SUMMARY, failed=True)
+    assert list(tmp_path.glob("wandb")) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"project": ""}, "tracker.project"),
+        ({"project": None}, "tracker.project"),
+        ({"project": "a/b"}, "tracker.project"),
+        ({"entity": "a/b"}, "tracker.entity"),
+        ({"mode": "disabled"}, "tracker.mode must be online or offline"),
+        ({"mode": False}, "tracker.mode must be online or offline"),
+        ({"init_timeout_seconds": 0}, "tracker.init_timeout_seconds"),
+        ({"init_timeout_seconds": True}, "tracker.init_timeout_seconds"),
+        ({"init_timeout_seconds": "8"}, "tracker.init_timeout_seconds"),
+        ({"init_timeout_seconds": float("nan")}, "tracker.init_timeout_seconds"),
+    ],
+)
+def test_wrong_settings_are_refused(settings: Any, named: str) -> None:
+    """A setting that is not permitted is named, with what is permitted."""
+    with pytest.raises(InvalidSetting, match=named):
+        WandbTracker(**settings)
+
+
+@pytest.mark.parametrize(
+    ("choice", "mode"), [("wandb", "online"), ("wandb_offline", "offline"), ("none", None)]
+)
+def test_each_choice_builds(choice: str, mode: str | None) -> None:
+    """Every file of conf/tracker builds its tracker, and its mode is what its name says."""
+    config = OmegaConf.load(ROOT / "conf" / "tracker" / f"{choice}.yaml")
+    tracker = hydra.utils.instantiate(config)
+    assert isinstance(tracker, NoTracker if mode is None else WandbTracker)
+    assert OmegaConf.select(config, "mode") == mode
