@@ -205,8 +205,8 @@ OTHERS = [
     ("dashboard", "{place}/empty", "{place}/empty"),
     ("status", "{place}/no", "{place}/no"),
     ("status", "{place}/empty", "is no run folder"),
-    ("handoff.__main__", "export {place}/empty coco", "is no run folder"),
-    ("handoff.__main__", "import {place}/empty {place}/no.csv", "is no run folder"),
+    ("annotate", "export {place}/empty coco", "is no run folder"),
+    ("annotate", "import {place}/empty {place}/no.csv", "is no run folder"),
 ]
 
 

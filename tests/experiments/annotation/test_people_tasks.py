@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 
 from al_core.errors import AwaitingAnnotation, InvalidSetting
-from experiments import status
+from experiments import annotate, status
 from experiments.data.labels import Box, Item, Label, Rules
 from experiments.data.scenes import CLASS_NAMES, scenes
 from experiments.data.voc_xml import parse_xml
-from experiments.handoff import __main__ as handoff
 from experiments.handoff import voc
 from experiments.runs.session import run
 from tests import annotator
@@ -238,9 +237,9 @@ def test_a_batch_is_exported_by_hand(
     queried = read_rows(waiting / "queries" / "cycle_00.csv")
     assert [task["data"]["name"] for task in tasks] == [row["name"] for row in queried]
     assert [task["data"]["score"] for task in tasks] == [float(row["score"]) for row in queried]
-    assert handoff.main(["export", str(waiting), "masks"]) == 1
+    assert annotate.main(["export", str(waiting), "masks"]) == 1
     assert capsys.readouterr().err.startswith("error: for detection there are superannotate")
-    assert handoff.main(["export", str(waiting), "coco", "--batch", "7"]) == 1
+    assert annotate.main(["export", str(waiting), "coco", "--batch", "7"]) == 1
     assert "has no batch 7; it has 0 .. 1" in capsys.readouterr().err
 
 
@@ -262,7 +261,7 @@ def test_files_are_looked_through_before_they_are_handed_in(
     assert "batch 1 is complete" in told(capsys, status.main, copy)
     half = tmp_path / "half.json"
     half.write_text("[", encoding="utf-8")
-    assert handoff.main(["import", str(copy), str(half)]) == 1
+    assert annotate.main(["import", str(copy), str(half)]) == 1
     assert "half.json: it is no complete JSON" in capsys.readouterr().out
 
 
