@@ -1,4 +1,4 @@
-"""The order of the layers: a module imports from its own part or from layers below, never from above.
+"""The order of the layers: a module imports from its own part or from layers below it.
 
 Each layer is a row of names that do not import one another. A name stands for a module or for a
 package with all of its modules, and every module of the project belongs to exactly one row.

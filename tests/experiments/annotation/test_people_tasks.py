@@ -230,7 +230,7 @@ def test_a_batch_is_exported_by_hand(
         ("superannotate", "superannotate.csv"), ("label_studio", "label_studio.json"),
         ("cvat", "cvat.xml"), ("coco", "coco.json"), ("voc", "voc/Annotations"),
     ):  # fmt: skip
-        said = told(capsys, handoff.main, "export", waiting, form, "--out", tmp_path)
+        said = told(capsys, annotate.main, "export", waiting, form, "--out", tmp_path)
         assert "batch 1, 3 images" in said
         assert (tmp_path / file).exists()
     tasks = json.loads((tmp_path / "label_studio.json").read_text(encoding="utf-8"))
@@ -251,11 +251,11 @@ def test_files_are_looked_through_before_they_are_handed_in(
     export = tmp_path / "export.json"
     shutil.move(copy / "returned" / "batch_01.json", export)
     returned = {path.name for path in (copy / "returned").iterdir()}
-    said = told(capsys, handoff.main, "import", copy, export, "--check")
+    said = told(capsys, annotate.main, "import", copy, export, "--check")
     assert said.startswith("new: 3 annotations, 3 of the 3 that batch 1 waits for")
     assert {path.name for path in (copy / "returned").iterdir()} == returned
     (copy / "returned" / "export.json").write_text("[]", encoding="utf-8")
-    told(capsys, handoff.main, "import", copy, export)
+    told(capsys, annotate.main, "import", copy, export)
     assert (copy / "returned" / "export.json").read_text(encoding="utf-8") == "[]"
     assert (copy / "returned" / "export~1.json").read_bytes() == export.read_bytes()
     assert "batch 1 is complete" in told(capsys, status.main, copy)
@@ -269,12 +269,12 @@ def test_equal_base_names_are_told_before_the_upload(
     waiting: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """SuperAnnotate drops folders: images that it would mix up are named."""
-    said = told(capsys, handoff.main, "export", waiting, "superannotate", "--batch", 0,
+    said = told(capsys, annotate.main, "export", waiting, "superannotate", "--batch", 0,
                 "--out", tmp_path)  # fmt: skip
     assert "names would be lost or mixed up by the tool" in said
     assert "the tool cannot tell it from" in said
     assert "would be lost" not in told(
-        capsys, handoff.main, "export", waiting, "cvat", "--batch", 0, "--out", tmp_path
+        capsys, annotate.main, "export", waiting, "cvat", "--batch", 0, "--out", tmp_path
     )
 
 
