@@ -121,10 +121,10 @@ class QueryStrategy(Protocol):
 class Oracle(Protocol):
     """The only holder of labels."""
 
-    def annotate(self, indices: IndexArray) -> None:
-        """Make the labels of these samples available for training.
+    def annotate(self, indices: IndexArray) -> bool:
+        """Ask for the labels of these samples.
 
-        Raises:
-            AwaitingAnnotation: People answer, and have not answered yet.
+        Returns:
+            True where the labels can be read now; False where people answer later.
         """
         ...

@@ -22,7 +22,7 @@ from al_core.contracts import (
 from al_core.costs import Affordable, CostArray
 from al_core.entropies import write_entropies_csv, write_ranking_csv, write_upload_csv
 from al_core.learning_loss import ActiveLearning
-from al_core.loop import CycleRecord, draw_initial_set, run_cycles
+from al_core.loop import CycleRecord, Observer, Stopwatch, draw_initial_set, run_cycles
 from al_core.pool import IndexArray, Pool
 from al_core.randomness import stream, stream_seed
 from al_core.ranking import LossPredictionLoss, LossPredictionMSELoss, kendall_tau, ranking_accuracy
@@ -60,6 +60,7 @@ __all__ = [
     "LossPredictionLoss",
     "LossPredictionMSELoss",
     "Mixture",
+    "Observer",
     "Oracle",
     "Pool",
     "Precomputed",
@@ -70,6 +71,7 @@ __all__ = [
     "Random",
     "Ranking",
     "StochasticBatch",
+    "Stopwatch",
     "Subsampled",
     "TopK",
     "TypiClust",

@@ -16,7 +16,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from al_core import AcquisitionFunction, Prediction, TopK
@@ -28,14 +27,8 @@ from experiments.data.loading import chunks, prefetched
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
 from experiments.ranking.model import TrainedModel
-from experiments.settings.config import (
-    CycleSettings,
-    LossPredictionSettings,
-    OptimizerSettings,
-    build,
-    serving,
-    settings,
-)
+from experiments.settings.composition import build, part_serving
+from experiments.settings.recipe import Recipe
 from experiments.tasks.base import Task
 
 Image = NDArray[np.uint8]
@@ -110,29 +103,26 @@ class Scorer:
         batch_size: int | None = None,
         max_megapixels: float | None = None,
     ) -> None:
-        config = OmegaConf.create(dict(model.config))
-        backbone = serving(config.backbone, model.kind, group_name="backbone")
+        config = model.config
+        backbone = dict(part_serving(config["backbone"], model.kind, group="backbone"))
         for key, source in WEIGHT_SOURCES.items():
             if key in backbone:
                 backbone[key] = source
         data = blank_data(model.kind, model.class_names, model.data_facts)
-        self.task: Task = build(config.task.build, data=data, backbone=partial(build, backbone))
-        self.learner = TaskLearner(
-            self.task,
-            engine,
-            cycle=settings(CycleSettings, config.cycle),
-            optimizer=settings(OptimizerSettings, config.optimizer),
-            loss_prediction=settings(LossPredictionSettings, config.loss_prediction),
+        network = partial(build, backbone, where=f"backbone.{model.kind}")
+        self.task: Task = build(
+            config["task"]["build"], where="task.build", data=data, backbone=network
         )
+        self.learner = TaskLearner(self.task, engine, Recipe.of(config))
         state = torch.load(io.BytesIO(model.weights), map_location="cpu", weights_only=True)
         try:
             self.learner.load_state_dict(state, posterior_seed=model.posterior_seed)
         except ValueError as error:
             raise InvalidSetting(
-                f"the checkpoint does not fit task={config.task.name} backbone="
-                f"{config.backbone.name} with {len(model.class_names)} classes: {error}"
+                f"the checkpoint does not fit task={config['task']['name']} backbone="
+                f"{config['backbone']['name']} with {len(model.class_names)} classes: {error}"
             ) from None
-        strategy = build(config.strategy.query)
+        strategy = build(config["strategy"]["query"], where="strategy.query")
         assert isinstance(strategy, TopK)
         self._acquisition: AcquisitionFunction = strategy.acquisition
         self._batch_size = batch_size

@@ -91,15 +91,15 @@ class Classification:
         """Return two black images, normalized."""
         return self.normalize(torch.zeros(2, 3, *self._size, dtype=torch.uint8))
 
-    def training_batch(self, indices: IndexArray, *, seed: int) -> Batch:
+    def training_batch(self, indices: IndexArray, targets: Targets, *, seed: int) -> Batch:
         """Load images and labels; all that is random happens in `augment`."""
-        return Batch(self.train.images(indices), self.targets.read(indices))
+        return Batch(self.train.images(indices), targets.read(indices))
 
     def pool_images(self, indices: IndexArray) -> Tensor:
         """Load images only."""
         return self.train.images(indices)
 
-    def label_counts(self, indices: IndexArray) -> Mapping[str, int]:
+    def label_counts(self, indices: IndexArray, targets: Targets) -> Mapping[str, int]:
         """Return nothing: a label is one answer per image."""
         return {}
 
@@ -193,7 +193,7 @@ class Classification:
         """Return `eval_batch_size`."""
         return self.eval_batch_size
 
-    def draw(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
+    def draw(self, indices: IndexArray, prediction: Prediction, targets: Targets) -> list[Panel]:
         """Return the images with the predicted class and its probability."""
         images = self.train.images(indices).permute(0, 2, 3, 1).contiguous().numpy()
         best = prediction.log_probs.max(1)

@@ -143,15 +143,15 @@ class Detection:
         size = self._config.image_size
         return self.normalize(torch.zeros(2, 3, size, size, dtype=torch.uint8))
 
-    def training_batch(self, indices: IndexArray, *, seed: int) -> Batch:
+    def training_batch(self, indices: IndexArray, targets: Targets, *, seed: int) -> Batch:
         """Load labeled images, augmented one by one: float32 images, (n, 5) targets.
 
         What is random about a sample depends on `seed` and its index, so not on who loads it.
         """
-        objects: list[Objects] = self.targets.read(indices)
+        objects: list[Objects] = targets.read(indices)
         size = self._config.image_size
         pixels = np.empty((indices.size, size, size, 3), np.float32)
-        targets: list[Tensor] = [torch.empty(0, 5)] * indices.size
+        rows: list[Tensor] = [torch.empty(0, 5)] * indices.size
 
         def load(row: int) -> None:
             index = int(indices[row])
@@ -171,18 +171,18 @@ class Detection:
             else:
                 pixels[row] = stretch(image, size)
                 boxes = _fractions(boxes, image.shape[:2])
-            targets[row] = _rows(boxes, labels)
+            rows[row] = _rows(boxes, labels)
 
         load_all(indices.size, load, in_memory=self.train.in_memory)
-        return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), targets)
+        return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), rows)
 
     def pool_images(self, indices: IndexArray) -> Tensor:
         """Load images only."""
         return self.train.images(indices)
 
-    def label_counts(self, indices: IndexArray) -> Mapping[str, int]:
+    def label_counts(self, indices: IndexArray, targets: Targets) -> Mapping[str, int]:
         """Count the boxes that are trained on: those of the objects that are not difficult."""
-        objects: list[Objects] = self.targets.read(indices)
+        objects: list[Objects] = targets.read(indices)
         return {"boxes": sum(int((~each.difficult).sum()) for each in objects)}
 
     def test_batch(self, indices: IndexArray) -> Batch:
@@ -277,11 +277,12 @@ class Detection:
         """Return `eval_batch_size`."""
         return self.eval_batch_size
 
-    def draw(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
+    def draw(self, indices: IndexArray, prediction: Prediction, targets: Targets) -> list[Panel]:
         """Return the images with what is found in red, and what is there in green if annotated."""
         detected = self._detections(prediction)
         return [
-            self._panel(index, rows) for index, rows in zip(indices.tolist(), detected, strict=True)
+            self._panel(index, rows, targets)
+            for index, rows in zip(indices.tolist(), detected, strict=True)
         ]
 
     def sizes(self, indices: IndexArray) -> list[tuple[int, int]]:
@@ -314,11 +315,11 @@ class Detection:
         detected: Tensor = self._detect(prediction.offsets, probabilities, prediction.priors)
         return detected.cpu()
 
-    def _panel(self, index: int, detected: Tensor) -> Panel:
+    def _panel(self, index: int, detected: Tensor, targets: Targets) -> Panel:
         image = canvas(self.train.pictures.picture(index))
         truth: Objects | None = None
-        if self.targets.is_revealed(index):
-            truth = self.targets.read(np.array([index]))[0]
+        if targets.is_revealed(index):
+            truth = targets.read(np.array([index]))[0]
             boxes = _fractions(truth.boxes, self.train.pictures.size(index))
             outline(image, boxes, TRUE_COLOR)
         label, row = torch.nonzero(detected[1:, :, 0] >= DRAWN_SCORE, as_tuple=True)

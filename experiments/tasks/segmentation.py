@@ -123,7 +123,7 @@ class Segmentation:
         self.train, self.test = WholeSamples(data.train), WholeSamples(data.test)
         self._test_masks = data.test_masks
         # What the oracle gives are masks yet to be read, so that those of a batch are read at once.
-        self.targets: Targets = HiddenTargets(
+        self.targets = HiddenTargets(
             len(data.train),
             lambda indices: [partial(data.train_masks.mask, index) for index in indices.tolist()],
             data.train.names,
@@ -150,12 +150,12 @@ class Segmentation:
         """Return two black crops, normalized."""
         return self.normalize(torch.zeros(2, 3, *(self._crop_size,) * 2, dtype=torch.uint8))
 
-    def training_batch(self, indices: IndexArray, *, seed: int) -> Batch:
+    def training_batch(self, indices: IndexArray, targets: Targets, *, seed: int) -> Batch:
         """Load labeled crops, augmented one by one, with their classes, uint8 (b, side, side).
 
         What is random about a sample depends on `seed` and its index, so not on who loads it.
         """
-        readers: list[Callable[[], Mask]] = self.targets.read(indices)
+        readers: list[Callable[[], Mask]] = targets.read(indices)
         side = self._crop_size
         images = np.empty((indices.size, side, side, 3), np.uint8)
         masks = np.empty((indices.size, side, side), np.uint8)
@@ -175,9 +175,9 @@ class Segmentation:
         """Load whole images only."""
         return self.train.images(indices)
 
-    def label_counts(self, indices: IndexArray) -> Mapping[str, int]:
+    def label_counts(self, indices: IndexArray, targets: Targets) -> Mapping[str, int]:
         """Count the pixels that are trained on: those that are labeled and have a class."""
-        readers: list[Callable[[], Mask]] = self.targets.read(indices)
+        readers: list[Callable[[], Mask]] = targets.read(indices)
         counts = np.zeros(indices.size, np.int64)
 
         def count(row: int) -> None:
@@ -270,7 +270,7 @@ class Segmentation:
         pixels = height * width * max(1, self._passes)
         return self._wanted_batch_size or max(1, BATCH_PIXELS // pixels)
 
-    def draw(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
+    def draw(self, indices: IndexArray, prediction: Prediction, targets: Targets) -> list[Panel]:
         """Return four tiles an image: itself, the uncertainty, the prediction, and the truth.
 
         Uncertainty is the entropy of the prediction, from black (sure) to yellow; the truth is gray
@@ -280,7 +280,7 @@ class Segmentation:
         predicted = prediction.log_probs.argmax(1).byte().cpu().numpy()
         entropy = torch.special.entr(prediction.log_probs.exp()).sum(1).cpu().numpy()
         return [
-            self._panel(*drawn)
+            self._panel(*drawn, targets)
             for drawn in zip(images, predicted, entropy, indices.tolist(), strict=True)
         ]
 
@@ -297,14 +297,19 @@ class Segmentation:
         ]
 
     def _panel(
-        self, image: NDArray[np.uint8], predicted: Mask, entropy: NDArray[np.float32], index: int
+        self,
+        image: NDArray[np.uint8],
+        predicted: Mask,
+        entropy: NDArray[np.float32],
+        index: int,
+        targets: Targets,
     ) -> Panel:
         heat = np.clip(255 * entropy / np.log(len(self.class_names)), 0, 255).astype(np.uint8)
         uncertainty = cv2.applyColorMap(heat, cv2.COLORMAP_INFERNO)[:, :, ::-1]
         caption = f"predicted {self._described(predicted)}"
         truth = np.full_like(image, 128)
-        if self.targets.is_revealed(index):
-            mask: Mask = self.targets.read(np.array([index]))[0]()
+        if targets.is_revealed(index):
+            mask: Mask = targets.read(np.array([index]))[0]()
             truth = self._overlaid(image, mask)
             labeled = mask != IGNORED
             if labeled.any():

@@ -10,7 +10,7 @@ import torch
 
 from al_core import Query, TopK, bald, entropy, predicted_loss
 from al_core.errors import InvalidSetting
-from experiments.settings.config import build
+from experiments.settings.composition import build, plain
 from experiments.settings.rehearsal import rehearse
 from tests.al_core.strategies.listed import NAMES
 from tests.small_runs import compose
@@ -27,7 +27,7 @@ PLAIN: dict[str, Any] = {"num_posterior_samples": 0, "predicts_losses": False, "
 def test_every_choice_passes_with_what_its_configuration_gives_it(name: str) -> None:
     """On images all do, and with regions those that look neither at embeddings nor at losses."""
     config = compose("task=drn_cityscapes", "data=digits", f"strategy={name}")
-    strategy = build(config.strategy.query)
+    strategy = build(plain(config.strategy.query), where="strategy.query")
     size = config.strategy.get("ensemble_size", 1)
     given = {
         "num_posterior_samples": config.task.build.mc_dropout_passes if size == 1 else size,

@@ -98,11 +98,11 @@ def test_training_batches_have_images_with_their_own_labels() -> None:
     """Rows of images and targets follow the indices; what is not annotated is refused."""
     task = small_task()
     task.targets.reveal(np.array([4, 9, 20]))
-    batch = task.training_batch(np.array([20, 4]), seed=0)
+    batch = task.training_batch(np.array([20, 4]), task.targets, seed=0)
     assert batch.targets.tolist() == [20 % 3, 4 % 3]
     assert torch.equal(batch.images, task.train.images(np.array([20, 4])))
     with pytest.raises(LabelHidden):
-        task.training_batch(np.array([20, 5]), seed=0)
+        task.training_batch(np.array([20, 5]), task.targets, seed=0)
 
 
 def test_test_batches_have_images_with_their_own_labels() -> None:
