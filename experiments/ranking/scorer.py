@@ -9,8 +9,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +26,9 @@ from experiments.data.loading import chunks, prefetched
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
 from experiments.ranking.model import TrainedModel
-from experiments.settings.composition import build, part_serving
+from experiments.settings.composition import build
 from experiments.settings.recipe import Recipe
+from experiments.settings.run_config import Backbone
 from experiments.tasks.base import Task
 
 Image = NDArray[np.uint8]
@@ -104,14 +104,12 @@ class Scorer:
         max_megapixels: float | None = None,
     ) -> None:
         config = model.config
-        backbone = dict(part_serving(config["backbone"], model.kind, group="backbone"))
-        for key, source in WEIGHT_SOURCES.items():
-            if key in backbone:
-                backbone[key] = source
+        backbone = Backbone.of(config["backbone"], model.kind)
+        starts = {key: source for key, source in WEIGHT_SOURCES.items() if key in backbone.node}
+        backbone = replace(backbone, node={**backbone.node, **starts})
         data = blank_data(model.kind, model.class_names, model.data_facts)
-        network = partial(build, backbone, where=f"backbone.{model.kind}")
         self.task: Task = build(
-            config["task"]["build"], where="task.build", data=data, backbone=network
+            config["task"]["build"], where="task.build", data=data, backbone=backbone
         )
         self.learner = TaskLearner(self.task, engine, Recipe.of(config))
         state = torch.load(io.BytesIO(model.weights), map_location="cpu", weights_only=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from al_core import Affordable, QueryStrategy, Subsampled
+from al_core import Affordable, QueryStrategy, Requirement, Subsampled
 from experiments.annotation.oracle import PeopleOracle, consult_people
 from experiments.annotation.people import Waiting
 from experiments.engine.engine import Engine
@@ -17,8 +17,8 @@ from experiments.learning.ensemble import EnsembleLearner
 from experiments.learning.learner import TaskLearner
 from experiments.learning.observer import CycleObserver
 from experiments.runs.pool import check_sizes
-from experiments.settings.rehearsal import rehearse
-from experiments.settings.run_config import WHOLE_IMAGES, RunConfig
+from experiments.settings.requirements import check_requirements
+from experiments.settings.run_config import RunConfig
 from experiments.tasks.base import Task
 from experiments.units.unit import Unit
 
@@ -61,7 +61,11 @@ def assemble(
     Raises:
         InvalidSetting: A setting is wrong, or parts do not go together; one line.
     """
-    strategy = _strategy(config)
+    strategy: QueryStrategy = config.build("strategy.query")
+    name, of_regions = str(config.values["strategy"]["name"]), config.queries_regions
+    # The network may turn out to have embeddings or not; all else is known before data is read.
+    known = config.provided | {Requirement.EMBEDDING}
+    check_requirements(strategy, name, provided=known, of_regions=of_regions)
     people: PeopleOracle | None = None
     if config.asks_people:
         consulted = consult_people(engine, config, run_folder=run_folder, next_cycle=next_cycle)
@@ -70,7 +74,9 @@ def assemble(
         people = consulted
     collected = {} if people is None else {"collected": people.collected}
     data = config.build_for_task("data", **collected)
-    task: Task = config.build("task.build", data=data, backbone=config.network())
+    task: Task = config.build("task.build", data=data, backbone=config.backbone())
+    provided = known if task.has_embedding else config.provided
+    check_requirements(strategy, name, provided=provided, of_regions=of_regions)
     unit: Unit = config.build_for_task("query", task=task)
     if people is None and next_cycle == 0:  # before regions are cut, which may take long
         check_sizes(config, task, unit)
@@ -84,15 +90,3 @@ def assemble(
     if config.recipe.cycle.candidates is not None:
         strategy = Subsampled(strategy, config.recipe.cycle.candidates, groups=unit.groups)
     return Parts(task, unit, learner, strategy, observer, people)
-
-
-def _strategy(config: RunConfig) -> QueryStrategy:
-    """Build the strategy and check that the run's predictions will have all that it requires."""
-    strategy: QueryStrategy = config.build("strategy.query")
-    rehearse(
-        strategy,
-        num_posterior_samples=2 if config.has_posterior_passes else 0,
-        predicts_losses=config.recipe.loss_prediction.enabled,
-        of_regions=config.values["query"]["name"] != WHOLE_IMAGES,
-    )
-    return strategy

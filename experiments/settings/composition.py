@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -64,6 +64,7 @@ def build(node: Mapping[str, Any], *, where: str, **arguments: Any) -> Any:
             _check_call(
                 f"{where}.{key}", inspect.signature(value.func).bind_partial, value.keywords
             )
+            _check_options(f"{where}.{key}", value)
     _check_call(where, inspect.signature(target.func).bind, {**target.keywords, **arguments})
     return target(**arguments)
 
@@ -134,6 +135,17 @@ def _check_call(where: str, bind: Callable[..., Any], arguments: Mapping[str, An
         bind(**arguments)
     except TypeError as error:
         raise InvalidSetting(f"{where}: {_first_line(error)}") from None
+
+
+def _check_options(where: str, function: partial[Any]) -> None:
+    """Refuse an argument whose annotation lists the permitted values as a `Literal`."""
+    hints = get_type_hints(function.func)
+    for key, value in function.keywords.items():
+        permitted = get_args(hints.get(key)) if get_origin(hints.get(key)) is Literal else ()
+        if permitted and value not in permitted:
+            *first, last = map(str, permitted)
+            choices = f"{', '.join(first)} or {last}" if first else last
+            raise InvalidSetting(f"{where}.{key} must be {choices}, got {value!r}")
 
 
 def _first_line(error: BaseException) -> str:

@@ -6,12 +6,12 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
+from al_core import Requirement
 from al_core.errors import InvalidSetting, require_positive
 from experiments.settings.checks import check_whole_number
 from experiments.settings.composition import build, check_keys, part_serving, plain
@@ -34,6 +34,39 @@ _KNOWN_KEYS = {
     "query": {"name"},
 }
 """Keys of the groups that no single constructor takes."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The constructor of a network, by its configuration.
+
+    Attributes:
+        name: The choice of `backbone`.
+        kind: The kind of task that the network is for.
+        node: The constructor's `_target_` and arguments.
+    """
+
+    name: str
+    kind: str
+    node: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, choice: Mapping[str, Any], kind: str) -> Backbone:
+        """Read a choice of `backbone`.
+
+        Raises:
+            InvalidSetting: The choice does not serve this kind of task.
+        """
+        part = part_serving(choice, kind, group="backbone")
+        return cls(str(choice["name"]), kind, part)
+
+    def __call__(self, **arguments: Any) -> Any:
+        """Build the network.
+
+        Raises:
+            InvalidSetting: As `composition.build`.
+        """
+        return build(self.node, where=f"backbone.{self.kind}", **arguments)
 
 
 @dataclass(frozen=True)
@@ -102,11 +135,23 @@ class RunConfig:
         return int(self.values["strategy"].get("ensemble_size", 1))
 
     @property
-    def has_posterior_passes(self) -> bool:
-        """Whether predictions hold several posterior passes: of an ensemble, or of dropout."""
-        build = self.values["task"]["build"]
-        # A task of one's own that knows no such key may have passes without being asked.
-        return self.ensemble_size > 1 or build.get("mc_dropout_passes", 1) != 0
+    def provided(self) -> frozenset[Requirement]:
+        """The parts of a prediction beside embeddings, which depend on the network."""
+        found = set()
+        if self.recipe.loss_prediction.enabled:
+            found.add(Requirement.PREDICTED_LOSS)
+        # A task of one's own without that key may have posterior passes of its own.
+        passes = self.values["task"]["build"].get("mc_dropout_passes", 2)
+        if self.ensemble_size > 1 or passes:
+            found.add(Requirement.LOG_PROB_SAMPLES)
+        if self.ensemble_size > 1 or (isinstance(passes, int) and passes > 1):
+            found.add(Requirement.SEVERAL_PASSES)
+        return frozenset(found)
+
+    @property
+    def queries_regions(self) -> bool:
+        """Whether the samples of the pool are regions of images."""
+        return bool(self.values["query"]["name"] != WHOLE_IMAGES)
 
     @property
     def strategy_label(self) -> str:
@@ -137,14 +182,13 @@ class RunConfig:
         part = part_serving(self.values[group], self.kind, group=group)
         return build(part, where=f"{group}.{self.kind}", **arguments)
 
-    def network(self) -> partial[Any]:
-        """Return the constructor of the backbone for the kind of task.
+    def backbone(self) -> Backbone:
+        """Return the constructor of the network for the kind of task.
 
         Raises:
             InvalidSetting: The backbone does not serve it.
         """
-        part = part_serving(self.values["backbone"], self.kind, group="backbone")
-        return partial(build, part, where=f"backbone.{self.kind}")
+        return Backbone.of(self.values["backbone"], self.kind)
 
 
 def strategy_label(values: Mapping[str, Any]) -> str:

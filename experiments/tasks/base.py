@@ -59,6 +59,11 @@ class Task(Protocol):
         ...
 
     @property
+    def has_embedding(self) -> bool:
+        """Whether predictions have an embedding."""
+        ...
+
+    @property
     def targets(self) -> Targets:
         """Labels of whole images of `train`, readable once the oracle has given them."""
         ...

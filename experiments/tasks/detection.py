@@ -80,6 +80,7 @@ class Detection:
         InvalidSetting: An unknown reduction, or a backbone without its weights.
     """
 
+    has_embedding = True
     metric = "map50"
 
     def __init__(

@@ -73,6 +73,7 @@ class Segmentation:
         InvalidSetting: A value out of range, or a backbone without its weights.
     """
 
+    has_embedding = True
     metric = "miou"
 
     def __init__(
