@@ -30,6 +30,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
 from al_core.errors import ActiveLearningError, InvalidSetting, require_positive
+from experiments.engine.cores import num_cores
 from experiments.engine.memory import host_memory_mb, keep_freed_memory, reset_peak_host_memory
 from experiments.settings.checks import check_flag
 
@@ -94,7 +95,7 @@ class Engine:
             num_workers: How many there are.
         """
         device = _device(settings.get("device", "auto"), local_rank=0)
-        threads = settings.get("num_threads") or max(1, (os.cpu_count() or 1) // num_workers)
+        threads = settings.get("num_threads") or max(1, num_cores() // num_workers)
         name = settings.get("device", "auto")
         if device.type == "cuda" and name in ("auto", "cuda"):
             name = f"cuda:{number % torch.cuda.device_count()}"
@@ -105,7 +106,7 @@ class Engine:
         """Return how many workers keep this machine busy: one a GPU, or one a core."""
         if _device(settings.get("device", "auto"), local_rank=0).type == "cuda":
             return torch.cuda.device_count()
-        return len(os.sched_getaffinity(0))
+        return num_cores()
 
     @property
     def is_main(self) -> bool:
@@ -155,9 +156,8 @@ class Engine:
     def join(self) -> None:
         """Take this process's place among the others, as the launcher's environment says."""
         keep_freed_memory()
-        torch.set_num_threads(
-            self.num_threads or max(1, (os.cpu_count() or 1) // self.num_processes)
-        )
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.num_processes))
+        torch.set_num_threads(self.num_threads or max(1, num_cores() // here))
         torch.set_float32_matmul_precision("highest" if self.precision == "float32" else "high")
         torch.backends.cudnn.benchmark = self.device.type == "cuda"
         torch.backends.cudnn.allow_tf32 = self.precision != "float32"
