@@ -8,6 +8,7 @@ job in step; only the first writes files.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import multiprocessing
 import os
@@ -241,12 +242,16 @@ class Engine:
         return torch.cat(kept) if kept else torch.empty(0)
 
     def gather(self, value: T) -> list[T]:
-        """Return the picklable values of all processes, on each."""
+        """Return the picklable values of all processes, on each.
+
+        Tensors inside the values come back on the CPU, those of this process included; a process
+        that unpickled one of another GPU would open a context there, which takes its memory.
+        """
         if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value)
-        return values
+        parts: list[Any] = [None] * self.world_size
+        dist.all_gather_object(parts, _pickled_on_cpu(value))
+        return [pickle.loads(part) for part in parts]
 
     def barrier(self) -> None:
         """Wait for the other processes."""
@@ -292,6 +297,21 @@ def _device(name: str, *, local_rank: int) -> torch.device:
             )
         device = torch.device("cuda", index)
     return device
+
+
+class _CpuPickler(pickle.Pickler):
+    """Pickles tensors as if they were on the CPU, wherever in an object they are."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, Tensor) and obj.device.type != "cpu":
+            return obj.cpu().__reduce_ex__(pickle.HIGHEST_PROTOCOL)  # type: ignore[no-untyped-call]
+        return NotImplemented
+
+
+def _pickled_on_cpu(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    _CpuPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
+    return buffer.getvalue()
 
 
 def end_with_parent() -> None:
