@@ -24,6 +24,7 @@ from experiments.data.samples import Batch
 from experiments.data.targets import HiddenTargets, Targets
 from experiments.metrics.classification import ClassificationMetrics
 from experiments.models.dropout import InputDropout
+from experiments.models.trial import backbone_name, built, try_network
 from experiments.tasks.base import Panel
 
 
@@ -43,7 +44,8 @@ class Classification:
             input; 0 for none. With any the network is trained with dropout.
 
     Raises:
-        InvalidSetting: A padding that is negative or as large as the image.
+        InvalidSetting: A padding that is negative or as large as the image, or a backbone that
+            cannot be built or does not take the images.
     """
 
     metric = "accuracy"
@@ -80,6 +82,7 @@ class Classification:
                 f"{height}x{width}, got {crop_padding!r}"
             )
         self._padding = crop_padding
+        self._try_network()
 
     def build_model(self) -> nn.Module:
         """Return a fresh model with one output a class."""
@@ -213,6 +216,21 @@ class Classification:
             Label(class_name=self.class_names[int(k)], score=float(log_p.exp()))
             for k, log_p in zip(best.indices, best.values, strict=True)
         ]
+
+    def _try_network(self) -> None:
+        num_classes = len(self.class_names)
+        name = backbone_name(self._backbone)
+        with torch.random.fork_rng(devices=[]):
+            try_network(
+                built(self.build_model, name=name, num_classes=num_classes),
+                self.build_model,
+                self._size,
+                name=name,
+                fits=lambda outputs: (
+                    isinstance(outputs, Tensor) and outputs.shape == (2, num_classes)
+                ),
+                wanted=f"logits (2, {num_classes})",
+            )
 
     def _image_size(self) -> tuple[int, int]:
         readable = next(i for i in range(len(self.train)) if i not in self.train.unreadable)

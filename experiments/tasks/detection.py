@@ -31,6 +31,7 @@ from experiments.data.targets import HiddenTargets, Targets
 from experiments.drawing.boxes import canvas, outline
 from experiments.metrics.detection import DetectionMetrics
 from experiments.models.dropout import InputDropout
+from experiments.models.trial import backbone_name, built, try_network
 from experiments.settings.checks import check_flag, check_number
 from experiments.tasks.base import Panel
 from vendored.ssd_pytorch import Detect, MultiBoxDetector, MultiBoxLoss, Outputs
@@ -112,7 +113,7 @@ class Detection:
         self._zoom = {"max_expansion": max_expansion, "min_crop": min_crop}
         self._flip = data.flip
         with torch.random.fork_rng(devices=[]):  # built once to know its geometry, then dropped
-            probe = self.build_model()
+            probe = self._tried_network()
         self._config = probe.config
         self._loss = MultiBoxLoss(probe.num_classes, variances=probe.config.variance)
         self._detect = probe.detect
@@ -296,6 +297,27 @@ class Detection:
             self._draft(rows, size)
             for rows, size in zip(self._detections(prediction), sizes, strict=True)
         ]
+
+    def _tried_network(self) -> MultiBoxDetector:
+        """Return a network without its weights that has taken images of its size."""
+        num_classes = len(self.class_names) + 1
+        name = backbone_name(self._backbone)
+        network = built(self.build_model, name=name, num_classes=num_classes)
+        assert isinstance(network, MultiBoxDetector)
+        num_priors = len(network.priors)
+        shapes = [(2, num_priors, 4), (2, num_priors, num_classes), (num_priors, 4)]
+        try_network(
+            network,
+            self.build_model,
+            (network.config.image_size,) * 2,
+            name=name,
+            fits=lambda outputs: (
+                isinstance(outputs, tuple)
+                and [getattr(each, "shape", None) for each in outputs] == shapes
+            ),
+            wanted="offsets {}, logits {} and priors {}".format(*shapes),
+        )
+        return network
 
     def _draft(self, detected: Tensor, size: tuple[int, int]) -> Label:
         height, width = size

@@ -29,6 +29,7 @@ from experiments.data.segmentation import IGNORED, Mask, SemanticSegmentation, W
 from experiments.data.segmentation_augmentation import augment, resize_image, resize_mask
 from experiments.data.targets import HiddenTargets, Targets
 from experiments.metrics.segmentation import SegmentationMetrics
+from experiments.models.trial import backbone_name, built, try_network
 from experiments.settings.checks import check_flag, check_number, check_whole_number
 from experiments.tasks.base import Panel
 from vendored.drn import DRNSeg
@@ -133,8 +134,7 @@ class Segmentation:
             require_positive("task.build.eval_batch_size", eval_batch_size)
         self._wanted_batch_size = eval_batch_size
         self.eval_batch_size = self._batch_size()
-        with torch.random.fork_rng(devices=[]):  # built once to find out what cannot be had
-            self.build_model()
+        self._try_network()
 
     def build_model(self) -> DRNSeg:
         """Return a fresh network for the classes.
@@ -296,6 +296,23 @@ class Segmentation:
             Label(mask=mask if mask.shape == size else resize_mask(mask, size))
             for mask, size in zip(predicted, sizes, strict=True)
         ]
+
+    def _try_network(self) -> None:
+        """Build a network once, and try it on crops: it takes every size if it takes theirs."""
+        num_classes, size = len(self.class_names), (self._crop_size,) * 2
+        name = backbone_name(self._backbone)
+        with torch.random.fork_rng(devices=[]):
+            try_network(
+                built(self.build_model, name=name, num_classes=num_classes),
+                self.build_model,
+                size,
+                name=name,
+                fits=lambda outputs: (
+                    isinstance(outputs, tuple)
+                    and getattr(outputs[0], "shape", None) == (2, num_classes, *size)
+                ),
+                wanted=f"log-probabilities {(2, num_classes, *size)} first",
+            )
 
     def _panel(
         self,

@@ -26,7 +26,7 @@ def all_crops(image: torch.Tensor, padding: int, *, flip: bool) -> dict[tuple[in
 
 
 @pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize(("size", "padding"), [((8, 8), 2), ((6, 9), 3), ((5, 4), 1)])
+@pytest.mark.parametrize(("size", "padding"), [((8, 8), 2), ((6, 9), 3), ((6, 5), 1)])
 def test_augmentation_is_a_crop_and_flip_of_each_image_on_its_own(
     size: tuple[int, int], padding: int, flip: bool
 ) -> None:
