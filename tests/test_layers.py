@@ -37,6 +37,7 @@ LAYERS: dict[str, Layers] = {
         ("strategies",),
         ("loop",),
         ("acquisition", "costs", "selection"),
+        ("requirements",),
         ("contracts", "learning_loss"),
         ("entropies", "pool", "ranking", "taps"),
         ("errors", "files", "randomness"),
