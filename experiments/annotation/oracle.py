@@ -6,6 +6,7 @@ is asked; the others are told.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,10 +24,11 @@ from experiments.data.labels import Rules
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
 from experiments.models.embedding import embed
-from experiments.settings.checks import check_folder
+from experiments.settings.checks import check_folder, check_whole_number
 from experiments.settings.config import CycleSettings, settings
 from experiments.settings.wording import counted
 from experiments.tasks.base import Task
+from experiments.tasks.blank import blank_task
 
 DATA = "unlabeled"
 """The choice of data that people label."""
@@ -96,7 +98,8 @@ def ask_people(
 
     Raises:
         AwaitingAnnotation: It does not suffice for the next training; in every process.
-        InvalidSetting: Settings do not go together, or a record is damaged.
+        InvalidSetting: Settings do not go together, a record is damaged, or the network does not
+            take the images.
     """
     data = values["data"]
     if values["oracle"]["name"] != "people":
@@ -120,6 +123,7 @@ def ask_people(
     answer: Collected | str = ""
     if engine.is_main:
         people = _people(asked, kind, data, run_folder, engine)
+        _try_network(config, data)
         try:
             answer = people.open(
                 cycle=next_cycle,
@@ -134,6 +138,14 @@ def ask_people(
     if isinstance(first, str):
         raise AwaitingAnnotation(first)
     return AskedPeople(first, people)
+
+
+def _try_network(config: DictConfig, data: Mapping[str, Any]) -> None:
+    """Refuse a network that cannot take the images before people annotate any of them."""
+    check_whole_number("data.image_size", data["image_size"], low=1, high=4096)
+    # Neither mean nor deviation matters to whether a network takes an image.
+    facts = {"image_size": data["image_size"], "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    blank_task(config, checked_class_names(data["class_names"], config.task.kind), facts)
 
 
 def _people(

@@ -10,7 +10,6 @@ import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,6 @@ from torch import Tensor
 
 from al_core import AcquisitionFunction, Prediction, TopK
 from al_core.errors import InvalidSetting, NonFiniteValue
-from experiments.data.blank import blank_data
 from experiments.data.decoding import UnreadableImage, for_each, read_rgb
 from experiments.data.labels import Label
 from experiments.data.loading import chunks, prefetched
@@ -37,6 +35,7 @@ from experiments.settings.config import (
     settings,
 )
 from experiments.tasks.base import Task
+from experiments.tasks.blank import blank_task
 
 Image = NDArray[np.uint8]
 
@@ -115,8 +114,7 @@ class Scorer:
         for key, source in WEIGHT_SOURCES.items():
             if key in backbone:
                 backbone[key] = source
-        data = blank_data(model.kind, model.class_names, model.data_facts)
-        self.task: Task = build(config.task.build, data=data, backbone=partial(build, backbone))
+        self.task: Task = blank_task(config, model.class_names, model.data_facts)
         self.learner = TaskLearner(
             self.task,
             engine,
