@@ -25,6 +25,7 @@ from experiments.data.labels import Label
 from experiments.data.loading import chunks, prefetched
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
+from experiments.models.starting_weights import from_scratch
 from experiments.ranking.model import TrainedModel
 from experiments.settings.config import (
     CycleSettings,
@@ -47,8 +48,6 @@ DEPTH = 2
 """Chunks that are loaded ahead of the one that the model is asked about."""
 MAX_WHOLE_MEGAPIXELS = 32.0
 """Of an image that the model takes whole, where nothing is set."""
-WEIGHT_SOURCES = {"trunk": "scratch", "weights": "scratch"}
-"""Keys of a backbone that say what it starts training from: nothing need be fetched to score."""
 
 
 @dataclass(frozen=True)
@@ -111,9 +110,7 @@ class Scorer:
     ) -> None:
         config = OmegaConf.create(dict(model.config))
         backbone = serving(config.backbone, model.kind, group_name="backbone")
-        for key, source in WEIGHT_SOURCES.items():
-            if key in backbone:
-                backbone[key] = source
+        config.backbone[model.kind] = from_scratch(backbone)
         self.task: Task = blank_task(config, model.class_names, model.data_facts)
         self.learner = TaskLearner(
             self.task,
