@@ -169,7 +169,7 @@ def test_detection_tries_its_network(tmp_path: Any) -> None:
 
 def test_segmentation_tries_its_network(tmp_path: Any) -> None:
     """Log-probabilities of another size than the images are refused when the task is made."""
-    from experiments.models.backbones import WholeImageDRN
+    from experiments.models.drn import WholeImageDRN
 
     class Small(WholeImageDRN):
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
