@@ -105,9 +105,11 @@ def choose_active_learning_indices(
         ),
         device,
     )
+    if losses.shape == (candidates.size, 1):
+        losses = losses[:, 0]
     if losses.shape != candidates.shape:
         raise InvalidSetting(
-            "the model must predict one loss a sample, shape (b,), "
+            "the model must predict one loss a sample, shape (b,) or (b, 1), "
             f"got shape {losses.shape} for {candidates.size} samples"
         )
     if not np.isfinite(losses).all():
