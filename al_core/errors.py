@@ -20,7 +20,7 @@ class NonFiniteValue(ActiveLearningError, ValueError):
 
 
 class TapError(ActiveLearningError, RuntimeError):
-    """The tapped features of a model are missing, have an unknown layout, or do not fit the head."""
+    """A model's tapped features are missing, have an unclear layout, or do not fit the head."""
 
 
 class UnusableFile(ActiveLearningError):

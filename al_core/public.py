@@ -20,6 +20,7 @@ from al_core.contracts import (
     Ranking,
 )
 from al_core.costs import Affordable, CostArray
+from al_core.embeddings import EmbeddingTap
 from al_core.entropies import write_entropies_csv, write_ranking_csv, write_upload_csv
 from al_core.learning_loss import ActiveLearning
 from al_core.loop import CycleRecord, draw_initial_set, run_cycles
@@ -27,6 +28,7 @@ from al_core.pool import IndexArray, Pool
 from al_core.randomness import stream, stream_seed
 from al_core.ranking import LossPredictionLoss, LossPredictionMSELoss, kendall_tau, ranking_accuracy
 from al_core.selection import choose_active_learning_indices, random_indices
+from al_core.stages import find_stages
 from al_core.strategies.badge import Badge, badge
 from al_core.strategies.balanced import ClassBalancedRandom, ForegroundRandom
 from al_core.strategies.batch_bald import BatchBald, batch_bald
@@ -53,6 +55,7 @@ __all__ = [
     "CycleRecord",
     "Discriminative",
     "DiverseTopK",
+    "EmbeddingTap",
     "ForegroundRandom",
     "IndexArray",
     "KCenter",
@@ -79,6 +82,7 @@ __all__ = [
     "choose_active_learning_indices",
     "draw_initial_set",
     "entropy",
+    "find_stages",
     "k_center_greedy",
     "kendall_tau",
     "least_confidence",

@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from al_core.errors import InvalidSetting, NonFiniteValue
-from al_core.learning_loss import evaluation_mode
+from al_core.taps import evaluation_mode
 
 
 def random_indices(
