@@ -1,4 +1,4 @@
-"""Every name that `from al_core import ...` gives, and where it lives."""
+"""The public names of `al_core`, imported when the first of them is used."""
 
 from al_core.acquisition import (
     bald,
