@@ -6,7 +6,7 @@ hooks on every layer, so no table of architectures is needed; only the sizes of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,7 +78,17 @@ def find_stages(model: nn.Module, example: Any, *, at_most: int = 4) -> list[str
     require_positive("at_most", at_most)
     inner = unwrapped(model)
     outputs = _outputs(inner, example)
-    stages = _stages(_trunk(inner, outputs))
+    trunk = _parts(inner, "", outputs)
+    stages = _stages(trunk)
+    while len(stages) == 1:
+        # The trunk may hold two stages in one container: look into the last such container.
+        containers = [output for output in trunk if _num_resolutions(output, outputs) > 1]
+        if not containers:
+            break
+        inside = _parts(containers[-1].layer, f"{containers[-1].name}.", outputs)
+        trunk = [output for output in trunk if output is not containers[-1]] + inside
+        trunk.sort(key=lambda output: output.order)
+        stages = _stages(trunk)
     if len(stages) == 1:
         blocks = _longest_row(outputs)
         if len(blocks) > 1:
@@ -152,29 +162,21 @@ def _is_global_pooling(module: nn.Module) -> bool:
     return "pool" in name and ("adaptive" in name or "global" in name)
 
 
-def _trunk(model: nn.Module, outputs: dict[str, _Output]) -> list[_Output]:
-    """Return the outermost layers none of which spans several stages, in the order of the forward.
+def _parts(layer: nn.Module, prefix: str, outputs: dict[str, _Output]) -> list[_Output]:
+    """Return the outermost layers inside one, in the order of the forward, none of them a backbone.
 
-    A layer with three or more resolutions inside, such as a whole backbone, is replaced by its
-    parts; two resolutions are those of one stage that begins with a stride.
+    A layer with three or more resolutions inside is replaced by its parts; two resolutions are
+    those of one stage that begins with a stride.
     """
-
-    def parts(layer: nn.Module, prefix: str) -> Iterator[_Output]:
-        for name, child in layer.named_children():
-            path = f"{prefix}{name}"
-            output = outputs.get(path)
-            if output is not None and _num_resolutions(output, outputs) < 3:
-                yield output
-            else:
-                yield from parts(child, f"{path}.")
-
-    trunk = sorted(parts(model, ""), key=lambda output: output.order)
-    while len(trunk) == 1 and trunk[0].is_block:
-        inside = sorted(parts(trunk[0].layer, f"{trunk[0].name}."), key=lambda o: o.order)
-        if not inside:
-            break
-        trunk = inside
-    return trunk
+    found: list[_Output] = []
+    for name, child in layer.named_children():
+        path = f"{prefix}{name}"
+        output = outputs.get(path)
+        if output is not None and _num_resolutions(output, outputs) < 3:
+            found.append(output)
+        else:
+            found += _parts(child, f"{path}.", outputs)
+    return sorted(found, key=lambda output: output.order)
 
 
 def _num_resolutions(output: _Output, outputs: dict[str, _Output]) -> int:
@@ -223,9 +225,10 @@ def _representative(stage: Sequence[_Output]) -> _Output:
 
 
 def _longest_row(outputs: dict[str, _Output]) -> list[_Output]:
-    """Return the longest row of blocks that have one parent, in the order of the forward."""
-    rows: dict[str, list[_Output]] = {}
+    """Return the longest row of blocks of one parent and one resolution, in the forward's order."""
+    rows: dict[tuple[str, int], list[_Output]] = {}
     for output in sorted(outputs.values(), key=lambda output: output.order):
         if output.is_block:
-            rows.setdefault(output.name.rpartition(".")[0], []).append(output)
+            row = (output.name.rpartition(".")[0], output.num_positions)
+            rows.setdefault(row, []).append(output)
     return max(rows.values(), key=len, default=[])

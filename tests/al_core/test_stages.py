@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torchvision import models
+from torchvision.models.swin_transformer import SwinTransformer
 
 from al_core import ActiveLearning, find_stages
 from al_core.errors import InvalidSetting, TapError
@@ -144,6 +145,13 @@ def test_a_backbone_in_one_module_is_looked_into() -> None:
     backbone = nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 2, 2), nn.ReLU())
     net = nn.Sequential(nn.Sequential(backbone), nn.Flatten(), nn.Linear(256, 5))
     assert find_stages(net, IMAGES) == ["0.0.1", "0.0.3"]
+
+
+def test_two_stages_in_one_container_beside_other_layers_are_found() -> None:
+    """A small Swin has both stages in `features` and a norm after it."""
+    net = SwinTransformer([4, 4], 24, [1, 1], [2, 2], [2, 2], num_classes=5)
+    images = torch.zeros(1, 3, 32, 32)
+    assert find_stages(net, images) == ["features.1", "features.3"]
 
 
 def test_finding_leaves_no_trace() -> None:
