@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 import vendored.pytorch_cifar as networks
 from tests.vendored.recorded import assert_close, fill_, image
 from vendored.checkpoints import load_into
-from vendored.pytorch_cifar.features import FeatureNetwork
+from vendored.taps import TappedClassifier
 
 FIXTURES = Path(__file__).parent / "fixtures"
 RECORDED = np.load(FIXTURES / "cifar.npz")
@@ -41,20 +41,20 @@ SMALLEST_OF_EACH_FAMILY = [
 ]  # fmt: skip
 
 
-def build(name: str, **options: Any) -> FeatureNetwork:
+def build(name: str, **options: Any) -> TappedClassifier:
     """The network of one entry of the facts."""
     facts = FACTS[name]
-    model: FeatureNetwork = getattr(networks, facts["constructor"])(*facts["args"], **options)
+    model: TappedClassifier = getattr(networks, facts["constructor"])(*facts["args"], **options)
     return model
 
 
-def build_meta(name: str, **options: Any) -> FeatureNetwork:
+def build_meta(name: str, **options: Any) -> TappedClassifier:
     """The same with shapes only, which takes no time to initialize."""
     with torch.device("meta"):
         return build(name, **options)
 
 
-def build_empty(name: str, **options: Any) -> FeatureNetwork:
+def build_empty(name: str, **options: Any) -> TappedClassifier:
     """The same with weights of any value, for which shapes count alone, or that are filled."""
     return build_meta(name, **options).to_empty(device="cpu")
 
@@ -184,9 +184,9 @@ def test_efficientnet_drops_out_in_training_only() -> None:
 def test_features_are_of_the_latest_forward() -> None:
     """Each forward replaces the features, which do not share the list that was handed out."""
     model = build("LeNet")
-    with pytest.raises(RuntimeError, match="run a forward first"):
+    with pytest.raises(RuntimeError, match="no features are kept"):
         model.get_active_learning_features()
-    with pytest.raises(RuntimeError, match="run a forward first"):
+    with pytest.raises(RuntimeError, match="no embedding is kept"):
         model.get_discriminative_al_features()
     model(image("first", (2, 3, 32, 32)))
     first = model.get_active_learning_features()
@@ -212,7 +212,7 @@ def test_features_are_let_go_when_the_next_forward_starts() -> None:
     assert alive == [False]
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         model(image("larger", (2, 3, 64, 64)))
-    with pytest.raises(RuntimeError, match="run a forward first"):
+    with pytest.raises(RuntimeError, match="no features are kept"):
         model.get_active_learning_features()
 
 
@@ -227,7 +227,7 @@ def test_copies_and_files_leave_the_features_out() -> None:
     torch.save(model, buffer)
     buffer.seek(0)
     for other in (copy.deepcopy(model), torch.load(buffer, weights_only=False)):
-        with pytest.raises(RuntimeError, match="run a forward first"):
+        with pytest.raises(RuntimeError, match="no features are kept"):
             other.get_active_learning_features()
         torch.testing.assert_close(other(x), scores)
         assert len(other.get_active_learning_features()) == 4
@@ -237,7 +237,7 @@ def test_copies_and_files_leave_the_features_out() -> None:
 class Summed(nn.Module):
     """Reads the features inside its own forward, as a loss-prediction module does."""
 
-    def __init__(self, network: FeatureNetwork) -> None:
+    def __init__(self, network: TappedClassifier) -> None:
         super().__init__()
         self.network = network
 

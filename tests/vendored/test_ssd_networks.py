@@ -92,7 +92,7 @@ def test_l2norm_has_a_gradient_at_zero() -> None:
 def test_features_are_of_the_latest_pass() -> None:
     """Each pass replaces the features, which are then freed; before the first there are none."""
     model = light()
-    with pytest.raises(RuntimeError, match="no features yet"):
+    with pytest.raises(RuntimeError, match="no features are kept"):
         model.get_active_learning_features()
     model(torch.zeros(2, 3, 64, 64))
     first = weakref.ref(model.get_active_learning_features()[0])
@@ -115,7 +115,7 @@ def test_features_are_no_part_of_copies() -> None:
     assert list(model.state_dict()) == keys
     assert "priors" not in keys
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        with pytest.raises(RuntimeError, match="no features yet"):
+        with pytest.raises(RuntimeError, match="no embedding is kept"):
             twin.get_embedding()
         for got, expected in zip(twin(images), outputs, strict=True):
             assert torch.equal(got, expected)

@@ -23,6 +23,7 @@ from vendored.checkpoints import read_state_dict
 from vendored.drn.dropout import dropout_sampling
 from vendored.drn.models import build
 from vendored.drn.networks import is_stage
+from vendored.taps import TappedNetwork, global_average
 
 STRIDE = 8
 """Pixels of the image per position of the scores, in both directions."""
@@ -45,7 +46,7 @@ def bilinear_upsampling(classes: int) -> nn.ConvTranspose2d:
     return up
 
 
-class DRNSeg(nn.Module):
+class DRNSeg(TappedNetwork):
     """A dilated residual network without its classifier, with a segmentation head.
 
     Differs: ``pretrained`` is off by default, so that building a model never asks the network;
@@ -91,7 +92,7 @@ class DRNSeg(nn.Module):
         network = build(model_name, pretrained, add_dropout=add_dropout)
         children = list(network.named_children())[:-2]
         self._child_names = tuple(name for name, _ in children)
-        self._channel_counts = (*network.stage_channels, classes, classes)
+        self.tap_channels = (*network.stage_channels, classes, classes)
         self.base = nn.Sequential(*(child for _, child in children))
         self.seg = nn.Conv2d(network.out_dim, classes, 1)
         nn.init.normal_(self.seg.weight, 0.0, math.sqrt(2.0 / classes))
@@ -102,9 +103,6 @@ class DRNSeg(nn.Module):
             if use_torch_up
             else bilinear_upsampling(classes)
         )
-        self.record_features = True
-        self._features: list[Tensor] | None = None
-        self._embedding: Tensor | None = None
         if pretrained_model is not None:
             self._load_backbone(pretrained_model)
 
@@ -124,59 +122,16 @@ class DRNSeg(nn.Module):
             x = child(x)
             if self.record_features and is_stage(name):
                 taps.append(x)
-        self._embedding = x.mean((2, 3))
+        embedding = global_average(x)
         scores: Tensor = self.seg(x)
         log_probs = functional.log_softmax(self.up(scores), dim=1)
-        if self.record_features:
-            self._features = [*taps, scores, log_probs]
+        self.keep([*taps, scores, log_probs], embedding)
         return log_probs, scores
 
     def optim_parameters(self) -> Iterator[nn.Parameter]:
         """The parameters to train: those of ``base``, then of ``seg``; never those of ``up``."""
         yield from self.base.parameters()
         yield from self.seg.parameters()
-
-    def get_active_learning_feature_channel_counts(self) -> list[int]:
-        """Channels of each of :meth:`get_active_learning_features`, before any forward pass.
-
-        Differs: the superannotate fork says 64 to 512 for layers 3 to 6 of bottleneck networks,
-        which have four times as many; here the counts are those of the layers as built.
-        """
-        return list(self._channel_counts)
-
-    def get_active_learning_features(self) -> list[Tensor]:
-        """The tensors of the latest forward pass that learning loss taps.
-
-        Returns:
-            Outputs of layer1 to layer8 (of DRN-A: to layer4), the scores at 1/8 and the
-            log-probabilities at full resolution: ten (six) tensors (b, channels, height, width)
-            that belong to the pass's autograd graph.
-
-        Raises:
-            RuntimeError: There are none: no pass yet, or not recorded, or forgotten.
-        """
-        if self._features is None:
-            raise RuntimeError(
-                "no features are kept: run a forward pass with record_features=True first"
-            )
-        return list(self._features)
-
-    def get_embedding(self) -> Tensor:
-        """The latest forward pass's last backbone map, averaged over positions: (b, d).
-
-        It is there whether or not ``record_features`` is true. d is 512, or 2048 for drn_a_50.
-
-        Raises:
-            RuntimeError: There was no forward pass yet, or its result was forgotten.
-        """
-        if self._embedding is None:
-            raise RuntimeError("no embedding is kept: run a forward pass first")
-        return self._embedding
-
-    def forget_features(self) -> None:
-        """Drop the tensors kept from the latest forward pass, and so the graph behind them."""
-        self._features = None
-        self._embedding = None
 
     def dropout_sampling(self, active: bool) -> AbstractContextManager[None]:
         """Within the block, the dropout of ``add_dropout`` is on or off in eval mode.
@@ -187,10 +142,6 @@ class DRNSeg(nn.Module):
             ValueError: ``active`` is true but the model was built without ``add_dropout``.
         """
         return dropout_sampling(self, active)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For copy and pickle: everything but the tensors of the latest forward pass."""
-        return {**self.__dict__, "_features": None, "_embedding": None}
 
     def _load_backbone(self, source: Mapping[str, Tensor] | str | PathLike[str]) -> None:
         weights = source if isinstance(source, Mapping) else read_state_dict(source)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, relu
 
 from vendored.pytorch_cifar.blocks import convolution
-from vendored.pytorch_cifar.features import FeatureNetwork, global_average
+from vendored.taps import TappedClassifier, global_average
 
 __all__ = [
     "DenseNet",
@@ -68,7 +68,7 @@ class Transition(nn.Module):
         return avg_pool2d(self.conv(relu(self.bn(x))), 2)
 
 
-class DenseNet(FeatureNetwork):
+class DenseNet(TappedClassifier):
     """Four dense stages with transitions between them; the stages' outputs are the features.
 
     Args:
@@ -84,18 +84,18 @@ class DenseNet(FeatureNetwork):
         channels = 2 * growth_rate
         self.conv1 = convolution(3, channels, 3)
         self.num_stages = len(num_layers)
-        level_channels = []
+        tap_channels = []
         for stage, count in enumerate(num_layers, start=1):
             layers = [DenseLayer(channels + i * growth_rate, growth_rate) for i in range(count)]
             self.add_module(f"dense{stage}", nn.Sequential(*layers))
             channels += count * growth_rate
-            level_channels.append(channels)
+            tap_channels.append(channels)
             if stage < self.num_stages:
                 self.add_module(f"trans{stage}", Transition(channels, channels // 2))
                 channels //= 2
         self.bn = nn.BatchNorm2d(channels)
         self.linear = nn.Linear(channels, num_classes)
-        self.level_channels = level_channels
+        self.tap_channels = tap_channels
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """What each dense stage puts out, and the average over the last, activated map."""

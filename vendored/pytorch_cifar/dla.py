@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from vendored.pytorch_cifar.blocks import BasicBlock, convolution
-from vendored.pytorch_cifar.features import FeatureNetwork, global_average
+from vendored.taps import TappedClassifier, global_average
 
 __all__ = ["DLA", "SimpleDLA"]
 
@@ -109,7 +109,7 @@ class SimpleTree(nn.Module):
         return aggregated
 
 
-class AggregationNetwork(FeatureNetwork):
+class AggregationNetwork(TappedClassifier):
     """Three convolutions and four trees, layer3 to layer6, whose outputs are the features.
 
     Args:
@@ -129,7 +129,7 @@ class AggregationNetwork(FeatureNetwork):
             self.add_module(f"layer{number}", tree(channels, width, level, stride))
             channels = width
         self.linear = nn.Linear(channels, num_classes)
-        self.level_channels = [width for width, _, _ in PLAN]
+        self.tap_channels = [width for width, _, _ in PLAN]
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """What the four trees put out, and the average over the last map."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from vendored.pytorch_cifar.blocks import convolution, projection
-from vendored.pytorch_cifar.features import StagedNetwork
+from vendored.pytorch_cifar.stages import StagedNetwork
 
 __all__ = ["DPN", "DPN26", "DPN92"]
 

@@ -15,12 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, silu
 
 from vendored.pytorch_cifar.blocks import SqueezeExcitation, convolution
-from vendored.pytorch_cifar.features import (
-    FeatureNetwork,
-    ends_of_resolutions,
-    global_average,
-    run_keeping,
-)
+from vendored.pytorch_cifar.stages import ends_of_resolutions, run_keeping
+from vendored.taps import TappedClassifier, global_average
 
 __all__ = ["EfficientNet", "EfficientNetB0"]
 
@@ -78,7 +74,7 @@ class MobileBlock(nn.Module):
         return projected + x if self.residual else projected
 
 
-class EfficientNet(FeatureNetwork):
+class EfficientNet(TappedClassifier):
     """Sixteen mobile blocks; the features are the last maps of the five resolutions.
 
     Args:
@@ -102,7 +98,7 @@ class EfficientNet(FeatureNetwork):
         self.layers = nn.Sequential(*blocks)
         self.linear = nn.Linear(widths[-1], num_classes)
         self.levels = ends_of_resolutions(strides)
-        self.level_channels = [widths[level + 1] for level in self.levels]
+        self.tap_channels = [widths[level + 1] for level in self.levels]
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """The last map of each resolution, and the average over the last of them."""

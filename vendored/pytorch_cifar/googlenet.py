@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from vendored.pytorch_cifar.features import FeatureNetwork, global_average
+from vendored.taps import TappedClassifier, global_average
 
 __all__ = ["GoogLeNet"]
 
@@ -57,7 +57,7 @@ class Inception(nn.Module):
         return torch.cat([self.b1(x), self.b2(x), self.b3(x), self.b4(x)], 1)
 
 
-class GoogLeNet(FeatureNetwork):
+class GoogLeNet(TappedClassifier):
     """Nine inception modules in three stages; their outputs and the stem's are the features.
 
     6.2 million parameters: (b, 3, 32, 32) to scores (b, num_classes).
@@ -79,7 +79,7 @@ class GoogLeNet(FeatureNetwork):
         self.a5 = Inception(832, 256, (160, 320), (32, 128), 128)
         self.b5 = Inception(832, 384, (192, 384), (48, 128), 128)
         self.linear = nn.Linear(1024, num_classes)
-        self.level_channels = (192, 480, 832, 1024)
+        self.tap_channels = (192, 480, 832, 1024)
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """What the stem and the three stages put out, and the average over the last map."""

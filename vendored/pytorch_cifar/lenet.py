@@ -11,12 +11,12 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, relu
 
-from vendored.pytorch_cifar.features import FeatureNetwork
+from vendored.taps import TappedClassifier
 
 __all__ = ["LeNet"]
 
 
-class LeNet(FeatureNetwork):
+class LeNet(TappedClassifier):
     """Two convolutions and three linear layers, 62 thousand parameters, for 32x32 images only.
 
     The features are the two pooled maps and the two hidden layers, the latter as maps of one pixel.
@@ -34,7 +34,7 @@ class LeNet(FeatureNetwork):
         self.fc1 = nn.Linear(16 * 5 * 5, 120)
         self.fc2 = nn.Linear(120, 84)
         self.fc3 = nn.Linear(84, num_classes)
-        self.level_channels = (6, 16, 120, 84)
+        self.tap_channels = (6, 16, 120, 84)
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """The four hidden layers, each (b, c, h, w), and the last of them again as (b, 84)."""

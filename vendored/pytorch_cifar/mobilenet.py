@@ -10,12 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from vendored.pytorch_cifar.blocks import convolution, projection
-from vendored.pytorch_cifar.features import (
-    FeatureNetwork,
-    ends_of_resolutions,
-    global_average,
-    run_keeping,
-)
+from vendored.pytorch_cifar.stages import ends_of_resolutions, run_keeping
+from vendored.taps import TappedClassifier, global_average
 
 __all__ = ["MobileNet", "MobileNetV2"]
 
@@ -59,7 +55,7 @@ class SeparableBlock(nn.Module):
         return relu(self.bn2(self.conv2(x)))
 
 
-class MobileNet(FeatureNetwork):
+class MobileNet(TappedClassifier):
     """Thirteen separable blocks; the features are the last maps of the five resolutions.
 
     3.2 million parameters: (b, 3, 32, 32) to scores (b, num_classes).
@@ -79,7 +75,7 @@ class MobileNet(FeatureNetwork):
         self.layers = nn.Sequential(*blocks)
         self.linear = nn.Linear(channels, num_classes)
         self.levels = ends_of_resolutions([stride for _, stride in V1_BLOCKS])
-        self.level_channels = [V1_BLOCKS[level][0] for level in self.levels]
+        self.tap_channels = [V1_BLOCKS[level][0] for level in self.levels]
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """The last map of each resolution, and the average over the last of them."""
@@ -117,7 +113,7 @@ class InvertedResidual(nn.Module):
         return projected if self.shortcut is None else projected + self.shortcut(x)
 
 
-class MobileNetV2(FeatureNetwork):
+class MobileNetV2(TappedClassifier):
     """Seventeen inverted residuals; the features are the last maps of the four resolutions.
 
     2.3 million parameters: (b, 3, 32, 32) to scores (b, num_classes).
@@ -141,7 +137,7 @@ class MobileNetV2(FeatureNetwork):
         self.bn2 = nn.BatchNorm2d(1280)
         self.linear = nn.Linear(1280, num_classes)
         self.levels = ends_of_resolutions(strides)
-        self.level_channels = [widths[level + 1] for level in self.levels]
+        self.tap_channels = [widths[level + 1] for level in self.levels]
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """The last map of each resolution, and the average over the final convolution's map."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, relu
 
 from vendored.pytorch_cifar.blocks import convolution
-from vendored.pytorch_cifar.features import StagedNetwork
+from vendored.pytorch_cifar.stages import StagedNetwork
 
 __all__ = ["PNASNet", "PNASNetA", "PNASNetB"]
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from vendored.pytorch_cifar.blocks import Bottleneck, convolution, residual_stages
-from vendored.pytorch_cifar.features import StagedNetwork
+from vendored.pytorch_cifar.stages import StagedNetwork
 
 __all__ = ["RegNet", "RegNetX_200MF", "RegNetX_400MF", "RegNetY_400MF"]
 

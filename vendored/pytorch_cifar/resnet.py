@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from vendored.pytorch_cifar.blocks import BasicBlock, Bottleneck, convolution, residual_stages
-from vendored.pytorch_cifar.features import StagedNetwork
+from vendored.pytorch_cifar.stages import StagedNetwork
 
 __all__ = ["ResNet", "ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet152"]
 

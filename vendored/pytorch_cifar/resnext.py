@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import partial
 
 from vendored.pytorch_cifar.blocks import Bottleneck, convolution, residual_stages
-from vendored.pytorch_cifar.features import StagedNetwork
+from vendored.pytorch_cifar.stages import StagedNetwork
 
 __all__ = [
     "ResNeXt",

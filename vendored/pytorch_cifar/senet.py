@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from vendored.pytorch_cifar.blocks import convolution, excite, residual_stages
-from vendored.pytorch_cifar.features import StagedNetwork
 from vendored.pytorch_cifar.preact_resnet import PreActBlock
+from vendored.pytorch_cifar.stages import StagedNetwork
 
 __all__ = ["SENet", "SENet18"]
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, channel_shuffle, relu
 
 from vendored.pytorch_cifar.blocks import convolution
-from vendored.pytorch_cifar.features import FeatureNetwork, StagedNetwork, global_average
+from vendored.pytorch_cifar.stages import StagedNetwork
+from vendored.taps import TappedClassifier, global_average
 
 __all__ = ["ShuffleNet", "ShuffleNetG2", "ShuffleNetG3", "ShuffleNetV2"]
 
@@ -169,7 +170,7 @@ class DownBlock(nn.Module):
         return channel_shuffle(torch.cat([left, right], 1), 2)
 
 
-class ShuffleNetV2(FeatureNetwork):
+class ShuffleNetV2(TappedClassifier):
     """Three stages and a last convolution; their outputs are the features.
 
     Args:
@@ -195,7 +196,7 @@ class ShuffleNetV2(FeatureNetwork):
         self.conv2 = convolution(channels, last, 1)
         self.bn2 = nn.BatchNorm2d(last)
         self.linear = nn.Linear(last, num_classes)
-        self.level_channels = V2_WIDTHS[net_size]
+        self.tap_channels = V2_WIDTHS[net_size]
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """What the three stages and the last convolution put out, and the average over the last."""

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from vendored.pytorch_cifar.features import FeatureNetwork, global_average
+from vendored.taps import TappedClassifier, global_average
 
 __all__ = ["VGG"]
 
@@ -24,7 +24,7 @@ NUM_CONVOLUTIONS = {
 """In each of the five stages; max pooling ends each."""
 
 
-class VGG(FeatureNetwork):
+class VGG(TappedClassifier):
     """Five stages of 3x3 convolutions; what each pools is a feature map.
 
     Differs: upstream's ``features`` end with an average pool of one pixel, which does nothing.
@@ -53,7 +53,7 @@ class VGG(FeatureNetwork):
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(in_channels, num_classes)
-        self.level_channels = WIDTHS
+        self.tap_channels = WIDTHS
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """The last feature map of each stage, before its pooling, and the embedding."""

@@ -100,12 +100,13 @@ class LightSSD(MultiBoxDetector):
             ValueError: images of another size.
         """
         self._check_images(images)
+        self.forget_features()
         features: list[Tensor] = []
-        self._features = features
         x = self.stem(images)
         for stage in self.stages:
             x = stage(x)
             features.append(x)
+        self._keep_maps(features)
         return self._predict(features)
 
 

@@ -73,9 +73,8 @@ class SSD(MultiBoxDetector):
             ValueError: images of another size.
         """
         self._check_images(images)
-        # A fresh list first: nothing of an earlier batch outlives the start of this one.
+        self.forget_features()
         features: list[Tensor] = []
-        self._features = features
         x = images
         for index, layer in enumerate(self.vgg):
             x = layer(x)
@@ -86,6 +85,7 @@ class SSD(MultiBoxDetector):
             x = functional.relu(layer(x))
             if index % 2 == 1:
                 features.append(x)
+        self._keep_maps(features)
         # The taps have the first map before its normalization, the heads after it.
         outputs = self._predict([self.L2Norm(features[0]), *features[1:]])
         return self.detections(outputs) if self.phase == "test" else outputs
