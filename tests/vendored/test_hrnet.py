@@ -132,7 +132,7 @@ def test_files_load(tmp_path: Path) -> None:
 
 
 def test_bad_arguments_are_refused() -> None:
-    """Sizes that the branches cannot share, and numbers below 1, are named in a ValueError."""
+    """Sides that are not multiples of 32, and numbers below 1, raise ValueError."""
     with pytest.raises(ValueError, match="multiples of 32 pixels, not 48 x 64"):
         tiny()(torch.zeros(1, 3, 48, 64))
     with pytest.raises(ValueError, match="num_joints is 0"):

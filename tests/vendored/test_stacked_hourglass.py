@@ -28,7 +28,7 @@ KEYS = {
     "fc_.0.bias": (256,),
     "score_.0.weight": (256, 16, 1, 1),
 }
-"""Entries that checkpoints of bearpaw/pytorch-pose have by our reading, with their shapes."""
+"""Entries of the state_dict, named as in bearpaw/pytorch-pose, with their shapes."""
 
 
 def tiny(num_stacks: int = 2) -> StackedHourglass:
@@ -54,7 +54,7 @@ def test_keys() -> None:
 
 
 def test_an_hourglass_is_the_recursion_of_the_paper() -> None:
-    """Skip plus enlarged inside, where the inside is the same one size smaller."""
+    """Each level adds a skip connection to the enlarged output of the level below it."""
     torch.manual_seed(0)
     net = Hourglass(8, depth=3, count=2).eval()
 

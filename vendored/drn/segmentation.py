@@ -1,10 +1,10 @@
 """Semantic segmentation on a dilated residual network, tapped for learning loss.
 
-Sources: Yu, Koltun and Funkhouser, "Dilated Residual Networks" (arXiv 1705.09914, section 5):
-the backbone, a 1x1 convolution to class scores at 1/8 of the resolution, bilinear upsampling.
-State_dict, outputs and initialization are compatible with fyu/drn @ d75db2e; the tapped tensors
-and the dropout with superannotateai/active_learning @ aa2b9ae, which wires in Yoo and Kweon,
-"Learning Loss for Active Learning" (arXiv 1905.03677, section 3.2).
+Source: Yu, Koltun and Funkhouser, "Dilated Residual Networks" (arXiv 1705.09914, section 5): the
+backbone, a 1x1 convolution to class scores at 1/8 of the resolution, and bilinear upsampling.
+State_dict, outputs and initialization are compatible with fyu/drn @ d75db2e. The tapped tensors
+and the dropout are compatible with superannotateai/active_learning @ aa2b9ae, which adds the loss
+prediction of Yoo and Kweon (arXiv 1905.03677, section 3.2).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ STRIDE = 8
 
 
 def bilinear_upsampling(classes: int) -> nn.ConvTranspose2d:
-    """A transposed convolution that enlarges each class map ``STRIDE`` times, bilinearly.
+    """A transposed convolution that enlarges each class map ``STRIDE`` times bilinearly.
 
-    Its weights (classes, 1, 16, 16) are fixed: they ask for no gradient.
+    Its weights (classes, 1, 16, 16) are fixed and have no gradient.
     """
     size = 2 * STRIDE
     up = nn.ConvTranspose2d(
@@ -49,14 +49,18 @@ def bilinear_upsampling(classes: int) -> nn.ConvTranspose2d:
 class DRNSeg(TappedNetwork):
     """A dilated residual network without its classifier, with a segmentation head.
 
-    Differs: ``pretrained`` is off by default, so that building a model never asks the network;
-    the tensors of the latest forward pass are kept for learning loss (:meth:`forward`).
+    The features kept of a forward pass are the outputs of layer1 to layer8 (of DRN-A: to layer4),
+    the scores at 1/8 of the resolution and the log-probabilities at full resolution: ten (six)
+    tensors. The embedding is the average over the last backbone map; it has 512 values, or 2048
+    for drn_a_50.
+
+    Differs: ``pretrained`` is off by default, so that building a model never downloads anything.
 
     Args:
         model_name: A backbone of :data:`vendored.drn.models.MODEL_NAMES`.
         classes: Number of classes, k.
-        pretrained_model: Weights of the classification network (its state_dict, or the path of
-            a file with it) to start the backbone from; the classifier in them is not used.
+        pretrained_model: Weights of the classification network to start the backbone from: its
+            state_dict, or the path of a file with it. The classifier in them is not used.
         pretrained: Start the backbone from the published ImageNet weights.
         use_torch_up: Upsample by interpolation with aligned corners instead of the fixed
             transposed convolution ``up``.
@@ -64,13 +68,13 @@ class DRNSeg(TappedNetwork):
             active in eval mode too unless :meth:`dropout_sampling` switches it off.
 
     Attributes:
-        record_features: Whether forward passes keep the tapped tensors. Without a loss head to
-            read them, False saves their memory (most of it the maps at full resolution).
+        record_features: Set it to False to keep no features, which saves memory, most of it for
+            the maps at full resolution.
 
     Raises:
         ValueError: ``classes`` is not positive, the name is unknown or has no published weights,
             two sources of weights are given, or ``pretrained_model`` does not fit the backbone.
-        FileNotFoundError: ``pretrained_model`` is the path of no file.
+        FileNotFoundError: The file ``pretrained_model`` does not exist.
         RuntimeError: The published weights could not be downloaded.
     """
 
@@ -107,14 +111,11 @@ class DRNSeg(TappedNetwork):
             self._load_backbone(pretrained_model)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Class log-probabilities and scores of float images (b, 3, h, w).
-
-        While ``record_features`` is true, the tensors of :meth:`get_active_learning_features`
-        are kept until the next call begins or :meth:`forget_features` drops them.
+        """Compute class log-probabilities and scores of float images (b, 3, h, w).
 
         Returns:
             Log-probabilities (b, k, h, w) and the scores (b, k, h / 8, w / 8) that they are
-            upsampled from. Sides that are not multiples of 8 are rounded up to one, as upstream.
+            upsampled from. Sides are rounded up to multiples of 8, as upstream.
         """
         self.forget_features()
         taps: list[Tensor] = []
@@ -129,12 +130,12 @@ class DRNSeg(TappedNetwork):
         return log_probs, scores
 
     def optim_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters to train: those of ``base``, then of ``seg``; never those of ``up``."""
+        """Iterate over the parameters to train: those of ``base``, then those of ``seg``."""
         yield from self.base.parameters()
         yield from self.seg.parameters()
 
     def dropout_sampling(self, active: bool) -> AbstractContextManager[None]:
-        """Within the block, the dropout of ``add_dropout`` is on or off in eval mode.
+        """Switch the dropout of ``add_dropout`` in eval mode on or off inside a ``with`` block.
 
         ``with model.dropout_sampling(False):`` makes evaluation deterministic.
 
@@ -153,11 +154,11 @@ class DRNSeg(TappedNetwork):
             raise ValueError(f"pretrained_model does not fit the backbone: {error}") from error
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Lets ``load_state_dict`` read the superannotate fork's keys as well as upstream's.
+        """Accept the superannotate fork's keys as well as upstream's.
 
-        The fork names the backbone's children (``base.layer0.*``) where upstream numbers them
-        (``base.0.*``), and has an unused classifier ``base.fc.*``, which is left out. ``up.weight``
-        is fixed, so weights with it fit a model that interpolates, and the other way round.
+        The fork names the backbone's children (``base.layer0.*``), upstream numbers them
+        (``base.0.*``). The fork's unused classifier ``base.fc.*`` is left out. ``up.weight`` is
+        fixed, so it may be missing, and it is ignored if the model interpolates.
         """
         for key in [key for key in state_dict if key.startswith(f"{prefix}base.")]:
             child, _, rest = key.removeprefix(f"{prefix}base.").partition(".")

@@ -60,7 +60,7 @@ class SameConv2d(nn.Conv2d):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, out_channels, ceil(h / stride), ceil(w / stride))."""
+        """Map (b, in_channels, h, w) to (b, out_channels, ceil(h / stride), ceil(w / stride))."""
         (kernel, _), (stride, _) = self.kernel_size, self.stride
         if stride > 1:
             rows, columns = (_same_padding(side, kernel, stride) for side in x.shape[2:])
@@ -108,7 +108,7 @@ class MobileBlock(nn.Module):
         self._bn2 = _norm(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, out_channels, ceil(h / stride), ceil(w / stride))."""
+        """Map (b, in_channels, h, w) to (b, out_channels, ceil(h / stride), ceil(w / stride))."""
         y = relu6(self._bn0(self._expand_conv(x)), inplace=True) if self.expanding else x
         y = relu6(self._bn1(self._depthwise_conv(y)), inplace=True)
         projected: Tensor = self._bn2(self._project_conv(y))
@@ -155,7 +155,7 @@ class EfficientNetLite0(TappedClassifier):
                 strides.append(stride)
                 widths.append(out_channels)
         self._blocks = nn.ModuleList(blocks)
-        # A map is the last of its resolution if a stride, or nothing, follows.
+        # A map is the last of its resolution if a block with a stride, or none, follows.
         self.tapped_blocks = [i for i, after in enumerate([*strides[1:], 2]) if after > 1]
         self.tap_channels = [widths[i + 1] for i in self.tapped_blocks]
         self._conv_head = SameConv2d(widths[-1], EMBEDDING_CHANNELS, 1)

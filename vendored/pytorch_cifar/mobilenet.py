@@ -1,7 +1,7 @@
 """MobileNet by Howard et al. (arXiv 1704.04861), MobileNetV2 by Sandler et al. (arXiv 1801.04381).
 
-With fewer strides for small images, as in kuangliu/pytorch-cifar @ 49b7aa9, where the second
-version also projects the shortcut of blocks that change the number of channels.
+Both have fewer strides, for small images, as in kuangliu/pytorch-cifar @ 49b7aa9. There, in the
+second version, blocks that change the number of channels have a projecting shortcut.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class SeparableBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
+        """Map (b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
         x = relu(self.bn1(self.conv1(x)))
         return relu(self.bn2(self.conv2(x)))
 
@@ -61,7 +61,7 @@ class MobileNet(TappedClassifier):
     3.2 million parameters: (b, 3, 32, 32) to scores (b, num_classes).
 
     Args:
-        num_classes: Number of scores that the network puts out.
+        num_classes: Number of class scores.
     """
 
     def __init__(self, num_classes: int = 10) -> None:
@@ -85,7 +85,7 @@ class MobileNet(TappedClassifier):
 
 
 class InvertedResidual(nn.Module):
-    """Convolutions 1x1, depthwise 3x3 and 1x1; the last without ReLU, added to the shortcut.
+    """Convolutions 1x1, depthwise 3x3 and 1x1; the last has no ReLU and is added to the shortcut.
 
     Args:
         in_channels: Channels of the input.
@@ -106,7 +106,7 @@ class InvertedResidual(nn.Module):
         self.shortcut = projection(in_channels, out_channels, 1) if stride == 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
+        """Map (b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
         y = relu(self.bn1(self.conv1(x)))
         y = relu(self.bn2(self.conv2(y)))
         projected: Tensor = self.bn3(self.conv3(y))
@@ -119,7 +119,7 @@ class MobileNetV2(TappedClassifier):
     2.3 million parameters: (b, 3, 32, 32) to scores (b, num_classes).
 
     Args:
-        num_classes: Number of scores that the network puts out.
+        num_classes: Number of class scores.
     """
 
     def __init__(self, num_classes: int = 10) -> None:

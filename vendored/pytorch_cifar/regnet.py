@@ -26,9 +26,9 @@ class RegNet(StagedNetwork):
         num_blocks: Number of blocks in each of the four stages.
         widths: Channels of each stage.
         group_width: Channels of each group of a 3x3 convolution.
-        excited: Whether blocks squeeze and excite, as RegNetY's do; they squeeze to a quarter of
-            their input's channels.
-        num_classes: Number of scores that the network puts out.
+        excited: Add squeeze and excitation to the blocks, as in RegNetY. It has a quarter of the
+            channels of a block's input.
+        num_classes: Number of class scores.
     """
 
     def __init__(

@@ -10,17 +10,20 @@ from vendored.taps import TappedClassifier, global_average
 
 
 class StagedNetwork(TappedClassifier):
-    """A network of the common shape: stem, stages in a row, global average pool, linear classifier.
+    """A network of stem, stages in a row, global average pool and linear classifier.
 
     Its layers are named conv1, bn1, layer1, layer2, ..., linear.
 
+    Differs: upstream pools a fixed window, which is as large as the last map of an image of 32
+    pixels, and refuses larger images. Here the average is over the whole map.
+
     Args:
         stem: First convolution.
-        stages: Each stage with the number of channels that it puts out.
-        num_classes: Number of scores that the network puts out.
-        levels: Which feature maps are remembered, in increasing order: 0 is the stem's, i that of
-            stage i. All stages' by default.
-        normalized_stem: Whether batch norm and ReLU follow the first convolution.
+        stages: Each stage with its number of output channels.
+        num_classes: Number of class scores.
+        levels: The feature maps to keep, in increasing order: 0 for the stem's map, i for that of
+            stage i. The maps of all stages by default.
+        normalized_stem: Add batch norm and ReLU after the first convolution.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class StagedNetwork(TappedClassifier):
         self.tap_channels = [channels[level] for level in self.levels]
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Feature maps of the remembered levels, and the average over the last map."""
+        """The feature maps of the levels to keep, and the average over the last map."""
         x = self.conv1(images)
         if self.bn1 is not None:
             x = nn.functional.relu(self.bn1(x))
@@ -58,14 +61,14 @@ class StagedNetwork(TappedClassifier):
 
 
 def ends_of_resolutions(strides: Sequence[int]) -> list[int]:
-    """Positions of those blocks in a row after which a stride, or nothing, follows."""
+    """Positions of the blocks that are followed by a block with a stride, or by none."""
     return [i for i, after in enumerate([*strides[1:], 2]) if after > 1]
 
 
 def run_keeping(
     blocks: Iterable[nn.Module], x: Tensor, positions: Collection[int]
 ) -> tuple[list[Tensor], Tensor]:
-    """What the blocks at these positions put out, and what the last one does."""
+    """Run blocks in a row: the outputs at these positions, and the output of the last one."""
     kept = []
     for position, block in enumerate(blocks):
         x = block(x)

@@ -1,7 +1,7 @@
 """VGG: Simonyan and Zisserman, "Very Deep Convolutional Networks" (arXiv 1409.1556, table 1).
 
-Configurations A, B, D and E with batch norm, and one linear layer in place of the paper's three,
-as in kuangliu/pytorch-cifar @ 49b7aa9.
+These are configurations A, B, D and E with batch norm, and with one linear layer in place of the
+paper's three, as in kuangliu/pytorch-cifar @ 49b7aa9.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ NUM_CONVOLUTIONS = {
     "VGG16": (2, 2, 3, 3, 3),
     "VGG19": (2, 2, 4, 4, 4),
 }
-"""In each of the five stages; max pooling ends each."""
+"""Convolutions of each of the five stages, which end with max pooling."""
 
 
 class VGG(TappedClassifier):
-    """Five stages of 3x3 convolutions; what each pools is a feature map.
+    """Five stages of 3x3 convolutions; the features are the maps before each pooling.
 
     Differs: upstream's ``features`` end with an average pool of one pixel, which does nothing.
 
     Args:
         vgg_name: "VGG11", "VGG13", "VGG16" or "VGG19".
-        num_classes: Number of scores that the network puts out.
+        num_classes: Number of class scores.
 
     Raises:
-        ValueError: There is no such configuration, or less than one class.
+        ValueError: The name is unknown, or ``num_classes`` is below 1.
     """
 
     classifier_name: ClassVar[str] = "classifier"

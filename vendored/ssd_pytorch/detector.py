@@ -1,8 +1,7 @@
-"""What the large and the light network share: prediction heads, priors, taps, detections.
+"""Base class of the large and the light network: prediction heads, priors, taps, detections.
 
-Source: SSD, Liu et al., arXiv 1512.02325, figure 2; the order of the heads' channels and the names
-of the modules are those of amdegroot/ssd.pytorch @ 5b0b77f, the two taps' methods those of
-superannotateai/active_learning @ aa2b9ae.
+Source: SSD, Liu et al., arXiv 1512.02325, figure 2. The order of the heads' channels and the names
+of the modules are those of amdegroot/ssd.pytorch @ 5b0b77f.
 """
 
 from __future__ import annotations
@@ -27,20 +26,21 @@ Outputs = tuple[Tensor, Tensor, Tensor]
 class MultiBoxDetector(TappedNetwork):
     """A detector that predicts boxes and classes from several feature maps.
 
-    A subclass builds its trunk, calls `_add_heads`, and in `forward` passes its maps to
-    `_predict`.
+    The features kept of a forward pass are the maps that feed the heads; the embedding is the
+    average over one of them. A subclass builds its trunk, calls `_add_heads`, and passes its maps
+    to `_keep_maps` and `_predict` in `forward`.
 
     Args:
         config: sides of the maps and their priors.
-        num_classes: with background.
-        embedding_source: index of the map that `get_embedding` pools.
+        num_classes: number of classes with background.
+        embedding_source: index of the map that `get_embedding` averages.
 
     Attributes:
         priors: (p, 4) float32 buffer in center form, no part of the state_dict.
-        detect: turns offsets and probabilities into detections.
+        detect: the module that converts offsets and probabilities to detections.
 
     Raises:
-        ValueError: fewer than two classes.
+        ValueError: `num_classes` is below 2.
     """
 
     priors: Tensor
@@ -58,13 +58,13 @@ class MultiBoxDetector(TappedNetwork):
         self._embedding_source = embedding_source
 
     def detections(self, outputs: Outputs) -> Tensor:
-        """(b, num_classes, 200, 5) detections in a network's outputs, see `Detect.forward`."""
+        """Detections (b, num_classes, 200, 5) of a network's outputs, see `Detect.forward`."""
         loc, conf, priors = outputs
         detected: Tensor = self.detect(loc, full_precision(conf).softmax(dim=-1), priors)
         return detected
 
     def load_weights(self, path: str | PathLike[str]) -> None:
-        """Loads a checkpoint of the whole network, such as `ssd300_mAP_77.43_v2.pth`.
+        """Load a checkpoint of the whole network, such as `ssd300_mAP_77.43_v2.pth`.
 
         Raises:
             ValueError: entries are missing, unknown or of another shape.
@@ -72,7 +72,7 @@ class MultiBoxDetector(TappedNetwork):
         load_into(self, path)
 
     def _add_heads(self, source_channels: Sequence[int]) -> None:
-        """Adds a 3x3 convolution for offsets and one for classes to each map."""
+        """Add a 3x3 convolution for offsets and one for classes for each map."""
         self.tap_channels = tuple(source_channels)
         pairs = list(zip(source_channels, self.config.boxes_per_cell, strict=True))
         self.loc = nn.ModuleList(
@@ -83,7 +83,7 @@ class MultiBoxDetector(TappedNetwork):
         )
 
     def _keep_maps(self, maps: Sequence[Tensor]) -> None:
-        """Keep the maps that feed the heads, and the mean (b, d), float32, of one of them."""
+        """Keep the maps that feed the heads, and the float32 average (b, d) of one of them."""
         self.keep(maps, global_average(maps[self._embedding_source].float()))
 
     def _check_images(self, images: Tensor) -> None:
@@ -103,5 +103,5 @@ class MultiBoxDetector(TappedNetwork):
 
 
 def _rows(head_map: Tensor, width: int) -> Tensor:
-    """(b, boxes * width, h, w) as (b, h * w * boxes, width): row, column, box."""
+    """Rearrange (b, boxes * width, h, w) to (b, h * w * boxes, width): row, column, box."""
     return head_map.permute(0, 2, 3, 1).reshape(len(head_map), -1, width)

@@ -40,7 +40,7 @@ class ResidualModule(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, 2 * width, h, w)."""
+        """Map (b, in_channels, h, w) to (b, 2 * width, h, w)."""
         y = self.conv1(relu(self.bn1(x)))
         y = self.conv2(relu(self.bn2(y)))
         y = self.conv3(relu(self.bn3(y)))
