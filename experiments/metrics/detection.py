@@ -12,12 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+from experiments.metrics.declaration import percentage
+
+if TYPE_CHECKING:  # reports read the declarations without torch
+    from torch import Tensor
+
+COLUMNS = (
+    percentage("map50", "mAP at an overlap of 0.5"),
+    percentage("map50_11", "mAP at an overlap of 0.5, 11 points"),
+    percentage("map", "mAP over overlaps from 0.5 to 0.95"),
+    percentage("ap_<class>", "AP of <class>"),
+)
+"""Columns of average precision. `DetectionMetrics` computes the means; a column a class is what
+other programs write beside them."""
 
 COCO_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 COCO_RECALLS = np.linspace(0, 1, 101)
@@ -157,7 +169,7 @@ class DetectionMetrics:
         """
         detected = self._detect(outputs).cpu()
         for image, target in zip(detected, targets, strict=True):
-            label, row = torch.nonzero(image[1:, :, 0] > 0, as_tuple=True)
+            label, row = (image[1:, :, 0] > 0).nonzero(as_tuple=True)
             best = image[label + 1, row].double().numpy()
             self.add(best[:, 1:], best[:, 0], label.numpy(), target.cpu().double().numpy())
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from experiments.metrics.columns import LABELED, SECONDS
 from experiments.reporting.curves import Curve, curve_of
 from experiments.reporting.grouping import Experiment
-from experiments.reporting.runs import LABELED, SECONDS, Run
+from experiments.reporting.runs import Run
 
 SPENT = "seconds"
 """The cost of a cycle's model in time: all training, scoring and querying up to it."""

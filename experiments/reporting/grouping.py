@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.reporting.runs import DIAGNOSTICS, SECONDS, ReportError, Run, one_line
+from experiments.metrics.columns import column
+from experiments.reporting.runs import ReportError, Run, one_line
 
 BASELINE = "random"
 # Settings in which runs of one experiment may differ: what is compared (a strategy may bring the
@@ -108,8 +109,8 @@ def _differing(own: Mapping[str, str], others: Sequence[Mapping[str, str]]) -> d
 def _check_metric(run: Run, metric: str) -> None:
     if not run.columns:  # no cycle is finished yet
         return
-    if metric not in run.columns or metric in DIAGNOSTICS[:2]:
-        others = [c for c in run.columns if c in DIAGNOSTICS[2:] or c.startswith(SECONDS)]
+    if metric not in run.columns or column(metric).role == "position":
+        others = [c for c in run.columns if column(c).role in ("diagnostic", "cost")]
         raise ReportError(
             f"{run.folder}: no metric {metric!r}; there are {', '.join(run.metrics)}"
             f" (and {', '.join(others)})"

@@ -15,19 +15,8 @@ from typing import Any
 
 import yaml
 
-# Columns of cycles.csv that describe how a cycle went; every other column is a metric of the task.
-DIAGNOSTICS = (
-    "cycle",
-    "num_labeled",
-    "loss_ranking_tau",
-    "optimizer_steps",
-    "train_loss",
-    "train_ranking_accuracy",
-    "query_memory_mb",
-    "peak_memory_mb",
-)
-SECONDS = "seconds_"
-LABELED = "num_labeled_"  # and what else than images the labels of a cycle are counted in
+from experiments.metrics.columns import LABELED as LABELED
+from experiments.metrics.columns import LEADING, column
 
 
 class ReportError(ValueError):
@@ -53,10 +42,8 @@ class Run:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The task's own metrics, without the diagnostics of a cycle."""
-        return tuple(
-            c for c in self.columns if c not in DIAGNOSTICS and not c.startswith((SECONDS, LABELED))
-        )
+        """The columns of metrics, in the order of the file."""
+        return tuple(name for name in self.columns if column(name).role == "metric")
 
     @property
     def cycles(self) -> tuple[int, ...]:
@@ -214,8 +201,8 @@ def _read_cycles(path: Path) -> tuple[tuple[str, ...], tuple[Mapping[str, float 
     if not path.is_file():
         return (), ()
     header, raw = read_table(path)
-    if header[:2] != ["cycle", "num_labeled"]:
-        raise ReportError(f"{path}: the heading does not begin with cycle,num_labeled")
+    if tuple(header[:2]) != LEADING:
+        raise ReportError(f"{path}: the heading does not begin with {','.join(LEADING)}")
     if len(set(header)) != len(header):
         raise ReportError(f"{path}: a heading stands twice")
     rows: list[Mapping[str, float | None]] = []

@@ -6,16 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from experiments.metrics.columns import larger_is_better as larger_is_better
 from experiments.reporting.grouping import BASELINE
 from experiments.reporting.statistics import MOST_SEEDS, POWER, Comparison
 
 SEEDS_FOR_A_CLAIM = 5
 NOT_DISTINGUISHABLE = "not distinguishable at these seeds"
-
-
-def larger_is_better(metric: str) -> bool:
-    """False for losses, errors and costs, by the metric's name."""
-    return not any(word in metric for word in ("loss", "error", "seconds", "memory", "steps"))
 
 
 def verdict(

@@ -300,3 +300,18 @@ def test_hidden_and_other_folders_are_no_runs(tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "config.yaml").write_text("seed: 0")
     assert [run.folder for run in find_runs([tmp_path, folder])] == [folder.resolve()]
+
+
+@pytest.mark.parametrize("column", ["iou_steps", "iou_glossy_leaf", "loss_ranking_tau"])
+def test_a_name_does_not_turn_a_verdict_around(tmp_path: Path, column: str) -> None:
+    """Words such as steps or loss in the name of a class do not make a larger IoU worse."""
+    for folder in sorted(make_runs(tmp_path, {"good": 2.0}).glob("*/*/seed*")):
+        (run,) = find_runs([folder])
+        values = list(run.series("accuracy").values())
+        if column in run.columns:
+            for row, value in enumerate(values, start=1):
+                set_cell(folder, row, run.columns.index(column), str(value))
+        else:
+            add_column(folder, column, values)
+    (experiment,) = experiments_in(tmp_path, column)
+    assert summarize(experiment).verdicts["good"] == "better"
