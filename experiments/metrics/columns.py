@@ -26,8 +26,8 @@ SMALLER_IS_BETTER = frozenset({"loss", "error", "seconds", "memory", "steps"})
 """Words in the name of an undeclared column of which less is better."""
 
 
-def _phase(name: str) -> Column:
-    return Column(SECONDS + name, f"seconds of {name}", "cost", "smaller", unit="s", lowest=0)
+def _phase(name: str, title: str) -> Column:
+    return Column(SECONDS + name, title, "cost", "smaller", unit="s", lowest=0)
 
 
 _LEADING = (
@@ -41,13 +41,16 @@ _TRAILING = (
     Column("train_loss", "training loss", "diagnostic", "smaller"),
     Column("train_ranking_accuracy", "pairs of training images ranked right", "diagnostic",
            "larger", lowest=0, highest=1),
-    *map(_phase, ("fit", "evaluate", "score", "query")),
+    _phase("fit", "training"),
+    _phase("evaluate", "evaluation"),
+    _phase("score", "scoring"),
+    _phase("query", "querying"),
     Column("query_memory_mb", "memory of the query", "cost", "smaller", unit="MB", lowest=0),
     Column("peak_memory_mb", "peak memory", "cost", "smaller", unit="MB", lowest=0),
 )  # fmt: skip
 _FAMILIES = (
     Column(f"{LABELED}<unit>", "labeled <unit>", "cost", "smaller", lowest=0),
-    _phase("<phase>"),
+    _phase("<phase>", "<phase>"),
 )
 
 LEADING = tuple(each.name for each in _LEADING)
