@@ -19,7 +19,7 @@ COLUMNS = (
 
 
 class ClassificationMetrics:
-    """Counts correct answers and adds up losses, on the device of the outputs."""
+    """Number of correct answers and sum of losses, kept on the device of the outputs."""
 
     def __init__(self) -> None:
         # Kept as tensors until `compute`, so that no batch waits for the device.

@@ -3,8 +3,8 @@
 Source: Everingham et al., IJCV 2010, section 4.2.2 (intersection over union of a class over all
 images), as fyu/drn @ d75db2e counts it.
 Differs: there, a class without a pixel in the test set counts as 0 once the model predicts it, and
-does not count otherwise, so what the mean is taken over depends on the model. Here such a class
-never counts, and is named in the log.
+does not count otherwise, so the classes of the mean depend on the model. Here such a class never
+counts, and the log names it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ COLUMNS = (
 
 
 class SegmentationMetrics:
-    """Counts pixels by true and predicted class; pixels of no class are left out.
+    """Confusion matrix of pixels by true and predicted class; pixels of no class are left out.
 
     Args:
         class_names: One a class.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +20,8 @@ from tests.experiments.synthetic_runs import (
     set_cell,
     write_run,
 )
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_load_runs_is_tidy(tmp_path: Path) -> None:
@@ -75,6 +78,22 @@ def test_comparisons_give_verdicts_and_savings(tmp_path: Path) -> None:
     assert table.loc["good", "labels_saved"] > 0
     assert (table.loc["bad", "seeds_that_reach"], table.loc["good", "seeds_that_reach"]) == (0, 5)
     assert pd.isna(table.loc["bad", "labels_saved"])
+
+
+def test_the_documented_example_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The lines for a notebook in docs/statistics.md work as they stand."""
+    text = (ROOT / "docs" / "statistics.md").read_text("utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    make_runs(tmp_path / "runs", {"margin": 2.0})
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(example, names)
+    shown = capsys.readouterr().out
+    assert "num_labeled" in shown
+    assert "better" in shown
+    assert isinstance(names["curves"], pd.DataFrame)
 
 
 def test_a_wrong_folder_is_one_line(tmp_path: Path) -> None:
