@@ -28,8 +28,8 @@ COLUMNS = (
     percentage("map", "mAP over overlaps from 0.5 to 0.95"),
     percentage("ap_<class>", "AP of <class>"),
 )
-"""Means over classes, which `DetectionMetrics` computes, and average precision of single classes, as
-other programs write it."""
+"""Means over classes, which `DetectionMetrics` computes, and average precision of single classes,
+as other programs write it."""
 
 COCO_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 COCO_RECALLS = np.linspace(0, 1, 101)

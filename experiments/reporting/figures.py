@@ -117,7 +117,9 @@ def _draw_panel(axes: Axes, panel: Panel, look: Mapping[str, Style], ink: str) -
         x, mean = [point.x for point in curve], [point.estimate.mean for point in curve]
         how = "steps-post" if panel.steps else "default"
         size = 2.5 if panel.steps else 4
-        lines += axes.plot(x, mean, markersize=size, linewidth=1.5, drawstyle=how, **style)
+        lines += axes.plot(
+            x, mean, markersize=size, linewidth=1.5, drawstyle=how, clip_on=False, **style
+        )
         lines[-1].set_gid(f"{_CURVE}{len(lines) - 1}")
         band = [(p.x, *interval) for p in curve if (interval := p.estimate.shown_interval)]
         if band:
@@ -203,6 +205,8 @@ def _limit(axes: Axes, panel: Panel) -> None:
         top = highest + 0.02 * (highest - bottom) if panel.from_limits else min(top, highest)
     if bottom < top:
         axes.set_ylim(bottom, top)
+    if axes.get_xlim()[0] < 0:  # neither labels nor costs can be
+        axes.set_xlim(left=0)
 
 
 def image(figure: Figure, kind: Kind) -> bytes:

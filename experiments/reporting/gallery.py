@@ -1,5 +1,5 @@
-"""The most and least wanted images of each strategy: thumbnails from `gallery/` of the run folders as
-data URIs, few enough for a page that can be mailed.
+"""The most and least wanted images of each strategy: thumbnails of the run folders as data URIs,
+few enough for a page that can be mailed.
 """
 
 from __future__ import annotations

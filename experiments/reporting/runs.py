@@ -205,7 +205,7 @@ def _read_cycles(path: Path) -> tuple[tuple[str, ...], tuple[Mapping[str, float 
     if tuple(header[:2]) != LEADING:
         raise ReportError(f"{path}: the heading does not begin with {','.join(LEADING)}")
     if len(set(header)) != len(header):
-        raise ReportError(f"{path}: a heading stands twice")
+        raise ReportError(f"{path}: a heading occurs twice")
     rows: list[Mapping[str, float | None]] = []
     for number, cells in enumerate(raw, start=2):
         where = f"{path}, row {number}"
@@ -216,7 +216,7 @@ def _read_cycles(path: Path) -> tuple[tuple[str, ...], tuple[Mapping[str, float 
         if rows and any((row[k] or 0) < (rows[-1][k] or 0) for k in header[:2]):
             raise ReportError(f"{where}: cycle or num_labeled decreases")
         if rows and row["cycle"] == rows[-1]["cycle"]:
-            raise ReportError(f"{where}: cycle {cells[0]} stands twice")
+            raise ReportError(f"{where}: cycle {cells[0]} occurs twice")
         rows.append(row)
     return tuple(header), tuple(rows)
 

@@ -134,10 +134,10 @@ def test_windows_line_ends(tmp_path: Path) -> None:
     [
         (lambda f: set_cell(f, 1, 2, "much"), "row 2: accuracy is 'much', not a number"),
         (lambda f: set_cell(f, 1, 0, "-1"), "row 2: cycle is '-1', not a count"),
-        (lambda f: set_cell(f, 2, 0, "0"), "row 3: cycle 0 stands twice"),
+        (lambda f: set_cell(f, 2, 0, "0"), "row 3: cycle 0 occurs twice"),
         (lambda f: set_cell(f, 2, 1, "7"), "row 3: cycle or num_labeled decreases"),
         (lambda f: set_cell(f, 0, 0, "round"), "does not begin with cycle,num_labeled"),
-        (lambda f: set_cell(f, 0, 3, "accuracy"), "a heading stands twice"),
+        (lambda f: set_cell(f, 0, 3, "accuracy"), "a heading occurs twice"),
         (lambda f: (f / "cycles.csv").write_text(""), "does not begin with cycle,num_labeled"),
         (lambda f: (f / "cycles.csv").write_text("cycle,num_labeled\n1\n"), "1 cells under 2"),
         (lambda f: (f / "cycles.csv").write_bytes(b"cycle,num_labeled\n\xff,1\n"), "not CSV"),

@@ -54,6 +54,9 @@ def test_axes_stay_within_the_range_of_the_quantity() -> None:
     axes = axes_of(Panel("", "seconds", {"a": curve([5.0, 6.0, 7.0])}, limits=(0, None),
                          from_limits=True))  # fmt: skip
     assert -0.2 <= axes.get_ylim()[0] <= 0
+    x = {0: 0.1, 1: 200.0}
+    from_the_start = curve_of({0: ({0: 1.0, 1: 2.0}, x)})
+    assert axes_of(Panel("", "y", {"a": from_the_start})).get_xlim()[0] == 0
 
 
 def test_a_single_curve_has_no_legend() -> None:
