@@ -24,6 +24,7 @@ class Column:
         lowest: The smallest possible value, in the unit; None where there is no bound.
         highest: The largest possible value, likewise.
         is_declared: False for a column that no module declares.
+        is_member: True for a column of a family.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Column:
     lowest: float | None = None
     highest: float | None = None
     is_declared: bool = True
+    is_member: bool = False
 
     @property
     def prefix(self) -> str:
@@ -50,7 +52,8 @@ class Column:
         """Return the declaration of the family's member `name`."""
         placeholder = self.name[len(self.prefix) :]
         rest = name[len(self.prefix) :]
-        return replace(self, name=name, title=self.title.replace(placeholder, rest))
+        title = self.title.replace(placeholder, rest)
+        return replace(self, name=name, title=title, is_member=True)
 
 
 def percentage(name: str, title: str) -> Column:

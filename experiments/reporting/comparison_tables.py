@@ -1,4 +1,4 @@
-"""Further tables of a comparison: cycle by cycle, pair by pair, ranks, and labels saved."""
+"""Further tables: classes of a single run; cycle by cycle, pair by pair, ranks, labels saved."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from experiments.reporting.labels_needed import Saving
 from experiments.reporting.numbers import NONE, count
 from experiments.reporting.statistics import CONFIDENCE, Comparison
 from experiments.reporting.summary import Summary
-from experiments.reporting.tables import Table
+from experiments.reporting.tables import Table, class_table
 from experiments.reporting.verdicts import NOT_DISTINGUISHABLE, is_tested, pair_verdict
 
 
 def further_tables(summary: Summary) -> dict[str, Table]:
     """Return the tables that the experiment has numbers for, by their headings."""
+    run = summary.only_run
     tables = {
+        "Each class, cycle by cycle": class_table(run) if run else None,
         f"Against {BASELINE}, cycle by cycle (Holm over all cells)": cycle_table(summary),
         "Every pair, over the curve (Holm over all pairs)": pair_table(summary),
         "Pairwise penalty matrix (Ash et al., 2020)": penalty_table(summary),

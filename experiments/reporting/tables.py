@@ -24,9 +24,6 @@ from experiments.reporting.statistics import CONFIDENCE, FEWEST_SEEDS, Estimate
 from experiments.reporting.summary import Summary
 from experiments.reporting.verdicts import is_tested, more_seeds
 
-MOST_COLUMNS = 8
-"""Columns of a run's own table; a metric for each of many classes is left to `cycles.csv`."""
-
 
 @dataclass(frozen=True)
 class Table:
@@ -145,9 +142,9 @@ def _most_seeds(curve: Curve) -> int:
 def history_table(run: Run) -> Table:
     """Return one row for each cycle of a single run: labels, metrics, seconds of training."""
     counts = [name for name in run.columns if name.startswith("num_labeled")]
-    others = [name for name in run.metrics if name != run.metric]
-    names = [*counts, *([run.metric] if run.metric in run.columns else []), *others]
-    names = [*names[: MOST_COLUMNS - 1], *(["seconds_fit"] if "seconds_fit" in run.columns else [])]
+    others = [m for m in run.metrics if m != run.metric and not column(m).is_member]
+    wanted = [*counts, run.metric, *others, "seconds_fit"]
+    names = [name for name in wanted if name in run.columns]
     decimals = {name: decimals_of(list(run.series(name).values())) for name in names}
 
     def cell(row: Mapping[str, float | None], name: str) -> str:
@@ -162,6 +159,24 @@ def history_table(run: Run) -> Table:
     rows = [(str(int(row["cycle"] or 0)), *(cell(row, name) for name in names)) for row in run.rows]
     heads = (column(name).label for name in names)
     return Table(("cycle", *heads), tuple(rows)).without_empty_columns()
+
+
+def class_table(run: Run) -> Table | None:
+    """Return one row for each metric of a single class and one column for each cycle of a run."""
+    names = [name for name in run.metrics if column(name).is_member]
+    if not names or not run.rows:
+        return None
+    decimals = decimals_of([value for name in names for value in run.series(name).values()])
+    rows = [
+        (
+            column(name).label,
+            *(NONE if (v := row[name]) is None else f"{v:.{decimals}f}" for row in run.rows),
+        )
+        for name in names
+    ]
+    return Table(
+        ("labeled images", *(count(row["num_labeled"] or 0) for row in run.rows)), tuple(rows)
+    )
 
 
 def cost_table(summary: Summary) -> Table:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from experiments.report import main
+from experiments.reporting.comparison_tables import further_tables
 from experiments.reporting.grouping import group_runs
 from experiments.reporting.headline import headline
 from experiments.reporting.runs import find_runs
 from experiments.reporting.summary import summarize
-from tests.experiments.synthetic_runs import NOISE, RANDOM, make_runs, write_run
+from experiments.reporting.tables import history_table
+from tests.experiments.synthetic_runs import NOISE, RANDOM, add_column, make_runs, write_run
 
 
 def headline_of(root: Path, metric: str | None = None) -> str:
@@ -98,6 +100,22 @@ def test_one_run_says_where_it_is(tmp_path: Path) -> None:
     page = text[text.index("<body>") : text.index("<script>")]
     for word in ("random", "interval", "Holm", "area", "verdict", "no claim", "saved"):
         assert word not in page
+
+
+def test_classes_of_one_run_have_their_own_table(tmp_path: Path) -> None:
+    """The table of cycles holds the means, and the metric of each class is in a table below it."""
+    folder = write_run(tmp_path, "margin", 0, accuracy=[50.0, 61.0])
+    add_column(folder, "iou_glossy_leaf", [30.0, 41.5])
+    (experiment,) = group_runs(find_runs([tmp_path]))
+    summary = summarize(experiment)
+    run = summary.only_run
+    assert run is not None
+    assert history_table(run).header == (
+        "cycle", "labeled images", "accuracy, %", "test loss, nats", "training, s",
+    )  # fmt: skip
+    table = further_tables(summary)["Each class, cycle by cycle"]
+    assert table.header == ("labeled images", "100", "200")
+    assert table.rows == (("IoU of glossy_leaf, %", "30.00", "41.50"),)
 
 
 def test_nothing_finished_says_so(tmp_path: Path) -> None:
