@@ -11,7 +11,6 @@ import fcntl
 import io
 import json
 import logging
-import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +26,7 @@ import yaml
 from al_core import CycleRecord, Pool, write_ranking_csv, write_upload_csv
 from al_core.errors import ActiveLearningError, InvalidSetting
 from al_core.files import atomic_write, write_bytes
+from experiments.metrics.columns import SECONDS, in_order
 from experiments.settings.composition import differences
 from experiments.settings.renamed import with_present_names
 from experiments.tasks.base import Panel
@@ -37,11 +37,6 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 Row = dict[str, float | int | None]
-LEADING_COLUMNS = ("cycle", "num_labeled")
-TRAILING_COLUMNS = (
-    "loss_ranking_tau", "optimizer_steps", "train_loss", "train_ranking_accuracy", "seconds_fit",
-    "seconds_evaluate", "seconds_score", "seconds_query", "query_memory_mb", "peak_memory_mb",
-)  # fmt: skip
 WITHOUT_EFFECT = ("out", "tracker")
 """Keys that may change when a run is resumed: they change no result."""
 BEFORE_IT_BEGINS = {".lock", "log.txt", "config.yaml", "annotations/images.json"}
@@ -299,19 +294,16 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def row_of(record: CycleRecord, *, query_memory_mb: float, peak_memory_mb: float) -> Row:
     """Flatten a record into a row of `cycles.csv`."""
-    values: dict[str, float | int | None] = {
-        "cycle": record.cycle,
-        "num_labeled": record.num_labeled,
-        **record.metrics,
-        **{f"seconds_{what}": round(seconds, 4) for what, seconds in record.seconds.items()},
-        "query_memory_mb": round(query_memory_mb, 1),
-        "peak_memory_mb": round(peak_memory_mb, 1),
-    }
-    for key in TRAILING_COLUMNS:  # no order to rank by: the quantity does not exist
-        if math.isnan(values.get(key) or 0.0):
-            values[key] = None
-    own = [key for key in values if key not in (*LEADING_COLUMNS, *TRAILING_COLUMNS)]
-    return {key: values.get(key) for key in (*LEADING_COLUMNS, *own, *TRAILING_COLUMNS)}
+    return in_order(
+        {
+            "cycle": record.cycle,
+            "num_labeled": record.num_labeled,
+            **record.metrics,
+            **{f"{SECONDS}{phase}": round(seconds, 4) for phase, seconds in record.seconds.items()},
+            "query_memory_mb": round(query_memory_mb, 1),
+            "peak_memory_mb": round(peak_memory_mb, 1),
+        }
+    )
 
 
 def _thumbnail(panel: Panel) -> bytes:
