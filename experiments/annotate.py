@@ -71,9 +71,8 @@ def _import(run: AskingRun, files: Sequence[Path], *, only_check: bool) -> int:
             _copy(file, Path(place, file.name))
         # Looked at by themselves: what was read before under another name counts again.
         run.ledger.seen.clear()
-        taken, _, problems = read_returned(
-            run.ledger, Path(place), run.rules, run.root, write=False
-        )
+        found = read_returned(run.ledger, Path(place), run.rules, run.root, write=False)
+        taken, problems = found.answers, found.problems
         wanted = [name for name in request.names if name not in run.ledger.answers]
         of_batch = len(set(wanted) & set(taken))
         print(

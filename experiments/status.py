@@ -71,7 +71,8 @@ def describe(run: AskingRun) -> str:
 
 def _waiting(run: AskingRun, ledger: Ledger, lines: list[str]) -> list[str]:
     request = run.request()
-    taken, _, problems = read_returned(ledger, run.returned, run.rules, run.root, write=False)
+    found = read_returned(ledger, run.returned, run.rules, run.root, write=False)
+    taken, problems = found.answers, found.problems
     answers = {**ledger.answers, **taken}
     here = [name for name in request.names if name in answers]
     refused = sum(answers[name].refused for name in here)

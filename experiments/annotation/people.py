@@ -188,16 +188,17 @@ class People:
             )  # fmt: skip
 
     def _collect(self) -> None:
-        """Read what is new in the folder of what came back."""
+        """Accept new and changed annotations, and log what cannot be used."""
         ledger = self.ledger
-        taken, seen, problems = read_returned(ledger, self.returned, self._rules, self._root)
+        found = read_returned(ledger, self.returned, self._rules, self._root)
+        taken, problems = found.answers, found.problems
         relabeled = [name for name in taken if name in ledger.answers]
         for name in relabeled:
             old, new = ledger.answers[name], taken[name]
             logger.info(
                 "%s: the annotation in %s replaces that in %s", name, new.source, old.source
             )
-        ledger.accept(taken, seen)
+        ledger.accept({**taken, **found.confirmed}, found.seen)
         if taken:
             asked = {name for request in ledger.requests for name in request.names}
             logger.info(

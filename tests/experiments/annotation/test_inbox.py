@@ -1,0 +1,63 @@
+"""Detecting new and changed annotation files, without any training."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from experiments.annotation.inbox import read_returned
+from experiments.annotation.ledger import Kept, Ledger
+from experiments.data.labels import Rules
+
+RULES = Rules("classification", ("cat", "dog"))
+
+
+class Inbox:
+    """A folder in which annotations come back, and the ledger that takes them over."""
+
+    def __init__(self, place: Path) -> None:
+        self.place, self.returned, self.written = place, place / "returned", 0
+        self.returned.mkdir()
+        Ledger(place).add_images([f"{letter}.jpg" for letter in "abcdef"])
+
+    def put(self, file: str, *rows: tuple[str, str]) -> None:
+        """Write a CSV that is newer than all before it."""
+        self.written += 1
+        path = self.returned / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("name,label\n" + "".join(f"{n},{label}\n" for n, label in rows))
+        os.utime(path, (self.written, self.written))
+
+    def start(self) -> list[str]:
+        """Read and accept what came back, as every start of a run does; return the problems."""
+        ledger = self.ledger()
+        found = read_returned(ledger, self.returned, RULES, self.place)
+        ledger.accept({**found.answers, **found.confirmed}, found.seen)
+        return found.problems
+
+    def ledger(self) -> Ledger:
+        """Return the record as the next process reads it."""
+        return Ledger.read(self.place, cycle=0)
+
+    def said(self, name: str = "a.jpg") -> str | None:
+        """Return the class that counts for an image."""
+        return self.ledger().answers.get(name, Kept()).class_name
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Inbox:
+    """A folder without annotations."""
+    return Inbox(tmp_path)
+
+
+def test_an_older_file_that_is_read_again_never_replaces_a_newer_one(inbox: Inbox) -> None:
+    """A confirmed answer is as new as the file that confirmed it, at every later start."""
+    inbox.put("1.csv", ("a.jpg", "cat"))
+    inbox.start()
+    inbox.put("2.csv", ("a.jpg", "dog"), ("nowhere.jpg", "dog"))  # read at every start
+    inbox.put("3.csv", ("a.jpg", "cat"))
+    for _ in range(3):
+        assert len(inbox.start()) == 1
+        assert inbox.said() == "cat"
