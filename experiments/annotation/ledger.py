@@ -128,7 +128,7 @@ class Ledger:
         """
         ledger = cls(folder)
         ledger.names = _read_json(ledger.manifest, [])
-        for path in sorted((folder / "annotations" / "accepted").glob("*.json")):
+        for _, path in _accepted_files(folder):
             for name, kept in _read_json(path, {}).items():
                 boxes = kept.pop("boxes")
                 ledger.answers[name] = Kept(
@@ -209,10 +209,9 @@ class Ledger:
     def accept(self, answers: Mapping[str, Kept], seen: Mapping[str, Seen]) -> None:
         """Take over answers, then note which files they came from."""
         if answers:
-            accepted = self.folder / "annotations" / "accepted"
-            number = len(list(accepted.glob("*.json")))
+            numbers = [number for number, _ in _accepted_files(self.folder)]
             content = {name: asdict(kept) for name, kept in answers.items()}
-            _write_json(accepted / f"{number:06d}.json", content)
+            _write_json(_accepted_file(self.folder, max(numbers, default=-1) + 1), content)
             self.answers.update(answers)
         if dict(seen) != self.seen:
             self.seen = dict(seen)
@@ -259,6 +258,24 @@ class Ledger:
 def request_folder(folder: Path, cycle: int) -> Path:
     """Return where a request lies in a run folder."""
     return folder / "requests" / f"batch_{cycle:02d}"
+
+
+def _accepted_file(folder: Path, number: int) -> Path:
+    return folder / "annotations" / "accepted" / f"{number:06d}.json"
+
+
+def _accepted_files(folder: Path) -> list[tuple[int, Path]]:
+    """Return the files of accepted answers with their numbers, in ascending order.
+
+    Raises:
+        UnusableFile: A file was put there under another name.
+    """
+    found = []
+    for path in (folder / "annotations" / "accepted").glob("*.json"):
+        if not (path.stem.isascii() and path.stem.isdecimal()):
+            raise UnusableFile(f"{path} is no file of accepted answers: move it away")
+        found.append((int(path.stem), path))
+    return sorted(found)
 
 
 def problems_in(seen: Mapping[str, Seen]) -> list[str]:
