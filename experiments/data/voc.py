@@ -24,7 +24,8 @@ from experiments.data.detection import (
 from experiments.data.folders import find_images
 from experiments.data.labels import Box, UnusableFile, stated_size
 from experiments.data.pictures import FilePictures
-from experiments.data.voc_xml import objects_in, parse_xml
+from experiments.data.untrusted import parse_xml
+from experiments.data.voc_xml import objects_in
 from experiments.settings.checks import check_flag, check_folder
 
 CLASS_NAMES = (

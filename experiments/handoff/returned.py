@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from experiments.data.labels import Found, Label, Problem, Rules, UnusableFile
-from experiments.data.voc_xml import parse_xml
+from experiments.data.untrusted import parse_xml
 from experiments.handoff import coco, cvat, label_studio, tables, voc
 from experiments.handoff.masks import LABELMAP, read_labelmap, read_png
 from experiments.handoff.names import ImageNames

@@ -17,7 +17,7 @@ from al_core.errors import AwaitingAnnotation, InvalidSetting
 from experiments import annotate, status
 from experiments.data.labels import Box, Item, Label, Rules
 from experiments.data.scenes import CLASS_NAMES, scenes
-from experiments.data.voc_xml import parse_xml
+from experiments.data.untrusted import parse_xml
 from experiments.handoff import voc
 from experiments.runs.session import run
 from tests import annotator

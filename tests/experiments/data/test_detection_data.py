@@ -106,7 +106,7 @@ def test_unusable_samples_are_quarantined(tree: Path) -> None:
     assert set(data.train.unreadable) == {2, 3, 4, 5}
     assert data.train.unreadable[5] == "its annotation is for 120 x 80 pixels, it has 60 x 40"
     assert "not an image" in data.train.unreadable[2]
-    assert "e.xml: it is no XML" in data.train.unreadable[3]
+    assert "e.xml: it is not well-formed XML" in data.train.unreadable[3]
     assert "missing.xml" in data.train.unreadable[4]
     with pytest.raises(UnreadableImage, match=r"d\.jpg"):
         data.train.picture(2)

@@ -28,7 +28,7 @@ OBJECT = (
 @pytest.mark.parametrize(
     ("file", "content", "says"),
     [
-        ("plain.xml", voc(OBJECT)[:-9], "no XML"),
+        ("plain.xml", voc(OBJECT)[:-9], "not well-formed XML"),
         ("plain.xml", '<!DOCTYPE a [<!ENTITY b "c">]>' + voc(OBJECT), "refused"),
         ("plain.xml", voc(OBJECT.replace("red cell", "dragon")), "no class 'dragon'"),
         ("plain.xml", voc(OBJECT.replace("<xmin>2", "<xmin>two")), "no bndbox of four numbers"),
