@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from al_core.errors import ActiveLearningError
 from experiments.annotation.inbox import read_returned
 from experiments.annotation.ledger import listed, request_folder
 from experiments.annotation.run_view import AskingRun, open_run
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "export":
             return _export(run, options.format, options.batch, options.out)
         return _import(run, options.files, only_check=options.check)
-    except (UnusableFile, OSError) as error:
+    except (ActiveLearningError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 

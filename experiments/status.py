@@ -11,10 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from al_core.errors import ActiveLearningError
 from experiments.annotation.inbox import read_returned
 from experiments.annotation.ledger import Ledger, listed, request_folder
 from experiments.annotation.run_view import AskingRun, open_run
-from experiments.data.labels import UnusableFile
 from experiments.reporting.runs import run_folders
 from experiments.settings.wording import counted
 
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for folder in (run for path in given for run in run_folders(path) or [path]):
         try:
             print(describe(open_run(folder)))
-        except (UnusableFile, OSError) as error:
+        except (ActiveLearningError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             failed = True
     return int(failed)

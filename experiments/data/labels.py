@@ -14,13 +14,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from al_core.errors import ActiveLearningError
+
 Mask = NDArray[np.uint8]
 NO_CLASS = 255
 """In a mask: no class."""
 
 
-class UnusableFile(Exception):
-    """A file, or one record in it, that cannot be used; the text says why, in one line."""
+class UnusableFile(ActiveLearningError):
+    """A file, or one record in it, that cannot be used; the text gives the reason in one line."""
 
 
 class Box(NamedTuple):
