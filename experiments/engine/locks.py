@@ -52,8 +52,8 @@ class FolderLock:
         self._set(fcntl.F_WRLCK)
 
     def _set(self, kind: int) -> None:
-        """Set the lock that `is_held` looks for; like that of `flock` it belongs to the open file."""
-        # Where flock itself is such a lock, as on NFS, this one is refused, and the other is visible.
+        """Set the lock that `is_held` looks for; like `flock`, it belongs to the open file."""
+        # On NFS flock itself is such a lock: this one is refused there, and the other is visible.
         with suppress(OSError):
             fcntl.fcntl(self._descriptor, fcntl.F_OFD_SETLK, _whole_file(kind))
 

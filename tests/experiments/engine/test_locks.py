@@ -45,7 +45,8 @@ def test_the_holder_is_seen_from_another_process_until_it_is_killed(folder: Path
     root = Path(__file__).parents[3]
     with subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(folder)],
-        cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(root)},
+        cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(root)},
     ) as process:  # fmt: skip
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
