@@ -7,7 +7,7 @@ highest number counts, however often an older file is read again. Nothing here n
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.annotation.ledger import Kept, Ledger, Seen, problems_in
@@ -21,6 +21,7 @@ from experiments.handoff.returned import (
     read_file,
     upright_size,
 )
+from experiments.settings.wording import is_utf8, one_line
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def read_returned(
                 answer.label, source=answer.source, order=number, write=write
             )
 
-    for source, fingerprint in files_in(returned).items():
+    for path, fingerprint in files_in(returned).items():
+        source = path if is_utf8(path) else one_line(path)  # it cannot be written down as it is
         before = ledger.seen.get(source)
         if before is not None and before.fingerprint == fingerprint:
             seen[source] = before
@@ -84,20 +86,19 @@ def read_returned(
             order += 1
             seen[source] = Seen(fingerprint, order)
         problems: list[str] = []
-        for one in read_file(returned, source, rules, names, size_of):
+        for one in read_file(returned, path, rules, names, size_of):
             if isinstance(one, Problem):
                 problems.append(str(one))
             elif is_class_folder(source, rules):
                 foldered.append(one)
             else:
                 take(one)
-        seen[source] = Seen(fingerprint, seen[source].order, tuple(problems))
+        seen[source] = replace(seen[source], problems=tuple(problems))
     kept, twice = one_class_each(foldered)
     for answer in kept:
         take(answer)
     for problem in twice:
-        each = seen[problem.where]
-        seen[problem.where] = Seen(each.fingerprint, each.order, (str(problem),))
+        seen[problem.where] = replace(seen[problem.where], problems=(str(problem),))
     return _compared(ledger, newest, seen)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from al_core.errors import ActiveLearningError
+from experiments.settings.wording import one_line
 
 Mask = NDArray[np.uint8]
 NO_CLASS = 255
@@ -170,13 +171,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in a returned file that is not used: where, and why."""
+    """Something in a returned file that is not used: the place and the reason."""
 
     where: str
     why: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.why}"
+        return f"{one_line(self.where)}: {one_line(self.why)}"
 
 
 @dataclass(frozen=True, eq=False)

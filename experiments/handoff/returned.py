@@ -21,6 +21,7 @@ from experiments.data.untrusted import parse_xml
 from experiments.handoff import coco, cvat, label_studio, tables, voc
 from experiments.handoff.masks import LABELMAP, read_labelmap, read_png
 from experiments.handoff.names import ImageNames
+from experiments.settings.wording import is_utf8
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 PICTURES = (
@@ -91,6 +92,8 @@ def read_file(
             It raises UnusableFile where there is no such image now.
     """
     try:
+        if not is_utf8(source):
+            raise UnusableFile("its name is not UTF-8: rename it")
         for found, stem in _found(folder, source, rules):
             if isinstance(found, Problem):
                 yield Problem(f"{source}, {found.where}", found.why)

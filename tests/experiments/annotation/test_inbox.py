@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -61,3 +62,28 @@ def test_an_older_file_that_is_read_again_never_replaces_a_newer_one(inbox: Inbo
     for _ in range(3):
         assert len(inbox.start()) == 1
         assert inbox.said() == "cat"
+
+
+def test_a_file_whose_name_is_not_utf8_is_one_problem(inbox: Inbox) -> None:
+    """It is reported with its name escaped until it is renamed; everything else counts."""
+    inbox.put("1.csv", ("a.jpg", "cat"))
+    odd = inbox.returned / os.fsdecode(b"\xff.csv")
+    try:
+        odd.write_text("name,label\nb.jpg,cat\n")
+    except OSError:
+        pytest.skip("this file system holds UTF-8 names only")
+    for _ in range(2):
+        assert inbox.start() == [r"\udcff.csv: its name is not UTF-8: rename it"]
+    assert inbox.said() == "cat"
+    odd.rename(inbox.returned / "2.csv")
+    assert inbox.start() == []
+    assert inbox.said("b.jpg") == "cat"
+
+
+def test_what_a_file_contains_is_reported_in_one_printable_line(inbox: Inbox) -> None:
+    """Line breaks, lone surrogates and endless words of a file never reach the log as they are."""
+    task = {"data": {"name": "a.jpg\n\ud800"}, "annotations": [{"result": []}]}
+    (inbox.returned / "1.json").write_text(json.dumps([task, {"data": {"name": "x" * 10_000}}]))
+    for problem in inbox.start():
+        assert problem.isprintable()
+        assert len(problem) < 700
