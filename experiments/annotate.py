@@ -16,11 +16,11 @@ from pathlib import Path
 
 from al_core.errors import ActiveLearningError
 from experiments.annotation.inbox import read_returned
-from experiments.annotation.ledger import listed, request_folder
+from experiments.annotation.ledger import request_folder
 from experiments.annotation.run_view import AskingRun, open_run
 from experiments.data.labels import UnusableFile
 from experiments.handoff.export import FILES, export
-from experiments.settings.wording import counted
+from experiments.settings.wording import counted, listed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

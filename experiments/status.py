@@ -13,10 +13,10 @@ from pathlib import Path
 
 from al_core.errors import ActiveLearningError
 from experiments.annotation.inbox import read_returned
-from experiments.annotation.ledger import Ledger, listed, request_folder
+from experiments.annotation.ledger import Ledger, request_folder
 from experiments.annotation.run_view import AskingRun, open_run
 from experiments.reporting.runs import run_folders
-from experiments.settings.wording import counted
+from experiments.settings.wording import counted, listed
 
 SHOWN = 5
 """Images that are named of a longer list."""

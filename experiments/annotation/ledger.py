@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from al_core.files import atomic_write, write_bytes
-from experiments.data.labels import Box, Item, Label, Problem, Rules, UnusableFile
+from experiments.data.labels import Box, Item, Label, Rules, UnusableFile
 from experiments.handoff.masks import read_png, write_png
 
 
@@ -281,14 +281,6 @@ def _accepted_files(folder: Path) -> list[tuple[int, Path]]:
 def problems_in(seen: Mapping[str, Seen]) -> list[str]:
     """Return what could not be used, file by file."""
     return [problem for each in seen.values() for problem in each.problems]
-
-
-def listed(problems: Sequence[Problem | str], limit: int = 10) -> str:
-    """Return the first few, a line each, and how many more there are."""
-    lines = [f"  {problem}" for problem in problems[:limit]]
-    if len(problems) > limit:
-        lines.append(f"  ... and {len(problems) - limit} more")
-    return "\n".join(lines)
 
 
 def _request(content: Mapping[str, Any]) -> Request:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from al_core import stream, typiclust
 from al_core.errors import AwaitingAnnotation, InvalidSetting
 from experiments.annotation.inbox import read_returned
-from experiments.annotation.ledger import Kept, Ledger, Request, listed, request_folder
+from experiments.annotation.ledger import Kept, Ledger, Request, request_folder
 from experiments.annotation.settings import PeopleSettings
 from experiments.annotation.unlabeled import Collected
 from experiments.data.decoding import UnreadableImage, read_rgb
@@ -35,7 +35,7 @@ from experiments.data.folders import describe_ignored, find_images
 from experiments.data.labels import Item, Label, Rules, UnusableFile
 from experiments.handoff.export import FILES, check_format, hand_out
 from experiments.handoff.returned import upright_size
-from experiments.settings.wording import counted
+from experiments.settings.wording import counted, listed
 
 logger = logging.getLogger(__name__)
 

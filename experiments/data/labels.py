@@ -18,6 +18,8 @@ from al_core.errors import ActiveLearningError
 from experiments.settings.wording import one_line
 
 Mask = NDArray[np.uint8]
+MAX_SIDE = 10**9
+"""Of an image, in pixels, far beyond any."""
 NO_CLASS = 255
 """In a mask: no class."""
 
@@ -201,8 +203,12 @@ class Item:
 
 def stated_size(height: object, width: object) -> tuple[int, int] | None:
     """Return the size that a file states, or None where it states none that can be."""
-    texts = str(height).strip(), str(width).strip()
-    sizes = [int(text) if text.isdecimal() else 0 for text in texts]
+    # A whole number of more digits than pixels could have is none; its text would take long too.
+    given = [side if isinstance(side, (int, str)) else "" for side in (height, width)]
+    if any(isinstance(side, int) and not 0 < side <= MAX_SIDE for side in given):
+        return None
+    texts = [str(side).strip() for side in given]
+    sizes = [int(text) if text.isdecimal() and len(text) <= 9 else 0 for text in texts]
     return (sizes[0], sizes[1]) if min(sizes) > 0 else None
 
 

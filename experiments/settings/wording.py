@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def counted(count: int, singular: str, plural: str = "") -> str:
     """Return a count with its noun: "1 image", "3 images", or with a plural of its own."""
@@ -24,3 +26,11 @@ def is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def listed(problems: Sequence[object], limit: int = 10) -> str:
+    """Return the first few, one line each, and the number of the others."""
+    lines = [f"  {problem}" for problem in problems[:limit]]
+    if len(problems) > limit:
+        lines.append(f"  ... and {len(problems) - limit} more")
+    return "\n".join(lines)
