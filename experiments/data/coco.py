@@ -9,10 +9,12 @@ their own area; here a crowd is a difficult object like any other.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from al_core.errors import InvalidSetting
+from experiments.data.class_names import warn_doubtful_names
 from experiments.data.coco_json import read_coco
 from experiments.data.detection import (
     ObjectDetection,
@@ -79,6 +81,10 @@ def coco(
                 )
         parts.append(_read(folder / file, folder / images))
     train, test = parts
+    counts = Counter(each.class_name for image in train.annotations for each in image)
+    warn_doubtful_names(
+        {name: counts[name] for name in train.class_names}, advice="merge the categories"
+    )
     check_disjoint(map(str, train.paths), map(str, test.paths))
     train_pictures, train_objects = _part(train, train.class_names, part="train")
     test_pictures, test_objects = _part(test, train.class_names, part="test")

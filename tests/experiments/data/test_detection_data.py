@@ -267,3 +267,24 @@ def test_digit_scenes_and_every_choice_of_conf() -> None:
     config = OmegaConf.load(CONF / "digits.yaml")
     config.num_scenes, config.num_test_scenes, config.scene_size = 2, 1, 32
     assert len(instantiate(config.detection).train) == 2
+
+
+def test_a_misspelled_class_is_told(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where classes are taken from the annotations, `Dog` beside `dog` is one warning."""
+    write_voc(tree, "b", [("Dog", (2, 3, 9, 10), 0)])
+    data = voc_folder(tree)
+    assert data.class_names == ("Dog", "cat", "dog")
+    assert (
+        "class names of the pool that look alike; correct them, or set data.class_names:\n"
+        "  'dog' (3) and 'Dog' (1) differ only in case or blanks" in caplog.text
+    )
+
+
+def test_a_misspelled_category_is_told(coco_tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The categories of COCO's file are looked at likewise."""
+    file = coco_tree / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    content["categories"].append({"id": 7, "name": "CAT"})
+    file.write_text(json.dumps(content))
+    coco(coco_tree)
+    assert "'cat' (2) and 'CAT' (0) differ only in case or blanks" in caplog.text
