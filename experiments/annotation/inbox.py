@@ -107,7 +107,7 @@ def _compared(ledger: Ledger, newest: dict[str, Kept], seen: dict[str, Seen]) ->
     answers, confirmed = {}, {}
     for name, kept in newest.items():
         before = ledger.answers.get(name)
-        if before is None or before.said != kept.said:
+        if before is None or before.value != kept.value:
             answers[name] = kept
         elif before.order < kept.order:
             confirmed[name] = kept
