@@ -7,16 +7,14 @@ loses at most the cycle in progress, whose files are then written again.
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,6 +24,7 @@ import yaml
 from al_core import CycleRecord, Pool, write_ranking_csv, write_upload_csv
 from al_core.errors import ActiveLearningError, InvalidSetting
 from al_core.files import atomic_write, write_bytes
+from experiments.engine.locks import LOCK_FILE, hold
 from experiments.metrics.columns import SECONDS, in_order
 from experiments.settings.composition import differences
 from experiments.settings.renamed import with_present_names
@@ -39,7 +38,7 @@ FORMAT = 1
 Row = dict[str, float | int | None]
 WITHOUT_EFFECT = ("out", "tracker")
 """Keys that may change when a run is resumed: they change no result."""
-BEFORE_IT_BEGINS = {".lock", "log.txt", "config.yaml", "annotations/images.json"}
+BEFORE_IT_BEGINS = {LOCK_FILE, "log.txt", "config.yaml", "annotations/images.json"}
 """Files of a run that has neither trained nor asked anybody."""
 THUMBNAIL_PIXELS = (128, 320)
 """Longer side: smaller images are magnified to the first, larger ones shrunk to the second."""
@@ -72,7 +71,7 @@ class RunFolder:
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
         self._made = [each for each in (path, *path.parents) if not each.exists()]
-        self._lock = _locked(path)
+        self._lock = hold(path, otherwise="wait for it, or give this run another place: out=...")
         try:
             self.state = self._read_state()
             if self.state.cycle:  # before the first cycle is done there is nothing to protect
@@ -86,7 +85,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Let others have the folder."""
-        self._lock.close()
+        self._lock.release()
 
     def remove_if_unused(self) -> None:
         """Remove a folder of a run that never began: nothing was trained, and nobody asked."""
@@ -258,26 +257,6 @@ class RunFolder:
         for old in (self.path / "checkpoints").glob("*.pt"):
             if old.name != checkpoint:
                 old.unlink(missing_ok=True)
-
-
-def _locked(folder: Path) -> IO[str]:
-    """Make the folder and open its lock file, held by this process alone until it is closed."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = open(folder / ".lock", "w")  # noqa: SIM115  # held until close
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / ".lock")):
-                return lock
-            lock.close()
-        except FileNotFoundError:  # removed meanwhile by a process whose run never began
-            continue
-        except BlockingIOError:
-            lock.close()
-            raise ActiveLearningError(
-                f"{folder} is in use by another process; wait for it, or give this run another "
-                "place: out=..."
-            ) from None
 
 
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
