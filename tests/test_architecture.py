@@ -35,6 +35,7 @@ CONFINED = {  # what only some modules of experiments may use
         f"experiments.{name}"
         for name in (
             "settings.messages",
+            "settings.known_keys",
             "settings.config",
             "run",
             "runs.sweep",
