@@ -20,10 +20,9 @@ MAX_HIDDEN = 0.06
 """The share of any box that a plate may cover."""
 MANY = 12
 """Beyond so many boxes those that are smaller than their plates go without."""
-DASH, GAP = 6, 4
-"""Pixels of a dashed line that is 2 pixels thick."""
-CASING = 0.5
-"""Opacity of the hairlines on both sides of a line, which set it off from any ground."""
+CASING = 0.3
+"""Opacity of the hairlines on both sides of a line, which set it off from any ground; times its
+thickness in pixels."""
 
 
 class Mark(NamedTuple):
@@ -42,7 +41,9 @@ class Mark(NamedTuple):
     dashed: bool = False
 
 
-def draw_boxes(image: Image, marks: Sequence[Mark], *, text: int, line: int) -> None:
+def draw_boxes(
+    image: Image, marks: Sequence[Mark], *, text: int, line: int, max_plates: int
+) -> None:
     """Draw boxes on an image in place, the first on top, then the plates there is room for.
 
     Args:
@@ -50,8 +51,11 @@ def draw_boxes(image: Image, marks: Sequence[Mark], *, text: int, line: int) -> 
         marks: The boxes.
         text: Size of the font, pixels.
         line: Thickness of the lines, pixels.
+        max_plates: Beyond so many marks with text none has a plate.
     """
     height, width = image.shape[:2]
+    if sum(bool(mark.text) for mark in marks) > max_plates:
+        marks = [mark._replace(text="") for mark in marks]
     boxes = [_pixels(mark, height, width) for mark in marks]
     for mark, box in zip(reversed(marks), reversed(boxes), strict=True):
         _frame(image, box, mark, line)
@@ -140,32 +144,34 @@ def _frame(image: Image, box: Corners, mark: Mark, line: int) -> None:
     height, width = image.shape[:2]
     left, top = max(box[0] - 1, 0), max(box[1] - 1, 0)
     part = image[top : min(box[3] + 1, height), left : min(box[2] + 1, width)]
-    edges = np.zeros(part.shape[:2], bool)
+    edges, gaps = np.zeros((2, *part.shape[:2]), bool)
+    dash, gap = 2 * line + 2, 2 * line + 1
     inner = (box[0] - left, box[1] - top, box[2] - left, box[3] - top)
-    for along, edge in _edges(edges, inner, line):
-        steps = np.arange(edge.shape[along])
-        drawn = np.ones(len(steps), bool)
-        if mark.dashed:
-            drawn = steps % ((DASH + GAP) * line // 2) < DASH * line // 2
+    for rows, columns, along in _edges(inner, line):
+        gaps[rows, columns] = True
+        edge = edges[rows, columns]
+        drawn = np.arange(edge.shape[along]) % (dash + gap) < (dash if mark.dashed else dash + gap)
         edge |= drawn[:, None] if along == 0 else drawn
     around = np.zeros_like(edges)
     around[1:] |= edges[:-1]
     around[:-1] |= edges[1:]
     around[:, 1:] |= edges[:, :-1]
     around[:, :-1] |= edges[:, 1:]
-    around &= ~edges
-    casing = CASING * np.array(ink_on(mark.color), np.float32)
-    part[around] = ((1 - CASING) * part[around] + casing).astype(np.uint8)
+    around &= ~(edges | gaps)
+    opacity = min(1.0, CASING * line)
+    casing = opacity * np.array(ink_on(mark.color), np.float32)
+    part[around] = ((1 - opacity) * part[around] + casing).astype(np.uint8)
     part[edges] = mark.color
 
 
-def _edges(
-    image: NDArray[np.bool_], box: Corners, line: int
-) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """Yield the four edges of a box as views of an image, and the axis along which each runs."""
+def _edges(box: Corners, line: int) -> Iterator[tuple[slice, slice, int]]:
+    """Yield rows and columns of the four edges of a box, and the axis along which each runs."""
+
+    def within(low: int, high: int) -> slice:
+        return slice(max(low, 0), max(high, 0))
+
     x_min, y_min, x_max, y_max = box
-    rows, columns = slice(max(y_min, 0), max(y_max, 0)), slice(max(x_min, 0), max(x_max, 0))
     for low, high in ((y_min, y_min + line), (y_max - line, y_max)):
-        yield 1, image[max(low, 0) : max(high, 0), columns]
+        yield within(low, high), within(x_min, x_max), 1
     for low, high in ((x_min, x_min + line), (x_max - line, x_max)):
-        yield 0, image[rows, max(low, 0) : max(high, 0)]
+        yield within(y_min, y_max), within(low, high), 0

@@ -86,7 +86,7 @@ def mask_caption(predicted: Mask, true: Mask | None, class_names: Sequence[str])
     caption = f"predicted {_listed(named)}"
     labeled = None if true is None else true != NO_CLASS
     if labeled is not None and labeled.any():
-        caption += f"; {(predicted == true)[labeled].mean():.0%} of pixels right"
+        caption += f"; {(predicted == true)[labeled].mean():.0%} of annotated pixels right"
     return caption
 
 

@@ -2,8 +2,10 @@
 
 Source of the hash: Krawetz, "Kind of Like That", 2013: whether each of 9 x 8 gray pixels is darker
 than its right neighbor.
-Differs: equal hashes are not enough, since those of images without texture say little; the images
-must look alike in 16 x 16 pixels of color, too.
+Differs: similar hashes are not enough, since they say little about images without texture; the
+images must also look alike in 16 x 16 pixels of color. Of the pairs found with these limits in
+CamVid (185), BCCD, nuclei under microscopes and a twelfth of CIFAR-10 (1 each), all that were looked
+at show one scene twice.
 """
 
 from __future__ import annotations
@@ -20,10 +22,12 @@ from experiments.drawing.text import Image
 
 T = TypeVar("T")
 
-MAX_BITS = 6
+MAX_BITS = 10
 """Of 64 that may differ."""
-MAX_DIFFERENCE = 8.0
-"""Mean absolute difference of the small color images, in gray levels of 255."""
+MAX_DIFFERENCE = 0.15
+"""Mean absolute difference of the small color images, as a share of their standard deviation."""
+MAX_NOISE = 1.0
+"""A difference that is always permitted, in gray levels of 255: flat images have no deviation."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +55,9 @@ def alike(a: Look, b: Look) -> bool:
     """Return whether two images are near-duplicates."""
     if np.count_nonzero(a.bits != b.bits) > MAX_BITS:
         return False
-    return bool(np.abs(a.colors - b.colors).mean() <= MAX_DIFFERENCE)
+    contrast = float(a.colors.std() + b.colors.std()) / 2
+    difference = float(np.abs(a.colors - b.colors).mean())
+    return difference <= max(MAX_NOISE, MAX_DIFFERENCE * contrast)
 
 
 def distinct(items: Iterable[tuple[T, Image]], count: int) -> list[tuple[T, int]]:

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from experiments.data.labels import NO_CLASS, Mask
 from experiments.data.palette import Color
-from experiments.drawing.text import DARK, LIGHT, Image
+from experiments.drawing.text import DARK, LIGHT, Image, ink_on, text_width, write
 
 Number = TypeVar("Number", np.uint8, np.int32)
 
-OPACITY = 0.45
+OPACITY = 0.5
 """Opacity of the tint of a class; its border is opaque."""
 BACKGROUND = "background"
 """Name of a class that is not tinted, nor is one whose color is black."""
-_HATCH_PIXELS, _HATCH = 6, (96, 128)
+_HATCH_PIXELS, _HATCH = 8, (100, 116)
 """Period and gray values of the diagonal stripes where there is no class."""
 
 
@@ -53,6 +53,38 @@ def draw_classes(
     rows, columns = np.nonzero(mask == NO_CLASS)
     stripe = (rows + columns) % _HATCH_PIXELS < _HATCH_PIXELS // 2
     image[rows, columns] = np.where(stripe, *_HATCH)[:, None]
+
+
+def name_classes(
+    image: Image,
+    mask: Mask,
+    names: Sequence[str],
+    colors: Sequence[Color],
+    tinted: Sequence[bool],
+    *,
+    text: int,
+) -> None:
+    """Write the name of each tinted class into the widest part of its area, if it fits, in place.
+
+    Args:
+        image: uint8 (h, w, 3), RGB, contiguous.
+        mask: Class numbers, of any size with the proportions of the image.
+        names: One a class.
+        colors: One a class.
+        tinted: Whether each class is tinted.
+        text: Size of the font, pixels.
+    """
+    mask = _resized(mask, image.shape[:2])
+    for label in np.unique(mask[mask < len(names)]).tolist():
+        inside = np.pad((mask == label).astype(np.uint8), 1)
+        depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
+        y, x = np.unravel_index(depth.argmax(), depth.shape)
+        wide, high = text_width(names[label], text) + 6, text + 4
+        if not tinted[label] or 2 * depth[y, x] < np.hypot(wide, high):
+            continue
+        left, top = int(x) - wide // 2, int(y) - high // 2
+        image[top : top + high, left : left + wide] = colors[label]
+        write(image, names[label], left + 3, int(y), text, ink_on(colors[label]))
 
 
 def draw_outlines(image: Image, regions: NDArray[np.int32], *, line: int) -> None:

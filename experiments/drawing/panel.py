@@ -32,11 +32,13 @@ class Classes:
 
     Attributes:
         mask: Class numbers, 255 for none.
+        names: One a class.
         colors: One a class.
         tinted: Whether each class is tinted.
     """
 
     mask: Mask
+    names: Sequence[str]
     colors: Sequence[Color]
     tinted: Sequence[bool]
 
@@ -51,7 +53,6 @@ class Tile:
         marks: Boxes drawn on it.
         classes: Classes drawn over it.
         scale: Label of the upper end of the colors, for a map of a quantity that begins at 0.
-        note: Text in its center.
     """
 
     name: str
@@ -59,7 +60,6 @@ class Tile:
     marks: tuple[Mark, ...] = ()
     classes: Classes | None = None
     scale: str = ""
-    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from experiments.drawing.boxes import draw_boxes
-from experiments.drawing.masks import draw_classes, draw_outlines
+from experiments.drawing.masks import draw_classes, draw_outlines, name_classes
 from experiments.drawing.panel import Key, Panel, Tile
 from experiments.drawing.text import DARK, LIGHT, Image, clipped, text_width, write
 
@@ -30,16 +30,24 @@ class Form:
         several: The same of each tile of a panel that has several.
         text: Size of the font.
         line: Thickness of lines.
+        max_plates: Beyond so many boxes with text only colors and legend say what they are.
+        names_classes: Whether the names of classes are written on their areas, too.
     """
 
     single: tuple[int, int]
     several: tuple[int, int]
     text: int
     line: int
+    max_plates: int
+    names_classes: bool
 
 
-FULL = Form(single=(640, 1280), several=(480, 640), text=14, line=2)
-THUMBNAIL = Form(single=(240, 320), several=(240, 240), text=11, line=1)
+FULL = Form(
+    single=(640, 1280), several=(480, 640), text=14, line=2, max_plates=60, names_classes=True
+)
+THUMBNAIL = Form(
+    single=(240, 320), several=(240, 240), text=11, line=1, max_plates=6, names_classes=False
+)
 
 
 def render(panel: Panel, form: Form) -> Image:
@@ -59,15 +67,21 @@ def render(panel: Panel, form: Form) -> Image:
         ]
     # Two tiles side by side if they are upright, else one above the other: both nearly square.
     columns = 1 if single or (len(painted) == 2 and width >= height) else 2
-    gap = 2 * form.line
+    gap, legend = 2 * form.line, panel.legend
     rows = []
     for first in range(0, len(painted), columns):
         row = painted[first : first + columns]
-        row += [np.full_like(row[0], DARK[0])] * (columns - len(row))
+        if len(row) < columns:  # of three tiles: the legend has the place of the fourth
+            free = np.full_like(row[0], DARK, np.uint8)
+            listed = _legend(legend, free.shape[1], form)
+            if sum(map(len, listed)) <= len(free):
+                legend = ()
+                beside = np.vstack([free[:0], *listed])
+                free[: len(beside)] = beside
+            row.append(free)
         rows.append(_joined(row, gap, axis=1))
     sheet = _joined(rows, gap, axis=0)
-    legend = _legend(panel.legend, sheet.shape[1], form)
-    return np.ascontiguousarray(np.vstack([sheet, *legend]))
+    return np.ascontiguousarray(np.vstack([sheet, *_legend(legend, sheet.shape[1], form)]))
 
 
 def jpeg(image: Image, *, quality: int = 88) -> bytes:
@@ -104,14 +118,13 @@ def _painted(panel: Panel, tile: Tile, form: Form, least: int, most: int) -> Ima
     image = scaled(tile.picture, least, most)
     if tile.classes is not None:
         classes = tile.classes
-        draw_classes(image, classes.mask, classes.colors, classes.tinted, line=form.line)
+        given = (classes.colors, classes.tinted)
+        draw_classes(image, classes.mask, *given, line=form.line)
     if panel.outlined is not None:
         draw_outlines(image, panel.outlined, line=form.line)
-    draw_boxes(image, tile.marks, text=form.text, line=form.line)
-    if tile.note:
-        note = clipped(tile.note, form.text, image.shape[1])
-        left = (image.shape[1] - text_width(note, form.text)) // 2
-        write(image, note, left, image.shape[0] // 2, form.text, LIGHT)
+    if tile.classes is not None and form.names_classes:
+        name_classes(image, classes.mask, classes.names, *given, text=form.text)
+    draw_boxes(image, tile.marks, text=form.text, line=form.line, max_plates=form.max_plates)
     return image
 
 

@@ -17,8 +17,6 @@ from experiments.drawing.text import Image
 
 MIN_LEGEND_SHARE = 0.002
 """Share of the pixels from which the legend explains the color of a class."""
-BLANK = 72
-"""Gray value of a tile for a mask that does not exist."""
 NO_CLASS_COLOR: Color = (112, 112, 112)
 
 
@@ -100,16 +98,15 @@ def mask_view(
     tinted = tinted_classes(class_names, colors)
     tiles = [
         Tile("image", image),
-        Tile("prediction", image, classes=Classes(predicted, colors, tinted)),
+        Tile("prediction", image, classes=Classes(predicted, class_names, colors, tinted)),
     ]
     if entropy is not None:
         highest = float(np.log(len(class_names)))
         heat = heat_map(entropy, highest)
-        tiles.insert(1, Tile("uncertainty (entropy)", heat, scale=f"{highest:.2f} nats"))
-        if truth is None:
-            tiles.append(Tile("annotation", np.full_like(image, BLANK), note="not annotated"))
-        else:
-            tiles.append(Tile("annotation", image, classes=Classes(truth, colors, tinted)))
+        tiles.insert(1, Tile("uncertainty", heat, scale=f"{highest:.2f} nats"))
+    if truth is not None:
+        classes = Classes(truth, class_names, colors, tinted)
+        tiles.append(Tile("annotation", image, classes=classes))
     counts = np.bincount(predicted.ravel(), minlength=256)
     if truth is not None:
         counts = counts + np.bincount(truth.ravel(), minlength=256)
