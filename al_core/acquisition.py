@@ -18,8 +18,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from al_core.contracts import Prediction
+from al_core.contracts import Prediction, Requirement
 from al_core.errors import InvalidSetting
+from al_core.requirements import requires
 
 Aggregation = Literal["mean", "max", "sum"]
 
@@ -77,6 +78,7 @@ def least_confidence(prediction: Prediction, *, aggregation: Aggregation = "mean
     return _aggregate(_others(prediction.log_probs).sum(1), aggregation)
 
 
+@requires(Requirement.PREDICTED_LOSS)
 def predicted_loss(prediction: Prediction) -> Tensor:
     """The loss that the loss-prediction module expects; only its order has a meaning.
 
@@ -94,6 +96,7 @@ def predicted_loss(prediction: Prediction) -> Tensor:
     return prediction.predicted_loss
 
 
+@requires(Requirement.LOG_PROB_SAMPLES)
 def predictive_entropy(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor:
     """Entropy of the mean of the posterior samples, in nats, in [0, log k].
 
@@ -107,6 +110,7 @@ def predictive_entropy(prediction: Prediction, *, aggregation: Aggregation = "me
     return _aggregate(torch.special.entr(mean).sum(1), aggregation)
 
 
+@requires(Requirement.LOG_PROB_SAMPLES, Requirement.SEVERAL_PASSES)
 def bald(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor:
     """Mutual information of prediction and weights, in nats, in [0, min(log k, log m)].
 
@@ -125,6 +129,7 @@ def bald(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor
     return _aggregate(information, aggregation)
 
 
+@requires(Requirement.LOG_PROB_SAMPLES, Requirement.SEVERAL_PASSES)
 def variance(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor:
     """Variance of the probabilities over the posterior samples, summed over classes, in [0, 1].
 
@@ -140,6 +145,7 @@ def variance(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Te
     return _aggregate(spread.sum(1), aggregation)
 
 
+@requires(Requirement.LOG_PROB_SAMPLES, Requirement.SEVERAL_PASSES)
 def variation_ratio(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor:
     """Share of the posterior samples that do not vote for the class most voted for, in [0, 1).
 

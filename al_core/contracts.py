@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
@@ -36,6 +37,23 @@ class Prediction:
     embedding: Tensor | None = None
     predicted_loss: Tensor | None = None
     log_prob_samples: Tensor | None = None
+
+
+class Requirement(StrEnum):
+    """A part of a `Prediction` beyond `log_probs` that a strategy cannot do without.
+
+    A strategy or an acquisition function declares its requirements in an attribute `requires`, and
+    `al_core.requirements_of` reads it, so that a run that cannot meet them is refused before it
+    trains. Embeddings and predicted losses exist for whole images only: a strategy that requires
+    either cannot rank regions of images.
+    """
+
+    EMBEDDING = "embedding"
+    PREDICTED_LOSS = "predicted_loss"
+    LOG_PROB_SAMPLES = "log_prob_samples"
+    """At least one posterior pass."""
+    SEVERAL_PASSES = "several_passes"
+    """At least two posterior passes; declared beside LOG_PROB_SAMPLES."""
 
 
 AcquisitionFunction = Callable[[Prediction], Tensor]
@@ -92,7 +110,11 @@ class Query:
 
 
 class QueryStrategy(Protocol):
-    """Decides which candidates to label next. It pulls what it needs through `learner.infer`."""
+    """Decides which candidates to label next. It pulls what it needs through `learner.infer`.
+
+    A strategy that uses more of a prediction than `log_probs` declares it in an attribute
+    `requires`, a frozenset of `Requirement`; one that wraps other strategies declares theirs too.
+    """
 
     def select(
         self,
@@ -121,10 +143,10 @@ class QueryStrategy(Protocol):
 class Oracle(Protocol):
     """The only holder of labels."""
 
-    def annotate(self, indices: IndexArray) -> None:
-        """Make the labels of these samples available for training.
+    def annotate(self, indices: IndexArray) -> bool:
+        """Ask for the labels of these samples.
 
-        Raises:
-            AwaitingAnnotation: People answer, and have not answered yet.
+        Returns:
+            True where the labels can be read now; False where people answer later.
         """
         ...

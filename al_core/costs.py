@@ -11,9 +11,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from al_core.contracts import Learner, Query, QueryStrategy
+from al_core.contracts import Learner, Query, QueryStrategy, Requirement
 from al_core.errors import InvalidSetting
 from al_core.pool import IndexArray, Pool
+from al_core.requirements import requirements_of
 
 CostArray = NDArray[np.int64]
 """What it costs to label each sample, positive."""
@@ -40,6 +41,11 @@ class Affordable:
             )
         self.strategy = strategy
         self.costs = costs
+
+    @property
+    def requires(self) -> frozenset[Requirement]:
+        """Requirements of the inner strategy."""
+        return requirements_of(self.strategy)
 
     def select(
         self,

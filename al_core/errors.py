@@ -27,10 +27,6 @@ class LabelHidden(ActiveLearningError, LookupError):
     """A label was read that the oracle has not given: active learning would be cheating."""
 
 
-class AwaitingAnnotation(ActiveLearningError):
-    """The oracle is a person who answers later; the run goes on once labels are in."""
-
-
 def require_positive(name: str, value: object) -> None:
     """Raise InvalidSetting unless `value` is a whole number of at least 1 (True is none)."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -7,30 +7,32 @@ CVPR 2019, section 4: every cycle trains from fresh weights, the last epoch coun
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-from torch import Tensor
 
-from al_core.contracts import Learner, Oracle, Prediction, Query, QueryStrategy
+from al_core.contracts import Learner, Oracle, Query, QueryStrategy
 from al_core.costs import CostArray
-from al_core.errors import AwaitingAnnotation, InvalidSetting, require_positive
+from al_core.errors import InvalidSetting, require_positive
 from al_core.pool import IndexArray, Pool
 from al_core.randomness import stream, stream_seed
 
 
 @dataclass(frozen=True)
 class CycleRecord:
-    """What one cycle did.
+    """The outcome of one cycle.
 
     Attributes:
-        cycle: From 0.
-        num_labeled: Labels that the cycle trained on.
-        metrics: What `fit` and `evaluate` measured.
-        query: What is to be labeled next (of the last cycle: would be).
-        seconds: Wall time under the keys fit, evaluate, score (inference on candidates) and query
-            (the rest of the selection).
+        cycle: The number of the cycle, from 0.
+        num_labeled: The number of samples that the cycle trained on.
+        metrics: The measurements of `fit` and `evaluate`.
+        query: The samples to label next; the last cycle only names them.
+        seconds: Wall time under the keys fit, evaluate, score (inference on candidates, where the
+            learner reports it) and query (the rest of the selection).
+        awaits_labels: People answer this query later, so the run cannot go on yet.
     """
 
     cycle: int
@@ -38,22 +40,65 @@ class CycleRecord:
     metrics: Mapping[str, float]
     query: Query
     seconds: Mapping[str, float]
+    awaits_labels: bool = False
 
 
-class _Timed:
-    """A learner that counts the seconds spent in `infer`."""
+class Observer(Protocol):
+    """Follows a run: the loop calls it at the start of a cycle and around every phase of it."""
 
-    def __init__(self, learner: Learner) -> None:
-        self._learner = learner
-        self.seconds = 0.0
-        self.fit, self.evaluate = learner.fit, learner.evaluate
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Seconds of the phases of the current cycle so far, by name."""
+        ...
 
-    def infer(self, indices: IndexArray, extract: Callable[[Prediction], Tensor]) -> Tensor:
-        start = time.perf_counter()
+    def start_cycle(self, cycle: int) -> None:
+        """Begin cycle number `cycle`, from 0."""
+        ...
+
+    def phase(self, name: str) -> AbstractContextManager[None]:
+        """Enclose a phase: "fit", "evaluate" or "query"; learners add "score" inside a query."""
+        ...
+
+
+class Stopwatch:
+    """An observer that measures seconds.
+
+    A phase inside another one counts for itself only: the seconds of "query" are those of the
+    selection without the inference that a learner encloses in "score".
+    """
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = {}
+        self._running: list[str] = []
+        self._since = 0.0
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """Seconds of the phases of the current cycle so far, by name."""
+        return dict(self._seconds)
+
+    def start_cycle(self, cycle: int) -> None:
+        """Forget the cycle before."""
+        self._seconds = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time until the end of the `with` block to the phase of this name."""
+        self._stop()
+        self._running.append(name)
         try:
-            return self._learner.infer(indices, extract)
+            yield
         finally:
-            self.seconds += time.perf_counter() - start
+            self._stop()
+            self._running.pop()
+
+    def _stop(self) -> None:
+        """Credit the time since the last change to the innermost phase."""
+        now = time.perf_counter()
+        if self._running:
+            name = self._running[-1]
+            self._seconds[name] = self._seconds.get(name, 0.0) + now - self._since
+        self._since = now
 
 
 def draw_initial_set(
@@ -81,7 +126,8 @@ def draw_initial_set(
     indices = stream(seed, 0, "initial set").choice(offered, size, replace=False)
     if groups is not None:  # in the order in which the groups were drawn
         indices = np.concatenate([unlabeled[groups[unlabeled] == group] for group in indices])
-    oracle.annotate(indices)
+    answered = oracle.annotate(indices)
+    assert answered, "an initial set is drawn where labels are there at once"
     pool.label(indices)
 
 
@@ -95,12 +141,14 @@ def run_cycles(
     query_size: int,
     seed: int,
     costs: CostArray | None = None,
+    observer: Observer | None = None,
 ) -> Iterator[CycleRecord]:
     """Run the cycles that the pool has not been through yet, yielding a record after each.
 
-    When a record is yielded its query is labeled, except in the last cycle, which only scores. So
-    the pool as it stands then, with the record, is all the state there is between two cycles:
-    continue by calling again with the pool restored.
+    When a record is yielded its query is labeled, except in the last cycle, which only scores, and
+    where people answer later (`awaits_labels`), after which the loop ends. The pool at that moment
+    and the record are the whole state between two cycles: to continue, call again with the pool
+    restored.
 
     Args:
         pool: With the initial set labeled; changed in place.
@@ -113,52 +161,43 @@ def run_cycles(
         costs: (num_samples,) what it costs to label each sample. `query_size` is then an amount,
             as is the budget that the strategy is given, and a query may stay below it (see
             `al_core.Affordable`). None: each costs 1, and budgets are met exactly.
+        observer: Follows the run and measures the seconds of each record; None for a `Stopwatch`.
 
     Raises:
         InvalidSetting: No initial set, or numbers that are not positive.
-        AwaitingAnnotation: People answer later. The cycle's record has been yielded before.
     """
     require_positive("cycles", cycles)
     require_positive("query_size", query_size)
     if not pool.num_labeled:
         raise InvalidSetting("the pool has no labeled samples: draw the initial set first")
+    observer = Stopwatch() if observer is None else observer
     for cycle in range(pool.cycle, cycles):
+        observer.start_cycle(cycle)
         labeled = pool.labeled
-        start = time.perf_counter()
-        fitted = learner.fit(labeled, seed=stream_seed(seed, cycle, "fit"))
-        trained = time.perf_counter()
-        measured = learner.evaluate()
-        evaluated = time.perf_counter()
-        timed = _Timed(learner)
+        with observer.phase("fit"):
+            fitted = learner.fit(labeled, seed=stream_seed(seed, cycle, "fit"))
+        with observer.phase("evaluate"):
+            measured = learner.evaluate()
         candidates = pool.unlabeled
         left = candidates.size if costs is None else int(costs[candidates].sum())
         budget = min(query_size, left)
-        query = strategy.select(pool, candidates, timed, budget, stream(seed, cycle, "query"))
-        queried = time.perf_counter()
+        with observer.phase("query"):
+            query = strategy.select(pool, candidates, learner, budget, stream(seed, cycle, "query"))
         _check_query(query, candidates, budget, costs)
-        awaiting: AwaitingAnnotation | None = None
-        if cycle + 1 < cycles and query.indices.size:
-            try:
-                oracle.annotate(query.indices)
-                pool.label(query.indices)
-            except AwaitingAnnotation as later:
-                awaiting = later
+        is_last = cycle + 1 == cycles or not query.indices.size  # nothing is left to label then
+        answered = is_last or oracle.annotate(query.indices)
+        if answered and not is_last:
+            pool.label(query.indices)
         yield CycleRecord(
             cycle=cycle,
             num_labeled=labeled.size,
             metrics={**fitted, **measured},
             query=query,
-            seconds={
-                "fit": trained - start,
-                "evaluate": evaluated - trained,
-                "score": timed.seconds,
-                "query": queried - evaluated - timed.seconds,
-            },
+            seconds=observer.seconds,
+            awaits_labels=not answered,
         )
-        if awaiting is not None:
-            raise awaiting
-        if cycle + 1 < cycles and not query.indices.size:
-            return  # the pool is used up: there is nothing left to learn from
+        if is_last or not answered:
+            return
 
 
 def _check_query(

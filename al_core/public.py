@@ -18,14 +18,16 @@ from al_core.contracts import (
     Query,
     QueryStrategy,
     Ranking,
+    Requirement,
 )
 from al_core.costs import Affordable, CostArray
 from al_core.entropies import write_entropies_csv, write_ranking_csv, write_upload_csv
 from al_core.learning_loss import ActiveLearning
-from al_core.loop import CycleRecord, draw_initial_set, run_cycles
+from al_core.loop import CycleRecord, Observer, Stopwatch, draw_initial_set, run_cycles
 from al_core.pool import IndexArray, Pool
 from al_core.randomness import stream, stream_seed
 from al_core.ranking import LossPredictionLoss, LossPredictionMSELoss, kendall_tau, ranking_accuracy
+from al_core.requirements import ranks_regions, requirements_of, requires
 from al_core.selection import choose_active_learning_indices, random_indices
 from al_core.strategies.badge import Badge, badge
 from al_core.strategies.balanced import ClassBalancedRandom, ForegroundRandom
@@ -60,6 +62,7 @@ __all__ = [
     "LossPredictionLoss",
     "LossPredictionMSELoss",
     "Mixture",
+    "Observer",
     "Oracle",
     "Pool",
     "Precomputed",
@@ -69,7 +72,9 @@ __all__ = [
     "QueryStrategy",
     "Random",
     "Ranking",
+    "Requirement",
     "StochasticBatch",
+    "Stopwatch",
     "Subsampled",
     "TopK",
     "TypiClust",
@@ -88,6 +93,9 @@ __all__ = [
     "probcover",
     "random_indices",
     "ranking_accuracy",
+    "ranks_regions",
+    "requirements_of",
+    "requires",
     "run_cycles",
     "stream",
     "stream_seed",

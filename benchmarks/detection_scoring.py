@@ -30,7 +30,7 @@ from experiments.data.detection import digit_scenes
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
 from experiments.models.backbones import ssd300
-from experiments.settings.config import CycleSettings, LossPredictionSettings
+from experiments.settings.recipe import CycleSettings, LossPredictionSettings, Recipe
 from experiments.tasks.detection import Detection
 from vendored.ssd_pytorch import LightSSD, MultiBoxDetector
 
@@ -63,9 +63,11 @@ def _measure(engine: Engine, name: str, arguments: argparse.Namespace) -> None:
     learner = TaskLearner(
         task,
         engine,
-        cycle=CycleSettings(1, 1, None, epochs=1, batch_size=32),
-        optimizer=OPTIMIZER,
-        loss_prediction=LossPredictionSettings(enabled=True),
+        Recipe(
+            CycleSettings(1, 1, None, epochs=1, batch_size=32),
+            OPTIMIZER,
+            LossPredictionSettings(enabled=True),
+        ),
     )
     network = task.build_model()
     _prepare(network, task.normalize(task.pool_images(np.arange(min(32, count)))))

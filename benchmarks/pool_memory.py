@@ -57,7 +57,12 @@ def measure(folder: Path, strategy: str) -> None:
     from experiments.engine.engine import Engine
     from experiments.learning.learner import TaskLearner
     from experiments.models.backbones import drn_seg
-    from experiments.settings.config import CycleSettings, LossPredictionSettings, OptimizerSettings
+    from experiments.settings.recipe import (
+        CycleSettings,
+        LossPredictionSettings,
+        OptimizerSettings,
+        Recipe,
+    )
     from experiments.tasks.segmentation import Segmentation
 
     names = [f"class_{label}" for label in range(NUM_CLASSES)]
@@ -72,9 +77,11 @@ def measure(folder: Path, strategy: str) -> None:
     learner = TaskLearner(
         task,
         engine,
-        cycle=CycleSettings(initial_size=4, query_size=1, candidates=None, epochs=1, batch_size=4),
-        optimizer=OptimizerSettings(lr=0.01),
-        loss_prediction=LossPredictionSettings(),
+        Recipe(
+            CycleSettings(initial_size=4, query_size=1, candidates=None, epochs=1, batch_size=4),
+            OptimizerSettings(lr=0.01),
+            LossPredictionSettings(),
+        ),
     )
     first = np.arange(4)
     task.targets.reveal(first)

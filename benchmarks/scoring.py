@@ -35,7 +35,7 @@ from experiments.data.digits import load_digits
 from experiments.data.samples import FileSamples
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
-from experiments.settings.config import CycleSettings, LossPredictionSettings
+from experiments.settings.recipe import CycleSettings, LossPredictionSettings, Recipe
 from experiments.tasks.classification import Classification
 
 NUM_IMAGES = {"resnet18": 1024, "lenet": 4096}
@@ -83,9 +83,11 @@ def _measure(
     learner = TaskLearner(
         task,
         engine,
-        cycle=CycleSettings(1, 1, None, epochs=1, batch_size=128),
-        optimizer=OPTIMIZER,
-        loss_prediction=LossPredictionSettings(enabled=True),
+        Recipe(
+            CycleSettings(1, 1, None, epochs=1, batch_size=128),
+            OPTIMIZER,
+            LossPredictionSettings(enabled=True),
+        ),
     )
     learner.load_state_dict(ActiveLearning(task.build_model()).state_dict())
     plain = reference.PlainHead(BACKBONES[name]()).to(engine.device)

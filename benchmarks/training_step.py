@@ -30,7 +30,12 @@ from benchmarks.timing import Contender, interleaved, machine, ratio, table, ver
 from experiments.data.classification import ImageClassification, digits
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
-from experiments.settings.config import CycleSettings, LossPredictionSettings, OptimizerSettings
+from experiments.settings.recipe import (
+    CycleSettings,
+    LossPredictionSettings,
+    OptimizerSettings,
+    Recipe,
+)
 from experiments.tasks.classification import Classification
 from vendored.pytorch_cifar import LeNet, ResNet18
 
@@ -128,9 +133,11 @@ def fit_of(
         task,
         engine,
         # Warm, so that a turn takes steps and does not build a network.
-        cycle=CycleSettings(1, 1, None, epochs=1, batch_size=batch_size, warm_start=True),
-        optimizer=OPTIMIZER,
-        loss_prediction=LossPredictionSettings(enabled=True, detach_at=1.0),
+        Recipe(
+            CycleSettings(1, 1, None, epochs=1, batch_size=batch_size, warm_start=True),
+            OPTIMIZER,
+            LossPredictionSettings(enabled=True, detach_at=1.0),
+        ),
     )
 
     def fit() -> None:

@@ -27,8 +27,9 @@ from experiments.reporting.runs import ReportError, read_run
 from experiments.reporting.sequential import FIRST_LOOK, Plan, Standing, most_open, standing
 from experiments.reporting.statistics import area_under_budget
 from experiments.reporting.verdicts import larger_is_better
-from experiments.settings.config import plain, run_path
+from experiments.settings.composition import plain
 from experiments.settings.messages import check_groups, line
+from experiments.settings.run_config import run_path
 
 Pair = tuple[str, str]
 DEFAULT_SEEDS = 20  # seeds of a strategy at most; 2 strategies are then looked at six times

@@ -18,7 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from al_core.errors import ActiveLearningError, InvalidSetting
 from experiments.ranking.settings import GROUPS, RankSettings, rank_settings
-from experiments.settings.config import plain
+from experiments.settings.composition import plain
 from experiments.settings.messages import check_groups, line
 
 PATH_KEYS = ("images", "checkpoint", "out")

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from al_core.errors import ActiveLearningError, AwaitingAnnotation
+from al_core.errors import ActiveLearningError
 from experiments.runs.sweep import JobFailed, refuse_what_kills
 from experiments.settings.messages import check_groups, check_mode, line
 
@@ -36,16 +36,17 @@ def _job(config: DictConfig) -> float:
     if in_sweep:
         refuse_what_kills(hydra_config)
     try:
-        return run(config, swept=hydra_config.job.override_dirname if in_sweep else "")
-    except AwaitingAnnotation as waiting:
-        if not in_sweep:
-            sys.exit(AWAITING)
-        raise JobFailed(f"it waits for annotations: {waiting}".splitlines()[0]) from None
+        outcome = run(config, swept=hydra_config.job.override_dirname if in_sweep else "")
     except (ActiveLearningError, OmegaConfBaseException, OSError) as error:
         if not in_sweep:
             _stop(error)
         print(line(error), file=sys.stderr)
         raise JobFailed(line(error).removeprefix("error: ")) from None
+    if outcome.waiting is None:
+        return outcome.metric
+    if not in_sweep:
+        sys.exit(AWAITING)
+    raise JobFailed(f"it waits for annotations: {outcome.waiting.text}".splitlines()[0])
 
 
 def _stop(error: Exception) -> NoReturn:

@@ -97,10 +97,12 @@ def _composed(config_name: str, *arguments: str) -> bytes:
 
 
 def run_here(*changes: str) -> float:
-    """Run to the end in this process."""
+    """Run to the end in this process; return the last metric."""
     from experiments.runs.session import run
 
-    return run(compose(*overrides(*changes)))
+    outcome = run(compose(*overrides(*changes)))
+    assert outcome.waiting is None, outcome.waiting
+    return outcome.metric
 
 
 def warmed_up() -> ForkServerContext:

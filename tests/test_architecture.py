@@ -35,7 +35,7 @@ CONFINED = {  # what only some modules of experiments may use
         f"experiments.{name}"
         for name in (
             "settings.messages",
-            "settings.config",
+            "settings.composition",
             "run",
             "runs.sweep",
             "rank",

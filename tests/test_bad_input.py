@@ -94,6 +94,12 @@ RUNS: list[tuple[str, str, str]] = [
     ("masks", "task.build.crop_size=0", "task.build.crop_size must be a whole number, 16 .. 8192"),
     ("masks", "loss.reduction=sum", "labeled_pixels or all_pixels, got 'sum'"),
     ("masks", "task.build.image_scale=0", "task.build.image_scale"),
+    # networks that do not take the images, or are for other classes
+    ("classes", "data.image_size=64", "backbone=lenet does not take images of 64 x 64 pixels"),
+    ("people", "data.image_size=64 oracle.test_size=9",
+     "Of squares of 32, 64, 96, 128 and 224 pixels it takes 32"),
+    ("classes", "backbone.classification._target_=torchvision.models.resnet18 "
+     "+backbone.classification.weights=IMAGENET1K_V1", "backbone=lenet cannot be built for 3"),
     # strategies, asked before anything is trained
     ("classes", "strategy=cluster_margin strategy.query.factor=abc", "factor must be a positive"),
     ("classes", "strategy=typiclust strategy.query.neighbors=0", "neighbors must be a positive"),

@@ -14,16 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from al_core import ActiveLearning, Pool, Prediction
 from experiments.engine.engine import Engine
-from experiments.settings.config import (
-    GROUPS,
-    CycleSettings,
-    LossPredictionSettings,
-    OptimizerSettings,
-    build,
-    check_top_level,
-    plain,
-    settings,
-)
+from experiments.settings.composition import build, make, plain
+from experiments.settings.recipe import CycleSettings, LossPredictionSettings, OptimizerSettings
+from experiments.settings.run_config import GROUPS, RunConfig
 from tests.al_core.strategies.listed import earlier_query
 from tests.small_runs import compose
 
@@ -60,18 +53,15 @@ def give_paths(config: DictConfig) -> None:
 def check(config: DictConfig) -> dict[str, Any]:
     """Check a whole configuration, short of building data and networks; return it resolved."""
     give_paths(config)
-    check_top_level(config)
-    values: dict[str, Any] = plain(config)
-    cycle = settings(CycleSettings, config.cycle)
-    settings(OptimizerSettings, config.optimizer)
-    settings(LossPredictionSettings, config.loss_prediction)
+    checked = RunConfig.of(config)
+    values: dict[str, Any] = dict(checked.values)
     Engine(**values["engine"])
     for group in ("task", "backbone", "strategy", "query", "data", "tracker"):
         check_node(config[group])
     kind = config.task.kind
     assert kind in config.data, f"data={config.data.name} does not serve {kind}"
     assert kind in config.backbone, f"backbone={config.backbone.name} does not serve {kind}"
-    assert cycle.query_size >= 1
+    assert checked.recipe.cycle.query_size >= 1
     return values
 
 
@@ -120,7 +110,7 @@ def test_every_engine_is_made(engine: str) -> None:
 @pytest.mark.parametrize("tracker", choices("tracker"))
 def test_every_tracker_is_made(tracker: str) -> None:
     """Each can be built without an account or a network."""
-    made = build(compose(f"tracker={tracker}").tracker)
+    made = build(plain(compose(f"tracker={tracker}").tracker), where="tracker")
     assert all(hasattr(made, method) for method in ("start", "log_cycle", "finish"))
 
 
@@ -152,7 +142,7 @@ def test_every_strategy_selects(strategy: str) -> None:
             config.strategy.query[key] = str(earlier_query(20))
     pool = Pool(20)
     pool.label([0, 1])
-    query = build(config.strategy.query).select(
+    query = build(plain(config.strategy.query), where="strategy.query").select(
         pool, pool.unlabeled, OneBatch(), 5, np.random.default_rng(0)
     )
     assert len(set(query.indices.tolist())) == 5
@@ -180,7 +170,7 @@ def test_every_data_set_takes_its_keys(data: str) -> None:
     assert served, f"data={data} serves no task"
     config = compose(f"data={data}")
     give_paths(config)
-    check_top_level(config)
+    RunConfig.of(config)
     for kind in served:
         check_node(config.data[kind])
         plain(config.data[kind])
@@ -207,7 +197,13 @@ def test_every_classifier_takes_loss_prediction(backbone: str) -> None:
     """Each takes a class count, and its tapped features fit the module that is put on them."""
     config = compose(f"backbone={backbone}")
     with torch.device("meta"):
-        model = ActiveLearning(build(config.backbone.classification, num_classes=7)).eval()
+        model = ActiveLearning(
+            build(
+                plain(config.backbone.classification),
+                where="backbone.classification",
+                num_classes=7,
+            )
+        ).eval()
     with torch.inference_mode():  # weights of any value will do
         logits, predicted = model.to_empty(device="cpu")(torch.zeros(1, 3, 32, 32))
     assert logits.shape == (1, 7)
@@ -260,15 +256,15 @@ def test_the_more_particular_wins(overrides: list[str], expected: dict[str, Any]
 def test_the_published_protocol_is_the_papers() -> None:
     """Yoo & Kweon, CVPR 2019, section 4.1: the numbers of the paper, and no others."""
     config = compose("task=cifar10", "cycle=paper")
-    cycle = settings(CycleSettings, config.cycle)
+    cycle = make(CycleSettings, plain(config.cycle), where="cycle")
     assert (cycle.initial_size, cycle.query_size, cycle.candidates) == (1000, 1000, 10000)
     assert (cycle.epochs, cycle.batch_size, cycle.schedule) == (200, 128, "step")
     assert (cycle.milestones, cycle.gamma, cycle.min_steps) == ((0.8,), 0.1, 0)
     assert not cycle.warm_start
     assert config.cycles == 10
-    optimizer = settings(OptimizerSettings, config.optimizer)
+    optimizer = make(OptimizerSettings, plain(config.optimizer), where="optimizer")
     assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (0.1, 0.9, 5e-4)
-    head = settings(LossPredictionSettings, config.loss_prediction)
+    head = make(LossPredictionSettings, plain(config.loss_prediction), where="loss_prediction")
     assert (head.weight, head.margin, head.pairs) == (1.0, 1.0, "folded")
     assert (head.pool_size, head.width, head.detach_at) == (1, 128, 0.6)
 

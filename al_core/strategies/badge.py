@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from al_core.contracts import Learner, Prediction, Query, ScoreArray
+from al_core.contracts import Learner, Prediction, Query, Requirement, ScoreArray
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.blocks import UNDERFLOW, blocks, rounding, squared_norms, tensor
 from al_core.strategies.rows import Matrix, embedding, infer_rows, shuffled_candidates
@@ -41,6 +41,8 @@ class Badge:
     Args:
         embeddings_folder: Where embeddings are kept in a memory-mapped file; None for in memory.
     """
+
+    requires = frozenset({Requirement.EMBEDDING})
 
     def __init__(self, *, embeddings_folder: str | Path | None = None) -> None:
         self.folder = embeddings_folder

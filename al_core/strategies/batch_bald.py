@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from al_core.contracts import Learner, Prediction, Query, ScoreArray
+from al_core.contracts import Learner, Prediction, Query, Requirement, ScoreArray
 from al_core.errors import require_positive
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.blocks import blocks
@@ -44,6 +44,8 @@ class BatchBald:
     Raises:
         InvalidSetting: A number that is not positive.
     """
+
+    requires = frozenset({Requirement.LOG_PROB_SAMPLES, Requirement.SEVERAL_PASSES})
 
     def __init__(self, *, num_configurations: int = 500, background: int | None = None) -> None:
         require_positive("num_configurations", num_configurations)

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from al_core.acquisition import margin
-from al_core.contracts import AcquisitionFunction, Learner, Prediction, Query
+from al_core.contracts import AcquisitionFunction, Learner, Prediction, Query, Requirement
 from al_core.errors import InvalidSetting, require_positive
 from al_core.pool import IndexArray, Pool
+from al_core.requirements import requirements_of
 from al_core.strategies.clustering import average_linkage
 from al_core.strategies.rows import embedding, infer_rows, shuffled_candidates
 from al_core.strategies.scoring import check_scores
@@ -53,6 +54,11 @@ class ClusterMargin:
         require_positive("cluster_size", cluster_size)
         self.acquisition, self.factor, self.cluster_size = acquisition, factor, cluster_size
         self.folder = embeddings_folder
+
+    @property
+    def requires(self) -> frozenset[Requirement]:
+        """Embeddings, and the requirements of the acquisition function."""
+        return requirements_of(self.acquisition) | {Requirement.EMBEDDING}
 
     @shuffled_candidates
     def select(

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from al_core.contracts import Learner, Query, ScoreArray
+from al_core.contracts import Learner, Query, Requirement, ScoreArray
 from al_core.errors import require_positive
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.blocks import blocks, tensor
@@ -44,6 +44,8 @@ class Discriminative:
     Raises:
         InvalidSetting: A number that is not positive.
     """
+
+    requires = frozenset({Requirement.EMBEDDING})
 
     def __init__(
         self,

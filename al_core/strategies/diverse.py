@@ -13,9 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from al_core.contracts import AcquisitionFunction, Learner, Prediction, Query
+from al_core.contracts import AcquisitionFunction, Learner, Prediction, Query, Requirement
 from al_core.errors import InvalidSetting, require_positive
 from al_core.pool import IndexArray, Pool
+from al_core.requirements import requirements_of
 from al_core.strategies.clustering import k_means
 from al_core.strategies.image_level import class_distribution
 from al_core.strategies.rows import embedding, infer_rows, shuffled_candidates
@@ -58,6 +59,12 @@ class DiverseTopK:
         self.acquisition, self.factor, self.over = acquisition, factor, over
         self.background = background
         self.folder = embeddings_folder
+
+    @property
+    def requires(self) -> frozenset[Requirement]:
+        """Requirements of the acquisition function; embeddings too where they are clustered."""
+        grouping = {Requirement.EMBEDDING} if self.over == "clusters" else frozenset()
+        return requirements_of(self.acquisition) | grouping
 
     @shuffled_candidates
     def select(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from al_core.contracts import Learner, Query, ScoreArray
+from al_core.contracts import Learner, Query, Requirement, ScoreArray
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.blocks import (
     UNDERFLOW,
@@ -38,6 +38,8 @@ class KCenter:
     Args:
         embeddings_folder: Where embeddings are kept in a memory-mapped file; None for in memory.
     """
+
+    requires = frozenset({Requirement.EMBEDDING})
 
     def __init__(self, *, embeddings_folder: str | Path | None = None) -> None:
         self.folder = embeddings_folder

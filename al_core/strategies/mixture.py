@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from al_core.contracts import Learner, Query, QueryStrategy
+from al_core.contracts import Learner, Query, QueryStrategy, Requirement
 from al_core.errors import InvalidSetting
 from al_core.pool import IndexArray, Pool
+from al_core.requirements import requirements_of
 from al_core.strategies.scoring import check_budget
 
 
@@ -36,6 +37,11 @@ class Mixture:
         if not all(share > 0 for share in shares) or abs(sum(shares) - 1) > 1e-6:
             raise InvalidSetting(f"shares must be above 0 and of sum 1, got {list(shares)}")
         self.strategies, self.shares = list(strategies), np.array(shares, np.float64)
+
+    @property
+    def requires(self) -> frozenset[Requirement]:
+        """Union of the requirements of all strategies."""
+        return frozenset().union(*(requirements_of(each) for each in self.strategies))
 
     def select(
         self,

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from al_core.contracts import Learner, Prediction, Query, ScoreArray
+from al_core.contracts import Learner, Prediction, Query, Requirement, ScoreArray
 from al_core.errors import InvalidSetting
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.blocks import blocks, squared_distances, tensor
@@ -38,6 +38,8 @@ class ProbCover:
     Raises:
         InvalidSetting: A number out of its range.
     """
+
+    requires = frozenset({Requirement.EMBEDDING})
 
     def __init__(
         self,

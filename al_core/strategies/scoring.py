@@ -16,10 +16,12 @@ from al_core.contracts import (
     Query,
     QueryStrategy,
     Ranking,
+    Requirement,
     ScoreArray,
 )
 from al_core.errors import InvalidSetting, NonFiniteValue, require_positive
 from al_core.pool import IndexArray, Pool
+from al_core.requirements import requirements_of
 
 
 def check_budget(budget: int, candidates: IndexArray) -> None:
@@ -100,6 +102,11 @@ class TopK:
             raise InvalidSetting(f"acquisition must be a function, got {acquisition!r}")
         self.acquisition = acquisition
 
+    @property
+    def requires(self) -> frozenset[Requirement]:
+        """Requirements of the acquisition function."""
+        return requirements_of(self.acquisition)
+
     def select(
         self,
         pool: Pool,
@@ -134,6 +141,11 @@ class Subsampled:
         self.strategy = strategy
         self.size = size
         self.groups = groups
+
+    @property
+    def requires(self) -> frozenset[Requirement]:
+        """Requirements of the inner strategy."""
+        return requirements_of(self.strategy)
 
     def select(
         self,

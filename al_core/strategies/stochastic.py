@@ -10,9 +10,10 @@ from typing import Literal
 
 import numpy as np
 
-from al_core.contracts import AcquisitionFunction, Learner, Query, ScoreArray
+from al_core.contracts import AcquisitionFunction, Learner, Query, Requirement, ScoreArray
 from al_core.errors import InvalidSetting
 from al_core.pool import IndexArray, Pool
+from al_core.requirements import requirements_of
 from al_core.strategies.scoring import check_budget, rank, scored
 
 Perturbation = Literal["power", "softmax", "softrank"]
@@ -49,6 +50,11 @@ class StochasticBatch:
         if isinstance(beta, bool) or not 0 <= beta < np.inf:
             raise InvalidSetting(f"beta must be a number of at least 0, got {beta!r}")
         self.acquisition, self.perturbation, self.beta = acquisition, perturbation, float(beta)
+
+    @property
+    def requires(self) -> frozenset[Requirement]:
+        """Requirements of the acquisition function."""
+        return requirements_of(self.acquisition)
 
     def select(
         self,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from al_core.contracts import Learner, Query, ScoreArray
+from al_core.contracts import Learner, Query, Requirement, ScoreArray
 from al_core.errors import require_positive
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.blocks import blocks, squared_distances
@@ -41,6 +41,8 @@ class TypiClust:
     Raises:
         InvalidSetting: A number that is not positive.
     """
+
+    requires = frozenset({Requirement.EMBEDDING})
 
     def __init__(
         self,

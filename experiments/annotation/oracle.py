@@ -1,7 +1,7 @@
-"""Who answers the queries of a run: the data set's own labels, or people.
+"""People as the oracle of a run, in each of its processes.
 
-With people, the process that writes the run folder alone reads what has come back and writes what
-is asked; the others are told.
+The process that writes the run folder reads the returned annotations and writes the requests; the
+other processes receive the result from it.
 """
 
 from __future__ import annotations
@@ -12,40 +12,39 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig
 
 from al_core import CycleRecord, IndexArray, Pool
-from al_core.errors import AwaitingAnnotation, InvalidSetting
-from experiments.annotation.people import People
-from experiments.annotation.settings import PeopleSettings
+from al_core.errors import InvalidSetting
+from experiments.annotation.people import People, Waiting
+from experiments.annotation.settings import GroundTruthSettings, PeopleSettings
 from experiments.annotation.unlabeled import Collected, checked_class_names
 from experiments.data.labels import Rules
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
 from experiments.models.embedding import embed
 from experiments.settings.checks import check_folder
-from experiments.settings.config import CycleSettings, settings
-from experiments.settings.wording import counted
+from experiments.settings.composition import make
+from experiments.settings.run_config import RunConfig
 from experiments.tasks.base import Task
 
 DATA = "unlabeled"
-"""The choice of data that people label."""
+"""The choice of `data` that people label."""
 
 
 @dataclass(frozen=True)
-class AskedPeople:
-    """People as the oracle of a run, as far as they have answered.
+class PeopleOracle:
+    """People as an oracle, with the answers that they have given so far.
 
     Attributes:
-        collected: What they have said.
-        people: In the process that writes; else None.
+        collected: Their answers.
+        people: The people themselves, in the process that writes; None in the others.
     """
 
     collected: Collected
     people: People | None
 
     def pool(self, task: Task) -> Pool:
-        """Return the pool that their answers make, with the labels of it readable."""
+        """Return the pool that the answers make, and reveal the labels in it to the task."""
         unreadable = task.train.unreadable
         pool = Pool(len(task.train), excluded={*self.collected.excluded, *unreadable})
         for batch in self.collected.batches:
@@ -53,16 +52,12 @@ class AskedPeople:
         task.targets.reveal(pool.labeled)
         return pool
 
-    def annotate(self, indices: IndexArray) -> None:
-        """Answer later.
-
-        Raises:
-            AwaitingAnnotation: Always.
-        """
-        raise AwaitingAnnotation(f"{counted(len(indices), 'image')} to be annotated")
+    def annotate(self, indices: IndexArray) -> bool:
+        """Return False: people answer later. `ask` writes the request for them."""
+        return False
 
     def ask(self, record: CycleRecord, learner: TaskLearner) -> None:
-        """Write the request for what a cycle has queried, with the model's drafts."""
+        """Write the request for the query of a cycle, with the model's drafts."""
         assert self.people is not None, "another process than the one that writes asked people"
         query = record.query
         self.people.ask(
@@ -72,80 +67,71 @@ class AskedPeople:
             learner.drafts(query.indices),
         )
 
-    def waiting(self, cycle: int) -> AwaitingAnnotation:
-        """Return what to stop with: what a cycle waits for."""
-        return AwaitingAnnotation("" if self.people is None else self.people.waiting(cycle))
+    def waiting(self, cycle: int) -> Waiting:
+        """Describe the batch that a cycle waits for; the text is empty in other processes."""
+        return Waiting("") if self.people is None else self.people.waiting(cycle)
 
 
-def ask_people(
-    engine: Engine,
-    config: DictConfig,
-    values: dict[str, Any],
-    *,
-    run_folder: Path,
-    next_cycle: int,
-) -> AskedPeople | None:
-    """Take over what people have answered; None where the data set's own labels answer.
-
-    Args:
-        engine: Tells the other processes.
-        config: As the command line composes it.
-        values: The same, resolved.
-        run_folder: Where requests and answers are kept.
-        next_cycle: The cycle that trains next.
+def check_oracle(config: RunConfig) -> None:
+    """Check the settings of the oracle, and that it fits the data.
 
     Raises:
-        AwaitingAnnotation: It does not suffice for the next training; in every process.
-        InvalidSetting: Settings do not go together, or a record is damaged.
+        InvalidSetting: Unknown keys, or an oracle and data that do not go together.
     """
-    data = values["data"]
-    if values["oracle"]["name"] != "people":
-        if set(values["oracle"]) != {"name"}:
-            raise InvalidSetting(
-                f"unknown key oracle.{min(set(values['oracle']) - {'name'})}; oracle="
-                f"{values['oracle']['name']} has none but name"
-            )
+    oracle, data = config.values["oracle"], config.values["data"]
+    if not config.asks_people:
+        make(GroundTruthSettings, oracle, where="oracle")
         if data["name"] == DATA:
             raise InvalidSetting(f"data={DATA} has no labels: it needs oracle=people")
-        return None
-    if data["name"] != DATA:
+    elif data["name"] != DATA:
         raise InvalidSetting(
             f"oracle=people annotates images without labels: data={DATA} data.root=FOLDER, not "
             f"data={data['name']}"
         )
-    asked = settings(PeopleSettings, config.oracle)
-    cycle = settings(CycleSettings, config.cycle)
-    kind = values["task"]["kind"]
+
+
+def consult_people(
+    engine: Engine, config: RunConfig, *, run_folder: Path, next_cycle: int
+) -> PeopleOracle | Waiting:
+    """Read the answers of people; the same in every process.
+
+    Args:
+        engine: The processes of the run.
+        config: Its configuration.
+        run_folder: Folder of the requests and answers.
+        next_cycle: The cycle that trains next.
+
+    Returns:
+        The oracle, or a note for people if their answers do not suffice for the next training.
+
+    Raises:
+        InvalidSetting: A setting is wrong, or a record is damaged.
+    """
+    asked = make(PeopleSettings, config.values["oracle"], where="oracle")
     people: People | None = None
-    answer: Collected | str = ""
+    answer: Collected | Waiting = Waiting("")
     if engine.is_main:
-        people = _people(asked, kind, data, run_folder, engine)
-        try:
-            answer = people.open(
-                cycle=next_cycle,
-                cycles=values["cycles"],
-                initial_size=cycle.initial_size,
-                query_size=cycle.query_size,
-                seed=values["seed"],
-            )
-        except AwaitingAnnotation as waiting:
-            answer = str(waiting)
+        people = _people(asked, config, run_folder, engine)
+        answer = people.open(
+            cycle=next_cycle,
+            cycles=config.cycles,
+            initial_size=config.recipe.cycle.initial_size,
+            query_size=config.recipe.cycle.query_size,
+            seed=config.seed,
+        )
     first = engine.gather(answer)[0]
-    if isinstance(first, str):
-        raise AwaitingAnnotation(first)
-    return AskedPeople(first, people)
+    return first if isinstance(first, Waiting) else PeopleOracle(first, people)
 
 
-def _people(
-    asked: PeopleSettings, kind: str, data: dict[str, Any], run_folder: Path, engine: Engine
-) -> People:
+def _people(asked: PeopleSettings, config: RunConfig, run_folder: Path, engine: Engine) -> People:
+    data: dict[str, Any] = config.values["data"]
     return People(
         asked,
         run_folder=run_folder,
         root=check_folder("data.root", data["root"]),
         rules=Rules(
-            kind,
-            checked_class_names(data["class_names"], kind),
+            config.kind,
+            checked_class_names(data["class_names"], config.kind),
             refusal=asked.refusal,
             empty_is_answer=asked.empty_is_answer,
             voc_origin=asked.voc_origin,

@@ -19,13 +19,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from al_core import stream, typiclust
-from al_core.errors import AwaitingAnnotation, InvalidSetting
+from al_core.errors import InvalidSetting
 from experiments.annotation.inbox import read_returned
 from experiments.annotation.ledger import Kept, Ledger, Request, listed, request_folder
 from experiments.annotation.settings import PeopleSettings
@@ -48,6 +49,13 @@ WAYS_BACK = {
 }
 MIN_TRAIN, MIN_TEST = 2, 1
 """Labels without which nothing can be trained, or measured."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A run cannot go on before people have annotated; `text` tells them how, in several lines."""
+
+    text: str
 
 
 class People:
@@ -94,8 +102,11 @@ class People:
 
     def open(
         self, *, cycle: int, cycles: int, initial_size: int, query_size: int, seed: int
-    ) -> Collected:
-        """Take over what has come back, and return it if it suffices for the next training.
+    ) -> Collected | Waiting:
+        """Accept the annotations that have come back, and ask for batch 0 if nothing was asked.
+
+        Returns:
+            The labels, if they suffice for the next training; otherwise a note for people.
 
         Args:
             cycle: Which one trains next.
@@ -105,7 +116,6 @@ class People:
             seed: Decides which images batch 0 has.
 
         Raises:
-            AwaitingAnnotation: It does not; the text is for people, several lines.
             InvalidSetting: A record is damaged, or there are too few images.
         """
         try:
@@ -126,8 +136,7 @@ class People:
                 f"{request_folder(self._run_folder, cycle)} is gone: restore it from a copy, or "
                 "start anew with out=..."
             )
-        self._check_complete()
-        return self._collected()
+        return self._collected() if self._is_complete() else self.waiting(cycle)
 
     def ask(
         self,
@@ -140,8 +149,8 @@ class People:
         request = Request(cycle, tuple(names), scores=None if scores is None else tuple(scores))
         self._write(request, drafts)
 
-    def waiting(self, cycle: int) -> str:
-        """Say what the run waits for."""
+    def waiting(self, cycle: int) -> Waiting:
+        """Describe the batch that the run waits for."""
         request = next(one for one in self.ledger.requests if one.cycle == cycle)
         folder = request_folder(self._run_folder, cycle)
         back = len(self.ledger.answered(request.names))
@@ -156,7 +165,7 @@ class People:
             "  then       the same command"
             + ("" if self._settings.partial else "; oracle.partial=true goes on with what is back"),
         ]
-        return "\n".join(lines)
+        return Waiting("\n".join(lines))
 
     # -- what there is ----------------------------------------------------------------------------
 
@@ -304,12 +313,11 @@ class People:
 
     # -- going on ---------------------------------------------------------------------------------
 
-    def _check_complete(self) -> None:
-        """Stop here unless the newest batch suffices.
+    def _is_complete(self) -> bool:
+        """Tell whether the newest batch suffices for the next training.
 
         Raises:
-            AwaitingAnnotation: It does not.
-            InvalidSetting: It never will: too many images were refused.
+            InvalidSetting: It never will, because too many images were refused.
         """
         request = self.ledger.requests[-1]
         # An image that is gone cannot be annotated, and nothing would come of waiting for it.
@@ -320,7 +328,7 @@ class People:
         test = sum(name in usable for name in self.ledger.test)
         enough = train >= MIN_TRAIN and (self._has_test or test >= MIN_TEST)
         if missing and not (self._settings.partial and enough):
-            raise AwaitingAnnotation(self.waiting(request.cycle))
+            return False
         if not enough:
             raise InvalidSetting(
                 f"all of batch {request.cycle} is back, but with {train} labeled images to train "
@@ -330,6 +338,7 @@ class People:
             )
         if missing:
             logger.info("going on without %s not back yet", counted(len(missing), "image"))
+        return True
 
     def _usable(self) -> set[str]:
         return {name for name in self.ledger.labeled(self.ledger.names) if name in self._present}

@@ -10,6 +10,11 @@ from experiments.settings.checks import check_flag, check_whole_number
 
 
 @dataclass(frozen=True)
+class GroundTruthSettings:
+    """The labels of the data set answer at once; nothing can be set."""
+
+
+@dataclass(frozen=True)
 class PeopleSettings:
     """How people are asked, and what counts as an answer.
 

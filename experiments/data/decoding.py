@@ -25,6 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from al_core.errors import ActiveLearningError
+from experiments.engine.cores import num_cores
 
 # One image, one thread: the parallelism is over images, here and in every process that decodes.
 cv2.setNumThreads(0)
@@ -196,7 +197,7 @@ def for_each(
                 reasons[position] = str(error)
         return reasons
 
-    num_threads = num_threads or min(_num_cores(), _MAX_THREADS)
+    num_threads = num_threads or min(num_cores(), _MAX_THREADS)
     chunk = max(1, min(_MAX_CHUNK, count // (4 * num_threads)))  # a small batch is shared by all
     starts = range(0, count, chunk)
     hidden = True if progress is None else None  # None: hidden where there is no terminal
@@ -215,9 +216,3 @@ def for_each(
         finally:  # an interrupt does not wait for the images that are still queued
             executor.shutdown(cancel_futures=True)
     return unreadable
-
-
-def _num_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -59,6 +59,10 @@ class HiddenTargets:
         """Tell whether the target at `index` is readable."""
         return bool(self._revealed[index])
 
+    def concealed(self) -> HiddenTargets:
+        """Return the same targets with none of them revealed, for a view of parts of them."""
+        return HiddenTargets(self._revealed.size, self._read, self._names)
+
     def read(self, indices: IndexArray) -> Any:
         """Return the targets at `indices`.
 
@@ -83,6 +87,7 @@ class GroundTruthOracle:
     def __init__(self, targets: Targets) -> None:
         self._targets = targets
 
-    def annotate(self, indices: IndexArray) -> None:
-        """Reveal the labels of these samples."""
+    def annotate(self, indices: IndexArray) -> bool:
+        """Reveal the labels of these samples, at once."""
         self._targets.reveal(indices)
+        return True

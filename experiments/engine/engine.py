@@ -8,6 +8,7 @@ job in step; only the first writes files.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import multiprocessing
 import os
@@ -30,6 +31,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from torch.nn.parallel import DistributedDataParallel
 
 from al_core.errors import ActiveLearningError, InvalidSetting, require_positive
+from experiments.engine.cores import num_cores
 from experiments.engine.memory import host_memory_mb, keep_freed_memory, reset_peak_host_memory
 from experiments.settings.checks import check_flag
 
@@ -94,7 +96,7 @@ class Engine:
             num_workers: How many there are.
         """
         device = _device(settings.get("device", "auto"), local_rank=0)
-        threads = settings.get("num_threads") or max(1, (os.cpu_count() or 1) // num_workers)
+        threads = settings.get("num_threads") or max(1, num_cores() // num_workers)
         name = settings.get("device", "auto")
         if device.type == "cuda" and name in ("auto", "cuda"):
             name = f"cuda:{number % torch.cuda.device_count()}"
@@ -105,7 +107,7 @@ class Engine:
         """Return how many workers keep this machine busy: one a GPU, or one a core."""
         if _device(settings.get("device", "auto"), local_rank=0).type == "cuda":
             return torch.cuda.device_count()
-        return len(os.sched_getaffinity(0))
+        return num_cores()
 
     @property
     def is_main(self) -> bool:
@@ -155,9 +157,8 @@ class Engine:
     def join(self) -> None:
         """Take this process's place among the others, as the launcher's environment says."""
         keep_freed_memory()
-        torch.set_num_threads(
-            self.num_threads or max(1, (os.cpu_count() or 1) // self.num_processes)
-        )
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", self.num_processes))
+        torch.set_num_threads(self.num_threads or max(1, num_cores() // here))
         torch.set_float32_matmul_precision("highest" if self.precision == "float32" else "high")
         torch.backends.cudnn.benchmark = self.device.type == "cuda"
         torch.backends.cudnn.allow_tf32 = self.precision != "float32"
@@ -241,12 +242,16 @@ class Engine:
         return torch.cat(kept) if kept else torch.empty(0)
 
     def gather(self, value: T) -> list[T]:
-        """Return the picklable values of all processes, on each."""
+        """Return the picklable values of all processes, on each.
+
+        Tensors inside the values come back on the CPU, those of this process included; a process
+        that unpickled one of another GPU would open a context there, which takes its memory.
+        """
         if self.world_size == 1:
             return [value]
-        values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value)
-        return values
+        parts: list[Any] = [None] * self.world_size
+        dist.all_gather_object(parts, _pickled_on_cpu(value))
+        return [pickle.loads(part) for part in parts]
 
     def barrier(self) -> None:
         """Wait for the other processes."""
@@ -292,6 +297,21 @@ def _device(name: str, *, local_rank: int) -> torch.device:
             )
         device = torch.device("cuda", index)
     return device
+
+
+class _CpuPickler(pickle.Pickler):
+    """Pickles tensors as if they were on the CPU, wherever in an object they are."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, Tensor) and obj.device.type != "cpu":
+            return obj.cpu().__reduce_ex__(pickle.HIGHEST_PROTOCOL)  # type: ignore[no-untyped-call]
+        return NotImplemented
+
+
+def _pickled_on_cpu(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    _CpuPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
+    return buffer.getvalue()
 
 
 def end_with_parent() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 import sys
@@ -11,6 +10,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from experiments.engine.cores import num_cores
 
 PACKAGES = (
     "torch", "torchvision", "numpy", "hydra-core", "omegaconf", "opencv-python-headless", "wandb",
@@ -27,7 +28,7 @@ def provenance(config: Mapping[str, Any], *, device_name: str) -> dict[str, Any]
         "versions": {"python": platform.python_version(), **_versions()},
         "hardware": {
             "cpu": _cpu(),
-            "cores": os.cpu_count(),
+            "cores": num_cores(),
             "device": device_name,
             "num_processes": config["engine"]["num_processes"],
         },

@@ -18,7 +18,7 @@ from al_core import IndexArray, Prediction, stream_seed
 from al_core.errors import InvalidSetting, require_positive
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
-from experiments.settings.config import CycleSettings
+from experiments.settings.recipe import Recipe
 from experiments.tasks.base import Task
 
 
@@ -29,38 +29,36 @@ class EnsembleLearner(TaskLearner):
     evaluated, drawn and saved, so that strategies are compared on networks of one kind.
 
     Args:
-        task: As of a single learner, like all others.
-        engine: What it computes on.
-        size: Networks, at least 2.
-        cycle: Training length and schedule; fresh weights in every cycle.
-        others: The remaining settings.
+        task: Data, model, loss and metric.
+        engine: Devices and processes.
+        recipe: How every member is trained; fresh weights in every cycle.
+        size: The number of networks, at least 2.
+        others: The remaining arguments of `TaskLearner`.
 
     Raises:
-        InvalidSetting: A size below 2, or a warm start: only the first member is saved.
+        InvalidSetting: A size below 2, or a warm start, since only the first member is saved.
     """
 
     def __init__(
-        self, task: Task, engine: Engine, *, size: int, cycle: CycleSettings, **others: Any
+        self, task: Task, engine: Engine, recipe: Recipe, *, size: int, **others: Any
     ) -> None:
         require_positive("strategy.ensemble_size", size)
         if size < 2:
             raise InvalidSetting(f"strategy.ensemble_size must be at least 2, got {size}")
-        if cycle.warm_start:
+        if recipe.cycle.warm_start:
             raise InvalidSetting(
                 "an ensemble starts from fresh weights, so that its members differ: "
                 "cycle.warm_start=false"
             )
-        super().__init__(task, engine, cycle=cycle, **others)
-        self._companions = [
-            TaskLearner(task, engine, cycle=cycle, **others) for _ in range(size - 1)
-        ]
+        super().__init__(task, engine, recipe, **others)
+        self._companions = [TaskLearner(task, engine, recipe, **others) for _ in range(size - 1)]
 
-    def fit(self, labeled: IndexArray, *, seed: int) -> Mapping[str, float]:
-        """Train all members; what is returned is the first one's, the steps are those of all."""
-        fitted = super().fit(labeled, seed=seed)
+    def _fit(self, images: IndexArray, *, seed: int) -> Mapping[str, float]:
+        """Train all members; return the first one's measurements with the steps of all."""
+        fitted = super()._fit(images, seed=seed)
         steps = fitted["optimizer_steps"]
         for number, companion in enumerate(self._companions, start=1):
-            own = companion.fit(labeled, seed=stream_seed(seed, number, "ensemble"))
+            own = companion._fit(images, seed=stream_seed(seed, number, "ensemble"))
             steps += own["optimizer_steps"]
         return {**fitted, "optimizer_steps": steps}
 

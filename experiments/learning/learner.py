@@ -21,10 +21,12 @@ from experiments.data.loading import prefetched
 from experiments.drawing.panel import Panel
 from experiments.engine.engine import Engine
 from experiments.engine.memory import give_back_freed_memory
+from experiments.learning.observer import CycleObserver
 from experiments.learning.training import Training
-from experiments.settings.config import CycleSettings, LossPredictionSettings, OptimizerSettings
+from experiments.settings.recipe import Recipe
+from experiments.settings.wording import counted
 from experiments.tasks.base import Task
-from experiments.units.unit import Queried, WholeImages, images_of
+from experiments.units.unit import Unit, WholeImages, images_of
 from vendored.checkpoints import fill
 
 BATCHES_A_TRIM = 4
@@ -36,31 +38,28 @@ class TaskLearner:
 
     Args:
         task: Data, model, loss and metric.
-        engine: What it computes on.
-        cycle: Training length and schedule.
-        optimizer: SGD.
-        loss_prediction: Whether and how the model learns its own loss.
-        queried: What is labeled and asked for; None for whole images.
+        engine: Devices and processes.
+        recipe: How the model is trained.
+        unit: The samples of the pool; None for whole images.
+        observer: Told about training and inference; None for one of the learner's own.
     """
 
     def __init__(
         self,
         task: Task,
         engine: Engine,
+        recipe: Recipe,
         *,
-        cycle: CycleSettings,
-        optimizer: OptimizerSettings,
-        loss_prediction: LossPredictionSettings,
-        queried: Queried | None = None,
+        unit: Unit | None = None,
+        observer: CycleObserver | None = None,
     ) -> None:
         self.task = task
-        self.queried = WholeImages(task) if queried is None else queried
+        self.unit = WholeImages(task) if unit is None else unit
         self.engine = engine
-        self.training = Training(
-            task, engine, cycle=cycle, optimizer=optimizer, loss_prediction=loss_prediction
-        )
-        self._warm_start = cycle.warm_start
-        self._predicts_loss = loss_prediction.enabled
+        self.training = Training(task, engine, recipe)
+        self._observer = CycleObserver(engine) if observer is None else observer
+        self._warm_start = recipe.cycle.warm_start
+        self._predicts_loss = recipe.loss_prediction.enabled
         self._trained: nn.Module | None = None
         self.posterior_seed = 0
         """Decides what Monte-Carlo dropout drops: the networks that all samples are asked of."""
@@ -95,11 +94,18 @@ class TaskLearner:
         Raises:
             NonFiniteValue: A loss is NaN or infinite; the text names the first such sample.
         """
-        labeled, _ = images_of(self.queried, labeled)
+        images, _ = images_of(self.unit, labeled)
+        self._observer.announce(
+            f"training on {counted(images.size, 'image')} for "
+            f"{counted(self.training.num_epochs(images.size), 'epoch')}"
+        )
+        return self._fit(images, seed=seed)
+
+    def _fit(self, images: IndexArray, *, seed: int) -> Mapping[str, float]:
         if self._trained is None or not self._warm_start:
             self._trained = self.training.fresh_model(seed=stream_seed(seed, 0, "weights"))
         self.posterior_seed = stream_seed(seed, 0, "posterior samples")
-        return self.training.run(self._trained, labeled, seed=seed)
+        return self.training.run(self._trained, images, self.unit.targets, seed=seed)
 
     def evaluate(self) -> Mapping[str, float]:
         """Measure the trained model on the readable test samples, each once.
@@ -139,22 +145,26 @@ class TaskLearner:
         Raises:
             NonFiniteValue: A row is not finite; the text names the sample.
         """
+        with self._observer.phase("score"):
+            return self._infer(indices, extract)
+
+    def _infer(self, indices: IndexArray, extract: Callable[[Prediction], Tensor]) -> Tensor:
         rows: list[Tensor] = []
         task = self.task
-        asked = indices if self.queried.groups is None else np.sort(indices)
+        asked = indices if self.unit.groups is None else np.sort(indices)
 
         def load(images: IndexArray) -> tuple[IndexArray, Tensor]:
             return images, task.pool_images(images)
 
         with torch.inference_mode():
-            in_images, _ = images_of(self.queried, asked)
+            in_images, _ = images_of(self.unit, asked)
             batches = self._shard(in_images, load, task.train.in_memory, "score")
             for images, pixels in batches:
-                rows.append(self.queried.rows(self.predict(pixels), images, asked, extract))
+                rows.append(self.unit.rows(self.predict(pixels), images, asked, extract))
         result = self.engine.gather_rows(torch.cat(rows) if rows else None)
         finite = torch.isfinite(result.flatten(1).sum(1)) if result.ndim > 1 else result.isfinite()
         if not bool(finite.all()):
-            name = self.queried.name(int(asked[int(torch.nonzero(~finite)[0])]))
+            name = self.unit.name(int(asked[int(torch.nonzero(~finite)[0])]))
             raise NonFiniteValue(f"the model's answer for {name} is not finite")
         if asked is indices or not indices.size:
             return result
@@ -167,7 +177,8 @@ class TaskLearner:
         with torch.inference_mode():
             for i in range(0, indices.size, size):
                 batch = indices[i : i + size]
-                panels += self.task.draw(batch, self.predict(self.task.pool_images(batch)))
+                prediction = self.predict(self.task.pool_images(batch))
+                panels += self.task.draw(batch, prediction, self.unit.targets)
         return panels
 
     def drafts(self, indices: IndexArray) -> list[Label]:

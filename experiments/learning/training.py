@@ -26,8 +26,9 @@ from al_core import (
 )
 from al_core.errors import InvalidSetting, NonFiniteValue
 from experiments.data.loading import prefetched
+from experiments.data.targets import Targets
 from experiments.engine.engine import Engine
-from experiments.settings.config import CycleSettings, LossPredictionSettings, OptimizerSettings
+from experiments.settings.recipe import Recipe
 from experiments.tasks.base import Task
 
 
@@ -35,32 +36,21 @@ class Training:
     """The recipe of a model, and its execution; it keeps nothing of a model.
 
     Args:
-        task: Data, model, loss.
-        engine: What it computes on.
-        cycle: Training length and schedule.
-        optimizer: SGD.
-        loss_prediction: Whether and how the model learns its own loss.
+        task: Data, model and loss.
+        engine: Devices and processes.
+        recipe: Training length, optimizer, and how the model learns its own loss.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        engine: Engine,
-        *,
-        cycle: CycleSettings,
-        optimizer: OptimizerSettings,
-        loss_prediction: LossPredictionSettings,
-    ) -> None:
+    def __init__(self, task: Task, engine: Engine, recipe: Recipe) -> None:
         self.task = task
         self.engine = engine
-        self._cycle = cycle
-        self._optimizer = optimizer
-        self._head = loss_prediction
+        self._cycle, self._optimizer = recipe.cycle, recipe.optimizer
+        self._head = head = recipe.loss_prediction
         self._head_loss: nn.Module = LossPredictionMSELoss()
-        if loss_prediction.loss == "ranking":
+        if head.loss == "ranking":
             self._head_loss = LossPredictionLoss(
-                loss_prediction.margin,
-                pairs=loss_prediction.pairs,  # type: ignore[arg-type]  # it checks
+                head.margin,
+                pairs=head.pairs,  # type: ignore[arg-type]  # it checks
             )
 
     def fresh_model(self, *, seed: int) -> nn.Module:
@@ -73,12 +63,20 @@ class Training:
                 model = ActiveLearning(model, self._head.pool_size, self._head.width)
         return self.engine.placed(model)
 
-    def run(self, model: nn.Module, labeled: IndexArray, *, seed: int) -> Mapping[str, float]:
-        """Train the model, which lies on the device, on these images of the pool.
+    def run(
+        self, model: nn.Module, labeled: IndexArray, targets: Targets, *, seed: int
+    ) -> Mapping[str, float]:
+        """Train a model.
+
+        Args:
+            model: Lies on the device; trained in place.
+            labeled: Positions of images in the pool.
+            targets: Their labels, as far as the oracle has given them.
+            seed: Decides order, augmentation and dropout.
 
         Returns:
-            `train_loss` and `train_ranking_accuracy` of the last epoch, `optimizer_steps`, and
-            `num_labeled_<what>` for what the task counts in the labels.
+            `train_loss` and `train_ranking_accuracy` of the last epoch, `optimizer_steps`, and a
+            `num_labeled_<x>` for everything that the task counts in the labels.
 
         Raises:
             NonFiniteValue: A loss is NaN or infinite; the text names the first such sample.
@@ -113,11 +111,12 @@ class Training:
                 batches = self._batches(labeled, order.permutation(labeled.size))
                 seeds = sample_seeds.integers(2**31, size=len(batches)).tolist()
                 summary = self._epoch(
-                    wrapped, optimizer, scheduler, batches, seeds, generator,
+                    wrapped, optimizer, scheduler, batches, targets, seeds, generator,
                     epoch=epoch, detached=epoch >= self._head.detach_at * epochs,
                 )  # fmt: skip
                 bar.update()
-        counts = {f"num_labeled_{k}": n for k, n in self.task.label_counts(labeled).items()}
+        counted = self.task.label_counts(labeled, targets)
+        counts = {f"num_labeled_{k}": n for k, n in counted.items()}
         return {**counts, "optimizer_steps": epochs * steps_per_epoch, **summary}
 
     def _epoch(
@@ -126,6 +125,7 @@ class Training:
         optimizer: torch.optim.Optimizer,
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         batches: list[IndexArray],
+        labels: Targets,
         seeds: list[int],
         generator: torch.Generator,
         *,
@@ -139,7 +139,7 @@ class Training:
 
         def load(k: int) -> Any:
             mine = batches[k][self._my_part(batches[k].size)]
-            return task.training_batch(mine, seed=seeds[k])
+            return task.training_batch(mine, labels, seed=seeds[k])
 
         loaded = prefetched(load, range(len(batches)), ahead=not task.train.in_memory)
         for k, batch in enumerate(loaded):

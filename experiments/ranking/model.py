@@ -21,7 +21,7 @@ import conf
 from al_core.errors import InvalidSetting
 from experiments.data.blank import published_facts
 from experiments.ranking.settings import RankSettings
-from experiments.settings.config import plain
+from experiments.settings.composition import plain
 from experiments.settings.renamed import with_present_names
 from vendored.checkpoints import UNREADABLE, read_state_dict
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from al_core import AcquisitionFunction, Prediction, TopK
@@ -28,14 +26,9 @@ from experiments.data.loading import chunks, prefetched
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
 from experiments.ranking.model import TrainedModel
-from experiments.settings.config import (
-    CycleSettings,
-    LossPredictionSettings,
-    OptimizerSettings,
-    build,
-    serving,
-    settings,
-)
+from experiments.settings.composition import build
+from experiments.settings.recipe import Recipe
+from experiments.settings.run_config import Backbone
 from experiments.tasks.base import Task
 
 Image = NDArray[np.uint8]
@@ -110,29 +103,24 @@ class Scorer:
         batch_size: int | None = None,
         max_megapixels: float | None = None,
     ) -> None:
-        config = OmegaConf.create(dict(model.config))
-        backbone = serving(config.backbone, model.kind, group_name="backbone")
-        for key, source in WEIGHT_SOURCES.items():
-            if key in backbone:
-                backbone[key] = source
+        config = model.config
+        backbone = Backbone.of(config["backbone"], model.kind)
+        starts = {key: source for key, source in WEIGHT_SOURCES.items() if key in backbone.node}
+        backbone = replace(backbone, node={**backbone.node, **starts})
         data = blank_data(model.kind, model.class_names, model.data_facts)
-        self.task: Task = build(config.task.build, data=data, backbone=partial(build, backbone))
-        self.learner = TaskLearner(
-            self.task,
-            engine,
-            cycle=settings(CycleSettings, config.cycle),
-            optimizer=settings(OptimizerSettings, config.optimizer),
-            loss_prediction=settings(LossPredictionSettings, config.loss_prediction),
+        self.task: Task = build(
+            config["task"]["build"], where="task.build", data=data, backbone=backbone
         )
+        self.learner = TaskLearner(self.task, engine, Recipe.of(config))
         state = torch.load(io.BytesIO(model.weights), map_location="cpu", weights_only=True)
         try:
             self.learner.load_state_dict(state, posterior_seed=model.posterior_seed)
         except ValueError as error:
             raise InvalidSetting(
-                f"the checkpoint does not fit task={config.task.name} backbone="
-                f"{config.backbone.name} with {len(model.class_names)} classes: {error}"
+                f"the checkpoint does not fit task={config['task']['name']} backbone="
+                f"{config['backbone']['name']} with {len(model.class_names)} classes: {error}"
             ) from None
-        strategy = build(config.strategy.query)
+        strategy = build(config["strategy"]["query"], where="strategy.query")
         assert isinstance(strategy, TopK)
         self._acquisition: AcquisitionFunction = strategy.acquisition
         self._batch_size = batch_size

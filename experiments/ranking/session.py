@@ -36,7 +36,7 @@ from experiments.ranking.scorer import Scorer
 from experiments.ranking.settings import RankSettings
 from experiments.ranking.store import WRITTEN, Store
 from experiments.ranking.writing import QUARANTINE, QUERY, RANKING, UPLOAD, write_tables
-from experiments.settings.config import differences
+from experiments.settings.composition import differences
 from experiments.settings.renamed import with_present_names
 from experiments.settings.wording import counted
 

@@ -27,9 +27,9 @@ from al_core.errors import ActiveLearningError, InvalidSetting
 from al_core.files import atomic_write, write_bytes
 from experiments.drawing.panel import Panel
 from experiments.drawing.rendering import FULL, THUMBNAIL, jpeg, render
-from experiments.settings.config import differences
+from experiments.settings.composition import differences
 from experiments.settings.renamed import with_present_names
-from experiments.units.unit import Queried, image_of, images_of
+from experiments.units.unit import Unit, image_of, images_of
 from vendored.checkpoints import UNREADABLE
 
 logger = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ class RunFolder:
             writer.writerow(("set", "name", "reason"))
             writer.writerows(unreadable)
 
-    def write_query(self, record: CycleRecord, names: Sequence[str], queried: Queried) -> None:
+    def write_query(self, record: CycleRecord, names: Sequence[str], unit: Unit) -> None:
         """Write the cycle's selection and, if candidates were scored, its entropy CSVs.
 
         `names` are those of images. Where samples are parts of images, the rows say which, and the
@@ -173,26 +173,26 @@ class RunFolder:
         """
         stem = f"cycle_{record.cycle:02d}"
         query, ranking = record.query, record.query.ranking
-        for name, contents in queried.files(images_of(queried, query.indices)[0]):
+        for name, contents in unit.files(images_of(unit, query.indices)[0]):
             if not (self.path / name).exists():
                 write_bytes(self.path / name, contents)
-        columns = queried.columns(query.indices)
+        columns = unit.columns(query.indices)
         with atomic_write(self.path / "queries" / f"{stem}.csv") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("rank", "name", "index", "score", *columns))
-            images = image_of(queried, query.indices)
+            images = image_of(unit, query.indices)
             scores = [""] * len(images) if query.scores is None else query.scores.tolist()
             rows = zip(query.indices, scores, *columns.values(), strict=True)
             for place, (index, score, *more) in enumerate(rows):
                 writer.writerow((place, names[images[place]], index, score, *more))
         if ranking is not None:
             folder = self.path / "entropies"
-            ranked = [names[image] for image in image_of(queried, ranking.indices)]
-            more_columns = queried.columns(ranking.indices)
+            ranked = [names[image] for image in image_of(unit, ranking.indices)]
+            more_columns = unit.columns(ranking.indices)
             write_ranking_csv(
                 folder / f"{stem}.csv", ranked, ranking.scores.tolist(), more=more_columns
             )
-            shown, first = images_of(queried, ranking.indices)
+            shown, first = images_of(unit, ranking.indices)
             asked: dict[int, list[str]] = {image: [] for image in shown.tolist()}
             for key in ("region",) if "region" in columns else ():
                 for image, part in zip(images.tolist(), columns[key], strict=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from al_core.errors import ActiveLearningError, AwaitingAnnotation
+from al_core.errors import ActiveLearningError
 
 logger = logging.getLogger(__name__)
 
@@ -47,8 +47,6 @@ def logged_to(file: Path | None) -> Iterator[None]:
     try:
         with logging_redirect_tqdm():
             yield
-    except AwaitingAnnotation:
-        raise  # no error, and said already
     except Exception as error:
         trace = None if isinstance(error, EXPECTED) else sys.exc_info()
         with suppress(OSError):  # the disk may be what is full

@@ -1,29 +1,27 @@
-"""What a run writes down and shows: its folder and the tracker, in the process that writes.
+"""Write a run's record to its folder and show it through the tracker.
 
-Of a cycle every file is written first and the state last, then the tracker is told: whatever
-becomes of the tracker, the folder is the record.
+The files of a cycle are written first, the state last, and the tracker is called after that: even
+if the tracker fails, the folder is a complete record.
 """
 
 from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from al_core import CycleRecord, IndexArray, Pool, Prediction
-from experiments.annotation.oracle import AskedPeople
+from al_core import CycleRecord, IndexArray, Pool
+from experiments.annotation.oracle import PeopleOracle
 from experiments.drawing.duplicates import distinct, with_duplicates
 from experiments.drawing.panel import Panel
 from experiments.engine.provenance import provenance
 from experiments.learning.learner import TaskLearner
 from experiments.runs.folder import Row, RunFolder
 from experiments.runs.tracker import Tracker
-from experiments.settings.config import strategy_label
+from experiments.settings.run_config import RunConfig
 from experiments.settings.wording import counted
 from experiments.units.unit import images_of
 
@@ -35,65 +33,35 @@ MAX_COMPARED = 8 * GALLERY_IMAGES
 """Images at either end of a ranking that are looked at for so many that differ."""
 
 
-class Announced:
-    """A learner that says what it begins: training and scoring may take long.
+class Recorder:
+    """Writes the record of one run while it runs, and shows it.
 
     Args:
-        learner: Does it.
-        pool: Knows the cycle.
-    """
-
-    def __init__(self, learner: TaskLearner, pool: Pool) -> None:
-        self._learner, self._pool = learner, pool
-        self._scored = -1
-        self.evaluate = learner.evaluate
-
-    def fit(self, labeled: IndexArray, *, seed: int) -> Mapping[str, float]:
-        """As in `Learner`."""
-        num_images = images_of(self._learner.queried, labeled)[0].size
-        logger.info(
-            "cycle %d: training on %s for %s", self._pool.cycle, counted(num_images, "image"),
-            counted(self._learner.training.num_epochs(num_images), "epoch"),
-        )  # fmt: skip
-        return self._learner.fit(labeled, seed=seed)
-
-    def infer(self, indices: IndexArray, extract: Callable[[Prediction], Tensor]) -> Tensor:
-        """As in `Learner`."""
-        if self._scored != self._pool.cycle:  # a strategy may ask often
-            logger.info("cycle %d: scoring unlabeled images", self._pool.cycle)
-            self._scored = self._pool.cycle
-        return self._learner.infer(indices, extract)
-
-
-class Recording:
-    """The record of one run while it runs.
-
-    Args:
-        folder: Holds it.
-        tracker: Shows it.
-        values: The resolved configuration.
-        swept: What a sweep varies beside strategy and seed.
-        learner: Has the task, what is queried, and the weights that are kept.
-        people: Are asked for what a cycle queried; None where the data set's own labels answer.
+        folder: The run folder.
+        tracker: The view for people.
+        config: The run's configuration.
+        swept: The keys and values that a sweep varies beside strategy and seed.
+        learner: The learner, whose task is drawn and whose weights are kept.
+        people: The oracle that receives a request after each cycle; None for ground truth.
     """
 
     def __init__(
         self,
         folder: RunFolder,
         tracker: Tracker,
-        values: Mapping[str, Any],
+        config: RunConfig,
         *,
         swept: str,
         learner: TaskLearner,
-        people: AskedPeople | None,
+        people: PeopleOracle | None,
     ) -> None:
-        self.folder, self.tracker, self.values, self.swept = folder, tracker, values, swept
+        self.folder, self.tracker, self.config, self.swept = folder, tracker, config, swept
         self.learner, self.people = learner, people
-        self.task, self.queried = learner.task, learner.queried
+        self.task, self.unit = learner.task, learner.unit
 
     def open(self) -> None:
         """Write what is known before the first cycle, and start the tracker."""
-        folder, values, cycles = self.folder, self.values, self.values["cycles"]
+        folder, values, cycles = self.folder, self.config.values, self.config.cycles
         state = folder.state
         folder.write_config(values)
         if state.cycle:
@@ -116,20 +84,20 @@ class Recording:
         if state.wandb_id is None:
             state.wandb_id = uuid.uuid4().hex[:8]
             folder.save_state()
-        name = f"{strategy_label(values)}-seed{values['seed']}"
+        name = f"{self.config.strategy_label}-seed{self.config.seed}"
         self.tracker.start(
             run_folder=folder.path,
             name=f"{name}-{self.swept}" if self.swept else name,
             group=values["name"],
             config=values,
-            tags=[values["task"]["name"], values["data"]["name"], strategy_label(values)],
+            tags=[values["task"]["name"], values["data"]["name"], self.config.strategy_label],
             run_id=state.wandb_id,
         )
 
     def record(self, record: CycleRecord, row: Row, pool: Pool, *, finished: bool) -> None:
         """Write a cycle's files, the state last, then show the cycle to people."""
         folder, task, learner = self.folder, self.task, self.learner
-        folder.write_query(record, task.train.names, self.queried)
+        folder.write_query(record, task.train.names, self.unit)
         folder.write_gallery(record.cycle, self._panels(record))
         if self.people is not None and not finished:
             self.people.ask(record, learner)
@@ -137,7 +105,7 @@ class Recording:
             record.cycle,
             {
                 "model": learner.model.state_dict(),
-                "config": self.values,
+                "config": self.config.values,
                 "class_names": list(task.class_names),
                 "data_facts": task.data_facts(),
                 "posterior_seed": learner.posterior_seed,
@@ -165,7 +133,7 @@ class Recording:
         """
         query, ranking = record.query, record.query.ranking
         order = query.indices if ranking is None else ranking.indices
-        images, first = images_of(self.queried, order)
+        images, first = images_of(self.unit, order)
         scores = [None] * len(images) if ranking is None else ranking.scores[first].tolist()
         from_the_end = range(len(images) - 1, -1, -1)
         kinds = {"most": self._distinct(images, range(len(images)))}
@@ -176,7 +144,7 @@ class Recording:
         found = {}
         for kind, places in kinds.items():
             chosen = images[[place for place, _ in places]]
-            panels = self.queried.marked(self.learner.draw(chosen), chosen, query.indices)
+            panels = self.unit.marked(self.learner.draw(chosen), chosen, query.indices)
             found[kind] = [
                 (
                     self.task.train.names[images[place]],

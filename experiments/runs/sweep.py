@@ -27,8 +27,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from al_core.errors import ActiveLearningError
 from al_core.files import atomic_write
-from experiments.settings.config import plain, run_path
+from experiments.settings.composition import plain
 from experiments.settings.messages import line
+from experiments.settings.run_config import run_path
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn

@@ -44,12 +44,20 @@ class Task(Protocol):
     """Name of the primary metric, one of those that `metrics()` computes; larger is better."""
     eval_batch_size: int
     """Images in a batch of inference."""
-    targets: Targets
-    """Labels of `train`, readable once the oracle has given them."""
 
     @property
     def class_names(self) -> Sequence[str]:
         """Names of the classes, in the order of the labels."""
+        ...
+
+    @property
+    def has_embedding(self) -> bool:
+        """Whether predictions have an embedding."""
+        ...
+
+    @property
+    def targets(self) -> Targets:
+        """Labels of whole images of `train`, readable once the oracle has given them."""
         ...
 
     @property
@@ -70,8 +78,13 @@ class Task(Protocol):
         """Return two inputs as the model takes them, to find out shapes with."""
         ...
 
-    def training_batch(self, indices: IndexArray, *, seed: int) -> Batch:
-        """Load labeled training samples on the CPU; what is random per sample draws from `seed`.
+    def training_batch(self, indices: IndexArray, targets: Targets, *, seed: int) -> Batch:
+        """Load labeled training samples on the CPU.
+
+        Args:
+            indices: Positions of images in `train`.
+            targets: Their labels: `targets`, or a view of it that shows parts of an image.
+            seed: Decides the augmentation that is drawn for each sample.
 
         Raises:
             LabelHidden: One of them is not labeled.
@@ -86,7 +99,7 @@ class Task(Protocol):
         """Load test samples on the CPU."""
         ...
 
-    def label_counts(self, indices: IndexArray) -> Mapping[str, int]:
+    def label_counts(self, indices: IndexArray, targets: Targets) -> Mapping[str, int]:
         """Count what people made to label these samples, by what it is, in the plural.
 
         Where a label is one answer per image there is nothing to add to the number of images, and
@@ -149,10 +162,13 @@ class Task(Protocol):
         """Return how many prepared images of this size are a batch of inference."""
         ...
 
-    def draw(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
+    def draw(self, indices: IndexArray, prediction: Prediction, targets: Targets) -> list[Panel]:
         """Describe pictures of training samples for people, with the model's predictions.
 
-        Annotations are shown where the oracle has given them.
+        Args:
+            indices: The samples.
+            prediction: The model's prediction of them.
+            targets: Their annotations, shown where they are revealed.
         """
         ...
 

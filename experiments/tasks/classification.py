@@ -26,6 +26,7 @@ from experiments.drawing.panel import Panel
 from experiments.drawing.views import class_view
 from experiments.metrics.classification import ClassificationMetrics
 from experiments.models.dropout import InputDropout
+from experiments.models.trial import backbone_name, built, try_network
 
 NUM_SHOWN = 3
 """The most probable classes of an image, of which a caption names the likely ones."""
@@ -47,7 +48,8 @@ class Classification:
             input; 0 for none. With any the network is trained with dropout.
 
     Raises:
-        InvalidSetting: A padding that is negative or as large as the image.
+        InvalidSetting: A padding that is negative or as large as the image, or a backbone that
+            cannot be built or does not take the images.
     """
 
     metric = "accuracy"
@@ -84,6 +86,7 @@ class Classification:
                 f"{height}x{width}, got {crop_padding!r}"
             )
         self._padding = crop_padding
+        self._try_network()
 
     def build_model(self) -> nn.Module:
         """Return a fresh model with one output a class."""
@@ -95,15 +98,15 @@ class Classification:
         """Return two black images, normalized."""
         return self.normalize(torch.zeros(2, 3, *self._size, dtype=torch.uint8))
 
-    def training_batch(self, indices: IndexArray, *, seed: int) -> Batch:
+    def training_batch(self, indices: IndexArray, targets: Targets, *, seed: int) -> Batch:
         """Load images and labels; all that is random happens in `augment`."""
-        return Batch(self.train.images(indices), self.targets.read(indices))
+        return Batch(self.train.images(indices), targets.read(indices))
 
     def pool_images(self, indices: IndexArray) -> Tensor:
         """Load images only."""
         return self.train.images(indices)
 
-    def label_counts(self, indices: IndexArray) -> Mapping[str, int]:
+    def label_counts(self, indices: IndexArray, targets: Targets) -> Mapping[str, int]:
         """Return nothing: a label is one answer per image."""
         return {}
 
@@ -197,7 +200,7 @@ class Classification:
         """Return `eval_batch_size`."""
         return self.eval_batch_size
 
-    def draw(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
+    def draw(self, indices: IndexArray, prediction: Prediction, targets: Targets) -> list[Panel]:
         """Return the images, captioned with the most probable classes and their probabilities."""
         images = self.train.images(indices).permute(0, 2, 3, 1).contiguous().numpy()
         best = prediction.log_probs.exp().cpu().topk(min(NUM_SHOWN, len(self.class_names)))
@@ -206,8 +209,8 @@ class Classification:
             indices.tolist(), images, best.indices.tolist(), best.values.tolist(), strict=True
         ):
             truth = None
-            if self.targets.is_revealed(index):
-                truth = self.class_names[int(self.targets.read(np.array([index]))[0])]
+            if targets.is_revealed(index):
+                truth = self.class_names[int(targets.read(np.array([index]))[0])]
             names = [self.class_names[k] for k in classes]
             panels.append(class_view(image, list(zip(names, values, strict=True)), truth=truth))
         return panels
@@ -223,6 +226,21 @@ class Classification:
             Label(class_name=self.class_names[int(k)], score=float(log_p.exp()))
             for k, log_p in zip(best.indices, best.values, strict=True)
         ]
+
+    def _try_network(self) -> None:
+        num_classes = len(self.class_names)
+        name = backbone_name(self._backbone)
+        with torch.random.fork_rng(devices=[]):
+            try_network(
+                built(self.build_model, name=name, num_classes=num_classes),
+                self.build_model,
+                self._size,
+                name=name,
+                fits=lambda outputs: (
+                    isinstance(outputs, Tensor) and outputs.shape == (2, num_classes)
+                ),
+                wanted=f"logits (2, {num_classes})",
+            )
 
     def _image_size(self) -> tuple[int, int]:
         readable = next(i for i in range(len(self.train)) if i not in self.train.unreadable)

@@ -32,6 +32,7 @@ from experiments.drawing.panel import Panel
 from experiments.drawing.views import box_view
 from experiments.metrics.detection import DetectionMetrics
 from experiments.models.dropout import InputDropout
+from experiments.models.trial import backbone_name, built, try_network
 from experiments.settings.checks import check_flag, check_number
 from vendored.ssd_pytorch import Detect, MultiBoxDetector, MultiBoxLoss, Outputs
 
@@ -78,6 +79,7 @@ class Detection:
         InvalidSetting: An unknown reduction, or a backbone without its weights.
     """
 
+    has_embedding = True
     metric = "map50"
 
     def __init__(
@@ -109,7 +111,7 @@ class Detection:
         self._zoom = {"max_expansion": max_expansion, "min_crop": min_crop}
         self._flip = data.flip
         with torch.random.fork_rng(devices=[]):  # built once to know its geometry, then dropped
-            probe = self.build_model()
+            probe = self._tried_network()
         self._config = probe.config
         self._loss = MultiBoxLoss(probe.num_classes, variances=probe.config.variance)
         self._detect = probe.detect
@@ -141,15 +143,15 @@ class Detection:
         size = self._config.image_size
         return self.normalize(torch.zeros(2, 3, size, size, dtype=torch.uint8))
 
-    def training_batch(self, indices: IndexArray, *, seed: int) -> Batch:
+    def training_batch(self, indices: IndexArray, targets: Targets, *, seed: int) -> Batch:
         """Load labeled images, augmented one by one: float32 images, (n, 5) targets.
 
         What is random about a sample depends on `seed` and its index, so not on who loads it.
         """
-        objects: list[Objects] = self.targets.read(indices)
+        objects: list[Objects] = targets.read(indices)
         size = self._config.image_size
         pixels = np.empty((indices.size, size, size, 3), np.float32)
-        targets: list[Tensor] = [torch.empty(0, 5)] * indices.size
+        rows: list[Tensor] = [torch.empty(0, 5)] * indices.size
 
         def load(row: int) -> None:
             index = int(indices[row])
@@ -169,18 +171,18 @@ class Detection:
             else:
                 pixels[row] = stretch(image, size)
                 boxes = _fractions(boxes, image.shape[:2])
-            targets[row] = _rows(boxes, labels)
+            rows[row] = _rows(boxes, labels)
 
         load_all(indices.size, load, in_memory=self.train.in_memory)
-        return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), targets)
+        return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), rows)
 
     def pool_images(self, indices: IndexArray) -> Tensor:
         """Load images only."""
         return self.train.images(indices)
 
-    def label_counts(self, indices: IndexArray) -> Mapping[str, int]:
+    def label_counts(self, indices: IndexArray, targets: Targets) -> Mapping[str, int]:
         """Count the boxes that are trained on: those of the objects that are not difficult."""
-        objects: list[Objects] = self.targets.read(indices)
+        objects: list[Objects] = targets.read(indices)
         return {"boxes": sum(int((~each.difficult).sum()) for each in objects)}
 
     def test_batch(self, indices: IndexArray) -> Batch:
@@ -275,7 +277,7 @@ class Detection:
         """Return `eval_batch_size`."""
         return self.eval_batch_size
 
-    def draw(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
+    def draw(self, indices: IndexArray, prediction: Prediction, targets: Targets) -> list[Panel]:
         """Return the images with the boxes of `drafts`, and the annotated ones where there are."""
         drafts = self.drafts(prediction, self.sizes(indices))
         return [
@@ -283,7 +285,7 @@ class Detection:
                 self.train.pictures.picture(index),
                 draft.boxes or (),
                 self.class_names,
-                truth=self._truth(index) if self.targets.is_revealed(index) else None,
+                truth=self._truth(index, targets),
             )
             for index, draft in zip(indices.tolist(), drafts, strict=True)
         ]
@@ -298,6 +300,27 @@ class Detection:
             self._draft(rows, size)
             for rows, size in zip(self._detections(prediction), sizes, strict=True)
         ]
+
+    def _tried_network(self) -> MultiBoxDetector:
+        """Return a network without its weights that has taken images of its size."""
+        num_classes = len(self.class_names) + 1
+        name = backbone_name(self._backbone)
+        network = built(self.build_model, name=name, num_classes=num_classes)
+        assert isinstance(network, MultiBoxDetector)
+        num_priors = len(network.priors)
+        shapes = [(2, num_priors, 4), (2, num_priors, num_classes), (num_priors, 4)]
+        try_network(
+            network,
+            self.build_model,
+            (network.config.image_size,) * 2,
+            name=name,
+            fits=lambda outputs: (
+                isinstance(outputs, tuple)
+                and [getattr(each, "shape", None) for each in outputs] == shapes
+            ),
+            wanted="offsets {}, logits {} and priors {}".format(*shapes),
+        )
+        return network
 
     def _draft(self, detected: Tensor, size: tuple[int, int]) -> Label:
         height, width = size
@@ -318,9 +341,11 @@ class Detection:
         detected: Tensor = self._detect(prediction.offsets, probabilities, prediction.priors)
         return detected.cpu()
 
-    def _truth(self, index: int) -> list[Box]:
-        """Return the annotated objects of an image, in its pixels."""
-        objects: Objects = self.targets.read(np.array([index]))[0]
+    def _truth(self, index: int, targets: Targets) -> list[Box] | None:
+        """Return the annotated objects of an image, in its pixels; None for no annotation."""
+        if not targets.is_revealed(index):
+            return None
+        objects: Objects = targets.read(np.array([index]))[0]
         boxes = []
         for corners, label, difficult in zip(
             objects.boxes.tolist(), objects.labels.tolist(), objects.difficult.tolist(), strict=True

@@ -30,6 +30,7 @@ from experiments.data.targets import HiddenTargets, Targets
 from experiments.drawing.panel import Panel
 from experiments.drawing.views import mask_view
 from experiments.metrics.segmentation import SegmentationMetrics
+from experiments.models.trial import backbone_name, built, try_network
 from experiments.settings.checks import check_flag, check_number, check_whole_number
 from vendored.drn import DRNSeg
 
@@ -69,6 +70,7 @@ class Segmentation:
         InvalidSetting: A value out of range, or a backbone without its weights.
     """
 
+    has_embedding = True
     metric = "miou"
 
     def __init__(
@@ -119,7 +121,7 @@ class Segmentation:
         self.train, self.test = WholeSamples(data.train), WholeSamples(data.test)
         self._test_masks = data.test_masks
         # What the oracle gives are masks yet to be read, so that those of a batch are read at once.
-        self.targets: Targets = HiddenTargets(
+        self.targets = HiddenTargets(
             len(data.train),
             lambda indices: [partial(data.train_masks.mask, index) for index in indices.tolist()],
             data.train.names,
@@ -128,8 +130,7 @@ class Segmentation:
             require_positive("task.build.eval_batch_size", eval_batch_size)
         self._wanted_batch_size = eval_batch_size
         self.eval_batch_size = self._batch_size()
-        with torch.random.fork_rng(devices=[]):  # built once to find out what cannot be had
-            self.build_model()
+        self._try_network()
 
     def build_model(self) -> DRNSeg:
         """Return a fresh network for the classes.
@@ -146,12 +147,12 @@ class Segmentation:
         """Return two black crops, normalized."""
         return self.normalize(torch.zeros(2, 3, *(self._crop_size,) * 2, dtype=torch.uint8))
 
-    def training_batch(self, indices: IndexArray, *, seed: int) -> Batch:
+    def training_batch(self, indices: IndexArray, targets: Targets, *, seed: int) -> Batch:
         """Load labeled crops, augmented one by one, with their classes, uint8 (b, side, side).
 
         What is random about a sample depends on `seed` and its index, so not on who loads it.
         """
-        readers: list[Callable[[], Mask]] = self.targets.read(indices)
+        readers: list[Callable[[], Mask]] = targets.read(indices)
         side = self._crop_size
         images = np.empty((indices.size, side, side, 3), np.uint8)
         masks = np.empty((indices.size, side, side), np.uint8)
@@ -171,9 +172,9 @@ class Segmentation:
         """Load whole images only."""
         return self.train.images(indices)
 
-    def label_counts(self, indices: IndexArray) -> Mapping[str, int]:
+    def label_counts(self, indices: IndexArray, targets: Targets) -> Mapping[str, int]:
         """Count the pixels that are trained on: those that are labeled and have a class."""
-        readers: list[Callable[[], Mask]] = self.targets.read(indices)
+        readers: list[Callable[[], Mask]] = targets.read(indices)
         counts = np.zeros(indices.size, np.int64)
 
         def count(row: int) -> None:
@@ -266,7 +267,7 @@ class Segmentation:
         pixels = height * width * max(1, self._passes)
         return self._wanted_batch_size or max(1, BATCH_PIXELS // pixels)
 
-    def draw(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
+    def draw(self, indices: IndexArray, prediction: Prediction, targets: Targets) -> list[Panel]:
         """Return four tiles an image: itself, the uncertainty, the prediction, the annotation."""
         images = self.train.images(indices).permute(0, 2, 3, 1).contiguous().numpy()
         predicted = prediction.log_probs.argmax(1).byte().cpu().numpy()
@@ -279,7 +280,7 @@ class Segmentation:
                 self.class_names,
                 colors,
                 entropy=uncertainty,
-                truth=self._truth(index) if self.targets.is_revealed(index) else None,
+                truth=_truth(index, targets),
             )
             for image, mask, uncertainty, index in zip(
                 images, predicted, entropy, indices.tolist(), strict=True
@@ -298,10 +299,22 @@ class Segmentation:
             for mask, size in zip(predicted, sizes, strict=True)
         ]
 
-    def _truth(self, index: int) -> Mask:
-        """Return the annotated mask of an image, 255 where there is no class."""
-        read: Callable[[], Mask] = self.targets.read(np.array([index]))[0]
-        return read()
+    def _try_network(self) -> None:
+        """Build a network once, and try it on crops: it takes every size if it takes theirs."""
+        num_classes, size = len(self.class_names), (self._crop_size,) * 2
+        name = backbone_name(self._backbone)
+        with torch.random.fork_rng(devices=[]):
+            try_network(
+                built(self.build_model, name=name, num_classes=num_classes),
+                self.build_model,
+                size,
+                name=name,
+                fits=lambda outputs: (
+                    isinstance(outputs, tuple)
+                    and getattr(outputs[0], "shape", None) == (2, num_classes, *size)
+                ),
+                wanted=f"log-probabilities {(2, num_classes, *size)} first",
+            )
 
     def _batch_size(self) -> int:
         wanted = self._wanted_batch_size
@@ -311,3 +324,11 @@ class Segmentation:
                 log.info("the images differ in size: batches of inference are of one image")
             return 1
         return self.inference_batch_size(*max(train, test, key=lambda size: size[0] * size[1]))
+
+
+def _truth(index: int, targets: Targets) -> Mask | None:
+    """Return the annotated mask of an image, 255 for no class; None for no annotation."""
+    if not targets.is_revealed(index):
+        return None
+    read: Callable[[], Mask] = targets.read(np.array([index]))[0]
+    return read()

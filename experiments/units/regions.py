@@ -84,21 +84,20 @@ class Regions:
         self._sizes = np.array([task.size_on_disk(image) for image in images])
         self.unreadable: Mapping[int, str] = {}  # unreadable images have no regions
         self._budget = budget
-        self.unit = "regions" if budget == "regions" else "pixels"
+        self.counted_in = "regions" if budget == "regions" else "pixels"
         readable = [image for image in images if image not in pictures.unreadable]
         self._pixels = np.sort([math.prod(pictures.size(image)) for image in readable])
 
     def prepare(self) -> None:
-        """As in `Queried`: cut the images, as far as they are not in the cache."""
+        """As in `Unit`: cut the images, as far as they are not in the cache."""
         self._superpixels = cut = self._cut()
         self._image_of = np.repeat(np.arange(len(self._names)), np.diff(cut.first))
         self.groups = self._image_of
         self.costs = None if self._budget == "regions" else cut.sizes
-        self.targets = RegionTargets(self._task.targets, self)
-        self._task.targets = self.targets
+        self.targets = RegionTargets(self._task.targets.concealed(), self)
 
     def amounts(self, initial_size: int) -> tuple[int, int]:
-        """As in `Queried`: of regions no more is known than that each has a pixel."""
+        """As in `Unit`: of regions no more is known than that each has a pixel."""
         initial = 0 if self._budget == "regions" else self._pixels[:initial_size].sum()
         return int(initial), int(self._pixels.sum())
 
@@ -106,14 +105,14 @@ class Regions:
         return len(self._image_of)
 
     def budget(self, query_size: int) -> int:
-        """As in `Queried`: a number of pixels, or of regions."""
+        """As in `Unit`: a number of pixels, or of regions."""
         by_image = self._budget == "images"
         return round(query_size * self._pixels.mean()) if by_image else query_size
 
     def rows(
         self, prediction: Prediction, images: IndexArray, indices: IndexArray, extract: Extract
     ) -> Tensor:
-        """As in `Queried`; `extract` is given regions one by one, their pixels as positions.
+        """As in `Unit`; `extract` is given regions one by one, their pixels as positions.
 
         Such a prediction has neither embedding nor predicted loss: those are of whole images.
         """
@@ -127,12 +126,12 @@ class Regions:
         return torch.cat(rows)
 
     def name(self, index: int) -> str:
-        """As in `Queried`."""
+        """As in `Unit`."""
         image, region = self._of(index)
         return f"region {region} of {self._names[image]}"
 
     def columns(self, indices: IndexArray) -> Mapping[str, Sequence[Any]]:
-        """As in `Queried`: number in the image; box and area in pixels of the image as it is.
+        """As in `Unit`: number in the image; box and area in pixels of the image as it is.
 
         The box is up to x_max and y_max, exclusive.
         """
@@ -149,7 +148,7 @@ class Regions:
         }
 
     def files(self, images: IndexArray) -> Iterator[tuple[str, bytes]]:
-        """As in `Queried`: a PNG of 16 bits for each image, the number of each pixel's region."""
+        """As in `Unit`: a PNG of 16 bits for each image, the number of each pixel's region."""
         for image in images.tolist():
             parts = [part for part in PurePath(self._names[image]).parts if part.strip("./\\")]
             height, width = self._sizes[image].tolist()
@@ -169,7 +168,7 @@ class Regions:
         return self._superpixels.map(image)
 
     def marked(self, panels: list[Panel], images: IndexArray, chosen: IndexArray) -> list[Panel]:
-        """As in `Queried`: chosen regions are outlined in every tile of a panel."""
+        """As in `Unit`: chosen regions are outlined in every tile of a panel."""
         return [
             self._outlined(panel, image, chosen[self._image_of[chosen] == image])
             for panel, image in zip(panels, images.tolist(), strict=True)

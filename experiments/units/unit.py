@@ -20,11 +20,11 @@ from experiments.tasks.base import Task
 Extract = Callable[[Prediction], Tensor]
 
 
-class Queried(Protocol):
+class Unit(Protocol):
     """The samples of a pool, by position, and how they lie in the images of a training set.
 
     Attributes:
-        unit: What a query's budget counts, in the plural.
+        counted_in: The noun for the things that a query's budget counts, in the plural.
         targets: The labels; an oracle reveals those of samples.
         groups: (n,) the image that each sample lies in, where the initial set and the candidates
             are drawn as whole images; None where a sample is one.
@@ -32,7 +32,7 @@ class Queried(Protocol):
         unreadable: Position -> reason of the samples that are never offered.
     """
 
-    unit: str
+    counted_in: str
     targets: Targets
     groups: IndexArray | None
     costs: CostArray | None
@@ -92,17 +92,17 @@ class Queried(Protocol):
         ...
 
 
-def image_of(queried: Queried, indices: IndexArray) -> IndexArray:
+def image_of(unit: Unit, indices: IndexArray) -> IndexArray:
     """Return the image that each sample lies in."""
-    return indices if queried.groups is None else queried.groups[indices]
+    return indices if unit.groups is None else unit.groups[indices]
 
 
-def images_of(queried: Queried, indices: IndexArray) -> tuple[IndexArray, IndexArray]:
+def images_of(unit: Unit, indices: IndexArray) -> tuple[IndexArray, IndexArray]:
     """Return the images that samples lie in, each once, and where in `indices` each comes first.
 
     Both are in that order: of a ranking, images by their most wanted sample.
     """
-    of = image_of(queried, indices)
+    of = image_of(unit, indices)
     first = np.sort(np.unique(of, return_index=True)[1])
     return of[first], first
 
@@ -114,7 +114,7 @@ class WholeImages:
         task: Its training set and labels.
     """
 
-    unit = "images"
+    counted_in = "images"
     groups: IndexArray | None = None
     costs: CostArray | None = None
 
@@ -124,41 +124,41 @@ class WholeImages:
 
     @property
     def unreadable(self) -> Mapping[int, str]:
-        """As in `Queried`."""
+        """As in `Unit`."""
         return self._samples.unreadable
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def budget(self, query_size: int) -> int:
-        """As in `Queried`: the number itself."""
+        """As in `Unit`: the number itself."""
         return query_size
 
     def amounts(self, initial_size: int) -> tuple[int, int]:
-        """As in `Queried`."""
+        """As in `Unit`."""
         return initial_size, len(self) - len(self.unreadable)
 
     def prepare(self) -> None:
-        """As in `Queried`: there is nothing to do."""
+        """As in `Unit`: there is nothing to do."""
 
     def rows(
         self, prediction: Prediction, images: IndexArray, indices: IndexArray, extract: Extract
     ) -> Tensor:
-        """As in `Queried`: a row an image."""
+        """As in `Unit`: a row an image."""
         return extract(prediction)
 
     def name(self, index: int) -> str:
-        """As in `Queried`."""
+        """As in `Unit`."""
         return self._samples.names[index]
 
     def columns(self, indices: IndexArray) -> Mapping[str, Sequence[Any]]:
-        """As in `Queried`: the name says it all."""
+        """As in `Unit`: the name says it all."""
         return {}
 
     def files(self, images: IndexArray) -> Iterator[tuple[str, bytes]]:
-        """As in `Queried`: the images suffice."""
+        """As in `Unit`: the images suffice."""
         return iter(())
 
     def marked(self, panels: list[Panel], images: IndexArray, chosen: IndexArray) -> list[Panel]:
-        """As in `Queried`: the panels show whole images already."""
+        """As in `Unit`: the panels show whole images already."""
         return panels

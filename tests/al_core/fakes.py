@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from al_core import IndexArray, Prediction
-from al_core.errors import AwaitingAnnotation, LabelHidden
+from al_core.errors import LabelHidden
 
 
 class FakeOracle:
@@ -21,12 +21,12 @@ class FakeOracle:
         self.revealed: set[int] = set()
         self.answers_later = False
 
-    def annotate(self, indices: IndexArray) -> None:
+    def annotate(self, indices: IndexArray) -> bool:
         """Reveal at once, or send people to work."""
         self.calls.append(("annotate", indices.tolist()))
-        if self.answers_later:
-            raise AwaitingAnnotation(f"{indices.size} images wait for people")
-        self.revealed.update(indices.tolist())
+        if not self.answers_later:
+            self.revealed.update(indices.tolist())
+        return not self.answers_later
 
     def labels(self, indices: IndexArray) -> IndexArray:
         """Read labels; hidden ones raise."""

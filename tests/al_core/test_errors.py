@@ -12,7 +12,6 @@ from al_core import errors
         (errors.NonFiniteValue, ValueError),
         (errors.TapError, RuntimeError),
         (errors.LabelHidden, LookupError),
-        (errors.AwaitingAnnotation, Exception),
     ],
 )
 def test_every_error_is_caught_as_ours_and_as_its_builtin(

@@ -19,15 +19,8 @@ from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
 from experiments.rank import checked, ranked
 from experiments.ranking.model import TrainedModel
-from experiments.settings.config import (
-    CycleSettings,
-    LossPredictionSettings,
-    OptimizerSettings,
-    build,
-    plain,
-    serving,
-    settings,
-)
+from experiments.settings.composition import build, part_serving, plain
+from experiments.settings.recipe import Recipe
 from tests.small_runs import compose
 
 ENGINE = {"device": "cpu", "num_threads": 1}
@@ -79,15 +72,15 @@ def fresh_learner(data: Any, *arguments: str) -> tuple[TaskLearner, DictConfig]:
     config = compose(*arguments)
     engine = Engine(**ENGINE)
     engine.join()
-    backbone = serving(config.backbone, config.task.kind, group_name="backbone")
-    task = build(config.task.build, data=data, backbone=partial(build, backbone))
-    learner = TaskLearner(
-        task,
-        engine,
-        cycle=settings(CycleSettings, config.cycle),
-        optimizer=settings(OptimizerSettings, config.optimizer),
-        loss_prediction=settings(LossPredictionSettings, config.loss_prediction),
+    values = plain(config)
+    network = part_serving(values["backbone"], config.task.kind, group="backbone")
+    task = build(
+        values["task"]["build"],
+        where="task.build",
+        data=data,
+        backbone=partial(build, network, where="backbone"),
     )
+    learner = TaskLearner(task, engine, Recipe.of(values))
     learner.load_state_dict(learner.training.fresh_model(seed=1).state_dict(), posterior_seed=5)
     return learner, config
 

@@ -13,7 +13,12 @@ from experiments.data.classification import ImageClassification
 from experiments.data.samples import MemorySamples
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
-from experiments.settings.config import CycleSettings, LossPredictionSettings, OptimizerSettings
+from experiments.settings.recipe import (
+    CycleSettings,
+    LossPredictionSettings,
+    OptimizerSettings,
+    Recipe,
+)
 from experiments.tasks.classification import Classification
 from vendored.pytorch_cifar import LeNet
 
@@ -113,7 +118,9 @@ def small_learner(
     return TaskLearner(
         task,
         engine or cpu_engine(),
-        cycle=CycleSettings(**settings),
-        optimizer=OptimizerSettings(lr=lr),
-        loss_prediction=LossPredictionSettings(**{"enabled": bool(head), "width": 4, **more}),
+        Recipe(
+            CycleSettings(**settings),
+            OptimizerSettings(lr=lr),
+            LossPredictionSettings(**{"enabled": bool(head), "width": 4, **more}),
+        ),
     )

@@ -6,12 +6,10 @@ import csv
 import json
 from pathlib import Path
 
-import pytest
-
-from al_core.errors import AwaitingAnnotation
 from experiments.annotation.ledger import Ledger
+from experiments.runs.session import run
 from tests import annotator
-from tests.small_runs import read_rows, run_here
+from tests.small_runs import compose, overrides, read_rows, run_here
 
 CLASSES = ("bars", "lines", "rows")
 INITIAL, QUERY, TEST = 12, 6, 9
@@ -40,14 +38,14 @@ class Team:
         ]  # fmt: skip
 
     def go(self, *changes: str) -> float:
-        """Run until it waits or ends."""
+        """Run to the end."""
         return run_here(*self.settings(*changes))
 
     def wait(self, *changes: str) -> str:
         """Run until it waits; return what it says."""
-        with pytest.raises(AwaitingAnnotation) as waiting:
-            self.go(*changes)
-        return str(waiting.value)
+        outcome = run(compose(*overrides(*self.settings(*changes))))
+        assert outcome.waiting is not None
+        return outcome.waiting.text
 
     def labels(self) -> dict[str, str]:
         """Return the true class of each photograph, by its path."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,18 @@ import numpy as np
 from hydra.utils import instantiate
 from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
 
 from al_core import (
     IndexArray,
     Learner,
     Pool,
     Precomputed,
+    Prediction,
     Query,
     QueryStrategy,
     Random,
+    Requirement,
     Subsampled,
     TopK,
 )
@@ -85,6 +89,27 @@ def targets(part: Any) -> Iterator[str]:
     if isinstance(part, list):
         for each in part:
             yield from targets(each)
+
+
+class Limited(FakeLearner):
+    """A learner whose predictions hold log-probabilities and the given parts, nothing else."""
+
+    def __init__(self, values: Any, given: frozenset[Requirement]) -> None:
+        super().__init__(values)
+        self.given = given
+
+    def infer(self, indices: IndexArray, extract: Callable[[Prediction], Tensor]) -> Tensor:
+        """Leave out of each prediction what is not given."""
+        return super().infer(indices, lambda prediction: extract(self._limited(prediction)))
+
+    def _limited(self, prediction: Prediction) -> Prediction:
+        passes = prediction.log_prob_samples
+        if Requirement.LOG_PROB_SAMPLES not in self.given:
+            passes = None
+        elif Requirement.SEVERAL_PASSES not in self.given:
+            passes = None if passes is None else passes[:, :1]
+        single = {Requirement.EMBEDDING, Requirement.PREDICTED_LOSS} - self.given
+        return replace(prediction, log_prob_samples=passes, **{str(name): None for name in single})
 
 
 @st.composite

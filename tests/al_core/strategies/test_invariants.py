@@ -11,10 +11,18 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import al_core
-from al_core import Pool, QueryStrategy
+from al_core import Pool, QueryStrategy, requirements_of
 from al_core.errors import InvalidSetting, NonFiniteValue
 from tests.al_core.fakes import FakeLearner
-from tests.al_core.strategies.listed import NAMES, STRATEGIES, node, select, situations, targets
+from tests.al_core.strategies.listed import (
+    NAMES,
+    STRATEGIES,
+    Limited,
+    node,
+    select,
+    situations,
+    targets,
+)
 
 Build = Callable[[], QueryStrategy]
 ALL = pytest.mark.parametrize("build", STRATEGIES.values(), ids=STRATEGIES)
@@ -118,6 +126,20 @@ def test_what_is_not_finite_stops_and_names_the_sample(name: str, bad: float) ->
     pool.label([0, 1])
     with pytest.raises(NonFiniteValue, match="sample 4 is not finite"):
         select(STRATEGIES[name](), pool, FakeLearner(values), 2, candidates=pool.unlabeled[::-1])
+
+
+@ALL
+@pytest.mark.parametrize("num_labeled", [2, 16])
+def test_the_declared_requirements_are_those_it_has(build: Build, num_labeled: int) -> None:
+    """What is declared suffices for a query; without any one of it there is an InvalidSetting."""
+    strategy, declared = build(), requirements_of(build())
+    values = np.linspace(-2, 2, 20)
+    pool = Pool(20)
+    pool.label(range(num_labeled))
+    assert select(strategy, pool, Limited(values, declared), 3).indices.size == 3
+    for requirement in declared:
+        with pytest.raises(InvalidSetting):
+            select(strategy, pool, Limited(values, declared - {requirement}), 3)
 
 
 @pytest.mark.parametrize("name", sorted(ASKS_NOTHING & set(STRATEGIES)))

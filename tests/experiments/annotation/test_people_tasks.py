@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
-from al_core.errors import AwaitingAnnotation, InvalidSetting
+from al_core.errors import InvalidSetting
 from experiments import annotate, status
 from experiments.data.labels import Box, Item, Label, Rules
 from experiments.data.scenes import CLASS_NAMES, scenes
@@ -79,11 +79,8 @@ def settings(place: Path, out: Path, kind: str, *changes: str) -> list[str]:
 
 def go(*arguments: str) -> str:
     """Run until it waits; return what it says, or nothing at the end."""
-    try:
-        run(compose(*arguments))
-    except AwaitingAnnotation as waiting:
-        return str(waiting)
-    return ""
+    waiting = run(compose(*arguments)).waiting
+    return "" if waiting is None else waiting.text
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import mmap
 import multiprocessing
 import os
+import pickle
 import signal
 import time
 from collections.abc import Callable
@@ -279,3 +281,47 @@ def command_of(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return ""
+
+
+# ---- what other processes are given
+
+
+class OnDevice(torch.Tensor):
+    """A tensor that says that it is on a GPU, and is pickled as if it were nowhere else."""
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return torch.device("cuda", 0)
+
+    def cpu(self) -> torch.Tensor:  # type: ignore[override]
+        return self.as_subclass(torch.Tensor)
+
+
+@dataclasses.dataclass
+class Counts:
+    """Metrics as a task might have them: tensors in attributes, lists and mappings."""
+
+    correct: list[torch.Tensor]
+    by_class: dict[str, tuple[torch.Tensor, ...]]
+
+
+def test_tensors_reach_other_processes_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However deep a tensor lies in an object, no other process has to open its device."""
+    sent: list[Any] = []
+
+    def all_gather(values: list[Any], value: Any) -> None:
+        sent.append(pickle.dumps(value))
+        values[:] = [value] * len(values)
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", all_gather)
+    engine = cpu_engine()
+    engine.world_size = 2
+    there = torch.arange(3.0).as_subclass(OnDevice)
+    kept = torch.ones(2)
+    first, second = engine.gather(Counts([there, kept], {"a": (there,)}))
+    assert not any(b"OnDevice" in each for each in sent)
+    for each in (first, second):
+        tensors = [*each.correct, *each.by_class["a"]]
+        assert [type(tensor) for tensor in tensors] == [torch.Tensor] * 3
+        assert [tensor.tolist() for tensor in tensors] == [[0, 1, 2], [1, 1], [0, 1, 2]]
+    assert isinstance(there, OnDevice), "what is gathered stays where it is"

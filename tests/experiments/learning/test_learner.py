@@ -266,6 +266,10 @@ def test_a_model_without_features_is_refused_with_the_module() -> None:
     class Plain(nn.Module):
         def __init__(self, num_classes: int) -> None:
             super().__init__()
+            self.linear = nn.Linear(3, num_classes)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.linear(images.mean((2, 3)))
 
     with pytest.raises(InvalidSetting, match="name the layers to tap"):
         small_learner(annotated(small_task(backbone=Plain))).fit(LABELED, seed=0)

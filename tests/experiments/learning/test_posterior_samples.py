@@ -14,7 +14,13 @@ from al_core import Prediction, predictive_entropy
 from al_core.errors import InvalidSetting
 from experiments.learning.ensemble import EnsembleLearner
 from experiments.models.dropout import InputDropout
-from experiments.settings.config import CycleSettings, LossPredictionSettings, OptimizerSettings
+from experiments.settings.composition import build, plain
+from experiments.settings.recipe import (
+    CycleSettings,
+    LossPredictionSettings,
+    OptimizerSettings,
+    Recipe,
+)
 from experiments.tasks.classification import Classification, _classifiers
 from tests.experiments.small_tasks import cpu_engine, lenet_task, small_data, small_learner
 from tests.test_configs import BACKBONES
@@ -123,10 +129,8 @@ class _Flat(nn.Module):
 @pytest.mark.parametrize("name", [k for k, v in BACKBONES.items() if "classification" in v][::6])
 def test_the_last_linear_layer_is_the_classifier(name: str) -> None:
     """What is dropped from is the embedding, on networks of every kind."""
-    from experiments.settings.config import build
-
     with torch.device("meta"):
-        model = build(BACKBONES[name].classification, num_classes=7)
+        model = build(plain(BACKBONES[name].classification), where="backbone", num_classes=7)
     (classifier,) = _classifiers(model)
     assert classifier is getattr(model, model.classifier_name)
     assert classifier.out_features == 7
@@ -142,8 +146,8 @@ def ensemble(size: int = 3, **cycle: Any) -> EnsembleLearner:
         **cycle,
     }  # fmt: skip
     return EnsembleLearner(
-        annotated(), cpu_engine(), size=size, cycle=CycleSettings(**settings),
-        optimizer=OptimizerSettings(lr=0.05), loss_prediction=LossPredictionSettings(),
+        annotated(), cpu_engine(), Recipe(CycleSettings(**settings),
+        OptimizerSettings(lr=0.05), LossPredictionSettings()), size=size,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from al_core import IndexArray, LossPredictionLoss, ranking_accuracy
 from al_core.errors import InvalidSetting, NonFiniteValue
 from experiments.data.samples import Batch
+from experiments.data.targets import Targets
 from experiments.tasks.classification import Classification
 from tests.experiments.learners import EVERY, LABELED, annotated, weights
 from tests.experiments.small_tasks import TinyNet, lenet_task, small_data, small_learner, small_task
@@ -22,10 +23,10 @@ from tests.experiments.small_tasks import TinyNet, lenet_task, small_data, small
 class Recorded(Classification):
     """Keeps the indices and seeds of every training batch."""
 
-    def training_batch(self, indices: IndexArray, *, seed: int) -> Batch:
+    def training_batch(self, indices: IndexArray, targets: Targets, *, seed: int) -> Batch:
         """Load as ever."""
         self.batches = [*getattr(self, "batches", []), (indices.tolist(), seed)]
-        return super().training_batch(indices, seed=seed)
+        return super().training_batch(indices, targets, seed=seed)
 
 
 def recorded(**fit: Any) -> tuple[dict[str, Tensor], list[Any], dict[str, Any]]:

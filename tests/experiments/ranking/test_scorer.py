@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from omegaconf import DictConfig
 from torch import nn
 
+from al_core import AcquisitionFunction
 from al_core.errors import InvalidSetting, NonFiniteValue
 from experiments.ranking.executors import Chunk, score_inline
 from experiments.ranking.scorer import DEPTH, Scorer
-from experiments.settings.config import build
+from experiments.settings.composition import build, plain
 from tests.experiments.ranking_models import (
     CLASS_NAMES,
     detection_data,
@@ -24,6 +26,12 @@ from tests.experiments.ranking_models import (
 SIZE = (48, 64)
 DETECTION = ("task=ssd_voc", "backbone=light_ssd", "data=digits")
 SEGMENTATION = ("task=drn_cityscapes", "backbone=drn_d_tiny", "data=digits")
+
+
+def acquisition_of(config: DictConfig) -> AcquisitionFunction:
+    """Build the acquisition function of a configuration."""
+    found: AcquisitionFunction = build(plain(config.strategy.query), where="q").acquisition
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +63,10 @@ def test_scores_are_those_of_the_runs_own_scoring(
     learner, config = fresh_learner(
         data_of(arguments, paths), *arguments, f"strategy={strategy}", "engine.device=cpu"
     )
-    expected = learner.infer(np.arange(len(paths)), build(config.strategy.query).acquisition)
+    expected = learner.infer(
+        np.arange(len(paths)),
+        acquisition_of(config),
+    )
     scorer = Scorer(model_of(learner, config), learner.engine)
     scores = [one.score for one in scorer.stream(paths)]
     np.testing.assert_allclose(scores, expected.double().numpy(), rtol=1e-6, atol=1e-9)
@@ -97,7 +108,7 @@ def test_drafted_masks_have_the_size_of_the_file(paths: list[Path], scale: float
     )  # fmt: skip
     expected = learner.drafts(np.arange(2))
     scorer = Scorer(model_of(learner, config), learner.engine)
-    scores = learner.infer(np.arange(2), build(config.strategy.query).acquisition)
+    scores = learner.infer(np.arange(2), acquisition_of(config))
     for k, one in enumerate(scorer.stream(paths[:2], drafts=True)):
         assert one.score == pytest.approx(float(scores[k]), rel=1e-5)
         assert one.draft is not None

@@ -1,4 +1,4 @@
-"""experiments.settings.config: what Hydra lets through and this does not."""
+"""The checks of a configuration that Hydra does not make."""
 
 from __future__ import annotations
 
@@ -10,17 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from al_core import TopK
 from al_core.errors import InvalidSetting
-from experiments.settings.config import (
-    CycleSettings,
-    LossPredictionSettings,
-    OptimizerSettings,
-    build,
-    check_top_level,
-    differences,
-    plain,
-    serving,
-    settings,
-)
+from experiments.settings.composition import build, differences, make, part_serving, plain
+from experiments.settings.recipe import CycleSettings, LossPredictionSettings, OptimizerSettings
+from experiments.settings.run_config import RunConfig
 from tests.small_runs import compose, overrides
 
 CYCLE = {"initial_size": 10, "query_size": 5, "candidates": None, "epochs": 2, "batch_size": 8}
@@ -42,11 +34,11 @@ def node(**values: Any) -> DictConfig:
 
 def test_build_makes_what_the_target_names() -> None:
     """Keys and arguments are handed over, and functions keep the arguments that they were given."""
-    made = build(node(**TOP_K))
+    made = build(TOP_K, where="part")
     assert isinstance(made, TopK)
     assert made.acquisition.keywords == {"aggregation": "max"}  # type: ignore[attr-defined]
     settings_are_no_config = OptimizerSettings(lr=0.1)  # Hydra itself would make a node of it
-    made = build(node(_target_="al_core.Query"), indices=settings_are_no_config)
+    made = build({"_target_": "al_core.Query"}, where="x", indices=settings_are_no_config)
     assert made.indices is settings_are_no_config
 
 
@@ -66,7 +58,7 @@ def test_build_makes_what_the_target_names() -> None:
 def test_build_refuses_in_one_line(change: dict[str, Any], says: str) -> None:
     """Unknown keys, at any depth, wrong values and wrong targets name the place."""
     with pytest.raises(InvalidSetting) as error:
-        build(node(**{**TOP_K, **change}))
+        build({**TOP_K, **change}, where="part")
     assert says in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -74,7 +66,7 @@ def test_build_refuses_in_one_line(change: dict[str, Any], says: str) -> None:
 def test_build_names_a_missing_argument() -> None:
     """What a target needs and is not given is said."""
     with pytest.raises(InvalidSetting, match="missing a required argument: 'acquisition'"):
-        build(node(_target_="al_core.TopK"))
+        build({"_target_": "al_core.TopK"}, where="part")
 
 
 # ---- settings
@@ -90,14 +82,14 @@ def test_build_names_a_missing_argument() -> None:
 )
 def test_settings_refuse_unknown_and_missing_keys(kind: type, values: dict[str, Any]) -> None:
     """A key that does nothing is an error; so is one that is needed and not there."""
-    made = settings(kind, node(name="a choice", **values))
+    made = make(kind, plain(node(name="a choice", **values)), where="part")
     assert dataclasses.asdict(made).items() >= values.items()
     with pytest.raises(InvalidSetting, match=r"unknown key part\.extra; there are "):
-        settings(kind, node(**values, extra=1))
+        make(kind, plain(node(**values, extra=1)), where="part")
     if values:
         key = next(iter(values))
         with pytest.raises(InvalidSetting, match=rf"part\.{key} is not set"):
-            settings(kind, node(**{k: v for k, v in values.items() if k != key}))
+            make(kind, plain(node(**{k: v for k, v in values.items() if k != key})), where="part")
 
 
 def test_a_missing_value_names_its_key() -> None:
@@ -175,22 +167,22 @@ def test_loss_prediction_settings_that_make_no_sense_are_refused(change: dict[st
 def test_top_level_values_are_checked(key: str, value: Any, says: str) -> None:
     """What belongs to no settings class is checked too, invented keys of a group included."""
     config = compose(*overrides("data.root=/data"))
-    check_top_level(config)
+    RunConfig.of(config)
     OmegaConf.set_struct(config, False)
     OmegaConf.update(config, key, value, force_add=True)
     with pytest.raises(InvalidSetting) as error:
-        check_top_level(config)
+        RunConfig.of(config)
     assert says in str(error.value)
 
 
 def test_a_choice_that_does_not_serve_a_task_says_which_it_serves() -> None:
     """No network or data set is used for a task that it was not made for."""
-    choice = node(name="lenet", classification={"_target_": "x"})
-    assert serving(choice, "classification", group_name="backbone") == {"_target_": "x"}
+    choice = {"name": "lenet", "classification": {"_target_": "x"}}
+    assert part_serving(choice, "classification", group="backbone") == {"_target_": "x"}
     with pytest.raises(
         InvalidSetting, match="backbone=lenet does not serve detection; it serves classification"
     ):
-        serving(choice, "detection", group_name="backbone")
+        part_serving(choice, "detection", group="backbone")
 
 
 def test_differences_name_every_leaf() -> None:

@@ -10,7 +10,12 @@ from torch import Tensor
 
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
-from experiments.settings.config import CycleSettings, LossPredictionSettings, OptimizerSettings
+from experiments.settings.recipe import (
+    CycleSettings,
+    LossPredictionSettings,
+    OptimizerSettings,
+    Recipe,
+)
 from experiments.tasks.segmentation import Segmentation
 
 EVERY = np.arange(20)
@@ -21,10 +26,12 @@ def small_learner(task: Segmentation, *, seed: int | None = 0, **head: Any) -> T
     learner = TaskLearner(
         task,
         Engine(device="cpu", num_threads=1),
-        cycle=CycleSettings(initial_size=6, query_size=4, candidates=None, epochs=2, batch_size=4),
-        optimizer=OptimizerSettings(lr=0.05),
-        loss_prediction=LossPredictionSettings(
-            **{"enabled": True, "pool_size": 2, "width": 4, "weight": 0.01, **head}
+        Recipe(
+            CycleSettings(initial_size=6, query_size=4, candidates=None, epochs=2, batch_size=4),
+            OptimizerSettings(lr=0.05),
+            LossPredictionSettings(
+                **{"enabled": True, "pool_size": 2, "width": 4, "weight": 0.01, **head}
+            ),
         ),
     )
     task.targets.reveal(EVERY[:6])

@@ -14,11 +14,12 @@ from experiments.data.detection import ObjectDetection, Objects, digit_scenes
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
 from experiments.models.backbones import light_ssd, ssd300
-from experiments.settings.config import (
+from experiments.settings.composition import plain
+from experiments.settings.recipe import (
     CycleSettings,
     LossPredictionSettings,
     OptimizerSettings,
-    plain,
+    Recipe,
 )
 from experiments.tasks.detection import PREDICTED_COLOR, TRUE_COLOR, Detection
 from tests.small_runs import compose
@@ -50,9 +51,11 @@ def make_learner(task: Detection, **arguments: Any) -> TaskLearner:
     return TaskLearner(
         task,
         engine,
-        cycle=CycleSettings(12, 4, None, epochs=2, batch_size=6, **arguments),
-        optimizer=OptimizerSettings(lr=0.02),
-        loss_prediction=LossPredictionSettings(enabled=True),
+        Recipe(
+            CycleSettings(12, 4, None, epochs=2, batch_size=6, **arguments),
+            OptimizerSettings(lr=0.02),
+            LossPredictionSettings(enabled=True),
+        ),
     )
 
 
@@ -88,7 +91,8 @@ def test_loss_of_an_image_is_no_count_of_its_objects(data: ObjectDetection) -> N
 def test_objective_is_the_published_one(data: ObjectDetection) -> None:
     """The scalar is the batch's sum over the batch's matched boxes, whatever the reduction."""
     torch.manual_seed(0)
-    targets = make_task(data).training_batch(LABELED[:4], seed=0).targets
+    labels = make_task(data)
+    targets = labels.training_batch(LABELED[:4], labels.targets, seed=0).targets
     model = BACKBONE(len(data.class_names) + 1)
     outputs = model(torch.randn(4, 3, SIZE, SIZE))
     for reduction in ("mean", "sum"):
@@ -155,13 +159,15 @@ def test_passes_are_different_networks_the_same_whenever_asked(data: ObjectDetec
 def test_training_batch_depends_on_seed_and_index_alone(data: ObjectDetection) -> None:
     """A sample is augmented alike whoever loads it, in whatever order, and anew each epoch."""
     task = make_task(data)
-    batch = task.training_batch(np.array([3, 7]), seed=5)
-    swapped = task.training_batch(np.array([7, 3]), seed=5)
+    batch = task.training_batch(np.array([3, 7]), task.targets, seed=5)
+    swapped = task.training_batch(np.array([7, 3]), task.targets, seed=5)
     assert torch.equal(batch.images[0], swapped.images[1])
     assert torch.equal(batch.targets[0], swapped.targets[1])
-    assert not torch.equal(batch.images, task.training_batch(np.array([3, 7]), seed=6).images)
+    assert not torch.equal(
+        batch.images, task.training_batch(np.array([3, 7]), task.targets, seed=6).images
+    )
     with pytest.raises(LabelHidden):
-        task.training_batch(np.array([3, 20]), seed=5)
+        task.training_batch(np.array([3, 20]), task.targets, seed=5)
 
 
 def test_difficult_objects_are_tested_not_trained_on(data: ObjectDetection) -> None:
@@ -172,9 +178,9 @@ def test_difficult_objects_are_tested_not_trained_on(data: ObjectDetection) -> N
         data.train, [objects] * 24, data.test, [objects] * 8, data.class_names, flip=False
     )
     task = make_task(changed, augmentation=False)
-    (row,) = task.training_batch(LABELED[:1], seed=0).targets
+    (row,) = task.training_batch(LABELED[:1], task.targets, seed=0).targets
     assert row.tolist() == [[4 / 64, 4 / 64, 30 / 64, 30 / 64, 1]]
-    assert task.label_counts(LABELED[:3]) == {"boxes": 3}
+    assert task.label_counts(LABELED[:3], task.targets) == {"boxes": 3}
     tested = task.test_batch(np.array([0])).targets
     assert tested[0][:, 4:].tolist() == [[1, 0], [2, 1]]
     outputs = BACKBONE(11).eval()(torch.randn(1, 3, SIZE, SIZE))
@@ -214,7 +220,7 @@ def test_perfect_outputs_score_100(data: ObjectDetection) -> None:
     metrics = task.metrics()
     metrics.update((offsets, logits, priors), batch.targets)
     assert metrics.compute()["map50"] > 99.9
-    panels = task.draw(np.arange(8), task_prediction(task, (offsets, logits, priors)))
+    panels = task.draw(np.arange(8), task_prediction(task, (offsets, logits, priors)), task.targets)
     assert len(panels) == 8
 
 
@@ -234,7 +240,7 @@ def test_panels_show_the_truth_only_where_it_is_annotated(data: ObjectDetection)
     logits[..., 0] = 20
     logits[:, 100, 4] = 40
     outputs = (torch.zeros(2, len(priors), 4), logits, priors)
-    shown, hidden = task.draw(np.array([0, 20]), task_prediction(task, outputs))
+    shown, hidden = task.draw(np.array([0, 20]), task_prediction(task, outputs), task.targets)
     assert (shown.image == TRUE_COLOR).all(2).any()
     assert not (hidden.image == TRUE_COLOR).all(2).any()
     assert (hidden.image == PREDICTED_COLOR).all(2).any()

@@ -24,25 +24,27 @@ def test_training_crops_come_with_their_own_classes() -> None:
     """Rows follow the indices, and depend on seed and sample, not on their neighbors."""
     task = small_task()
     task.targets.reveal(EVERY)
-    batch = task.training_batch(np.array([4, 9]), seed=5)
+    batch = task.training_batch(np.array([4, 9]), task.targets, seed=5)
     assert (batch.images.shape, batch.images.dtype) == ((2, 3, 32, 32), torch.uint8)
     assert (batch.targets.shape, batch.targets.dtype) == ((2, 32, 32), torch.uint8)
-    swapped = task.training_batch(np.array([9, 7, 4]), seed=5)
+    swapped = task.training_batch(np.array([9, 7, 4]), task.targets, seed=5)
     assert torch.equal(swapped.images[[2, 0]], batch.images)
     assert torch.equal(swapped.targets[[2, 0]], batch.targets)
     labeled = batch.targets != 255
     shade = (batch.images.float().mean(1) - 20) / 50  # as the set is made
     assert (shade - batch.targets.float())[labeled].abs().max() < 0.5
-    assert not torch.equal(task.training_batch(np.array([4]), seed=6).images[0], batch.images[0])
+    assert not torch.equal(
+        task.training_batch(np.array([4]), task.targets, seed=6).images[0], batch.images[0]
+    )
 
 
 def test_masks_are_hidden_until_annotated() -> None:
     """Training on an image that nobody annotated raises and names it; the pool gives no masks."""
     task = small_task()
     task.targets.reveal(np.array([1]))
-    task.training_batch(np.array([1]), seed=0)
+    task.training_batch(np.array([1]), task.targets, seed=0)
     with pytest.raises(LabelHidden, match=r"train/002\.png"):
-        task.training_batch(np.array([1, 2]), seed=0)
+        task.training_batch(np.array([1, 2]), task.targets, seed=0)
     assert isinstance(task.pool_images(np.array([2])), Tensor)
 
 
@@ -128,7 +130,7 @@ def test_the_ranking_loss_gets_a_loss_an_image() -> None:
     model = ActiveLearning(task.build_model(), 2, 4)
     task.targets.reveal(EVERY)
     for b in (4, 5):
-        batch = task.training_batch(EVERY[:b], seed=0)
+        batch = task.training_batch(EVERY[:b], task.targets, seed=0)
         outputs, predicted = model(task.normalize(batch.images))
         losses = task.losses(outputs, batch.targets)
         assert predicted.shape == losses.shape == (b,)
@@ -208,6 +210,6 @@ def test_four_tiles_show_image_uncertainty_prediction_and_truth() -> None:
     sure[:, 2] = 0.0
     model = task.build_model().eval()
     model(task.normalize(task.pool_images(np.array([0]))))
-    panel = task.draw(np.array([10]), task.predict((sure, sure), model))[0]
+    panel = task.draw(np.array([10]), task.predict((sure, sure), model), task.targets)[0]
     assert panel.image[:48, 64:].max() <= 4  # inferno begins at (0, 0, 4)
     assert panel.caption == "predicted c2 100%"

@@ -11,7 +11,8 @@ from torch import Tensor
 from al_core import bald, entropy
 from al_core.errors import InvalidSetting
 from experiments.models.backbones import WholeImageDRN
-from experiments.settings.config import build
+from experiments.settings.composition import build, plain
+from experiments.settings.run_config import RunConfig
 from tests.experiments.segmentation_trees import small_task
 from tests.experiments.tasks.segmenters import EVERY, small_learner
 from tests.small_runs import compose
@@ -43,7 +44,7 @@ def test_ten_passes_are_ten_passes(strategy: str, monkeypatch: pytest.MonkeyPatc
     learner = small_learner(task, enabled=False)
     shapes = []
     counted = CountedPasses(monkeypatch)
-    acquisition = build(config.strategy.query).acquisition
+    acquisition = build(plain(config.strategy.query), where="strategy.query").acquisition
 
     def scored(prediction: Any) -> Tensor:
         shapes.append(tuple(prediction.log_prob_samples.shape))
@@ -106,9 +107,7 @@ def test_evaluation_and_predictions_are_without_dropout() -> None:
 
 def test_a_task_that_cannot_sample_is_refused_before_it_trains() -> None:
     """strategy=bald on a task without posterior samples is one clear line at the start."""
-    from experiments.settings.config import check_top_level
-
     with pytest.raises(InvalidSetting, match="strategy=bald needs posterior samples"):
-        check_top_level(
+        RunConfig.of(
             compose("task=cifar10", "data=digits", "strategy=bald", "~task.build.mc_dropout_passes")
         )

@@ -12,12 +12,8 @@ from torch import nn
 from al_core import ActiveLearning
 from al_core.errors import InvalidSetting
 from experiments.models.backbones import drn_seg
-from experiments.settings.config import (
-    CycleSettings,
-    LossPredictionSettings,
-    OptimizerSettings,
-    build,
-)
+from experiments.settings.composition import build, make, plain
+from experiments.settings.recipe import CycleSettings, LossPredictionSettings, OptimizerSettings
 from experiments.tasks.segmentation import Segmentation
 from tests.experiments.segmentation_trees import small_data, small_task, tiny_drn
 from tests.small_runs import compose
@@ -63,7 +59,12 @@ def test_every_drn_is_built_by_its_choice() -> None:
             "task=drn_cityscapes", f"backbone={name}", "backbone.segmentation.weights=scratch"
         )
         with torch.device("meta"):
-            net = build(config.backbone.segmentation, num_classes=19, add_dropout=True)
+            net = build(
+                plain(config.backbone.segmentation),
+                where="backbone.segmentation",
+                num_classes=19,
+                add_dropout=True,
+            )
             model = ActiveLearning(net, 6, 256).eval()
             (log_probs, _), predicted = model(torch.empty(2, 3, 64, 72))
         assert log_probs.shape == (2, 19, 64, 72)
@@ -105,16 +106,14 @@ def test_weights_of_a_file_are_the_start(tmp_path: Path) -> None:
 
 def test_the_published_protocol_is_the_forks() -> None:
     """The numbers of the recipe, with DRN-D-22 from ImageNet's weights, and no others."""
-    from experiments.settings.config import settings
-
     config = compose("task=drn_cityscapes")
-    cycle = settings(CycleSettings, config.cycle)
+    cycle = make(CycleSettings, plain(config.cycle), where="cycle")
     assert (cycle.initial_size, cycle.query_size, cycle.candidates) == (150, 150, 1500)
     assert (cycle.epochs, cycle.batch_size, cycle.milestones) == (250, 4, (0.4, 0.8))
     assert (cycle.schedule, cycle.gamma, cycle.min_steps) == ("step", 0.1, 0)
-    optimizer = settings(OptimizerSettings, config.optimizer)
+    optimizer = make(OptimizerSettings, plain(config.optimizer), where="optimizer")
     assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (0.01, 0.9, 1e-4)
-    head = settings(LossPredictionSettings, config.loss_prediction)
+    head = make(LossPredictionSettings, plain(config.loss_prediction), where="loss_prediction")
     assert (head.weight, head.pool_size, head.width) == (0.01, 6, 256)
     assert (head.detach_at, head.warm_up_epochs, head.margin) == (0.6, 2, 1.0)
     backbone = config.backbone.segmentation

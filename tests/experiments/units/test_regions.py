@@ -16,7 +16,7 @@ from al_core import Prediction, bald, entropy, margin, variance
 from al_core.errors import InvalidSetting, LabelHidden
 from experiments.data.segmentation import digit_scenes
 from experiments.models.backbones import drn_seg
-from experiments.runs.recorder import Recording
+from experiments.runs.recorder import Recorder
 from experiments.runs.session import run
 from experiments.tasks.segmentation import Segmentation
 from experiments.units.regions import Regions
@@ -89,19 +89,20 @@ def test_labels_outside_revealed_regions_stay_hidden(tmp_path: Path) -> None:
     inside = cut.of_image(2)
     chosen = np.array([inside.start + 1, inside.start + 3])
     with pytest.raises(LabelHidden, match="train_scene_00002"):
-        task.training_batch(np.array([2]), seed=0)
+        task.training_batch(np.array([2]), cut.targets, seed=0)
     cut.targets.reveal(chosen)
-    mask = task.targets.read(np.array([2]))[0]()
+    mask = cut.targets.read(np.array([2]))[0]()
     seen = np.isin(cut.map(2), (1, 3))
     assert np.array_equal(mask[seen], truth[2][seen])
     assert (mask[~seen] == 255).all()
-    assert task.label_counts(np.array([2])) == {"pixels": int(seen.sum())}
-    batch = task.training_batch(np.array([2]), seed=0)
+    assert task.label_counts(np.array([2]), cut.targets) == {"pixels": int(seen.sum())}
+    batch = task.training_batch(np.array([2]), cut.targets, seed=0)
     assert int((batch.targets != 255).sum()) == seen.sum()  # the crop is the image
     for hidden in (0, 1, 3, 4, 5):
-        assert not task.targets.is_revealed(hidden)
+        assert not cut.targets.is_revealed(hidden)
         with pytest.raises(LabelHidden):
-            task.targets.read(np.array([2, hidden]))
+            cut.targets.read(np.array([2, hidden]))
+    assert not any(task.targets.is_revealed(image) for image in range(6))
 
 
 def test_budgets_are_counted_as_asked(tmp_path: Path) -> None:
@@ -236,7 +237,7 @@ def test_a_run_of_regions_is_resumed_bit_for_bit(whole: Path, tmp_path: Path) ->
     class Stop(Exception):
         pass
 
-    recorded = Recording.record
+    recorded = Recorder.record
 
     def stop_after_one(self: Any, record: Any, *rest: Any, **more: Any) -> None:
         recorded(self, record, *rest, **more)
@@ -244,7 +245,7 @@ def test_a_run_of_regions_is_resumed_bit_for_bit(whole: Path, tmp_path: Path) ->
             raise Stop
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Recording, "record", stop_after_one)
+        patch.setattr(Recorder, "record", stop_after_one)
         with pytest.raises(Stop):
             finished(tmp_path)
     again = finished(tmp_path)

@@ -1,0 +1,92 @@
+"""Put the parts of a run together from its configuration.
+
+Checks that need no data come first, so that a wrong setting is reported before images are read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from al_core import Affordable, QueryStrategy, Requirement, Subsampled
+from experiments.annotation.oracle import PeopleOracle, consult_people
+from experiments.annotation.people import Waiting
+from experiments.engine.engine import Engine
+from experiments.learning.ensemble import EnsembleLearner
+from experiments.learning.learner import TaskLearner
+from experiments.learning.observer import CycleObserver
+from experiments.runs.pool import check_sizes
+from experiments.settings.requirements import check_requirements
+from experiments.settings.run_config import RunConfig
+from experiments.tasks.base import Task
+from experiments.units.unit import Unit
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a run in one process.
+
+    Attributes:
+        task: Data, model, loss and metric.
+        unit: The samples of the pool.
+        learner: Trains and infers.
+        strategy: Selects.
+        observer: Follows the cycles.
+        people: The oracle if people annotate; None for the data set's own labels.
+    """
+
+    task: Task
+    unit: Unit
+    learner: TaskLearner
+    strategy: QueryStrategy
+    observer: CycleObserver
+    people: PeopleOracle | None
+
+
+def assemble(
+    engine: Engine, config: RunConfig, *, run_folder: Path, next_cycle: int
+) -> Parts | Waiting:
+    """Build everything that a run needs, and read its data.
+
+    Args:
+        engine: Devices and processes.
+        config: The run's configuration.
+        run_folder: Folder of the requests to people and of their answers.
+        next_cycle: The cycle that trains next.
+
+    Returns:
+        The parts, or a note for people if their answers do not suffice for the next training.
+
+    Raises:
+        InvalidSetting: A setting is wrong, or parts do not go together; one line.
+    """
+    strategy: QueryStrategy = config.build("strategy.query")
+    name, of_regions = str(config.values["strategy"]["name"]), config.queries_regions
+    # The network may turn out to have embeddings or not; all else is known before data is read.
+    known = config.provided | {Requirement.EMBEDDING}
+    check_requirements(strategy, name, provided=known, of_regions=of_regions)
+    people: PeopleOracle | None = None
+    if config.asks_people:
+        consulted = consult_people(engine, config, run_folder=run_folder, next_cycle=next_cycle)
+        if isinstance(consulted, Waiting):
+            return consulted
+        people = consulted
+    collected = {} if people is None else {"collected": people.collected}
+    data = config.build_for_task("data", **collected)
+    task: Task = config.build("task.build", data=data, backbone=config.backbone())
+    provided = known if task.has_embedding else config.provided
+    check_requirements(strategy, name, provided=provided, of_regions=of_regions)
+    unit: Unit = config.build_for_task("query", task=task)
+    if people is None and next_cycle == 0:  # before regions are cut, which may take long
+        check_sizes(config, task, unit)
+    unit.prepare()
+    observer = CycleObserver(engine)
+    size = config.ensemble_size
+    kind = TaskLearner if size == 1 else partial(EnsembleLearner, size=size)
+    learner = kind(task, engine, config.recipe, unit=unit, observer=observer)
+    if unit.costs is not None:
+        strategy = Affordable(strategy, unit.costs)
+    if config.recipe.cycle.candidates is not None:
+        strategy = Subsampled(strategy, config.recipe.cycle.candidates, groups=unit.groups)
+    return Parts(task, unit, learner, strategy, observer, people)

@@ -1,0 +1,76 @@
+"""The pool of a run: drawn at its first start, restored at every later one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from al_core import Pool, draw_initial_set
+from al_core.errors import InvalidSetting
+from experiments.data.targets import GroundTruthOracle
+from experiments.learning.learner import TaskLearner
+from experiments.settings.run_config import RunConfig
+from experiments.settings.wording import counted
+from experiments.tasks.base import Task
+from experiments.units.unit import Unit
+
+
+def first_pool(config: RunConfig, learner: TaskLearner, oracle: GroundTruthOracle) -> Pool:
+    """Draw the initial set and return the pool with its labels.
+
+    Raises:
+        InvalidSetting: The initial set or the queries ask for more than the pool has.
+    """
+    unit, initial_size = learner.unit, config.recipe.cycle.initial_size
+    pool = Pool(len(unit), excluded=unit.unreadable)
+    learner.training.check_batch(initial_size)
+    draw_initial_set(pool, oracle, size=initial_size, seed=config.seed, groups=unit.groups)
+    costs = np.ones(len(unit), np.int64) if unit.costs is None else unit.costs
+    offered, spent = (int(costs[part].sum()) for part in (pool.unlabeled, pool.labeled))
+    _check_enough(config, unit, spent, spent + offered)
+    return pool
+
+
+def restored_pool(state: dict[str, Any], unit: Unit, oracle: GroundTruthOracle) -> Pool:
+    """Return the pool of an earlier start, with its labels revealed.
+
+    Raises:
+        InvalidSetting: The images have changed since then.
+    """
+    pool = Pool.from_state_dict(state)
+    if pool.num_samples != len(unit) or set(pool.excluded) != set(unit.unreadable):
+        raise InvalidSetting(
+            f"the images have changed since this run began ({pool.num_samples} then, "
+            f"{pool.excluded.size} of them unreadable; {len(unit)} and "
+            f"{len(unit.unreadable)} now): put them back, or start anew with out=..."
+        )
+    oracle.annotate(pool.labeled)
+    return pool
+
+
+def check_sizes(config: RunConfig, task: Task, unit: Unit) -> None:
+    """Refuse an initial set or queries that there are not enough images for.
+
+    Raises:
+        InvalidSetting: One of the sizes is too large; the text says by how much.
+    """
+    initial_size = config.recipe.cycle.initial_size
+    num_images = len(task.train) - len(task.train.unreadable)
+    if initial_size > num_images:
+        raise InvalidSetting(
+            f"cycle.initial_size={initial_size}, but the pool has "
+            f"{counted(num_images, 'image')}: lower it"
+        )
+    _check_enough(config, unit, *unit.amounts(initial_size))
+
+
+def _check_enough(config: RunConfig, unit: Unit, initial: int, pool: int) -> None:
+    cycle = config.recipe.cycle
+    needed = initial + (config.cycles - 1) * unit.budget(cycle.query_size)
+    if needed > pool:
+        raise InvalidSetting(
+            f"cycles={config.cycles} with cycle.initial_size={cycle.initial_size} and "
+            f"cycle.query_size={cycle.query_size} label {needed} {unit.counted_in}, but the pool "
+            f"has {pool}: lower one of them"
+        )

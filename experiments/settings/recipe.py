@@ -1,0 +1,170 @@
+"""The training recipe: how long a cycle trains, with which optimizer, and how loss is predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from al_core.errors import InvalidSetting, require_positive
+from experiments.settings.checks import check_flag, check_number, check_whole_number
+from experiments.settings.composition import make
+
+
+@dataclass(frozen=True)
+class CycleSettings:
+    """What one cycle consists of.
+
+    Attributes:
+        initial_size: Labels that cycle 0 trains on, drawn at random.
+        query_size: Labels added by each further cycle.
+        candidates: A strategy is shown this many randomly drawn unlabeled samples; null for all.
+        epochs: Passes over the labeled samples.
+        min_steps: Epochs are added until there are this many optimizer steps: a handful of labels
+            would otherwise be trained on for a handful of steps.
+        batch_size: Over all processes together.
+        schedule: "step" (lr times `gamma` at each of `milestones`) or "cosine" (to 0).
+        milestones: Fractions of the training length, in (0, 1), ascending.
+        gamma: Factor of "step".
+        warm_start: Go on from the weights of the previous cycle instead of fresh ones.
+    """
+
+    initial_size: int
+    query_size: int
+    candidates: int | None
+    epochs: int
+    batch_size: int
+    min_steps: int = 0
+    schedule: str = "step"
+    milestones: tuple[float, ...] = (0.8,)
+    gamma: float = 0.1
+    warm_start: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("initial_size", "query_size", "epochs"):
+            require_positive(f"cycle.{name}", getattr(self, name))
+        if self.candidates is not None:
+            require_positive("cycle.candidates", self.candidates)
+            if self.candidates < self.query_size:
+                raise InvalidSetting(
+                    f"cycle.candidates={self.candidates} is less than "
+                    f"cycle.query_size={self.query_size}"
+                )
+        require_positive("cycle.batch_size", self.batch_size)
+        if self.batch_size < 2:
+            raise InvalidSetting("cycle.batch_size must be at least 2: a ranking needs a pair")
+        check_whole_number("cycle.min_steps", self.min_steps, low=0)
+        if self.schedule not in ("step", "cosine"):
+            raise InvalidSetting(f"cycle.schedule must be step or cosine, got {self.schedule!r}")
+        listed = isinstance(self.milestones, (list, tuple))
+        bounds = (0.0, *self.milestones, 1.0) if listed else ()
+        if (
+            not listed
+            or not all(isinstance(bound, (int, float)) for bound in bounds)
+            or not all(early < late for early, late in pairwise(bounds))
+        ):
+            raise InvalidSetting(
+                "cycle.milestones must be ascending fractions between 0 and 1, got "
+                f"{self.milestones!r}"
+            )
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        check_number("cycle.gamma", self.gamma, low=0.0)
+        check_flag("cycle.warm_start", self.warm_start)
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Stochastic gradient descent.
+
+    Attributes:
+        lr: Learning rate at the start.
+        momentum: Of SGD.
+        weight_decay: On every parameter.
+        nesterov: Nesterov's momentum.
+    """
+
+    lr: float
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        check_number("optimizer.lr", self.lr, low=0.0)
+        check_number("optimizer.momentum", self.momentum, low=0.0)
+        check_number("optimizer.weight_decay", self.weight_decay, low=0.0)
+        check_flag("optimizer.nesterov", self.nesterov)
+        if self.nesterov and not self.momentum:
+            raise InvalidSetting("optimizer.nesterov=true needs optimizer.momentum above 0")
+
+
+@dataclass(frozen=True)
+class LossPredictionSettings:
+    """The loss-prediction module and its part in training.
+
+    Attributes:
+        enabled: Whether models get one; a strategy that asks for predicted losses turns it on.
+        weight: The factor lambda of the ranking loss.
+        margin: The margin xi of the ranking loss.
+        pairs: "folded" (sample i with b-1-i, as published) or "all".
+        pool_size: Side of the pooled features.
+        width: Width of the hidden layer of each feature.
+        detach_at: From this fraction of the training length on, its gradient stops at the features.
+        warm_up_epochs: Epochs at the start without the ranking loss.
+        loss: What the module is trained by: "ranking", as published, or "mse", the squared error,
+            the paper's ablation.
+    """
+
+    enabled: bool = False
+    weight: float = 1.0
+    margin: float = 1.0
+    pairs: str = "folded"
+    pool_size: int = 1
+    width: int = 128
+    detach_at: float = 0.6
+    warm_up_epochs: int = 0
+    loss: str = "ranking"
+
+    def __post_init__(self) -> None:
+        check_flag("loss_prediction.enabled", self.enabled)
+        check_number("loss_prediction.weight", self.weight, low=0.0)
+        check_number("loss_prediction.margin", self.margin, low=0.0)
+        require_positive("loss_prediction.pool_size", self.pool_size)
+        require_positive("loss_prediction.width", self.width)
+        if self.margin == 0 or self.pairs not in ("folded", "all"):
+            raise InvalidSetting(
+                "loss_prediction.margin must be above 0 and loss_prediction.pairs folded or all, "
+                f"got {self.margin!r} and {self.pairs!r}"
+            )
+        check_number("loss_prediction.detach_at", self.detach_at, low=0.0, high=1.0)
+        check_whole_number("loss_prediction.warm_up_epochs", self.warm_up_epochs, low=0)
+        if self.loss not in ("ranking", "mse"):
+            raise InvalidSetting(f"loss_prediction.loss must be ranking or mse, got {self.loss!r}")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides how a network is trained on given samples.
+
+    Attributes:
+        cycle: Training length, batches and schedule.
+        optimizer: Stochastic gradient descent.
+        loss_prediction: The loss-prediction module; without one by default.
+    """
+
+    cycle: CycleSettings
+    optimizer: OptimizerSettings
+    loss_prediction: LossPredictionSettings = field(default_factory=LossPredictionSettings)
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Recipe:
+        """Read the groups `cycle`, `optimizer` and `loss_prediction` of a configuration.
+
+        Raises:
+            InvalidSetting: An unknown or missing key, or a value out of range.
+        """
+        return cls(
+            make(CycleSettings, values["cycle"], where="cycle"),
+            make(OptimizerSettings, values["optimizer"], where="optimizer"),
+            make(LossPredictionSettings, values["loss_prediction"], where="loss_prediction"),
+        )

@@ -1,0 +1,248 @@
+"""The configuration of one run: resolved, checked, and read by every part of the program."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from al_core import Requirement
+from al_core.errors import InvalidSetting, require_positive
+from experiments.settings.checks import check_whole_number
+from experiments.settings.composition import build, check_keys, part_serving, plain
+from experiments.settings.recipe import Recipe
+
+GROUPS = ("task", "backbone", "cycle", "strategy", "query", "data", "oracle", "engine", "tracker")
+TOP_LEVEL = {*GROUPS, "optimizer", "loss_prediction", "name", "out", "seed", "cycles"}
+WHOLE_IMAGES = "images"
+"""The choice of `query` in which a sample of the pool is an image."""
+PEOPLE = "people"
+"""The choice of `oracle` in which people annotate."""
+_LONGEST_LEVEL = 120  # characters of a folder's name; file systems stop at 255 bytes
+
+_KNOWN_KEYS = {
+    "task": {"name", "kind", "metric", "build", "background"},
+    "strategy": {"name", "query", "mc_dropout_passes", "ensemble_size"},
+    "backbone": {"name"},
+    "data": {"name"},
+    "loss": {"reduction"},
+    "query": {"name"},
+}
+"""Keys of the groups that no single constructor takes."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The constructor of a network, by its configuration.
+
+    Attributes:
+        name: The choice of `backbone`.
+        kind: The kind of task that the network is for.
+        node: The constructor's `_target_` and arguments.
+    """
+
+    name: str
+    kind: str
+    node: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, choice: Mapping[str, Any], kind: str) -> Backbone:
+        """Read a choice of `backbone`.
+
+        Raises:
+            InvalidSetting: The choice does not serve this kind of task.
+        """
+        part = part_serving(choice, kind, group="backbone")
+        return cls(str(choice["name"]), kind, part)
+
+    def __call__(self, **arguments: Any) -> Any:
+        """Build the network.
+
+        Raises:
+            InvalidSetting: As `composition.build`.
+        """
+        return build(self.node, where=f"backbone.{self.kind}", **arguments)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A run's configuration.
+
+    Attributes:
+        values: Plain and resolved, as `config.yaml` holds it.
+        recipe: How networks are trained.
+    """
+
+    values: Mapping[str, Any]
+    recipe: Recipe
+
+    @classmethod
+    def of(cls, composed: DictConfig) -> RunConfig:
+        """Resolve and check a configuration as the command line composes it.
+
+        Raises:
+            InvalidSetting: A key that does nothing, a value out of range, or choices that do not
+                go together.
+        """
+        values: dict[str, Any] = plain(composed)
+        known = set(TOP_LEVEL)
+        if "reduction" in values["task"]["build"]:  # a task with a choice of what a loss is
+            known.add("loss")
+        check_keys(values, known, where="")
+        for key in ("name", "out"):
+            if not isinstance(values[key], str) or not values[key].strip():
+                raise InvalidSetting(f"{key} must be text, got {values[key]!r}")
+        _check_groups(values)
+        _check_combinations(values)
+        require_positive("cycles", values["cycles"])
+        require_positive("strategy.ensemble_size", values["strategy"].get("ensemble_size", 1))
+        check_whole_number("seed", values["seed"], low=0)
+        return cls(values, Recipe.of(values))
+
+    @property
+    def seed(self) -> int:
+        """The seed that decides every random draw."""
+        return int(self.values["seed"])
+
+    @property
+    def cycles(self) -> int:
+        """How many times the run trains."""
+        return int(self.values["cycles"])
+
+    @property
+    def kind(self) -> str:
+        """The kind of task: classification, detection or segmentation."""
+        return str(self.values["task"]["kind"])
+
+    @property
+    def metric(self) -> str:
+        """The name of the task's primary metric."""
+        return str(self.values["task"]["metric"])
+
+    @property
+    def asks_people(self) -> bool:
+        """Whether people annotate, rather than the data set's own labels."""
+        return bool(self.values["oracle"]["name"] == PEOPLE)
+
+    @property
+    def ensemble_size(self) -> int:
+        """How many networks are trained in each cycle."""
+        return int(self.values["strategy"].get("ensemble_size", 1))
+
+    @property
+    def provided(self) -> frozenset[Requirement]:
+        """The parts of a prediction beside embeddings, which depend on the network."""
+        found = set()
+        if self.recipe.loss_prediction.enabled:
+            found.add(Requirement.PREDICTED_LOSS)
+        # A task of one's own without that key may have posterior passes of its own.
+        passes = self.values["task"]["build"].get("mc_dropout_passes", 2)
+        if self.ensemble_size > 1 or passes:
+            found.add(Requirement.LOG_PROB_SAMPLES)
+        if self.ensemble_size > 1 or (isinstance(passes, int) and passes > 1):
+            found.add(Requirement.SEVERAL_PASSES)
+        return frozenset(found)
+
+    @property
+    def queries_regions(self) -> bool:
+        """Whether the samples of the pool are regions of images."""
+        return bool(self.values["query"]["name"] != WHOLE_IMAGES)
+
+    @property
+    def strategy_label(self) -> str:
+        """The name of the strategy and, if it does not query images, of what it queries."""
+        return strategy_label(self.values)
+
+    def path(self, *, swept: str = "") -> Path:
+        """Return the run folder, as `run_path`."""
+        return run_path(self.values, swept=swept)
+
+    def build(self, key: str, **arguments: Any) -> Any:
+        """Build the node at a dotted key.
+
+        Raises:
+            InvalidSetting: As `composition.build`.
+        """
+        node: Any = self.values
+        for part in key.split("."):
+            node = node[part]
+        return build(node, where=key, **arguments)
+
+    def build_for_task(self, group: str, **arguments: Any) -> Any:
+        """Build the part of a group's choice that serves the kind of task.
+
+        Raises:
+            InvalidSetting: The choice does not serve it, or as `composition.build`.
+        """
+        part = part_serving(self.values[group], self.kind, group=group)
+        return build(part, where=f"{group}.{self.kind}", **arguments)
+
+    def backbone(self) -> Backbone:
+        """Return the constructor of the network for the kind of task.
+
+        Raises:
+            InvalidSetting: The backbone does not serve it.
+        """
+        return Backbone.of(self.values["backbone"], self.kind)
+
+
+def strategy_label(values: Mapping[str, Any]) -> str:
+    """Return the name of a configuration's strategy, and of what it queries if not images."""
+    strategy, query = str(values["strategy"]["name"]), str(values["query"]["name"])
+    return strategy if query == WHOLE_IMAGES else f"{strategy}-{query}"
+
+
+def run_path(values: Mapping[str, Any], *, swept: str = "") -> Path:
+    """Return the run folder of a resolved configuration: <out>/<name>/<strategy>/seed<seed>.
+
+    Args:
+        values: The configuration.
+        swept: Further keys that a sweep varies, as key=value, for a level of its own above the
+            strategy. Characters that a folder's name cannot hold are replaced, and a long level is
+            cut.
+    """
+    level = re.sub(r"[^\w.,=+-]", "_", swept)
+    if len(level) > _LONGEST_LEVEL:
+        level = f"{level[:_LONGEST_LEVEL]}-{hashlib.sha256(swept.encode()).hexdigest()[:8]}"
+    parts = (values["name"], level, strategy_label(values), f"seed{values['seed']}")
+    return Path(values["out"]).joinpath(*parts)
+
+
+def _check_groups(values: Mapping[str, Any]) -> None:
+    """Refuse keys that would do nothing."""
+    for group, own in _KNOWN_KEYS.items():
+        choice = values.get(group, {})
+        parts = {key: part for key, part in choice.items() if isinstance(part, Mapping)}
+        known = set(own)
+        if group == "task":  # tables that other keys look their values up in, by data or cycle
+            known |= set(parts)
+        elif group in ("data", "backbone", "query"):
+            # A choice's part for a kind of task refuses keys when it is built; the keys beside it
+            # are there to be set, and interpolated into it.
+            known |= {*parts, *(key for part in parts.values() for key in part)}
+        check_keys(choice, known, where=group)
+
+
+def _check_combinations(values: Mapping[str, Any]) -> None:
+    """Refuse choices that do not go together."""
+    strategy, task, query = values["strategy"], values["task"], values["query"]
+    if "mc_dropout_passes" in strategy and "mc_dropout_passes" not in task["build"]:
+        raise InvalidSetting(
+            f"strategy={strategy['name']} needs posterior samples, which the networks of "
+            f"task={task['name']} cannot give by Monte-Carlo dropout; an ensemble can"
+        )
+    if query["name"] == WHOLE_IMAGES:
+        return
+    if values["loss_prediction"]["enabled"]:
+        raise InvalidSetting(
+            f"query={query['name']} ranks parts of images, and the loss-prediction module "
+            f"knows the loss of a whole one: with strategy={strategy['name']} use "
+            f"query={WHOLE_IMAGES}, or another strategy without loss_prediction.enabled=true"
+        )
+    if values["oracle"]["name"] == PEOPLE:
+        raise InvalidSetting(f"oracle=people labels whole images: use query={WHOLE_IMAGES}")
