@@ -32,6 +32,7 @@ class Form:
         line: Thickness of lines.
         max_plates: Beyond so many boxes with text only colors and legend say what they are.
         names_classes: Whether the names of classes are written on their areas, too.
+        wide: Whether two tiles are side by side whatever their shape, as screens are wide.
     """
 
     single: tuple[int, int]
@@ -40,13 +41,26 @@ class Form:
     line: int
     max_plates: int
     names_classes: bool
+    wide: bool
 
 
 FULL = Form(
-    single=(640, 1280), several=(480, 640), text=14, line=2, max_plates=60, names_classes=True
+    single=(640, 1280),
+    several=(480, 640),
+    text=14,
+    line=2,
+    max_plates=60,
+    names_classes=True,
+    wide=True,
 )
 THUMBNAIL = Form(
-    single=(240, 320), several=(240, 240), text=11, line=1, max_plates=6, names_classes=False
+    single=(240, 320),
+    several=(240, 240),
+    text=11,
+    line=1,
+    max_plates=6,
+    names_classes=False,
+    wide=False,
 )
 
 
@@ -65,8 +79,9 @@ def render(panel: Panel, form: Form) -> Image:
             np.vstack([_heading(tile, image.shape[1], form), image])
             for tile, image in zip(panel.tiles, painted, strict=True)
         ]
-    # Two tiles side by side if they are upright, else one above the other: both nearly square.
-    columns = 1 if single or (len(painted) == 2 and width >= height) else 2
+    # Two wide tiles of a small picture are one above the other, which is nearly square.
+    stacked = len(painted) == 2 and width >= height and not form.wide
+    columns = 1 if single or stacked else 2
     gap, legend = 2 * form.line, panel.legend
     rows = []
     for first in range(0, len(painted), columns):
@@ -86,14 +101,14 @@ def render(panel: Panel, form: Form) -> Image:
 
 def jpeg(image: Image, *, quality: int = 88) -> bytes:
     """Encode an RGB image (h, w, 3) with colors at full resolution, which thin lines need."""
-    flags = [
-        cv2.IMWRITE_JPEG_QUALITY, quality,
-        cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-        cv2.IMWRITE_JPEG_OPTIMIZE, 1,
-    ]  # fmt: skip
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), flags)
-    assert done, "OpenCV cannot write JPEG"
-    return data.tobytes()
+    full_resolution = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+    flags = [cv2.IMWRITE_JPEG_QUALITY, quality, *full_resolution, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+    return _encoded(".jpg", image, flags)
+
+
+def webp(image: Image, *, quality: int = 80) -> bytes:
+    """Encode an RGB image (h, w, 3) in less than half the bytes of a JPEG, for web pages."""
+    return _encoded(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, quality])
 
 
 def scaled(picture: Image, least: int, most: int) -> Image:
@@ -112,6 +127,12 @@ def scaled(picture: Image, least: int, most: int) -> Image:
         factor, how = least / longer, cv2.INTER_CUBIC
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     return cv2.resize(np.ascontiguousarray(picture), size, interpolation=how).astype(np.uint8)
+
+
+def _encoded(suffix: str, image: Image, flags: Sequence[int]) -> bytes:
+    done, data = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), flags)
+    assert done, f"OpenCV cannot write {suffix}"
+    return data.tobytes()
 
 
 def _painted(panel: Panel, tile: Tile, form: Form, least: int, most: int) -> Image:
