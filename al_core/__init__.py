@@ -1,22 +1,22 @@
 """Active learning for computer vision: the loop, its contracts, strategies, and Learning Loss.
 
-The library knows samples by position and models by protocol; it needs torch and NumPy only. The
-four steps for a model of one's own:
+Samples are identified by position and models by protocol; only torch and NumPy are needed. Four
+steps add loss prediction to any model:
 
-    net = ActiveLearning(net)                       # or ActiveLearning(net, layers=["layer3"])
+    net = ActiveLearning(net, layers="auto", example=inputs)     # or layers=["layer3", "layer4"]
     outputs, loss_pred = net(inputs)
     loss = losses.mean() + lam * LossPredictionLoss()(loss_pred, losses)
     indices, values = choose_active_learning_indices(net, cycle, rand_state, pool, dataset, device)
 
-The names are those of `al_core.public`, which is imported when the first of them is asked for:
-`al_core.errors` and `al_core.files` are of use to programs that must answer before torch is there.
+The public names are those of `al_core.public`, which is imported when the first of them is used.
+Programs can therefore import `al_core.errors` and `al_core.files` without loading torch.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from al_core.public import *  # noqa: F403  # for type checkers alone
+    from al_core.public import *  # noqa: F403  # for type checkers only
 else:
 
     def __getattr__(name: str) -> Any:

@@ -1,14 +1,21 @@
-"""Acquisition functions: from a `Prediction` to one score per sample; the larger is queried first.
+"""Acquisition functions: map a `Prediction` to one score per sample; the larger is queried first.
 
-Where a prediction has positions (boxes, pixels), a score is computed at each and aggregated.
+If a prediction has positions (boxes, pixels), the score is computed at each and aggregated.
 
-Sources: entropy, Shannon 1948 and Settles 2009 (Active Learning Literature Survey, 2.1); margin,
-Scheffer, Decomain & Wrobel 2001; least confidence, Lewis & Gale 1994 and Culotta & McCallum 2005;
-predicted loss, Yoo & Kweon, CVPR 2019 (arXiv 1905.03677). From posterior samples (Monte-Carlo
-dropout, Gal & Ghahramani, ICML 2016; or an ensemble): predictive entropy and BALD, the mutual
-information of prediction and weights, Houlsby et al., arXiv 1112.5745, in the form of Gal, Islam &
-Ghahramani, ICML 2017, section 4, where the variation ratio (Freeman 1965) is too; variance of the
-probabilities, as superannotateai/active_learning @ aa2b9ae ranks pixels.
+Sources of the scores of one prediction:
+
+- entropy: Shannon 1948; Settles 2009 (Active Learning Literature Survey), section 2.1
+- margin: Scheffer, Decomain & Wrobel 2001
+- least confidence: Lewis & Gale 1994; Culotta & McCallum 2005
+- predicted loss: Yoo & Kweon, CVPR 2019 (arXiv 1905.03677)
+
+Sources of the scores of several posterior samples, which come from Monte-Carlo dropout (Gal &
+Ghahramani, ICML 2016) or from an ensemble:
+
+- predictive entropy and BALD: Houlsby et al., arXiv 1112.5745, in the form of Gal, Islam &
+  Ghahramani, ICML 2017, section 4
+- variation ratio: Freeman 1965, in the form of the same section
+- variance: the ranking of pixels in superannotateai/active_learning @aa2b9ae
 """
 
 from __future__ import annotations
@@ -36,10 +43,10 @@ def _aggregate(scores: Tensor, how: Aggregation) -> Tensor:
 
 
 def _others(log_probs: Tensor) -> Tensor:
-    """Return the probabilities (b, k, *positions), that of the most probable class set to zero.
+    """Return the probabilities (b, k, *positions) with the most probable class set to zero.
 
-    Their sum is one minus the largest probability, but exact where that rounds to 1, as it does in
-    the log-softmax of any confident sample in float32: such samples keep their order.
+    Their sum is one minus the largest probability. Unlike the difference, it is exact for confident
+    samples, whose largest probability rounds to 1 in float32, so they keep their order.
     """
     return log_probs.exp().scatter(1, log_probs.argmax(1, keepdim=True), 0.0)
 
@@ -50,7 +57,7 @@ def entropy(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Ten
     Returns:
         (b,) scores; a probability of zero contributes zero.
     """
-    # entr, not -p * log p: at p = 0 that is 0 * -inf = NaN.
+    # entr instead of -p * log p, which at p = 0 is 0 * -inf = NaN.
     return _aggregate(torch.special.entr(prediction.log_probs.exp()).sum(1), aggregation)
 
 
@@ -58,10 +65,10 @@ def margin(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tens
     """One minus the gap between the two most probable classes, in [0, 1].
 
     Returns:
-        (b,) scores; 1 where the two are equally probable.
+        (b,) scores; 1 if the two are equally probable.
 
     Raises:
-        InvalidSetting: There is only one class.
+        InvalidSetting: The prediction has only one class.
     """
     if prediction.log_probs.shape[1] < 2:
         raise InvalidSetting("margin needs at least two classes; the prediction has one")
@@ -80,7 +87,7 @@ def least_confidence(prediction: Prediction, *, aggregation: Aggregation = "mean
 
 @requires(Requirement.PREDICTED_LOSS)
 def predicted_loss(prediction: Prediction) -> Tensor:
-    """The loss that the loss-prediction module expects; only its order has a meaning.
+    """Predicted loss of the loss-prediction module; only the order of its values has a meaning.
 
     Returns:
         (b,) scores.
@@ -114,8 +121,8 @@ def predictive_entropy(prediction: Prediction, *, aggregation: Aggregation = "me
 def bald(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor:
     """Mutual information of prediction and weights, in nats, in [0, min(log k, log m)].
 
-    The entropy of the mean of the posterior samples less the mean of their entropies: how much they
-    disagree, each being sure of itself.
+    It is the entropy of the mean of the posterior samples minus the mean of their entropies. It is
+    large where the samples disagree although each is confident.
 
     Returns:
         (b,) scores.
@@ -124,7 +131,7 @@ def bald(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor
         InvalidSetting: The prediction has fewer than two posterior samples.
     """
     mean, _, expected_entropy = _sample_moments(prediction, at_least=2)
-    # Not below zero, where samples that agree differ by rounding.
+    # Rounding can make it slightly negative where the samples agree.
     information = (torch.special.entr(mean).sum(1) - expected_entropy).clamp(min=0)
     return _aggregate(information, aggregation)
 
@@ -133,7 +140,7 @@ def bald(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor
 def variance(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor:
     """Variance of the probabilities over the posterior samples, summed over classes, in [0, 1].
 
-    It is that of the m samples themselves (divided by m, not m - 1).
+    The sum of squares is divided by m, not by m - 1.
 
     Returns:
         (b,) scores.
@@ -147,7 +154,9 @@ def variance(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Te
 
 @requires(Requirement.LOG_PROB_SAMPLES, Requirement.SEVERAL_PASSES)
 def variation_ratio(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor:
-    """Share of the posterior samples that do not vote for the class most voted for, in [0, 1).
+    """Share of the posterior samples that do not vote for the most frequent class, in [0, 1).
+
+    Each sample votes for its most probable class.
 
     Returns:
         (b,) scores, at most 1 - 1/min(m, k).
@@ -158,9 +167,9 @@ def variation_ratio(prediction: Prediction, *, aggregation: Aggregation = "mean"
     samples = _samples(prediction, at_least=2)
     votes = samples.argmax(2)  # (b, m, *positions)
     most = torch.zeros_like(votes[:, 0])
-    for number in range(votes.shape[1]):  # the most voted for is voted for by one of them
+    for number in range(votes.shape[1]):  # one of the samples votes for the most frequent class
         most = torch.maximum(most, (votes == votes[:, number, None]).sum(1))
-    # A sample that is not finite votes for nothing; what it lacks is carried on.
+    # The second term is 0, or NaN if a sample is not finite, so that the score is NaN as well.
     scores = 1 - most.to(samples.dtype) / votes.shape[1] + 0 * samples.sum((1, 2)).exp()
     return _aggregate(scores, aggregation)
 
@@ -171,7 +180,7 @@ def _samples(prediction: Prediction, *, at_least: int) -> Tensor:
     if samples is None or num_samples < at_least:
         raise InvalidSetting(
             f"this score needs at least {at_least} posterior samples, the prediction has "
-            f"{num_samples}: Monte-Carlo dropout or an ensemble gives them (on the command line "
+            f"{num_samples}: use Monte-Carlo dropout or an ensemble (on the command line "
             "+strategy.mc_dropout_passes=10 or +strategy.ensemble_size=5)"
         )
     return samples
@@ -180,13 +189,13 @@ def _samples(prediction: Prediction, *, at_least: int) -> Tensor:
 def _sample_moments(prediction: Prediction, *, at_least: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """Return mean and variance of the probabilities (b, k, *positions), and the mean entropy.
 
-    The samples are gone through one by one: all at once would take their memory again, several
-    times over.
+    The samples are processed one by one: temporary tensors for all of them at once would take
+    several times their memory.
     """
     samples = _samples(prediction, at_least=at_least)
     num_samples = samples.shape[1]
     mean = torch.zeros_like(samples[:, 0])
-    squares = torch.zeros_like(mean)  # of distances to the running mean (Welford 1962)
+    squares = torch.zeros_like(mean)  # sum of squared distances to the running mean (Welford 1962)
     expected_entropy = torch.zeros_like(mean[:, 0])
     for count in range(1, num_samples + 1):
         probabilities = samples[:, count - 1].exp()

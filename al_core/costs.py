@@ -1,7 +1,7 @@
-"""Samples that do not cost the same to label: a budget is then an amount, not a number of samples.
+"""Queries for samples with different labeling costs, whose budget is an amount to spend.
 
 Source: Settles 2009, section 6.2 (variable labeling costs), in its simplest form: the strategy
-ranks as if costs were equal, and the query ends where the budget does.
+ranks the samples as if costs were equal, and the query ends when the budget is spent.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from al_core.pool import IndexArray, Pool
 from al_core.requirements import requirements_of
 
 CostArray = NDArray[np.int64]
-"""What it costs to label each sample, positive."""
+"""Labeling cost of each sample: positive integers in the unit of the budget."""
 
 
 class Affordable:
-    """Another strategy whose budget is an amount: as much of its query as that can pay for.
+    """Limit the query of another strategy to samples whose total cost is within the budget.
 
-    The inner strategy is asked for as many samples as the budget could buy at most; of those the
-    most wanted are taken for as long as they can be paid for, and one at least.
+    The inner strategy selects as many samples as the budget could buy if they were the cheapest.
+    The first of these, in the order of the query, are taken as long as the sum of their costs stays
+    within the budget. At least one sample is taken, even if it costs more.
 
     Args:
         strategy: The strategy that selects.
-        costs: (num_samples,) what it costs to label each sample, positive.
+        costs: (num_samples,) positive labeling costs.
 
     Raises:
         InvalidSetting: A cost is not positive.
@@ -55,7 +56,7 @@ class Affordable:
         budget: int,
         rng: np.random.Generator,
     ) -> Query:
-        """Return candidates whose costs sum up to `budget` at most, or the first one alone."""
+        """Return candidates whose costs sum to at most `budget`, or the first one alone."""
         cheapest = np.cumsum(np.sort(self.costs[candidates]))
         most = max(int(np.searchsorted(cheapest, budget, side="right")), min(1, candidates.size))
         query = self.strategy.select(pool, candidates, learner, most, rng)

@@ -1,7 +1,7 @@
-"""Files that are either whole or not there.
+"""Atomic writing of files.
 
-A file is written beside its place and moved in, so that a process killed at any moment, or a disk
-that fills up, leaves the previous version and never half of the next.
+A file is written under a temporary name in its folder and then renamed. A process that is killed at
+any moment, or a disk that fills up, leaves the previous version and never a part of the new one.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def _beside(path: Path, mode: str, **options: str) -> Iterator[IO[bytes] | IO[st
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[TextIO]:
-    """Open a UTF-8 text file, line ends as written, that appears at `path` when the block ends.
+    """Open a UTF-8 text file that replaces `path` when the block ends; line ends are not changed.
 
-    If the block raises, `path` keeps what it held before. Missing folders are made.
+    If the block raises, the old content of `path` stays. Missing folders are created.
 
     Raises:
-        OSError: The disk is full, the folder is read-only, ...
+        OSError: The file cannot be written: the disk is full, the folder is read-only, ...
     """
     with _beside(Path(path), "w", encoding="utf-8", newline="") as file:
         yield file  # type: ignore[misc]
@@ -42,12 +42,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[TextIO]:
 
 @contextmanager
 def atomic_write_binary(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """The same for a binary file."""
+    """Open a binary file that replaces `path` when the block ends, like `atomic_write`."""
     with _beside(Path(path), "wb") as file:
         yield file  # type: ignore[misc]
 
 
 def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write `data` to `path`, whole or not at all."""
+    """Write `data` to `path`, completely or not at all."""
     with atomic_write_binary(path) as file:
         file.write(data)

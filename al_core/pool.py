@@ -1,6 +1,6 @@
-"""Which of the training samples are labeled, and since which cycle.
+"""The pool: which training samples are labeled, and since which cycle.
 
-Samples are known by their position in the training set; the pool knows nothing of images or labels.
+Samples are identified by their position in the training set. A pool holds no images and no labels.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ IndexArray = NDArray[np.int64]
 
 
 def as_indices(indices: ArrayLike, *, num_samples: int) -> IndexArray:
-    """Return `indices` as an `IndexArray`, checked.
+    """Convert `indices` to an `IndexArray` and check them.
 
     Raises:
-        ValueError: They are not one-dimensional whole numbers, repeat, or lie outside the set.
+        ValueError: They are not a one-dimensional list of integers, repeat, or lie outside
+            [0, num_samples).
     """
     array = np.asarray(indices)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
@@ -40,14 +41,14 @@ def as_indices(indices: ArrayLike, *, num_samples: int) -> IndexArray:
 
 
 class Pool:
-    """Which of `num_samples` samples are labeled.
+    """The state of `num_samples` samples: labeled, unlabeled or excluded.
 
     Args:
         num_samples: Size of the training set.
-        excluded: Positions that are neither labeled nor ever offered: unreadable images.
+        excluded: Positions that are never labeled nor queried, such as those of unreadable images.
 
     Raises:
-        ValueError: A negative size, or exclusions outside the set.
+        ValueError: The size is negative, or an excluded position lies outside the set.
     """
 
     _UNLABELED, _LABELED, _EXCLUDED = 0, 1, 2
@@ -73,24 +74,25 @@ class Pool:
 
     @property
     def excluded(self) -> IndexArray:
-        """The samples that are never offered, ascending."""
+        """The samples that are never queried, ascending."""
         return np.flatnonzero(self._status == self._EXCLUDED).astype(np.int64)
 
     @property
     def num_labeled(self) -> int:
-        """How many samples are labeled."""
+        """Number of labeled samples."""
         return sum(batch.size for batch in self._batches)
 
     @property
     def cycle(self) -> int:
-        """The cycle to train next: 0 once the initial set is labeled, -1 before."""
+        """The cycle to train next: 0 after the initial set has been labeled, -1 before."""
         return len(self._batches) - 1
 
     def label(self, indices: ArrayLike) -> None:
-        """Mark samples as labeled, which opens the next cycle. All or nothing; O(len(indices)).
+        """Mark samples as labeled, which starts the next cycle, in O(len(indices)).
 
         Raises:
-            ValueError: Repeats, positions out of range, samples that are labeled or excluded.
+            ValueError: A position repeats or is out of range, or its sample is labeled already or
+                excluded. The pool is then unchanged.
         """
         new = as_indices(indices, num_samples=self.num_samples)
         status = self._status[new]
@@ -101,11 +103,11 @@ class Pool:
         self._batches.append(new)
 
     def labeled_since(self) -> NDArray[np.int64]:
-        """Return, beside `labeled`, the cycle since which each of them is labeled."""
+        """Return the cycle since which each sample of `labeled` is labeled, in the same order."""
         return np.repeat(np.arange(len(self._batches)), [len(batch) for batch in self._batches])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the whole state in types that JSON can hold."""
+        """Return the complete state in types that JSON supports."""
         return {
             "num_samples": self.num_samples,
             "excluded": self.excluded.tolist(),
@@ -114,11 +116,11 @@ class Pool:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> Pool:
-        """Rebuild a pool; everything is checked again.
+        """Restore a pool; the state is checked as in the constructor and in `label`.
 
         Raises:
-            ValueError: The state contradicts itself.
-            KeyError: A part is missing.
+            ValueError: The state is inconsistent.
+            KeyError: An entry is missing.
         """
         pool = cls(state["num_samples"], excluded=state["excluded"])
         for batch in state["labeled"]:

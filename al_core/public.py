@@ -1,4 +1,4 @@
-"""Every name that `from al_core import ...` gives, and where it lives."""
+"""The public names of `al_core`, imported when the first of them is used."""
 
 from al_core.acquisition import (
     bald,
@@ -21,6 +21,7 @@ from al_core.contracts import (
     Requirement,
 )
 from al_core.costs import Affordable, CostArray
+from al_core.embeddings import EmbeddingTap
 from al_core.entropies import write_entropies_csv, write_ranking_csv, write_upload_csv
 from al_core.learning_loss import ActiveLearning
 from al_core.loop import CycleRecord, Observer, Stopwatch, draw_initial_set, run_cycles
@@ -29,6 +30,7 @@ from al_core.randomness import stream, stream_seed
 from al_core.ranking import LossPredictionLoss, LossPredictionMSELoss, kendall_tau, ranking_accuracy
 from al_core.requirements import ranks_regions, requirements_of, requires
 from al_core.selection import choose_active_learning_indices, random_indices
+from al_core.stages import find_stages
 from al_core.strategies.badge import Badge, badge
 from al_core.strategies.balanced import ClassBalancedRandom, ForegroundRandom
 from al_core.strategies.batch_bald import BatchBald, batch_bald
@@ -55,6 +57,7 @@ __all__ = [
     "CycleRecord",
     "Discriminative",
     "DiverseTopK",
+    "EmbeddingTap",
     "ForegroundRandom",
     "IndexArray",
     "KCenter",
@@ -84,6 +87,7 @@ __all__ = [
     "choose_active_learning_indices",
     "draw_initial_set",
     "entropy",
+    "find_stages",
     "k_center_greedy",
     "kendall_tau",
     "least_confidence",

@@ -1,8 +1,8 @@
-"""Independent random streams, one per (seed, cycle, purpose).
+"""Independent random streams, one for each (seed, cycle, purpose).
 
-Two strategies that are compared under one seed must start from the same initial set, the same
-weights and the same order of the data, whatever else either of them draws. So nothing shares a
-generator: each purpose has its own, derived by NumPy's `SeedSequence`.
+Strategies that are compared under one seed must start from the same initial set, the same weights
+and the same order of the data, whatever else they draw. Each purpose therefore has a generator of
+its own, derived by NumPy's `SeedSequence`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def stream(seed: int, cycle: int, purpose: str) -> np.random.Generator:
     Args:
         seed: The run's seed, non-negative.
         cycle: The cycle, from 0.
-        purpose: What is drawn, in a word: "initial set", "query", ...
+        purpose: A short name for the draws: "initial set", "query", ...
 
     Raises:
         ValueError: The seed or the cycle is negative.
@@ -29,5 +29,5 @@ def stream(seed: int, cycle: int, purpose: str) -> np.random.Generator:
 
 
 def stream_seed(seed: int, cycle: int, purpose: str) -> int:
-    """Return an integer seed in [0, 2^63) for libraries that have generators of their own."""
+    """Return an integer seed in [0, 2^63) for libraries with generators of their own."""
     return int(stream(seed, cycle, purpose).integers(2**63))

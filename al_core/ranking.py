@@ -19,8 +19,8 @@ Pairs = Literal["folded", "all"]
 
 
 def _check_shapes(predicted: Tensor, target: Tensor) -> None:
-    # (b, 1) against (b,) would broadcast to (b/2, b/2) and rank every sample against all others'
-    # losses: the published mistake that this check exists for.
+    # (b, 1) against (b,) would broadcast to (b/2, b/2) and rank every sample against the losses of
+    # all others. The reference code has this bug.
     if predicted.ndim != 1 or predicted.shape != target.shape:
         raise InvalidSetting(
             "predicted and true losses must both have shape (b,), "
@@ -40,17 +40,17 @@ def _differences(values: Tensor, pairs: Pairs) -> Tensor:
 class LossPredictionLoss(nn.Module):
     """Margin ranking loss between predicted and true losses (equation 2).
 
-    Sample i of the batch is paired with sample b-1-i, as published, or with every other sample. Per
-    pair: max(0, margin - s * (predicted_i - predicted_j)), where s is +1 if true_i > true_j and -1
-    otherwise (so a tie counts as -1, as published); the mean over the pairs. The middle sample of
-    an odd batch has no partner. True losses are detached.
+    Sample i of the batch is paired with sample b-1-i, as published, or with every other sample. The
+    loss of a pair is max(0, margin - s * (predicted_i - predicted_j)), where s is +1 if true_i >
+    true_j and -1 otherwise, ties included, as published; the result is the mean over the pairs. In
+    folded pairs the middle sample of an odd batch has no partner. True losses are detached.
 
     Args:
         margin: The margin xi, positive.
         pairs: "folded" (b // 2 pairs) or "all" (b (b - 1) / 2 pairs).
 
     Raises:
-        InvalidSetting: A margin that is not positive, or other pairs.
+        InvalidSetting: The margin is not positive, or `pairs` has another value.
     """
 
     def __init__(self, margin: float = 1.0, *, pairs: Pairs = "folded") -> None:
@@ -86,11 +86,12 @@ class LossPredictionLoss(nn.Module):
 class LossPredictionMSELoss(nn.Module):
     """Mean squared error between predicted and true losses: the ablation of section 4.1 ("MSE").
 
-    It asks for the size of a loss, which changes as the model learns, where ranking asks for order.
+    Its target is the size of the loss, which changes while the model learns; the ranking loss
+    depends on the order alone.
     """
 
     def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
-        """Return the mean over the batch of (predicted - target)^2; true losses are detached.
+        """Return the mean of (predicted - target)^2 over the batch; true losses are detached.
 
         Args:
             predicted: (b,) predicted losses.
@@ -107,17 +108,16 @@ class LossPredictionMSELoss(nn.Module):
 
 
 def ranking_accuracy(predicted: Tensor, target: Tensor) -> Tensor:
-    """Share of all pairs of the batch that are ordered as their true losses are.
+    """Share of all pairs of the batch whose predicted losses have the order of the true ones.
 
-    One (b, b) comparison, without a loop and without synchronizing the device.
+    Computed by one (b, b) comparison, without a loop and without synchronizing the device.
 
     Args:
         predicted: (b,) predicted losses.
         target: (b,) true losses.
 
     Returns:
-        Scalar in [0, 1]. Pairs whose true losses are equal have no order and are left out; NaN if
-        no pair is left.
+        Scalar in [0, 1]. Pairs with equal true losses are left out; NaN if no pair remains.
 
     Raises:
         InvalidSetting: The shapes are not both (b,).
@@ -137,7 +137,7 @@ def kendall_tau(a: ArrayLike, b: ArrayLike) -> float:
         In [-1, 1]; NaN if either list is constant or has fewer than two entries.
 
     Raises:
-        InvalidSetting: Lists of different lengths, or a value that is not finite.
+        InvalidSetting: The lists differ in length, or a value is not finite.
     """
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if x.ndim != 1 or x.shape != y.shape:

@@ -1,8 +1,8 @@
-"""Choosing the next samples in one call, for a training script of one's own.
+"""Choose the next samples in one call, for training scripts outside this project.
 
 Signatures, random draws and the returned order are those of superannotateai/active_learning
-@aa2b9ae, so that a published selection repeats from its seed. The loop in `al_core.loop` does the
-same through strategies, for any task.
+@aa2b9ae, so a published selection can be reproduced from its seed. The loop in `al_core.loop` does
+the same through strategies, for any task.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, Dataset, Subset, default_collate
 
 from al_core.errors import InvalidSetting, NonFiniteValue
-from al_core.learning_loss import evaluation_mode
+from al_core.taps import evaluation_mode
 
 
 def random_indices(
@@ -26,18 +26,18 @@ def random_indices(
     rand_state: np.random.RandomState,
     count: int = 1000,
 ) -> NDArray[np.int64]:
-    """Draw `count` of the unlabeled samples and remove them from the list that was passed in.
+    """Draw `count` unlabeled samples at random and remove them from the list.
 
     Args:
         unlabeled: Positions in the data set; changed in place.
         rand_state: One `choice` without replacement is drawn from it.
-        count: How many.
+        count: Number of samples to draw.
 
     Returns:
-        (count,) positions, in order of drawing.
+        (count,) positions in the order of drawing.
 
     Raises:
-        InvalidSetting: There are fewer; the list is left as it was.
+        InvalidSetting: The list has fewer samples; it is not changed.
     """
     _check_count(count, unlabeled)
     chosen = rand_state.choice(unlabeled, count, replace=False)
@@ -58,33 +58,33 @@ def choose_active_learning_indices(
     batch_size: int = 64,
     num_workers: int = 0,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
-    """Choose the samples of largest predicted loss and remove them from the list passed in.
+    """Choose the samples with the largest predicted losses and remove them from the list.
 
-    In cycle 0 nothing has been trained: `count` samples are drawn at random. Later, `subset_factor
-    * count` candidates are drawn at random and the `count` of largest predicted loss are taken.
+    In cycle 0 no model has been trained, and `count` samples are drawn at random. In later cycles
+    `subset_factor * count` candidates are drawn at random, and the `count` candidates with the
+    largest predicted losses are taken. An error leaves `unlabeled` unchanged.
 
     Args:
-        net: An `ActiveLearning` model on `device`; put into eval mode meanwhile and back after.
+        net: A model on `device` that returns outputs and predicted losses, (b,) or (b, 1), such as
+            `ActiveLearning`. It is put into eval mode for the call.
         active_cycle: The cycle, from 0.
         rand_state: Exactly one `choice` without replacement is drawn from it.
         unlabeled: Positions in `dataset`; changed in place.
-        dataset: Gives images, or tuples that begin with the image, as the model takes them.
-        device: Where `net` is.
-        count: How many.
-        subset_factor: Candidates for each sample that is to be chosen.
-        batch_size: For inference; does not change what is chosen.
-        num_workers: For loading.
+        dataset: Its items are the model's input images, or tuples that begin with the image.
+        device: The device of `net`.
+        count: Number of samples to choose.
+        subset_factor: Number of candidates for each sample to choose.
+        batch_size: Batch size of inference; it does not change the choice.
+        num_workers: Number of processes that load images.
 
     Returns:
-        (count,) positions, the largest predicted loss first, and those losses in float64 (None in
+        (count,) positions, the largest predicted loss first, and these losses in float64 (None in
         cycle 0).
 
     Raises:
-        InvalidSetting: Fewer samples than `count`, a factor under 1, a head that has never seen a
-            batch, or one that does not give one number a sample.
+        InvalidSetting: There are fewer samples than `count`, the factor is less than 1, the head
+            has never seen a batch, or it does not predict one loss per sample.
         NonFiniteValue: A predicted loss is not finite; the text names the sample.
-
-    After an error the list is as it was.
     """
     if active_cycle == 0:
         return random_indices(unlabeled, rand_state, count), None
@@ -105,9 +105,11 @@ def choose_active_learning_indices(
         ),
         device,
     )
+    if losses.shape == (candidates.size, 1):
+        losses = losses[:, 0]
     if losses.shape != candidates.shape:
         raise InvalidSetting(
-            "the model must predict one loss a sample, shape (b,), "
+            "the model must predict one loss per sample, shape (b,) or (b, 1), "
             f"got shape {losses.shape} for {candidates.size} samples"
         )
     if not np.isfinite(losses).all():
@@ -124,12 +126,12 @@ def _predicted_losses(
 ) -> NDArray[np.float64]:
     with evaluation_mode(net), torch.inference_mode():
         losses = [net(images.to(device, non_blocking=True))[1] for images in batches]
-    # One copy at the end: no batch waits for the one before it.
+    # Copying once at the end lets the batches run without waiting for one another.
     return torch.cat(losses).double().cpu().numpy()
 
 
 def _images_only(samples: Sequence[Any]) -> Any:
-    """Batch the images; targets, which a detection set has in many sizes, are not looked at."""
+    """Batch the images and ignore the targets, whose sizes may differ, as in detection."""
     return default_collate([s[0] if isinstance(s, (tuple, list)) else s for s in samples])
 
 

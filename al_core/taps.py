@@ -1,44 +1,61 @@
 """Feature taps: where a model's intermediate features come from.
 
-Two ways. A model may offer the two methods of superannotateai/active_learning @aa2b9ae,
-`get_active_learning_feature_channel_counts()` and `get_active_learning_features()`. Any other
-model is tapped by layer name, with forward hooks.
+A model may offer the two methods of superannotateai/active_learning @aa2b9ae,
+`get_active_learning_feature_channel_counts()` and `get_active_learning_features()`. The features of
+any other model are the outputs of named layers, recorded by forward hooks.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from al_core.errors import InvalidSetting, TapError
+from al_core.layouts import Layout, NetworkWidths, layout_by_count
 
 
 class Taps(Protocol):
-    """A source of features of the latest forward."""
+    """A source of the features of the latest forward."""
+
+    names: list[str]
+    """A name for each feature, for error messages."""
 
     def clear(self) -> None:
-        """Let go of features that earlier forwards left; called before each forward."""
+        """Drop the features of earlier forwards; called before each forward."""
         ...
 
     def collect(self) -> list[Tensor]:
-        """Return the features of the latest forward, in a fixed order, and let go of them."""
+        """Return the features of the latest forward, in a fixed order, and drop them here."""
+        ...
+
+    def layout(self, i: int, shape: Sequence[int]) -> Layout | None:
+        """Return the layout of feature i of this shape, or None where it cannot be recognized."""
         ...
 
 
 class MethodTaps:
-    """Features by the model's own two methods."""
+    """Features from the model's own two methods.
+
+    Args:
+        model: The model, wrapped or not.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         # Not kept as an attribute of a module, so it does not appear twice in the state_dict.
         self._model = unwrapped(model)
+        counts = self._model.get_active_learning_feature_channel_counts()  # type: ignore[operator]
+        self.channel_counts = [int(count) for count in counts]
+        self.names = [f"tapped feature {i}" for i in range(len(self.channel_counts))]
 
     @staticmethod
     def offered_by(model: nn.Module) -> bool:
-        """Whether the model has both methods."""
+        """Return True if the model has both methods."""
         inner = unwrapped(model)
         return all(
             hasattr(inner, name)
@@ -48,19 +65,14 @@ class MethodTaps:
             )
         )
 
-    def channel_counts(self) -> list[int]:
-        """Return what the model says of its features' channels."""
-        counts = self._model.get_active_learning_feature_channel_counts()  # type: ignore[operator]
-        return [int(count) for count in counts]
-
     def clear(self) -> None:
-        """Nothing to do: what a forward does not replace is the model's own."""
+        """Do nothing: the model itself keeps its features and replaces them."""
 
     def collect(self) -> list[Tensor]:
         """Return the features of the latest forward.
 
         Raises:
-            TapError: The model has none.
+            TapError: The model returns none.
         """
         features = self._model.get_active_learning_features()  # type: ignore[operator]
         if not features:
@@ -70,39 +82,47 @@ class MethodTaps:
             )
         return list(features)
 
+    def layout(self, i: int, shape: Sequence[int]) -> Layout | None:
+        """Return the layout in which feature i has the number of channels that the model states.
+
+        A map without such a dimension counts as (b, c, h, w), the reference's layout.
+        """
+        found = layout_by_count(shape, self.channel_counts[i])
+        return "channels_first" if found is None and len(shape) in (2, 4) else found
+
 
 class LayerTaps:
     """Features by layer name: the outputs of these submodules, in the order given.
 
-    Hooks run in whichever module is called, so they also fire inside `torch.compile` and
-    DistributedDataParallel. `nn.DataParallel` runs copies of the model that the hooks do not
-    belong to; it is refused.
+    Hooks belong to the module that is called, so they also run inside `torch.compile` and
+    DistributedDataParallel. `nn.DataParallel` runs copies of the model, whose hooks would all write
+    to one place; it is refused.
 
     Args:
         model: The model, wrapped or not.
         layers: Names as in `model.named_modules()`, without the wrapper's prefix.
 
     Raises:
-        InvalidSetting: No names, a name twice, or one that the model does not have.
+        InvalidSetting: The list is empty, repeats a name, or has one that the model does not have.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
         inner = unwrapped(model)
-        names = dict(inner.named_modules())
-        if isinstance(layers, str) or not layers or len(set(layers)) != len(layers):
+        are_names = not isinstance(layers, str) and all(isinstance(layer, str) for layer in layers)
+        if not are_names or not layers or len(set(layers)) != len(layers):
             raise InvalidSetting(f"layers must be a list of different layer names, got {layers!r}")
-        for layer in layers:
-            if layer not in names or not layer:
-                near = difflib.get_close_matches(layer, names, n=3) or [n for n in names if n][:8]
-                raise InvalidSetting(
-                    f"{type(inner).__name__} has no layer {layer!r}; there are for example "
-                    + ", ".join(near)
-                )
+        modules = [named_layer(inner, layer) for layer in layers]
         self._layers = tuple(layers)
+        self.names = [f"tapped feature {i} (layer {layer!r})" for i, layer in enumerate(layers)]
+        widths = NetworkWidths(inner)
+        self._evidence = [widths.evidence(module) for module in modules]
+        self._recognized: dict[int, Layout] = {}
         self._outputs: dict[int, Tensor] = {}
-        for position, layer in enumerate(layers):
-            # A partial of a method, not a closure: it survives deepcopy and pickle.
-            names[layer].register_forward_hook(partial(self._keep, position))
+        # Partials of a method, not closures: they survive deepcopy and pickle.
+        self._handles = [
+            module.register_forward_hook(partial(self._keep, position))
+            for position, module in enumerate(modules)
+        ]
 
     def _keep(self, position: int, module: nn.Module, args: Any, output: Any) -> None:
         if not isinstance(output, Tensor):
@@ -117,15 +137,21 @@ class LayerTaps:
         # graph and could not be copied.
         return {**self.__dict__, "_outputs": {}}
 
+    def remove(self) -> None:
+        """Remove the hooks from the model."""
+        for handle in self._handles:
+            handle.remove()
+        self._outputs = {}
+
     def clear(self) -> None:
-        """Let go of what a forward of the bare model, or one that failed, left."""
+        """Drop the features left by a forward of the bare model or by one that failed."""
         self._outputs = {}
 
     def collect(self) -> list[Tensor]:
-        """Return the features of the latest forward and let go of them.
+        """Return the features of the latest forward and drop them here.
 
         Raises:
-            TapError: A layer did not take part in it.
+            TapError: A layer was not called in that forward.
         """
         outputs, self._outputs = self._outputs, {}
         for position, layer in enumerate(self._layers):
@@ -136,9 +162,37 @@ class LayerTaps:
                 )
         return [outputs[position] for position in range(len(self._layers))]
 
+    def layout(self, i: int, shape: Sequence[int]) -> Layout | None:
+        """Return the layout that the widths and kinds of the network's layers imply, or None.
+
+        The answer for the first clear shape holds for later forwards, whatever the image size.
+        """
+        if i in self._recognized:
+            return self._recognized[i]
+        found = self._evidence[i].layout(shape)
+        if found is not None and len(shape) != 2:
+            self._recognized[i] = found
+        return found
+
+
+def named_layer(model: nn.Module, layer: str) -> nn.Module:
+    """Return the submodule of this name.
+
+    Raises:
+        InvalidSetting: There is none; the text suggests similar names.
+    """
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    if layer not in modules or not layer:
+        near = difflib.get_close_matches(layer, modules, n=3) or [n for n in modules if n][:8]
+        raise InvalidSetting(
+            f"{type(model).__name__} has no layer {layer!r}; there are for example "
+            + ", ".join(near)
+        )
+    return modules[layer]
+
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the model inside torch.compile's and DistributedDataParallel's wrappers.
+    """Return the model inside the wrappers of torch.compile and DistributedDataParallel.
 
     Raises:
         TapError: It is wrapped in `nn.DataParallel`, whose replicas cannot be tapped.
@@ -157,3 +211,36 @@ def unwrapped(model: nn.Module) -> nn.Module:
             model = inner
         else:
             return model
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode; afterwards restore the mode of every module separately.
+
+    A model may be training while some of its layers are frozen in eval mode.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(modes[0][1])
+        for module, training in modes:
+            module.training = training
+
+
+def run_example(model: nn.Module, example: Any) -> None:
+    """Run one batch through a model in eval mode and without gradients, for its hooks' sake.
+
+    Args:
+        model: The model.
+        example: A tuple holds the positional inputs, a mapping with string keys the keyword inputs,
+            and anything else is the only input.
+    """
+    with evaluation_mode(model), torch.no_grad():
+        if isinstance(example, tuple):
+            model(*example)
+        elif isinstance(example, Mapping):
+            model(**example)
+        else:
+            model(example)

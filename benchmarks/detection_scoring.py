@@ -29,7 +29,7 @@ from benchmarks.training_step import OPTIMIZER
 from experiments.data.detection import digit_scenes
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
-from experiments.models.backbones import ssd300
+from experiments.models.ssd import ssd300
 from experiments.settings.recipe import CycleSettings, LossPredictionSettings, Recipe
 from experiments.tasks.detection import Detection
 from vendored.ssd_pytorch import LightSSD, MultiBoxDetector

@@ -24,7 +24,7 @@ from benchmarks.timing import machine, table
 from benchmarks.training_step import BareTraining
 from experiments.engine.engine import Engine
 from experiments.engine.memory import keep_freed_memory
-from experiments.models.backbones import drn_seg
+from experiments.models.drn import drn_seg
 
 ROOT = Path(__file__).resolve().parent.parent
 REPEATS = {"lenet": 20, "resnet18": 1, "drn": 5}

@@ -56,7 +56,7 @@ def measure(folder: Path, strategy: str) -> None:
     from experiments.data.drn_list import drn_list
     from experiments.engine.engine import Engine
     from experiments.learning.learner import TaskLearner
-    from experiments.models.backbones import drn_seg
+    from experiments.models.drn import drn_seg
     from experiments.settings.recipe import (
         CycleSettings,
         LossPredictionSettings,

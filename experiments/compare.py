@@ -29,7 +29,7 @@ from experiments.reporting.statistics import area_under_budget
 from experiments.reporting.verdicts import larger_is_better
 from experiments.settings.composition import plain
 from experiments.settings.messages import check_groups, line
-from experiments.settings.run_config import run_path
+from experiments.settings.run_path import run_path
 
 Pair = tuple[str, str]
 DEFAULT_SEEDS = 20  # seeds of a strategy at most; 2 strategies are then looked at six times

@@ -35,15 +35,17 @@ LAYERS: dict[str, Layers] = {
     "al_core": (
         ("public",),
         ("strategies",),
-        ("loop",),
-        ("acquisition", "costs", "selection"),
-        ("contracts", "learning_loss"),
-        ("entropies", "pool", "ranking", "taps"),
+        ("embeddings", "loop"),
+        ("acquisition", "costs", "learning_loss", "selection"),
+        ("requirements", "stages"),
+        ("contracts", "taps"),
+        ("entropies", "layouts", "pool", "ranking"),
         ("errors", "files", "randomness"),
     ),
     "vendored": (
-        ("drn", "pytorch_cifar", "ssd_pytorch"),
-        ("checkpoints",),
+        ("hrnet", "stacked_hourglass"),  # of the residual blocks of drn
+        ("drn", "efficientnet_lite", "pytorch_cifar", "ssd_pytorch"),
+        ("checkpoints", "taps"),
     ),
 }
 

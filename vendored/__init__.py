@@ -1,1 +1,1 @@
-"""Clean-room re-implementations of the three repositories that the published experiments use."""
+"""Clean-room implementations of published networks, compatible with their checkpoints."""

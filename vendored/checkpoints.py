@@ -1,9 +1,9 @@
-"""Reading weights that the original repositories saved.
+"""Read weights that the original repositories saved.
 
 kuangliu/pytorch-cifar @ 49b7aa9 saves ``{"net": state_dict, "acc": ..., "epoch": ...}``, fyu/drn @
-d75db2e ``{"state_dict": ..., ...}``, amdegroot/ssd.pytorch @ 5b0b77f the state_dict itself; each of
-them with ``module.`` before every key if the model was wrapped for several GPUs. Files are
-read with ``weights_only=True``: a file from elsewhere can run no code here.
+d75db2e saves ``{"state_dict": ..., ...}``, and amdegroot/ssd.pytorch @ 5b0b77f saves the state_dict
+itself. In all of them every key starts with ``module.`` if the model was wrapped for several GPUs.
+Files are read with ``weights_only=True``, so that a file cannot run code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")
-"""What DataParallel, DistributedDataParallel and torch.compile put before every key."""
+"""Prefixes that DataParallel, DistributedDataParallel and torch.compile put before every key."""
 
 NUM_KEYS_SHOWN = 5
 
@@ -27,21 +27,21 @@ UNREADABLE = (
     pickle.UnpicklingError, EOFError, RuntimeError, ValueError, LookupError, TypeError,
     AttributeError, struct.error,
 )  # fmt: skip
-"""What torch.load raises of bytes that are no checkpoint: whatever their first ones seem to say."""
+"""Errors of torch.load for files that are no checkpoints; their first bytes decide which."""
 
 
 def read_state_dict(
     path: str | os.PathLike[str], *, wrapper_keys: Sequence[str] = ("net", "state_dict")
 ) -> dict[str, Tensor]:
-    """The state_dict in a file, on the CPU, unwrapped and without the prefixes of wrappers.
+    """Read the state_dict in a file to the CPU, and remove the prefixes of wrappers from its keys.
 
     Args:
         path: A file that ``torch.save`` wrote.
-        wrapper_keys: Where in a saved dictionary the state_dict may be, in order of preference.
+        wrapper_keys: Keys of a saved dictionary that may hold the state_dict, best first.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file holds no state_dict, or cannot be read without running code from it.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file contains no state_dict, or reading it would run code from it.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -57,7 +57,7 @@ def read_state_dict(
     found = f"a dictionary of {_shown(content)}" if isinstance(content, Mapping) else type(content)
     raise ValueError(
         f"{os.fspath(path)}: no state_dict in it, neither as the whole file nor under one of "
-        f"{', '.join(map(repr, wrapper_keys))}; it holds {found}"
+        f"{', '.join(map(repr, wrapper_keys))}; it contains {found}"
     )
 
 
@@ -67,19 +67,20 @@ def load_into(
     *,
     wrapper_keys: Sequence[str] = ("net", "state_dict"),
 ) -> None:
-    """Fills a model with the weights in a file: all of them or, if they do not fit, none.
+    """Load all weights in a file into a model, or none of them if some do not fit.
 
-    Files older than batch norm's count of batches (PyTorch before 0.4.1) fit too. A model that
-    translates keys in ``load_state_dict`` does so here as well.
+    Files without batch norm's count of batches (PyTorch before 0.4.1) fit too. If the model
+    translates keys in ``load_state_dict``, the translation applies here as well.
 
     Args:
-        model: What to fill, in place, wherever its weights are.
+        model: The model to fill in place, on any device.
         path: A file that ``torch.save`` wrote; see ``read_state_dict``.
-        wrapper_keys: Where in a saved dictionary the state_dict may be.
+        wrapper_keys: Keys of a saved dictionary that may hold the state_dict, best first.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file holds no state_dict, or one with other keys or shapes than the model.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file contains no state_dict, or one with other keys or shapes than the
+            model has.
     """
     state = read_state_dict(path, wrapper_keys=wrapper_keys)
     try:
@@ -91,36 +92,36 @@ def load_into(
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Fills a model with a state_dict: all of it or, if it does not fit, nothing.
+    """Load a whole state_dict into a model, or nothing of it if something does not fit.
 
     Raises:
-        ValueError: It has other keys or shapes than the model; the text says which.
+        ValueError: Keys or shapes differ from those of the model; the message names them.
     """
     before = {key: value.detach().clone() for key, value in model.state_dict().items()}
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        # load_state_dict copies what fits before it complains about the rest.
+        # load_state_dict has copied the entries that fit before it raises.
         model.load_state_dict(before)
         raise ValueError(_misfit(state, before) or str(error)) from error
 
 
 def _wrapped(content: Any, wrapper_keys: Sequence[str]) -> list[Any]:
-    """What a saved dictionary holds under the wrapper keys, in their order."""
+    """Values of a saved dictionary under the wrapper keys, in their order."""
     if not isinstance(content, Mapping):
         return []
     return [content[key] for key in wrapper_keys if key in content]
 
 
 def _is_state_dict(content: Any) -> bool:
-    """Whether this maps names to tensors and to nothing else."""
+    """Return True for a mapping of names to tensors only."""
     return isinstance(content, Mapping) and all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
     )
 
 
 def _without_prefixes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors under their names in the model that was wrapped."""
+    """Rename the tensors as in the model inside the wrappers."""
     stripped = dict(state)
     while prefix := next((p for p in WRAPPER_PREFIXES if _all_start_with(stripped, p)), None):
         stripped = {key.removeprefix(prefix): value for key, value in stripped.items()}
@@ -132,7 +133,7 @@ def _all_start_with(state: Mapping[str, Tensor], prefix: str) -> bool:
 
 
 def _misfit(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    """In words, how the keys and shapes differ; empty if they do not."""
+    """Describe how the keys and shapes differ; empty if they do not."""
     shapes = [
         f"{key} is {tuple(state[key].shape)} and should be {tuple(value.shape)}"
         for key, value in expected.items()

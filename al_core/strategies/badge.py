@@ -17,7 +17,13 @@ from torch import Tensor
 from al_core.contracts import Learner, Prediction, Query, Requirement, ScoreArray
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.blocks import UNDERFLOW, blocks, rounding, squared_norms, tensor
-from al_core.strategies.rows import Matrix, embedding, infer_rows, shuffled_candidates
+from al_core.strategies.rows import (
+    Matrix,
+    embedding,
+    infer_rows,
+    shuffled_candidates,
+    writable_folder,
+)
 
 PROPOSED = 256
 """Rows that are proposed at once."""
@@ -45,7 +51,7 @@ class Badge:
     requires = frozenset({Requirement.EMBEDDING})
 
     def __init__(self, *, embeddings_folder: str | Path | None = None) -> None:
-        self.folder = embeddings_folder
+        self.folder = writable_folder(embeddings_folder)
 
     @shuffled_candidates
     def select(

@@ -18,7 +18,7 @@ from al_core.errors import InvalidSetting, require_positive
 from al_core.pool import IndexArray, Pool
 from al_core.requirements import requirements_of
 from al_core.strategies.clustering import average_linkage
-from al_core.strategies.rows import embedding, infer_rows, shuffled_candidates
+from al_core.strategies.rows import embedding, infer_rows, shuffled_candidates, writable_folder
 from al_core.strategies.scoring import check_scores
 from al_core.strategies.turns import turns
 
@@ -53,7 +53,7 @@ class ClusterMargin:
         require_positive("factor", factor)
         require_positive("cluster_size", cluster_size)
         self.acquisition, self.factor, self.cluster_size = acquisition, factor, cluster_size
-        self.folder = embeddings_folder
+        self.folder = writable_folder(embeddings_folder)
 
     @property
     def requires(self) -> frozenset[Requirement]:

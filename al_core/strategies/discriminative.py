@@ -20,7 +20,7 @@ from al_core.contracts import Learner, Query, Requirement, ScoreArray
 from al_core.errors import require_positive
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.blocks import blocks, tensor
-from al_core.strategies.rows import Matrix, embeddings_of, shuffled_candidates
+from al_core.strategies.rows import Matrix, embeddings_of, shuffled_candidates, writable_folder
 
 BATCH = 128
 """Rows of each kind in a step: batches are balanced, however few labels there are."""
@@ -59,7 +59,7 @@ class Discriminative:
         require_positive("width", width)
         require_positive("max_steps", max_steps)
         self.sub_queries, self.width, self.max_steps = sub_queries, width, max_steps
-        self.folder = embeddings_folder
+        self.folder = writable_folder(embeddings_folder)
 
     @shuffled_candidates
     def select(

@@ -19,7 +19,7 @@ from al_core.pool import IndexArray, Pool
 from al_core.requirements import requirements_of
 from al_core.strategies.clustering import k_means
 from al_core.strategies.image_level import class_distribution
-from al_core.strategies.rows import embedding, infer_rows, shuffled_candidates
+from al_core.strategies.rows import embedding, infer_rows, shuffled_candidates, writable_folder
 from al_core.strategies.scoring import check_scores
 from al_core.strategies.turns import turns
 
@@ -58,7 +58,7 @@ class DiverseTopK:
             raise InvalidSetting(f"over must be clusters or classes, got {over!r}")
         self.acquisition, self.factor, self.over = acquisition, factor, over
         self.background = background
-        self.folder = embeddings_folder
+        self.folder = writable_folder(embeddings_folder)
 
     @property
     def requires(self) -> frozenset[Requirement]:

@@ -22,7 +22,7 @@ from al_core.strategies.blocks import (
     squared_norms,
     tensor,
 )
-from al_core.strategies.rows import Matrix, embeddings_of, shuffled_candidates
+from al_core.strategies.rows import Matrix, embeddings_of, shuffled_candidates, writable_folder
 
 FRONT = 1024
 """Rows among which the next picks are made: in float64, with 512 columns, 4 MB."""
@@ -42,7 +42,7 @@ class KCenter:
     requires = frozenset({Requirement.EMBEDDING})
 
     def __init__(self, *, embeddings_folder: str | Path | None = None) -> None:
-        self.folder = embeddings_folder
+        self.folder = writable_folder(embeddings_folder)
 
     @shuffled_candidates
     def select(

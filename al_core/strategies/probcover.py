@@ -18,7 +18,13 @@ from al_core.errors import InvalidSetting
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.blocks import blocks, squared_distances, tensor
 from al_core.strategies.clustering import k_means
-from al_core.strategies.rows import Matrix, infer_rows, shuffled_candidates, unit_embedding
+from al_core.strategies.rows import (
+    Matrix,
+    infer_rows,
+    shuffled_candidates,
+    unit_embedding,
+    writable_folder,
+)
 
 MAX_BYTES = 4 * 10**9
 """Of the graph of who covers whom, a bit for each pair: 178,000 candidates."""
@@ -53,7 +59,7 @@ class ProbCover:
         if not 0 < purity <= 1:
             raise InvalidSetting(f"purity must lie in (0, 1], got {purity!r}")
         self.delta, self.purity = delta, purity
-        self.folder = embeddings_folder
+        self.folder = writable_folder(embeddings_folder)
 
     @shuffled_candidates
     def select(

@@ -73,6 +73,18 @@ def infer_rows(
     return rows
 
 
+def writable_folder(folder: str | Path | None) -> str | Path | None:
+    """Return the folder for embeddings as it is, after checking that it can be written to.
+
+    Raises:
+        InvalidSetting: It is not there, or is read-only.
+    """
+    if folder is not None and not os.access(folder, os.W_OK):
+        reason = "it is read-only" if os.path.isdir(folder) else "there is no such folder"
+        raise InvalidSetting(f"embeddings_folder={folder} cannot be written to: {reason}")
+    return folder
+
+
 def _made(shape: tuple[int, int], folder: str | Path | None) -> Matrix:
     size = 4 * shape[0] * shape[1]
     if folder is None:

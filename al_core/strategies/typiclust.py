@@ -17,7 +17,13 @@ from al_core.errors import require_positive
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.blocks import blocks, squared_distances
 from al_core.strategies.clustering import k_means
-from al_core.strategies.rows import Matrix, infer_rows, shuffled_candidates, unit_embedding
+from al_core.strategies.rows import (
+    Matrix,
+    infer_rows,
+    shuffled_candidates,
+    unit_embedding,
+    writable_folder,
+)
 from al_core.strategies.scoring import check_budget
 
 NEIGHBORS = 20
@@ -54,7 +60,7 @@ class TypiClust:
         require_positive("neighbors", neighbors)
         require_positive("max_clusters", max_clusters)
         self.neighbors, self.max_clusters = neighbors, max_clusters
-        self.folder = embeddings_folder
+        self.folder = writable_folder(embeddings_folder)
 
     @shuffled_candidates
     def select(

@@ -22,10 +22,11 @@ from experiments.data.labels import Rules
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
 from experiments.models.embedding import embed
-from experiments.settings.checks import check_folder
+from experiments.settings.checks import check_folder, check_whole_number
 from experiments.settings.composition import make
 from experiments.settings.run_config import RunConfig
 from experiments.tasks.base import Task
+from experiments.tasks.blank import blank_task
 
 DATA = "unlabeled"
 """The choice of `data` that people label."""
@@ -105,13 +106,15 @@ def consult_people(
         The oracle, or a note for people if their answers do not suffice for the next training.
 
     Raises:
-        InvalidSetting: A setting is wrong, or a record is damaged.
+        InvalidSetting: A setting is wrong, a record is damaged, or the network does not take the
+            images.
     """
     asked = make(PeopleSettings, config.values["oracle"], where="oracle")
     people: People | None = None
     answer: Collected | Waiting = Waiting("")
     if engine.is_main:
         people = _people(asked, config, run_folder, engine)
+        _try_network(config)
         answer = people.open(
             cycle=next_cycle,
             cycles=config.cycles,
@@ -121,6 +124,16 @@ def consult_people(
         )
     first = engine.gather(answer)[0]
     return first if isinstance(first, Waiting) else PeopleOracle(first, people)
+
+
+def _try_network(config: RunConfig) -> None:
+    """Refuse a network that cannot take the images before people annotate any of them."""
+    data = config.values["data"]
+    check_whole_number("data.image_size", data["image_size"], low=1, high=4096)
+    # Neither mean nor deviation matters to whether a network takes an image.
+    facts = {"image_size": data["image_size"], "mean": (0.5,) * 3, "std": (0.25,) * 3}
+    names = checked_class_names(data["class_names"], config.kind)
+    blank_task(config.values["task"], config.backbone(), names, facts)
 
 
 def _people(asked: PeopleSettings, config: RunConfig, run_folder: Path, engine: Engine) -> People:

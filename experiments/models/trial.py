@@ -7,11 +7,9 @@ in the first training step, in a run with people after they have annotated a bat
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from al_core.errors import ActiveLearningError, InvalidSetting
@@ -28,10 +26,9 @@ Fits = Callable[[Any], bool]
 
 def backbone_name(backbone: Callable[..., Any]) -> str:
     """Return how the command line names a backbone, or else the name of what is called."""
-    if isinstance(backbone, partial) and backbone.args and isinstance(backbone.args[0], DictConfig):
-        group = backbone.args[0]._get_parent()
-        if isinstance(group, DictConfig) and "name" in group:
-            return f"backbone={group.name}"
+    name = getattr(backbone, "name", None)
+    if isinstance(name, str):
+        return f"backbone={name}"
     return f"backbone {getattr(backbone, '__name__', type(backbone).__name__)}"
 
 

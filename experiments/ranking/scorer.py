@@ -19,17 +19,17 @@ from torch import Tensor
 
 from al_core import AcquisitionFunction, Prediction, TopK
 from al_core.errors import InvalidSetting, NonFiniteValue
-from experiments.data.blank import blank_data
 from experiments.data.decoding import UnreadableImage, for_each, read_rgb
 from experiments.data.labels import Label
 from experiments.data.loading import chunks, prefetched
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
+from experiments.models.starting_weights import from_scratch
 from experiments.ranking.model import TrainedModel
 from experiments.settings.composition import build
 from experiments.settings.recipe import Recipe
 from experiments.settings.run_config import Backbone
-from experiments.tasks.base import Task
+from experiments.tasks.blank import blank_task
 
 Image = NDArray[np.uint8]
 
@@ -41,8 +41,6 @@ DEPTH = 2
 """Chunks that are loaded ahead of the one that the model is asked about."""
 MAX_WHOLE_MEGAPIXELS = 32.0
 """Of an image that the model takes whole, where nothing is set."""
-WEIGHT_SOURCES = {"trunk": "scratch", "weights": "scratch"}
-"""Keys of a backbone that say what it starts training from: nothing need be fetched to score."""
 
 
 @dataclass(frozen=True)
@@ -105,12 +103,8 @@ class Scorer:
     ) -> None:
         config = model.config
         backbone = Backbone.of(config["backbone"], model.kind)
-        starts = {key: source for key, source in WEIGHT_SOURCES.items() if key in backbone.node}
-        backbone = replace(backbone, node={**backbone.node, **starts})
-        data = blank_data(model.kind, model.class_names, model.data_facts)
-        self.task: Task = build(
-            config["task"]["build"], where="task.build", data=data, backbone=backbone
-        )
+        backbone = replace(backbone, node=from_scratch(backbone.node))
+        self.task = blank_task(config["task"], backbone, model.class_names, model.data_facts)
         self.learner = TaskLearner(self.task, engine, Recipe.of(config))
         state = torch.load(io.BytesIO(model.weights), map_location="cpu", weights_only=True)
         try:

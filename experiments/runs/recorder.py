@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 
 from al_core import CycleRecord, IndexArray, Pool
-from experiments.annotation.oracle import PeopleOracle
 from experiments.drawing.duplicates import distinct, with_duplicates
 from experiments.drawing.panel import Panel
 from experiments.engine.provenance import provenance
-from experiments.learning.learner import TaskLearner
-from experiments.runs.folder import Row, RunFolder
+from experiments.runs.assembly import Parts
+from experiments.runs.folder import RunFolder, row_of
 from experiments.runs.tracker import Tracker
 from experiments.settings.run_config import RunConfig
 from experiments.settings.wording import counted
@@ -33,6 +33,29 @@ MAX_COMPARED = 8 * GALLERY_IMAGES
 """Images at either end of a ranking that are looked at for so many that differ."""
 
 
+@contextmanager
+def recording(
+    folder: RunFolder | None,
+    tracker: Tracker | None,
+    config: RunConfig,
+    parts: Parts,
+    *,
+    swept: str,
+) -> Iterator[Recorder | None]:
+    """Open a recorder where there are a folder and a tracker, and close it at the end."""
+    if folder is None or tracker is None:
+        yield None
+        return
+    recorder = Recorder(folder, tracker, config, swept=swept, parts=parts)
+    recorder.open()
+    failed = True
+    try:
+        yield recorder
+        failed = False
+    finally:
+        recorder.close(failed=failed)
+
+
 class Recorder:
     """Writes the record of one run while it runs, and shows it.
 
@@ -41,8 +64,8 @@ class Recorder:
         tracker: The view for people.
         config: The run's configuration.
         swept: The keys and values that a sweep varies beside strategy and seed.
-        learner: The learner, whose task is drawn and whose weights are kept.
-        people: The oracle that receives a request after each cycle; None for ground truth.
+        parts: The parts of the run: its learner's weights are kept, its task draws images, and
+            people, if they are the oracle, receive a request after each cycle.
     """
 
     def __init__(
@@ -52,12 +75,11 @@ class Recorder:
         config: RunConfig,
         *,
         swept: str,
-        learner: TaskLearner,
-        people: PeopleOracle | None,
+        parts: Parts,
     ) -> None:
         self.folder, self.tracker, self.config, self.swept = folder, tracker, config, swept
-        self.learner, self.people = learner, people
-        self.task, self.unit = learner.task, learner.unit
+        self.learner, self.people, self.observer = parts.learner, parts.people, parts.observer
+        self.task, self.unit = parts.task, parts.unit
 
     def open(self) -> None:
         """Write what is known before the first cycle, and start the tracker."""
@@ -94,9 +116,15 @@ class Recorder:
             run_id=state.wandb_id,
         )
 
-    def record(self, record: CycleRecord, row: Row, pool: Pool, *, finished: bool) -> None:
+    def record(self, record: CycleRecord, pool: Pool) -> None:
         """Write a cycle's files, the state last, then show the cycle to people."""
         folder, task, learner = self.folder, self.task, self.learner
+        finished = record.cycle + 1 == self.config.cycles or not record.query.indices.size
+        row = row_of(
+            record,
+            query_memory_mb=self.observer.query_memory_mb,
+            peak_memory_mb=self.observer.peak_memory_mb,
+        )
         folder.write_query(record, task.train.names, self.unit)
         folder.write_gallery(record.cycle, self._panels(record))
         if self.people is not None and not finished:

@@ -29,7 +29,7 @@ from al_core.errors import ActiveLearningError
 from al_core.files import atomic_write
 from experiments.settings.composition import plain
 from experiments.settings.messages import line
-from experiments.settings.run_config import run_path
+from experiments.settings.run_path import run_path
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn

@@ -13,11 +13,13 @@ from typing import Any
 MOVED = {
     "experiments.queried.": "experiments.units.unit.",
     "experiments.regions.": "experiments.units.regions.",
-    "experiments.backbones.": "experiments.models.backbones.",
+    "experiments.backbones.drn_seg": "experiments.models.drn.drn_seg",
+    "experiments.backbones.light_ssd": "experiments.models.ssd.light_ssd",
+    "experiments.backbones.ssd300": "experiments.models.ssd.ssd300",
     "experiments.tracking.": "experiments.runs.tracker.",
     "experiments.data.unlabeled.": "experiments.annotation.unlabeled.",
 }
-"""Prefix of a `_target_` as it was -> as it is."""
+"""Beginning of a `_target_` as it was -> as it is."""
 
 
 def with_present_names(node: Any) -> Any:

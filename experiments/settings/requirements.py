@@ -46,4 +46,4 @@ def check_requirements(
         )
     missing = sorted(requirements_of(strategy) - provided)
     if missing:
-        raise InvalidSetting(f"strategy={name} needs {ADVICE[missing[0]]}")
+        raise InvalidSetting(f"strategy={name} needs {ADVICE[missing[-1]]}")

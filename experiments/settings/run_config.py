@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +14,12 @@ from al_core.errors import InvalidSetting, require_positive
 from experiments.settings.checks import check_whole_number
 from experiments.settings.composition import build, check_keys, part_serving, plain
 from experiments.settings.recipe import Recipe
+from experiments.settings.run_path import WHOLE_IMAGES, run_path, strategy_label
 
 GROUPS = ("task", "backbone", "cycle", "strategy", "query", "data", "oracle", "engine", "tracker")
 TOP_LEVEL = {*GROUPS, "optimizer", "loss_prediction", "name", "out", "seed", "cycles"}
-WHOLE_IMAGES = "images"
-"""The choice of `query` in which a sample of the pool is an image."""
 PEOPLE = "people"
 """The choice of `oracle` in which people annotate."""
-_LONGEST_LEVEL = 120  # characters of a folder's name; file systems stop at 255 bytes
 
 _KNOWN_KEYS = {
     "task": {"name", "kind", "metric", "build", "background"},
@@ -191,28 +187,6 @@ class RunConfig:
         return Backbone.of(self.values["backbone"], self.kind)
 
 
-def strategy_label(values: Mapping[str, Any]) -> str:
-    """Return the name of a configuration's strategy, and of what it queries if not images."""
-    strategy, query = str(values["strategy"]["name"]), str(values["query"]["name"])
-    return strategy if query == WHOLE_IMAGES else f"{strategy}-{query}"
-
-
-def run_path(values: Mapping[str, Any], *, swept: str = "") -> Path:
-    """Return the run folder of a resolved configuration: <out>/<name>/<strategy>/seed<seed>.
-
-    Args:
-        values: The configuration.
-        swept: Further keys that a sweep varies, as key=value, for a level of its own above the
-            strategy. Characters that a folder's name cannot hold are replaced, and a long level is
-            cut.
-    """
-    level = re.sub(r"[^\w.,=+-]", "_", swept)
-    if len(level) > _LONGEST_LEVEL:
-        level = f"{level[:_LONGEST_LEVEL]}-{hashlib.sha256(swept.encode()).hexdigest()[:8]}"
-    parts = (values["name"], level, strategy_label(values), f"seed{values['seed']}")
-    return Path(values["out"]).joinpath(*parts)
-
-
 def _check_groups(values: Mapping[str, Any]) -> None:
     """Refuse keys that would do nothing."""
     for group, own in _KNOWN_KEYS.items():
@@ -236,6 +210,9 @@ def _check_combinations(values: Mapping[str, Any]) -> None:
             f"strategy={strategy['name']} needs posterior samples, which the networks of "
             f"task={task['name']} cannot give by Monte-Carlo dropout; an ensemble can"
         )
+    if "mc_dropout_passes" in strategy:
+        passes = strategy["mc_dropout_passes"]
+        check_whole_number("strategy.mc_dropout_passes", passes, low=0, high=1000)
     if query["name"] == WHOLE_IMAGES:
         return
     if values["loss_prediction"]["enabled"]:

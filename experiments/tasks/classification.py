@@ -231,8 +231,10 @@ class Classification:
         num_classes = len(self.class_names)
         name = backbone_name(self._backbone)
         with torch.random.fork_rng(devices=[]):
+            network = built(self.build_model, name=name, num_classes=num_classes)
+            self.has_embedding = hasattr(network, "get_discriminative_al_features")
             try_network(
-                built(self.build_model, name=name, num_classes=num_classes),
+                network,
                 self.build_model,
                 self._size,
                 name=name,

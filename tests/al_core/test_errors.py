@@ -11,6 +11,8 @@ from al_core import errors
         (errors.InvalidSetting, ValueError),
         (errors.NonFiniteValue, ValueError),
         (errors.TapError, RuntimeError),
+        (errors.UnusableFile, Exception),
+        (errors.UnusableImage, errors.UnusableFile),
         (errors.LabelHidden, LookupError),
     ],
 )

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 
 from al_core import ActiveLearning
 from al_core.errors import InvalidSetting, TapError
-from al_core.learning_loss import evaluation_mode
+from al_core.taps import evaluation_mode
 from tests.al_core.nets import IMAGES, MORE_IMAGES, Offering, Residual, seeded
 
 LAYERS = ["layer1", "layer2"]
@@ -295,15 +295,18 @@ def test_features_that_do_not_fit_are_refused(
 def test_a_layer_tapped_with_another_example_is_refused() -> None:
     """A head built from an example refuses features of another width, in words, at forward."""
     net = ActiveLearning(
-        nn.Sequential(nn.Identity()), layers=["0"], example=torch.zeros(1, 3, 4, 4)
+        nn.Sequential(nn.Identity()),
+        layers=["0"],
+        example=torch.zeros(1, 3, 4, 4),
+        layout="channels_first",
     )
-    with pytest.raises(TapError, match="feature 0 has 5 channels, the head was built for 3"):
+    with pytest.raises(TapError, match=r"feature 0 .* has 5 channels, the head was built for 3"):
         net(torch.zeros(2, 5, 4, 4))
 
 
 def test_an_example_with_features_of_wrong_shape_is_refused() -> None:
-    """A tapped layer that gives (b, n, d) is refused when the model is wrapped."""
-    with pytest.raises(TapError, match=r"feature 0 has shape \(2, 3, 4\)"):
+    """Without weights to tell channels from positions (b, ?, ?) is refused at construction."""
+    with pytest.raises(TapError, match=r"feature 0 .layer .0.. has shape \(2, 3, 4\)"):
         ActiveLearning(nn.Sequential(nn.Identity()), layers=["0"], example=torch.zeros(2, 3, 4))
 
 

@@ -55,7 +55,8 @@ class Reads(nn.Module):
         assert not torch.is_grad_enabled()
         self.batches.append(len(x))
         loss = x.flatten()
-        return x, {"(b,)": loss, "(b, 1)": loss[:, None], "one": loss[:1]}[self.shape]
+        shaped = {"(b,)": loss, "(b, 1)": loss[:, None], "one": loss[:1]}
+        return x, {**shaped, "(b, 2)": torch.stack([loss, loss], 1)}[self.shape]
 
 
 def reference(
@@ -279,11 +280,27 @@ def test_a_prediction_that_is_not_finite_stops_and_names_the_sample(bad: float) 
     assert unlabeled == list(range(20))
 
 
-@pytest.mark.parametrize("shape", ["(b, 1)", "one"])
+@pytest.mark.parametrize("n", [20, 1])
+def test_a_column_of_predictions_is_accepted(n: int) -> None:
+    """A model of the reference's shape (b, 1) gets the same choice, in any number of samples."""
+    count = min(2, n)
+    expected, values = choose_active_learning_indices(
+        Reads(), 1, rand_state(), list(range(n)), Values(range(n)), "cpu", count, batch_size=3
+    )
+    chosen, losses = choose_active_learning_indices(
+        Reads("(b, 1)"), 1, rand_state(), list(range(n)), Values(range(n)), "cpu", count
+    )
+    assert chosen.tolist() == expected.tolist()
+    assert losses is not None
+    assert values is not None
+    assert losses.tolist() == values.tolist()
+
+
+@pytest.mark.parametrize("shape", ["(b, 2)", "one"])
 def test_a_prediction_of_wrong_shape_is_refused(shape: str) -> None:
-    """A model that predicts (b, 1), or one loss a batch, raises; the list is left alone."""
+    """A model that predicts two losses a sample, or one a batch, raises; the list is left alone."""
     unlabeled = list(range(20))
-    with pytest.raises(InvalidSetting, match=r"one loss a sample, shape \(b,\), got shape"):
+    with pytest.raises(InvalidSetting, match=r"shape \(b,\) or \(b, 1\), got shape"):
         choose_active_learning_indices(
             Reads(shape), 1, rand_state(), unlabeled, Values(range(20)), "cpu", 2
         )

@@ -17,7 +17,7 @@ from experiments.data.palette import distinct_palette
 from experiments.data.pictures import MemoryPictures
 from experiments.data.samples import MemorySamples
 from experiments.data.segmentation import MemoryMasks, SemanticSegmentation
-from experiments.models.backbones import drn_seg
+from experiments.models.drn import drn_seg
 from experiments.tasks.segmentation import Segmentation
 
 LABEL_IDS = np.array([label_id for label_id, _ in CLASSES.values()], np.uint8)

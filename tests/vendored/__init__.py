@@ -1,1 +1,1 @@
-"""Tests of the re-implemented repositories."""
+"""Tests of the vendored networks."""

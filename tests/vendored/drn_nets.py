@@ -1,4 +1,4 @@
-"""What the tests of vendored.drn have in common: recorded numbers and small networks."""
+"""Recorded numbers and small networks for the tests of vendored.drn."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def signature(model: nn.Module) -> list[list[object]]:
 
 
 def fill_seg(model: DRNSeg, gain: float) -> DRNSeg:
-    """Recorded weights everywhere but in the fixed upsampling."""
+    """Fill a model with the recorded weights, except for the fixed upsampling."""
     fixed = model.up.weight.detach().clone() if isinstance(model.up, nn.ConvTranspose2d) else None
     fill_(model, gain)
     if fixed is not None:
@@ -62,5 +62,5 @@ def fork_state(model: DRNSeg, names: list[str]) -> dict[str, Tensor]:
 
 
 def assert_same_weights(got: nn.Module, expected: nn.Module) -> None:
-    """Both models have the same keys, and equal values under each."""
+    """Fail unless both models have the same keys and equal values."""
     torch.testing.assert_close(got.state_dict(), expected.state_dict(), rtol=0, atol=0)

@@ -1,7 +1,7 @@
-"""The weights and inputs for which upstream's numbers were recorded, drawn again from their names.
+"""Weights and inputs of the recorded numbers, drawn again from their names.
 
 Each tensor is drawn by numpy's RandomState from the CRC-32 of its name, so the fixtures hold
-outputs only. The same recipe made the recordings; a change here breaks every parity test.
+outputs only. The recordings were made in the same way, so a change here breaks every parity test.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ def filled(key: str, shape: tuple[int, ...], gain: float) -> NDArray[np.float32]
 
 
 def fill_(model: nn.Module, gain: float) -> None:
-    """Gives every entry of a model's state_dict its recorded value, in place.
+    """Fill every entry of a model's state_dict with its recorded value, in place.
 
     Args:
-        model: Any module; what is drawn depends on its keys and shapes alone.
+        model: Any module; the values depend only on its keys and shapes.
         gain: Variance of a weight times its fan-in; stored beside each recorded output.
     """
     with torch.no_grad():
@@ -70,7 +70,7 @@ def array(name: str, shape: tuple[int, ...], lo: float, hi: float) -> NDArray[np
 
 
 def assert_close(got: Tensor | ArrayLike, recorded: ArrayLike, tol: float = 1e-4) -> None:
-    """Fails unless max |got - recorded| <= tol * rms(recorded), with equal shapes."""
+    """Fail unless max |got - recorded| <= tol * rms(recorded), with equal shapes."""
     values = got.detach().cpu().double().numpy() if isinstance(got, Tensor) else got
     actual: NDArray[Any] = np.asarray(values, np.float64)
     expected: NDArray[Any] = np.asarray(recorded, np.float64)

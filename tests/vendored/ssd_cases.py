@@ -1,4 +1,4 @@
-"""What the tests of vendored.ssd_pytorch have in common: recorded numbers, boxes, small networks.
+"""Recorded numbers, boxes and small networks for the tests of vendored.ssd_pytorch.
 
 ssd.npz holds outputs of amdegroot/ssd.pytorch for weights and inputs that recorded.py draws again;
 ssd_pytorch_keys.json holds keys and shapes of the networks, and the channels that the superannotate
@@ -48,13 +48,13 @@ def light(size: int = 64, num_classes: int = 4, **options: Any) -> LightSSD:
 
 
 def on_meta(num_classes: int) -> SSD:
-    """A network of which only keys and shapes exist."""
+    """A network on the meta device, which has keys and shapes only."""
     with torch.device("meta"):
         return build_ssd("train", 300, num_classes)
 
 
 def random_case(seed: int, counts: tuple[int, ...]) -> tuple[Any, list[Tensor]]:
-    """Outputs of a network with four classes, and targets of so many objects each."""
+    """Outputs of a network with four classes, and targets with these numbers of objects."""
     generator = torch.Generator().manual_seed(seed)
     priors = light().priors
     shape = (len(counts), len(priors))

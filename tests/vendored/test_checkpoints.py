@@ -1,4 +1,4 @@
-"""vendored.checkpoints: the layouts that the original repositories saved, and files that misfit."""
+"""vendored.checkpoints: layouts of the original repositories, and files that do not fit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ State = Mapping[str, Tensor]
 
 
 def small_model() -> nn.Module:
-    """A model with every kind of entry: weights, biases, statistics, counts."""
+    """A model with weights, biases, statistics and counts."""
     return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 3))
 
 
@@ -62,7 +62,7 @@ def test_keys_that_only_partly_have_the_prefix_are_kept(tmp_path: Path) -> None:
 
 
 def test_wrapper_keys_are_tried_in_order(tmp_path: Path) -> None:
-    """Where a file holds several state_dicts, the first of the wrapper keys decides."""
+    """If a file holds several state_dicts, the first of the wrapper keys decides."""
     states = {key: {"weight": torch.full((1,), i)} for i, key in enumerate(("model", "ema"))}
     torch.save(states, tmp_path / "ckpt.pth")
     read = read_state_dict(tmp_path / "ckpt.pth", wrapper_keys=("ema", "model"))
@@ -83,7 +83,7 @@ def test_wrapper_keys_are_tried_in_order(tmp_path: Path) -> None:
 def test_a_misfit_is_named_and_changes_nothing(
     tmp_path: Path, change: dict[str, Tensor | None], message: str
 ) -> None:
-    """Other keys or shapes: a ValueError with file and first keys, and the model as it was."""
+    """Other keys or shapes raise ValueError with the first of them; the model stays as it was."""
     changed = {**small_model().state_dict(), **change}
     path = tmp_path / "ckpt.pth"
     torch.save({key: value for key, value in changed.items() if value is not None}, path)
@@ -99,14 +99,14 @@ def test_a_misfit_is_named_and_changes_nothing(
     "content", [{"weights": {"a": torch.zeros(1)}, "epoch": 1}, [1, 2], {"net": "resnet"}]
 )
 def test_a_file_without_state_dict_is_refused(tmp_path: Path, content: object) -> None:
-    """A file of something else is a ValueError that names it and says where was looked."""
+    """A file without state_dict raises ValueError with its name and the keys that were tried."""
     torch.save(content, tmp_path / "ckpt.pth")
     with pytest.raises(ValueError, match=r"ckpt\.pth: no state_dict .* 'net', 'state_dict'"):
         read_state_dict(tmp_path / "ckpt.pth")
 
 
 def test_unreadable_and_unsafe_files_are_refused(tmp_path: Path) -> None:
-    """Text, an empty or cut file and a pickled module are a ValueError that names the file."""
+    """Text, an empty or cut file and a pickled module raise ValueError with the file's name."""
     path = tmp_path / "ckpt.pth"
     torch.save(small_model().state_dict(), path)
     whole = path.read_bytes()
@@ -120,6 +120,6 @@ def test_unreadable_and_unsafe_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_file_not_found(tmp_path: Path) -> None:
-    """A path without file is a FileNotFoundError, as everywhere."""
+    """A path that does not exist raises FileNotFoundError."""
     with pytest.raises(FileNotFoundError, match=r"nothing\.pth"):
         read_state_dict(tmp_path / "nothing.pth")

@@ -37,7 +37,7 @@ def test_classification_scores_are_upstreams(name: str) -> None:
 
 @pytest.mark.parametrize("kind", ["deconv", "torchup"])
 def test_segmentation_is_upstreams(kind: str) -> None:
-    """Scores, log-probabilities and the ten tapped tensors are upstream's, upsampled either way."""
+    """Scores, log-probabilities and ten tapped tensors are upstream's, with both upsamplings."""
     model = DRNSeg("drn_d_22", 19, use_torch_up=kind == "torchup").eval()
     fill_seg(model, float(RECORDED["seg/drn_d_22/gain"]))
     with torch.no_grad():
@@ -120,7 +120,7 @@ def test_segmentation_keys_and_trained_parameters_are_upstreams(case: str) -> No
 @pytest.mark.parametrize("add_dropout", [False, True])
 @pytest.mark.parametrize("name", drn.MODEL_NAMES)
 def test_tap_counts_are_those_of_the_tensors(name: str, add_dropout: bool) -> None:
-    """For every backbone the announced channels are the tapped tensors', at the right sizes."""
+    """For every backbone the tapped tensors have the announced channels and the right sizes."""
     with torch.device("meta"):
         model = DRNSeg(name, 19, add_dropout=add_dropout).eval()
     with torch.no_grad():  # weights of any value will do
@@ -165,7 +165,7 @@ def test_initialization_is_upstreams() -> None:
 
 @pytest.mark.parametrize("arch", ["C", "D"])
 def test_class_map_and_middle_outputs(arch: str) -> None:
-    """out_map gives the map whose pooling gives the scores; out_middle the eight stage outputs."""
+    """out_map returns the map whose average is the scores, out_middle the stage outputs."""
     model = narrow(arch).eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
@@ -179,7 +179,7 @@ def test_class_map_and_middle_outputs(arch: str) -> None:
 
 
 def test_outer_stages_of_c_have_no_residual_connection() -> None:
-    """Their unused projection still sees its batch-norm statistics trained, and no gradient."""
+    """The unused projection updates its batch-norm statistics in training and has no gradient."""
     model = narrow("C", Bottleneck).train()
     block = model.get_submodule("layer7.0")
     projection = block.get_submodule("downsample")
@@ -207,7 +207,7 @@ def test_first_block_of_a_dilated_stage_of_a_is_not_dilated() -> None:
 
 
 def test_wrong_arguments_are_refused() -> None:
-    """What a user can set wrongly raises ValueError and says what is permitted."""
+    """Arguments out of range raise ValueError with the permitted values."""
     with pytest.raises(ValueError, match=r"'drn_d_23'.*drn_d_22"):
         DRNSeg("drn_d_23", 19)
     with pytest.raises(ValueError, match="classes must be positive, not 0"):
@@ -225,7 +225,7 @@ def test_wrong_arguments_are_refused() -> None:
 
 
 def test_arguments_have_upstreams_places() -> None:
-    """Networks are built by position as upstream builds them."""
+    """Positional arguments mean the same as upstream."""
     network = DRN(BasicBlock, [1] * 8, 5, NARROW, True, True, 4, "C").eval()
     class_map, stages = network(torch.zeros(1, 3, 32, 32))
     assert class_map.shape == (1, 5, 4, 4)

@@ -1,4 +1,4 @@
-"""What the networks of vendored.drn keep of a pass, dropout for sampling, and the small network."""
+"""vendored.drn: features of the latest pass, dropout for sampling, and the small network."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_copies_leave_the_features_behind(clone: Callable[[DRNSeg], DRNSeg]) -> 
 
 
 def test_odd_sizes_are_rounded_up() -> None:
-    """A side that is no multiple of 8 gives an output of the next multiple, as upstream."""
+    """A side is rounded up to a multiple of 8, as upstream."""
     log_probs, scores = tiny()(torch.randn(1, 3, 33, 50))
     assert scores.shape == (1, 3, 5, 7)
     assert log_probs.shape == (1, 3, 40, 56)
@@ -122,7 +122,7 @@ def test_dropout_ends_every_residual_stage(name: str, stages: list[str]) -> None
 
 
 def test_dropout_samples_in_eval_mode_unless_switched_off() -> None:
-    """Passes differ in eval mode; switched off they are those of the network without dropout."""
+    """Passes in eval mode differ; without sampling the dropout layers have no effect."""
     model, plain = tiny(add_dropout=True).eval(), tiny().eval()
     images = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
@@ -136,7 +136,7 @@ def test_dropout_samples_in_eval_mode_unless_switched_off() -> None:
 
 
 def test_dropout_is_half_and_scaled_and_always_on_in_training() -> None:
-    """Half of the elements are dropped and the rest doubled; training ignores the switch."""
+    """Half of the elements are dropped, the others doubled; training ignores the switch."""
     layer = SamplingDropout().train()
     torch.manual_seed(0)
     with dropout_sampling(layer, False):
@@ -146,7 +146,7 @@ def test_dropout_is_half_and_scaled_and_always_on_in_training() -> None:
 
 
 def test_sampling_needs_dropout() -> None:
-    """Asking a network without dropout for samples is an error; asking it for none is not."""
+    """Switching dropout on in a network without it is an error; switching it off is not."""
     with pytest.raises(ValueError, match="add_dropout=True"), tiny().dropout_sampling(True):
         pass
     with tiny().dropout_sampling(False):

@@ -1,4 +1,4 @@
-"""Weights of vendored.drn: checkpoints in every layout, published files, refusals."""
+"""Weights of vendored.drn: checkpoints in every layout, published files, errors."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_fork_layout_loads_inside_another_module() -> None:
 
 
 def test_old_files_without_batch_counts_load(tmp_path: Path) -> None:
-    """Published files are older than batch norm's num_batches_tracked, and load all the same."""
+    """Published files without batch norm's num_batches_tracked load."""
     state = {k: v for k, v in tiny().state_dict().items() if "num_batches" not in k}
     torch.save(state, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
     fresh = DRNSeg("drn_d_tiny", 3)
@@ -78,7 +78,7 @@ def test_old_files_without_batch_counts_load(tmp_path: Path) -> None:
 
 
 def test_incomplete_weights_are_refused() -> None:
-    """A checkpoint that lacks an entry, or has one too many, is an error that names it."""
+    """A missing or an additional entry of a checkpoint is an error that names it."""
     state = tiny().state_dict()
     lacking = {key: value for key, value in state.items() if key != "base.4.0.conv1.weight"}
     with pytest.raises(RuntimeError, match=r"Missing.*base\.4\.0\.conv1\.weight"):
@@ -91,7 +91,7 @@ def test_incomplete_weights_are_refused() -> None:
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_backbone_starts_from_classification_weights(tmp_path: Path, layout: str) -> None:
-    """pretrained_model takes a classifier's file or state_dict, whatever its classes."""
+    """pretrained_model takes a classifier's file or state_dict with any number of classes."""
     torch.manual_seed(1)
     classifier = drn.drn_d_tiny(num_classes=7)
     path = tmp_path / "classifier.pth"
@@ -124,7 +124,7 @@ def test_pretrained_comes_from_the_published_file(
 def test_failed_download_says_what_to_fetch(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a network the one error names the file's address and the place to put it."""
+    """If the download fails, the error names the address and the place to save the file."""
 
     def unreachable(*_: object, **__: object) -> None:
         raise urllib.error.URLError("no network")
@@ -141,7 +141,7 @@ def test_failed_download_says_what_to_fetch(
 
 @pytest.mark.parametrize("name", ["drn_d_24", "drn_d_40", "drn_d_56", "drn_d_107", "drn_d_tiny"])
 def test_unpublished_weights_are_refused(name: str) -> None:
-    """A network without published weights says so instead of starting from something else."""
+    """pretrained=True for a network without published weights is an error."""
     with pytest.raises(ValueError, match=f"no published ImageNet weights for '{name}'"):
         getattr(drn, name)(pretrained=True)
     with pytest.raises(ValueError, match="no published ImageNet weights"):

@@ -1,7 +1,7 @@
 """vendored.pytorch_cifar against keys, shapes and numbers recorded from kuangliu/pytorch-cifar.
 
 cifar.npz holds outputs at commit 49b7aa9 for weights and images that recorded.py draws again;
-pytorch_cifar_keys.json.gz the state_dict entries of all 44 networks.
+pytorch_cifar_keys.json.gz holds the state_dict entries of all 44 networks.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.nn.functional import cross_entropy
 import vendored.pytorch_cifar as networks
 from tests.vendored.recorded import assert_close, fill_, image
 from vendored.checkpoints import load_into
-from vendored.pytorch_cifar.features import FeatureNetwork
+from vendored.taps import TappedClassifier
 
 FIXTURES = Path(__file__).parent / "fixtures"
 RECORDED = np.load(FIXTURES / "cifar.npz")
@@ -41,21 +41,21 @@ SMALLEST_OF_EACH_FAMILY = [
 ]  # fmt: skip
 
 
-def build(name: str, **options: Any) -> FeatureNetwork:
+def build(name: str, **options: Any) -> TappedClassifier:
     """The network of one entry of the facts."""
     facts = FACTS[name]
-    model: FeatureNetwork = getattr(networks, facts["constructor"])(*facts["args"], **options)
+    model: TappedClassifier = getattr(networks, facts["constructor"])(*facts["args"], **options)
     return model
 
 
-def build_meta(name: str, **options: Any) -> FeatureNetwork:
-    """The same with shapes only, which takes no time to initialize."""
+def build_meta(name: str, **options: Any) -> TappedClassifier:
+    """The same network on the meta device, which takes no time to initialize."""
     with torch.device("meta"):
         return build(name, **options)
 
 
-def build_empty(name: str, **options: Any) -> FeatureNetwork:
-    """The same with weights of any value, for which shapes count alone, or that are filled."""
+def build_empty(name: str, **options: Any) -> TappedClassifier:
+    """The same network with undefined weights, for tests of shapes or to be filled."""
     return build_meta(name, **options).to_empty(device="cpu")
 
 
@@ -82,7 +82,7 @@ def test_state_dict_is_upstreams(name: str) -> None:
 
 @pytest.mark.parametrize("name", FACTS)
 def test_getters_describe_what_a_forward_gives(name: str) -> None:
-    """Channel counts and embedding sizes, asked before any forward, are those of the forward."""
+    """Channel counts and embedding sizes, read before a forward pass, are those of the pass."""
     model = build_empty(name, num_classes=7).eval()
     counts = model.get_active_learning_feature_channel_counts()
     [[size]] = model.get_discriminative_al_layer_shapes()
@@ -159,7 +159,7 @@ def test_features_are_the_forks() -> None:
 
 @pytest.mark.parametrize("name", SMALLEST_OF_EACH_FAMILY)
 def test_every_trainable_parameter_gets_a_gradient(name: str) -> None:
-    """Nothing trainable is left out of the scores: DistributedDataParallel would refuse it."""
+    """Every trainable parameter gets a gradient, which DistributedDataParallel needs."""
     model = build_empty(name)
     model(image("gradient", (2, 3, 32, 32))).sum().backward()
     without = [k for k, p in model.named_parameters() if p.requires_grad and p.grad is None]
@@ -167,7 +167,7 @@ def test_every_trainable_parameter_gets_a_gradient(name: str) -> None:
 
 
 def test_efficientnet_drops_out_in_training_only() -> None:
-    """Dropout changes training scores, never the embedding, and eval scores are repeatable."""
+    """Dropout changes scores in training only, and never the embedding."""
     model = build("EfficientNetB0")
     x = image("efficientnet", (4, 3, 32, 32))
     with torch.no_grad():
@@ -182,11 +182,11 @@ def test_efficientnet_drops_out_in_training_only() -> None:
 
 
 def test_features_are_of_the_latest_forward() -> None:
-    """Each forward replaces the features, which do not share the list that was handed out."""
+    """Each forward pass replaces the features; changes of a returned list have no effect."""
     model = build("LeNet")
-    with pytest.raises(RuntimeError, match="run a forward first"):
+    with pytest.raises(RuntimeError, match="no features are kept"):
         model.get_active_learning_features()
-    with pytest.raises(RuntimeError, match="run a forward first"):
+    with pytest.raises(RuntimeError, match="no embedding is kept"):
         model.get_discriminative_al_features()
     model(image("first", (2, 3, 32, 32)))
     first = model.get_active_learning_features()
@@ -200,7 +200,7 @@ def test_features_are_of_the_latest_forward() -> None:
 
 
 def test_features_are_let_go_when_the_next_forward_starts() -> None:
-    """Old features are freed before the next ones take memory, and a failed forward leaves none."""
+    """Old features are freed when the next forward pass starts, and a failed one leaves none."""
     model = build("LeNet")
     model(image("first", (2, 3, 32, 32)))
     old = [weakref.ref(feature) for feature in model.get_active_learning_features()]
@@ -212,12 +212,12 @@ def test_features_are_let_go_when_the_next_forward_starts() -> None:
     assert alive == [False]
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         model(image("larger", (2, 3, 64, 64)))
-    with pytest.raises(RuntimeError, match="run a forward first"):
+    with pytest.raises(RuntimeError, match="no features are kept"):
         model.get_active_learning_features()
 
 
 def test_copies_and_files_leave_the_features_out() -> None:
-    """After a training forward a model can be copied, pickled and saved, without its features."""
+    """After a forward pass in training a model can be copied, pickled and saved."""
     model = build("LeNet")
     x = image("copied", (2, 3, 32, 32))
     keys = list(model.state_dict())
@@ -227,7 +227,7 @@ def test_copies_and_files_leave_the_features_out() -> None:
     torch.save(model, buffer)
     buffer.seek(0)
     for other in (copy.deepcopy(model), torch.load(buffer, weights_only=False)):
-        with pytest.raises(RuntimeError, match="run a forward first"):
+        with pytest.raises(RuntimeError, match="no features are kept"):
             other.get_active_learning_features()
         torch.testing.assert_close(other(x), scores)
         assert len(other.get_active_learning_features()) == 4
@@ -235,9 +235,9 @@ def test_copies_and_files_leave_the_features_out() -> None:
 
 
 class Summed(nn.Module):
-    """Reads the features inside its own forward, as a loss-prediction module does."""
+    """A module that reads the features in its own forward pass, like a loss-prediction module."""
 
-    def __init__(self, network: FeatureNetwork) -> None:
+    def __init__(self, network: TappedClassifier) -> None:
         super().__init__()
         self.network = network
 
@@ -268,7 +268,7 @@ def test_compiled_networks_remember_too(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["ResNet18", "densenet_cifar", "ShuffleNetV2(0.5)", "LeNet"])
 def test_channels_last_is_kept_and_changes_nothing(name: str) -> None:
-    """With channels_last weights and images the scores are the same, and so are maps' layouts."""
+    """With channels_last weights and images the scores are equal and the maps are channels_last."""
     model = build(name).eval()
     x = image("layout", (4, 3, 32, 32))
     with torch.no_grad():
@@ -281,7 +281,7 @@ def test_channels_last_is_kept_and_changes_nothing(name: str) -> None:
 
 
 def test_larger_images_fit_where_pooling_is_global() -> None:
-    """Images of other sizes than 32x32 give scores, too, where the last pooling is global."""
+    """Networks with a global last pooling take images of other sizes than 32x32."""
     for name in ("VGG11", "ResNet18", "GoogLeNet", "MobileNet", "DLA"):
         assert build_meta(name)(torch.empty(2, 3, 64, 48, device="meta")).shape == (2, 10)
 
@@ -298,7 +298,7 @@ def test_upstreams_checkpoints_load(tmp_path: Path) -> None:
 
 
 def test_wrong_arguments_are_named() -> None:
-    """An unknown configuration or number of classes is a ValueError with what is permitted."""
+    """An unknown configuration or number of classes raises ValueError with the permitted values."""
     with pytest.raises(ValueError, match=r"'VGG12'; it must be one of \['VGG11', 'VGG13'"):
         networks.VGG("VGG12")
     with pytest.raises(ValueError, match=r"3; it must be one of \[0\.5, 1, 1\.5, 2\]"):

@@ -48,7 +48,7 @@ def excited(c: Any, x: Tensor) -> Tensor:
 
 
 def tree(c: Any, x: Tensor) -> Tensor:
-    """Two levels: own block, subtree, left and right block, in that order."""
+    """Two levels: block on the input, subtree, left and right block, in that order."""
     sub = c.level_1(x)
     left = c.left_node(sub)
     right = c.right_node(left)
@@ -107,7 +107,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_blocks_are_their_formulas(name: str) -> None:
-    """A block without recorded numbers computes its formula, written out another way."""
+    """A block without recorded numbers computes its formula, which is written out independently."""
     block, in_channels, formula = CASES[name]
     block = copy.deepcopy(block).eval()
     fill_(block, 1.5)
@@ -117,7 +117,7 @@ def test_blocks_are_their_formulas(name: str) -> None:
 
 
 def test_one_level_makes_both_trees_the_same() -> None:
-    """A tree of one level is two blocks and a root in either aggregation."""
+    """A tree of one level is two blocks and a root in both kinds of aggregation."""
     hierarchical, simple = Tree(4, 6, 1, 2).eval(), SimpleTree(4, 6, 1, 2).eval()
     fill_(hierarchical, 1.5)
     names = {"left_node": "left_tree", "right_node": "right_tree", "root": "root"}

@@ -51,7 +51,7 @@ def test_priors_are_the_papers(config: SSDConfig) -> None:
 
 
 def test_coco_has_priors_of_its_own() -> None:
-    """Any number of classes but 21 gets the smaller boxes of COCO."""
+    """Any number of classes other than 21 has the smaller boxes of COCO."""
     assert on_meta(21).config == VOC
     assert on_meta(81).config == on_meta(201).config == COCO
     assert VOC.num_priors == COCO.num_priors == 8732
@@ -107,7 +107,7 @@ def test_impossible_configuration_is_refused(change: dict[str, Any]) -> None:
 
 
 def test_coding_is_reversible() -> None:
-    """Decoding encoded boxes, and changing the form there and back, gives the boxes again."""
+    """Decoding encoded boxes, and converting forms in both directions, gives the boxes again."""
     generator = torch.Generator().manual_seed(1)
     corners = random_boxes(generator, 8732)
     priors = numbers("voc/priors")
@@ -134,7 +134,7 @@ def test_overlaps_are_those_of_counted_cells() -> None:
 def match_by_loops(
     truths: Tensor, labels: Tensor, priors: Tensor, threshold: float
 ) -> tuple[list[int], list[int]]:
-    """For each prior the class and the number of its truth, by the rules one at a time."""
+    """The class and the index of the truth of each prior, by applying the rules one at a time."""
     overlap = boxes.jaccard(truths, boxes.point_form(priors)).tolist()
     owner = [max(range(len(truths)), key=lambda t: overlap[t][p]) for p in range(len(priors))]
     positive = [overlap[owner[p]][p] >= threshold for p in range(len(priors))]
@@ -146,7 +146,7 @@ def match_by_loops(
 
 
 def test_batched_matching_is_the_loops() -> None:
-    """A padded batch is matched as loops over images do, shared priors and twins included."""
+    """A padded batch is matched like images in a loop, with shared priors and equal boxes too."""
     generator = torch.Generator().manual_seed(3)
     priors = light().priors
     targets = []
@@ -173,7 +173,7 @@ def test_batched_matching_is_the_loops() -> None:
 
 
 def test_match_fills_upstreams_buffers() -> None:
-    """With upstream's last three arguments the targets are written into the row of the image."""
+    """With upstream's last three arguments the targets are written to the row of the image."""
     truths, labels = numbers("match/three/truths"), numbers("match/three/labels")
     priors = numbers("voc/priors")
     loc_t, conf_t = torch.zeros(2, 8732, 4), torch.zeros(2, 8732, dtype=torch.int64)
@@ -181,7 +181,7 @@ def test_match_fills_upstreams_buffers() -> None:
     assert torch.equal(loc_t[1], loc)
     assert torch.equal(conf_t[1], conf)
     assert not conf_t[0].any()
-    with pytest.raises(ValueError, match="belong together"):
+    with pytest.raises(ValueError, match="given together"):
         match(0.5, truths, priors, VARIANCES, labels, loc_t)
     with pytest.raises(ValueError, match="one label for each box"):
         match(0.5, truths, priors, VARIANCES, labels[:1])
@@ -196,7 +196,7 @@ def test_match_of_nothing_is_background() -> None:
 
 
 def test_suppression_is_greedy() -> None:
-    """Of many random boxes a loop keeps the same, equal scores from the last to the first."""
+    """A loop keeps the same of many random boxes; equal scores count from the last to the first."""
     generator = torch.Generator().manual_seed(4)
     corners = random_boxes(generator, 150)
     scores = torch.randint(0, 30, (150,), generator=generator) / 30
@@ -221,14 +221,14 @@ def test_suppression_of_nothing_and_of_nonsense() -> None:
 
 
 def test_log_sum_exp_survives_distant_rows() -> None:
-    """Rows thousands apart keep their own value, where one common maximum would give -inf."""
+    """Rows that are thousands apart have finite values, unlike with one common maximum."""
     logits = torch.tensor([[1000.0, 1000.0], [-1000.0, -1000.0]])
     expected = torch.tensor([[1000.0], [-1000.0]]) + math.log(2)
     torch.testing.assert_close(boxes.log_sum_exp(logits), expected)
 
 
 def test_half_precision_boxes_are_computed_in_float32() -> None:
-    """Box functions of bfloat16 and float16 input return float32, as for the same numbers."""
+    """Box functions of bfloat16 and float16 input return the float32 results for these numbers."""
     a, b = numbers("box/a"), numbers("box/b")
     for dtype in (torch.bfloat16, torch.float16):
         small_a, small_b = a.to(dtype), b.to(dtype)

@@ -48,7 +48,7 @@ def test_images_of_a_batch_do_not_affect_each_other() -> None:
 
 @pytest.mark.parametrize("empty", [torch.zeros(0, 5), torch.zeros(0)])
 def test_batch_without_objects_costs_nothing(empty: Tensor) -> None:
-    """Without any object losses and gradients are 0, not NaN, divided by n as well."""
+    """Without any object, losses and gradients are 0, also after the division by n."""
     (loc, conf, priors), _ = random_case(7, (0, 0))
     loc.requires_grad_()
     conf.requires_grad_()
@@ -64,7 +64,7 @@ def test_batch_without_objects_costs_nothing(empty: Tensor) -> None:
 
 
 def test_object_without_area_does_not_spoil_negatives() -> None:
-    """A degenerate box makes its own prior's loss infinite, but no gradient of negatives NaN."""
+    """A degenerate box gives its prior an infinite loss and the negatives finite gradients."""
     (loc, conf, priors), _ = random_case(8, (0,))
     loc.requires_grad_()
     target = torch.tensor([[0.5, 0.5, 0.5, 0.5, 1.0]])
@@ -77,7 +77,7 @@ def test_object_without_area_does_not_spoil_negatives() -> None:
 
 
 def test_upstreams_argument_list_is_accepted() -> None:
-    """The published call works and equals the short one; what upstream cannot do is refused."""
+    """Upstream's published call equals the short one; unimplemented options are refused."""
     outputs, targets = random_case(9, (4, 1))
     published = MultiBoxLoss(4, 0.5, True, 0, True, 3, 0.5, False, True)
     for got, expected in zip(
@@ -99,7 +99,7 @@ def test_upstreams_argument_list_is_accepted() -> None:
 
 
 def test_wrong_targets_are_refused() -> None:
-    """Labels out of range and shapes that do not fit raise ValueError that says what is wanted."""
+    """Labels out of range and shapes that do not fit raise ValueError with what is expected."""
     outputs, targets = random_case(10, (2, 2))
     criterion = MultiBoxLoss(4)
     too_high, negative = targets[0].clone(), targets[0].clone()
@@ -154,7 +154,7 @@ def test_classes_do_not_suppress_each_other_beyond_the_image() -> None:
 
 
 def test_nothing_likely_gives_zeros() -> None:
-    """An image whose every box is background gives rows of zeros; the threshold itself is out."""
+    """An image with background only gives rows of zeros; a score at the threshold is dropped."""
     priors = light().priors
     conf = torch.zeros(1, len(priors), 3)
     conf[..., 0], conf[..., 1] = 0.99, 0.01
@@ -162,7 +162,7 @@ def test_nothing_likely_gives_zeros() -> None:
 
 
 def test_background_is_never_detected() -> None:
-    """The class that is called background has no detections, whichever it is."""
+    """The background class has no detections, for any choice of it."""
     (loc, conf, priors), _ = random_case(12, (0,))
     for label in (0, 2):
         got = Detect(4, label)(loc, conf.softmax(dim=-1), priors)

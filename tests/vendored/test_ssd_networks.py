@@ -16,7 +16,7 @@ from vendored.ssd_pytorch import L2Norm, MultiBoxLoss, boxes, trunk_from_torchvi
 
 
 def torchvision_like() -> dict[str, Tensor]:
-    """Weights of torchvision's VGG16's keys and shapes, the largest of them without memory."""
+    """Weights with the keys and shapes of torchvision's VGG16; the largest are expanded."""
     generator = torch.Generator().manual_seed(13)
     state: dict[str, Tensor] = {}
     for key, value in vgg_trunk().state_dict().items():
@@ -49,7 +49,7 @@ def test_trunk_takes_torchvisions_weights() -> None:
 
 
 def test_trunk_sees_torchvisions_normalization_in_pixels() -> None:
-    """The rescaled first convolution of SSD's input is torchvision's of its own, off the border."""
+    """Away from the border, the rescaled first convolution gives torchvision's output."""
     state = torchvision_like()
     pixels = torch.randint(0, 256, (1, 3, 12, 12), generator=torch.Generator().manual_seed(14))
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -90,9 +90,9 @@ def test_l2norm_has_a_gradient_at_zero() -> None:
 
 
 def test_features_are_of_the_latest_pass() -> None:
-    """Each pass replaces the features, which are then freed; before the first there are none."""
+    """Each pass replaces and frees the features; before the first pass there are none."""
     model = light()
-    with pytest.raises(RuntimeError, match="no features yet"):
+    with pytest.raises(RuntimeError, match="no features are kept"):
         model.get_active_learning_features()
     model(torch.zeros(2, 3, 64, 64))
     first = weakref.ref(model.get_active_learning_features()[0])
@@ -107,7 +107,7 @@ def test_features_are_of_the_latest_pass() -> None:
 
 
 def test_features_are_no_part_of_copies() -> None:
-    """Copies and pickles after a pass work, compute the same, and have no features; keys stay."""
+    """Copies and pickles after a pass compute the same and have no features; keys are unchanged."""
     model = light().eval()
     keys = list(model.state_dict())
     images = torch.randn(2, 3, 64, 64)
@@ -115,7 +115,7 @@ def test_features_are_no_part_of_copies() -> None:
     assert list(model.state_dict()) == keys
     assert "priors" not in keys
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        with pytest.raises(RuntimeError, match="no features yet"):
+        with pytest.raises(RuntimeError, match="no embedding is kept"):
             twin.get_embedding()
         for got, expected in zip(twin(images), outputs, strict=True):
             assert torch.equal(got, expected)
@@ -161,7 +161,7 @@ def scene(generator: torch.Generator, size: int) -> tuple[Tensor, Tensor]:
 
 
 def test_light_learns_from_scratch() -> None:
-    """Fifty small steps halve the loss, and new scenes' squares are found where they are."""
+    """Fifty small steps halve the loss, and the squares of new scenes are found."""
     generator = torch.Generator().manual_seed(15)
     model, criterion = light(64, num_classes=3), MultiBoxLoss(3)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
@@ -188,7 +188,7 @@ def test_light_learns_from_scratch() -> None:
 
 
 def test_bfloat16_autocast_costs_little_precision() -> None:
-    """Under autocast losses are float32 and near float32's, and boxes are decoded in float32."""
+    """Under autocast losses are float32 and close to those without, and boxes are float32."""
     model, criterion = light().eval(), MultiBoxLoss(4)
     images = torch.randn(3, 3, 64, 64)
     _, targets = random_case(16, (2, 0, 5))

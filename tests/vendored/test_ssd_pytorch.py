@@ -142,7 +142,7 @@ def test_loss_is_upstreams(case: str, num_images: int) -> None:
 
 
 def test_detections_are_upstreams() -> None:
-    """Detect gives upstream's rows, by default the best 200 of each image, which upstream means."""
+    """Detect gives upstream's rows, by default only the best 200 of each image."""
     loc, conf = array("det:loc", (2, 400, 4), -1, 1), numbers("detect/conf")
     expected = RECORDED["detect/default"].copy()
     everything = Detect(21, 0, 200, 0.01, 0.45, keep_top_k=21 * 200)
@@ -174,7 +174,7 @@ def test_tapped_channels_are_the_forks() -> None:
 
 
 def test_test_phase_detects(net: SSD) -> None:
-    """Phase "test" returns the detections in what phase "train" returns, and is no mode."""
+    """Phase "test" returns the detections of the outputs of phase "train", in either mode."""
     images = image("ssd:voc", (1, 3, 300, 300))
     tester = copy.copy(net)
     tester.phase = "test"
@@ -187,7 +187,7 @@ def test_test_phase_detects(net: SSD) -> None:
 
 
 def test_unknown_phase_or_size_is_refused() -> None:
-    """Upstream's silent None is a ValueError, and so are images that the priors are not for."""
+    """Unknown phases and sizes, and images of another size than the priors', raise ValueError."""
     with pytest.raises(ValueError, match="phase"):
         build_ssd("eval")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="size must be 300"):

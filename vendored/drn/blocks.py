@@ -1,4 +1,4 @@
-"""Building blocks of dilated residual networks: convolutions, residual blocks, stages of them.
+"""Building blocks of dilated residual networks: convolutions, residual blocks and stages.
 
 Sources: He et al., "Deep Residual Learning for Image Recognition" (arXiv 1512.03385, section 3.3
 and figure 5) for the two blocks; Yu, Koltun and Funkhouser, "Dilated Residual Networks" (arXiv
@@ -33,7 +33,7 @@ def convolution(
 
 
 def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
-    """The projection that fits a block's input to its output, or None where they already fit."""
+    """The projection of a block's input to the shape of its output; None for equal shapes."""
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(
@@ -43,21 +43,21 @@ def shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential 
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions, both dilated, and a residual connection that can be left out.
+    """Two 3x3 convolutions, both dilated, with an optional residual connection.
 
-    Without the connection (``residual=False``, section 4 of the DRN paper) a projection is still
-    there where shapes differ: published checkpoints contain it.
+    A block without the connection (``residual=False``, section 4 of the DRN paper) still has the
+    projection if the shapes differ, because published checkpoints contain it.
 
-    Differs: upstream runs that unused projection in every forward pass. In training it is run
-    here too, for its batch-norm statistics only (without autograd; its gradients are None either
-    way); in eval mode it has no effect and is left out.
+    Differs: upstream runs that unused projection in every forward pass. Here it runs in training
+    only, where it updates its batch-norm statistics, and without autograd. Its gradients are None
+    in both implementations.
 
     Args:
         in_channels: Channels of the input.
         channels: Channels of both convolutions and of the output.
         stride: Stride of the first convolution.
         dilation: Dilation (and padding) of both convolutions.
-        residual: Whether the block's input is added to its output.
+        residual: Add the block's input to its output.
     """
 
     expansion: ClassVar[int] = 1
@@ -81,7 +81,7 @@ class BasicBlock(nn.Module):
         self.residual = residual
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, channels, ceil(h / stride), ceil(w / stride))."""
+        """Map (b, in_channels, h, w) to (b, channels, ceil(h / stride), ceil(w / stride))."""
         out: Tensor = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         if self.residual:
@@ -93,17 +93,15 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions with a residual connection; four times as many channels out.
-
-    Stride and dilation are those of the 3x3 convolution.
+    """Convolutions 1x1, 3x3 and 1x1 with a residual connection.
 
     Args:
         in_channels: Channels of the input.
         channels: Channels of the first two convolutions; the output has ``4 * channels``.
         stride: Stride of the 3x3 convolution.
         dilation: Dilation (and padding) of the 3x3 convolution.
-        residual: Ignored, as upstream: a bottleneck always has its residual connection. It is
-            here so that both blocks are built with the same arguments.
+        residual: Ignored, as upstream: a bottleneck always has its residual connection. The
+            argument exists so that both kinds of block take the same arguments.
     """
 
     expansion: ClassVar[int] = 4
@@ -130,7 +128,7 @@ class Bottleneck(nn.Module):
         self.downsample = shortcut(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, 4 * channels, ceil(h / stride), ceil(w / stride))."""
+        """Map (b, in_channels, h, w) to (b, 4 * channels, ceil(h / stride), ceil(w / stride))."""
         out: Tensor = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
@@ -144,7 +142,7 @@ BlockType = type[BasicBlock] | type[Bottleneck]
 def conv_chain(
     in_channels: int, channels: int, depth: int, *, kernel: int = 3, stride: int, dilation: int
 ) -> nn.Sequential:
-    """``depth`` times convolution, batch norm and ReLU; the first convolution has the stride."""
+    """Convolution, batch norm and ReLU, ``depth`` times; the first convolution has the stride."""
     chain = nn.Sequential()
     for index in range(depth):
         chain.append(
@@ -173,9 +171,9 @@ def residual_stage(
     residual: bool = True,
     add_dropout: bool = False,
 ) -> nn.Sequential:
-    """``depth`` blocks, the first with the stride; ``add_dropout`` appends sampling dropout.
+    """``depth`` blocks in a row, the first with the stride, and sampling dropout if wanted.
 
-    ``first_dilation`` is that of the first block where it is not ``dilation``.
+    The first block has the dilation ``first_dilation`` if that is given.
     """
     stage = nn.Sequential()
     for index in range(depth):

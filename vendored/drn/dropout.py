@@ -14,14 +14,14 @@ from torch.nn import functional
 
 
 class SamplingDropout(nn.Module):
-    """Dropout without parameters for the end of a residual stage.
+    """Dropout for the end of a residual stage.
 
-    It drops in training mode, and in eval mode for as long as ``sampling`` is true, which it is
-    from the start, as in the superannotate fork. :func:`dropout_sampling` switches it.
+    It drops in training mode, and in eval mode while ``sampling`` is true. That is the default, as
+    in the superannotate fork; :func:`dropout_sampling` changes it.
 
-    Differs: in eval mode the same elements are dropped of every image of a batch. A pass is one
-    network, and what it says of an image does not depend on the images beside it; in the fork
-    each image has elements of its own.
+    Differs: in eval mode the same elements are dropped in every image of a batch, so that a pass
+    corresponds to one network and its prediction for an image does not depend on the other images
+    of the batch. The fork drops different elements in each image.
     """
 
     def __init__(self, p: float = 0.5) -> None:
@@ -30,30 +30,30 @@ class SamplingDropout(nn.Module):
         self.sampling = True
 
     def forward(self, x: Tensor) -> Tensor:
-        """Any shape to the same shape; kept elements are scaled by 1 / (1 - p)."""
+        """Drop elements of a tensor of any shape and scale the others by 1 / (1 - p)."""
         if self.training or not self.sampling:
             return functional.dropout(x, self.p, training=self.training)
         return x * functional.dropout(x.new_ones(x.shape[1:]), self.p, training=True)
 
     def extra_repr(self) -> str:
-        """What ``print(model)`` shows of this layer."""
+        """The arguments that ``print(model)`` shows."""
         return f"p={self.p}, sampling={self.sampling}"
 
 
 def sampling_dropouts(model: nn.Module) -> list[SamplingDropout]:
-    """The dropout layers of ``model``, in forward order; empty where it was built without any."""
+    """The sampling dropout layers of ``model`` in forward order; empty if it has none."""
     return [module for module in model.modules() if isinstance(module, SamplingDropout)]
 
 
 @contextmanager
 def dropout_sampling(model: nn.Module, active: bool) -> Iterator[None]:
-    """Within the block, dropout in eval mode is on or off; afterwards it is as it was before.
+    """Switch dropout in eval mode on or off inside a ``with`` block, and restore it afterwards.
 
-    Training mode is not touched: there dropout always drops.
+    In training mode dropout always drops.
 
     Raises:
-        ValueError: ``active`` is true for a model without sampling dropout, whose "samples"
-            would all be equal.
+        ValueError: ``active`` is true for a model without sampling dropout, whose samples would
+            all be equal.
     """
     layers = sampling_dropouts(model)
     if active and not layers:

@@ -1,4 +1,4 @@
-"""Constructors of the twelve published networks, and of a small one of our own.
+"""Constructors of the twelve networks of fyu/drn, and of a small one of our own.
 
 The numbers of blocks are those of fyu/drn @ d75db2e (arXiv 1705.09914, section 4 and table 1).
 The number in a name counts convolutional layers on the longest path.
@@ -31,7 +31,7 @@ _LAYERS: dict[str, tuple[BlockType, tuple[int, ...]]] = {
 }
 
 MODEL_NAMES = ("drn_a_50", *_LAYERS)
-"""Every name that :func:`build` (and so ``DRNSeg``) knows."""
+"""The names that :func:`build` and ``DRNSeg`` accept."""
 
 
 class NetworkOptions(TypedDict, total=False):
@@ -82,8 +82,8 @@ def drn_c_42(pretrained: bool = False, **options: Unpack[NetworkOptions]) -> DRN
 def drn_c_58(pretrained: bool = False, **options: Unpack[NetworkOptions]) -> DRN:
     """DRN-C-58: bottlenecks 3, 4, 6, 3 in layers 3 to 6.
 
-    The projections of its last two stages take no part in the result, so they get no gradient:
-    ``DistributedDataParallel`` needs ``find_unused_parameters=True`` for it.
+    The projections of its last two stages do not contribute to the result and get no gradient, so
+    ``DistributedDataParallel`` needs ``find_unused_parameters=True``.
     """
     return _build("drn_c_58", pretrained, options)
 
@@ -154,10 +154,10 @@ _CONSTRUCTORS = (
 
 
 def build(model_name: str, pretrained: bool = False, *, add_dropout: bool = False) -> DRN | DRNA:
-    """The network of a name, for 1000 classes.
+    """Build the network of this name, for 1000 classes.
 
     Raises:
-        ValueError: The name is none of ``MODEL_NAMES``, or has no published weights.
+        ValueError: The name is not in ``MODEL_NAMES``, or there are no published weights for it.
         RuntimeError: The published weights could not be fetched.
     """
     if model_name == "drn_a_50":
@@ -165,4 +165,4 @@ def build(model_name: str, pretrained: bool = False, *, add_dropout: bool = Fals
     for constructor in _CONSTRUCTORS:
         if constructor.__name__ == model_name:
             return constructor(pretrained, add_dropout=add_dropout)
-    raise ValueError(f"there is no network {model_name!r}, only {', '.join(MODEL_NAMES)}")
+    raise ValueError(f"unknown network {model_name!r}; the names are {', '.join(MODEL_NAMES)}")

@@ -23,14 +23,14 @@ DILATIONS = (1, 1, 1, 1, 2, 4, 2, 1)
 
 
 def is_stage(child_name: str) -> bool:
-    """Whether a child of a network is one of layer1, layer2, ...: what learning loss taps."""
+    """Return True for layer1, layer2, ..., the children that learning loss taps."""
     return child_name.startswith("layer") and child_name != "layer0"
 
 
 def initialize(network: nn.Module) -> None:
-    """Upstream's start: He-normal convolutions by fan out, batch norm at one and zero.
+    """Initialize as upstream: He-normal convolutions by fan-out, batch norm with one and zero.
 
-    Biases of convolutions, and linear layers, keep torch's default.
+    Biases of convolutions and linear layers keep torch's defaults.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -42,11 +42,11 @@ def initialize(network: nn.Module) -> None:
 
 
 class DRN(nn.Module):
-    """DRN-C and DRN-D: a stem and eight stages at output stride 8, then a class map or scores.
+    """DRN-C and DRN-D: a stem and eight stages with output stride 8, then scores or a class map.
 
     Layers 3 to 6 are residual stages of ``block``. Layers 1, 2, 7 and 8 are stages of basic
     blocks in C (7 and 8 without residual connections) and chains of plain convolutions in D.
-    The last two children are ``avgpool`` and ``fc``, everything before them is the backbone.
+    The last two children are ``avgpool`` and ``fc``; the children before them are the backbone.
 
     Args:
         block: :class:`BasicBlock` or :class:`Bottleneck`, for layers 3 to 6.
@@ -55,14 +55,14 @@ class DRN(nn.Module):
         channels: Channels of the eight stages (the stem has those of the first).
         out_map: Return the class map (b, num_classes, h / 8, w / 8) instead of pooled scores.
         out_middle: Also return the list of the eight stage outputs.
-        pool_size: Side of the average pooling, in positions of the stride-8 map: 28 serves
-            images of 224 pixels.
+        pool_size: Side of the average pooling, in positions of the stride-8 map. Images of 224
+            pixels need 28.
         arch: ``"C"`` or ``"D"``.
         add_dropout: Append :class:`SamplingDropout` to every residual stage: layers 1 to 8 of
-            C, 3 to 6 of D. No key of the state_dict changes.
+            C, 3 to 6 of D. The keys of the state_dict stay the same.
 
     Attributes:
-        stage_channels: Channels that layer1 to layer8 really put out.
+        stage_channels: Output channels of layer1 to layer8.
         out_dim: Channels of the last of them.
 
     Raises:
@@ -132,11 +132,12 @@ class DRN(nn.Module):
         initialize(self)
 
     def forward(self, x: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
-        """Class scores of float images (b, 3, h, w); with ``out_middle`` a pair with the stages.
+        """Compute the class scores of float images (b, 3, h, w).
 
         Returns:
             Scores before softmax: (b, num_classes) for images of ``8 * pool_size`` pixels, or
-            the map (b, num_classes, ceil(h / 8), ceil(w / 8)) with ``out_map``.
+            the map (b, num_classes, ceil(h / 8), ceil(w / 8)) with ``out_map``. With
+            ``out_middle``, a pair of these and the list of the stage outputs.
         """
         middle: list[Tensor] = []
         for name, child in list(self.named_children())[:-2]:
@@ -150,7 +151,7 @@ class DRN(nn.Module):
 class DRNA(nn.Module):
     """DRN-A: a ResNet whose last two stages are dilated instead of strided (output stride 8).
 
-    The first block of a dilated stage is itself not dilated.
+    The first block of a dilated stage is not dilated.
 
     Args:
         block: :class:`BasicBlock` or :class:`Bottleneck`.
@@ -160,7 +161,7 @@ class DRNA(nn.Module):
             fork have no dropout here.
 
     Attributes:
-        stage_channels: Channels that layer1 to layer4 really put out.
+        stage_channels: Output channels of layer1 to layer4.
         out_dim: Channels of the last of them.
 
     Raises:

@@ -1,10 +1,10 @@
 """Semantic segmentation on a dilated residual network, tapped for learning loss.
 
-Sources: Yu, Koltun and Funkhouser, "Dilated Residual Networks" (arXiv 1705.09914, section 5):
-the backbone, a 1x1 convolution to class scores at 1/8 of the resolution, bilinear upsampling.
-State_dict, outputs and initialization are compatible with fyu/drn @ d75db2e; the tapped tensors
-and the dropout with superannotateai/active_learning @ aa2b9ae, which wires in Yoo and Kweon,
-"Learning Loss for Active Learning" (arXiv 1905.03677, section 3.2).
+Source: Yu, Koltun and Funkhouser, "Dilated Residual Networks" (arXiv 1705.09914, section 5): the
+backbone, a 1x1 convolution to class scores at 1/8 of the resolution, and bilinear upsampling.
+State_dict, outputs and initialization are compatible with fyu/drn @ d75db2e. The tapped tensors
+and the dropout are compatible with superannotateai/active_learning @ aa2b9ae, which adds the loss
+prediction of Yoo and Kweon (arXiv 1905.03677, section 3.2).
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from vendored.checkpoints import read_state_dict
 from vendored.drn.dropout import dropout_sampling
 from vendored.drn.models import build
 from vendored.drn.networks import is_stage
+from vendored.taps import TappedNetwork, global_average
 
 STRIDE = 8
 """Pixels of the image per position of the scores, in both directions."""
 
 
 def bilinear_upsampling(classes: int) -> nn.ConvTranspose2d:
-    """A transposed convolution that enlarges each class map ``STRIDE`` times, bilinearly.
+    """A transposed convolution that enlarges each class map ``STRIDE`` times bilinearly.
 
-    Its weights (classes, 1, 16, 16) are fixed: they ask for no gradient.
+    Its weights (classes, 1, 16, 16) are fixed and have no gradient.
     """
     size = 2 * STRIDE
     up = nn.ConvTranspose2d(
@@ -45,17 +46,21 @@ def bilinear_upsampling(classes: int) -> nn.ConvTranspose2d:
     return up
 
 
-class DRNSeg(nn.Module):
+class DRNSeg(TappedNetwork):
     """A dilated residual network without its classifier, with a segmentation head.
 
-    Differs: ``pretrained`` is off by default, so that building a model never asks the network;
-    the tensors of the latest forward pass are kept for learning loss (:meth:`forward`).
+    The features kept of a forward pass are the outputs of layer1 to layer8 (of DRN-A: to layer4),
+    the scores at 1/8 of the resolution and the log-probabilities at full resolution: ten (six)
+    tensors. The embedding is the average over the last backbone map; it has 512 values, or 2048
+    for drn_a_50.
+
+    Differs: ``pretrained`` is off by default, so that building a model never downloads anything.
 
     Args:
         model_name: A backbone of :data:`vendored.drn.models.MODEL_NAMES`.
         classes: Number of classes, k.
-        pretrained_model: Weights of the classification network (its state_dict, or the path of
-            a file with it) to start the backbone from; the classifier in them is not used.
+        pretrained_model: Weights of the classification network to start the backbone from: its
+            state_dict, or the path of a file with it. The classifier in them is not used.
         pretrained: Start the backbone from the published ImageNet weights.
         use_torch_up: Upsample by interpolation with aligned corners instead of the fixed
             transposed convolution ``up``.
@@ -63,13 +68,13 @@ class DRNSeg(nn.Module):
             active in eval mode too unless :meth:`dropout_sampling` switches it off.
 
     Attributes:
-        record_features: Whether forward passes keep the tapped tensors. Without a loss head to
-            read them, False saves their memory (most of it the maps at full resolution).
+        record_features: Set it to False to keep no features, which saves memory, most of it for
+            the maps at full resolution.
 
     Raises:
         ValueError: ``classes`` is not positive, the name is unknown or has no published weights,
             two sources of weights are given, or ``pretrained_model`` does not fit the backbone.
-        FileNotFoundError: ``pretrained_model`` is the path of no file.
+        FileNotFoundError: The file ``pretrained_model`` does not exist.
         RuntimeError: The published weights could not be downloaded.
     """
 
@@ -91,7 +96,7 @@ class DRNSeg(nn.Module):
         network = build(model_name, pretrained, add_dropout=add_dropout)
         children = list(network.named_children())[:-2]
         self._child_names = tuple(name for name, _ in children)
-        self._channel_counts = (*network.stage_channels, classes, classes)
+        self.tap_channels = (*network.stage_channels, classes, classes)
         self.base = nn.Sequential(*(child for _, child in children))
         self.seg = nn.Conv2d(network.out_dim, classes, 1)
         nn.init.normal_(self.seg.weight, 0.0, math.sqrt(2.0 / classes))
@@ -102,21 +107,15 @@ class DRNSeg(nn.Module):
             if use_torch_up
             else bilinear_upsampling(classes)
         )
-        self.record_features = True
-        self._features: list[Tensor] | None = None
-        self._embedding: Tensor | None = None
         if pretrained_model is not None:
             self._load_backbone(pretrained_model)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Class log-probabilities and scores of float images (b, 3, h, w).
-
-        While ``record_features`` is true, the tensors of :meth:`get_active_learning_features`
-        are kept until the next call begins or :meth:`forget_features` drops them.
+        """Compute class log-probabilities and scores of float images (b, 3, h, w).
 
         Returns:
             Log-probabilities (b, k, h, w) and the scores (b, k, h / 8, w / 8) that they are
-            upsampled from. Sides that are not multiples of 8 are rounded up to one, as upstream.
+            upsampled from. Sides are rounded up to multiples of 8, as upstream.
         """
         self.forget_features()
         taps: list[Tensor] = []
@@ -124,62 +123,19 @@ class DRNSeg(nn.Module):
             x = child(x)
             if self.record_features and is_stage(name):
                 taps.append(x)
-        self._embedding = x.mean((2, 3))
+        embedding = global_average(x)
         scores: Tensor = self.seg(x)
         log_probs = functional.log_softmax(self.up(scores), dim=1)
-        if self.record_features:
-            self._features = [*taps, scores, log_probs]
+        self.keep([*taps, scores, log_probs], embedding)
         return log_probs, scores
 
     def optim_parameters(self) -> Iterator[nn.Parameter]:
-        """The parameters to train: those of ``base``, then of ``seg``; never those of ``up``."""
+        """Iterate over the parameters to train: those of ``base``, then those of ``seg``."""
         yield from self.base.parameters()
         yield from self.seg.parameters()
 
-    def get_active_learning_feature_channel_counts(self) -> list[int]:
-        """Channels of each of :meth:`get_active_learning_features`, before any forward pass.
-
-        Differs: the superannotate fork says 64 to 512 for layers 3 to 6 of bottleneck networks,
-        which have four times as many; here the counts are those of the layers as built.
-        """
-        return list(self._channel_counts)
-
-    def get_active_learning_features(self) -> list[Tensor]:
-        """The tensors of the latest forward pass that learning loss taps.
-
-        Returns:
-            Outputs of layer1 to layer8 (of DRN-A: to layer4), the scores at 1/8 and the
-            log-probabilities at full resolution: ten (six) tensors (b, channels, height, width)
-            that belong to the pass's autograd graph.
-
-        Raises:
-            RuntimeError: There are none: no pass yet, or not recorded, or forgotten.
-        """
-        if self._features is None:
-            raise RuntimeError(
-                "no features are kept: run a forward pass with record_features=True first"
-            )
-        return list(self._features)
-
-    def get_embedding(self) -> Tensor:
-        """The latest forward pass's last backbone map, averaged over positions: (b, d).
-
-        It is there whether or not ``record_features`` is true. d is 512, or 2048 for drn_a_50.
-
-        Raises:
-            RuntimeError: There was no forward pass yet, or its result was forgotten.
-        """
-        if self._embedding is None:
-            raise RuntimeError("no embedding is kept: run a forward pass first")
-        return self._embedding
-
-    def forget_features(self) -> None:
-        """Drop the tensors kept from the latest forward pass, and so the graph behind them."""
-        self._features = None
-        self._embedding = None
-
     def dropout_sampling(self, active: bool) -> AbstractContextManager[None]:
-        """Within the block, the dropout of ``add_dropout`` is on or off in eval mode.
+        """Switch the dropout of ``add_dropout`` in eval mode on or off inside a ``with`` block.
 
         ``with model.dropout_sampling(False):`` makes evaluation deterministic.
 
@@ -187,10 +143,6 @@ class DRNSeg(nn.Module):
             ValueError: ``active`` is true but the model was built without ``add_dropout``.
         """
         return dropout_sampling(self, active)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For copy and pickle: everything but the tensors of the latest forward pass."""
-        return {**self.__dict__, "_features": None, "_embedding": None}
 
     def _load_backbone(self, source: Mapping[str, Tensor] | str | PathLike[str]) -> None:
         weights = source if isinstance(source, Mapping) else read_state_dict(source)
@@ -202,11 +154,11 @@ class DRNSeg(nn.Module):
             raise ValueError(f"pretrained_model does not fit the backbone: {error}") from error
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Lets ``load_state_dict`` read the superannotate fork's keys as well as upstream's.
+        """Accept the superannotate fork's keys as well as upstream's.
 
-        The fork names the backbone's children (``base.layer0.*``) where upstream numbers them
-        (``base.0.*``), and has an unused classifier ``base.fc.*``, which is left out. ``up.weight``
-        is fixed, so weights with it fit a model that interpolates, and the other way round.
+        The fork names the backbone's children (``base.layer0.*``), upstream numbers them
+        (``base.0.*``). The fork's unused classifier ``base.fc.*`` is left out. ``up.weight`` is
+        fixed, so it may be missing, and it is ignored if the model interpolates.
         """
         for key in [key for key in state_dict if key.startswith(f"{prefix}base.")]:
             child, _, rest = key.removeprefix(f"{prefix}base.").partition(".")

@@ -1,4 +1,4 @@
-"""Where the published ImageNet weights of the networks are, and how they are fetched.
+"""Find and download the published ImageNet weights.
 
 Compatible with fyu/drn @ d75db2e, which publishes weights of seven of its networks and starts
 ``drn_a_50`` from torchvision's ResNet-50, whose keys and shapes are the same. The last eight
@@ -31,15 +31,15 @@ IMAGENET_URLS = {
 def imagenet_weights(model_name: str) -> dict[str, Tensor]:
     """The published ImageNet state_dict of a network, on the CPU.
 
-    It is taken from torch.hub's folder of checkpoints if it is there, or else downloaded to it.
+    The file is downloaded to torch.hub's folder of checkpoints unless it is there already.
 
     Args:
         model_name: One of the names in ``IMAGENET_URLS``.
 
     Raises:
-        ValueError: No weights are published for this network. Differs: upstream's KeyError.
-        RuntimeError: The file cannot be downloaded or is damaged; the message says which file
-            to fetch and where to put it.
+        ValueError: No weights are published for this network. Differs: upstream raises KeyError.
+        RuntimeError: The file cannot be downloaded or is damaged. The message names the file to
+            fetch and the place to save it.
     """
     if model_name not in IMAGENET_URLS:
         raise ValueError(

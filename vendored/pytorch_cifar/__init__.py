@@ -1,7 +1,7 @@
-"""The CIFAR-10 classifiers of kuangliu/pytorch-cifar @ 49b7aa9, implemented anew.
+"""Clean-room implementation of the CIFAR-10 classifiers of kuangliu/pytorch-cifar @ 49b7aa9.
 
-Same constructors, state_dicts and outputs; every network also has the four active-learning
-getters of superannotateai/active_learning @ aa2b9ae. README.md says what differs.
+Constructors, state_dicts and outputs are the same. Every network also has the four active-learning
+getters of superannotateai/active_learning @ aa2b9ae. README.md lists the differences.
 """
 
 from vendored.pytorch_cifar.densenet import (

@@ -1,9 +1,9 @@
-"""The pieces that several of the networks are made of: convolutions, residual blocks, stages.
+"""Building blocks of several of the networks: convolutions, residual blocks, stages.
 
 Sources: He et al., "Deep Residual Learning for Image Recognition" (arXiv 1512.03385, figure 5) for
-the two residual blocks; Xie et al. (arXiv 1611.05431) and Radosavovic et al. (arXiv 2003.13678)
-for their grouped forms; Hu et al., "Squeeze-and-Excitation Networks" (arXiv 1709.01507, section 3).
-Attribute names follow the checkpoints of kuangliu/pytorch-cifar @ 49b7aa9.
+the two residual blocks, Xie et al. (arXiv 1611.05431) and Radosavovic et al. (arXiv 2003.13678)
+for their grouped forms, and Hu et al., "Squeeze-and-Excitation Networks" (arXiv 1709.01507, section
+3). Attribute names follow the checkpoints of kuangliu/pytorch-cifar @ 49b7aa9.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def convolution(
 
 
 def projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    """A shortcut: 1x1 convolution and batch norm, or nothing where a block keeps the shape."""
+    """A shortcut: 1x1 convolution and batch norm, or nothing if the block keeps the shape."""
     if stride == 1 and in_channels == out_channels:
         return nn.Sequential()
     return nn.Sequential(
@@ -42,7 +42,7 @@ def projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequentia
 def excite(
     x: Tensor, squeeze: nn.Module, expand: nn.Module, activation: Callable[[Tensor], Tensor] = relu
 ) -> Tensor:
-    """Squeeze and excitation: scales each channel by a gate computed from all channels' means."""
+    """Scale each channel by a gate that is computed from the means of all channels."""
     gate = expand(activation(squeeze(x.mean((2, 3), keepdim=True))))
     return x * torch.sigmoid(gate)
 
@@ -53,7 +53,7 @@ class SqueezeExcitation(nn.Module):
     Args:
         channels: Channels of input and output.
         squeezed: Channels between the two convolutions.
-        activation: What follows the first convolution.
+        activation: Function between the two convolutions.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class SqueezeExcitation(nn.Module):
         self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) to the same."""
+        """Map (b, c, h, w) to the same shape."""
         return excite(x, self.se1, self.se2, self.activation)
 
 
@@ -87,7 +87,7 @@ class BasicBlock(nn.Module):
         self.shortcut = projection(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
+        """Map (b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
         residual = relu(self.bn1(self.conv1(x)))
         residual = self.bn2(self.conv2(residual))
         return relu(residual + self.shortcut(x))
@@ -102,8 +102,8 @@ class Bottleneck(nn.Module):
         stride: Stride of the 3x3 convolution.
         expansion: Channels of the output, as a multiple of the width.
         groups: Groups of the 3x3 convolution.
-        squeezed: Channels that squeeze and excitation, after the 3x3 convolution, squeezes to;
-            None for none.
+        squeezed: Channels between the two layers of squeeze and excitation, which follows the 3x3
+            convolution; None leaves it out.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Bottleneck(nn.Module):
         self.shortcut = projection(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, width * expansion, h / stride, w / stride)."""
+        """Map (b, in_channels, h, w) to (b, width * expansion, h / stride, w / stride)."""
         residual = relu(self.bn1(self.conv1(x)))
         residual = self.se(relu(self.bn2(self.conv2(residual))))
         residual = self.bn3(self.conv3(residual))
@@ -144,18 +144,18 @@ def residual_stages(
     *,
     expansion: int = 1,
 ) -> list[tuple[nn.Module, int]]:
-    """Stages of equal blocks, of which the first has the stage's stride and changes the channels.
+    """Build stages of equal blocks; the first has the stage's stride and changes the channels.
 
     Args:
-        block: Makes a block from its input's channels, its width and its stride.
+        block: Builds a block from its input's channels, its width and its stride.
         in_channels: Channels of the first stage's input.
         widths: Width of the blocks of each stage.
         num_blocks: Number of blocks of each stage.
         strides: Stride of each stage.
-        expansion: Channels that a block puts out, as a multiple of its width.
+        expansion: Output channels of a block, as a multiple of its width.
 
     Returns:
-        Each stage with the number of channels that it puts out.
+        Each stage with its number of output channels.
     """
     stages: list[tuple[nn.Module, int]] = []
     for width, count, stride in zip(widths, num_blocks, strides, strict=True):

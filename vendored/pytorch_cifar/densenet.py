@@ -1,7 +1,7 @@
 """DenseNet: Huang et al., "Densely Connected Convolutional Networks" (arXiv 1608.06993).
 
-The bottlenecked and compressed DenseNet-BC, with a bare 3x3 stem; new channels are put before the
-old ones, as in kuangliu/pytorch-cifar @ 49b7aa9, whose checkpoints depend on that order.
+This is DenseNet-BC, with bottlenecks and compression, and with a bare 3x3 stem. New channels come
+before the old ones, as in kuangliu/pytorch-cifar @ 49b7aa9, whose checkpoints depend on that order.
 """
 
 # The constructors have upstream's names.
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, relu
 
 from vendored.pytorch_cifar.blocks import convolution
-from vendored.pytorch_cifar.features import FeatureNetwork, global_average
+from vendored.taps import TappedClassifier, global_average
 
 __all__ = [
     "DenseNet",
@@ -29,11 +29,11 @@ __all__ = [
 
 
 class DenseLayer(nn.Module):
-    """Adds channels to its input: activated convolutions 1x1 and 3x3.
+    """Activated convolutions 1x1 and 3x3, whose output is concatenated to the input.
 
     Args:
         in_channels: Channels of the input.
-        growth_rate: Channels that are added.
+        growth_rate: Number of new channels.
     """
 
     def __init__(self, in_channels: int, growth_rate: int) -> None:
@@ -44,14 +44,14 @@ class DenseLayer(nn.Module):
         self.conv2 = convolution(4 * growth_rate, growth_rate, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) to (b, growth_rate + c, h, w), the new channels first."""
+        """Map (b, c, h, w) to (b, growth_rate + c, h, w), the new channels first."""
         new = self.conv1(relu(self.bn1(x)))
         new = self.conv2(relu(self.bn2(new)))
         return torch.cat([new, x], 1)
 
 
 class Transition(nn.Module):
-    """Between two dense stages: an activated 1x1 convolution, and pooling to half the size.
+    """An activated 1x1 convolution and pooling to half the size, between two dense stages.
 
     Args:
         in_channels: Channels of the input.
@@ -64,17 +64,17 @@ class Transition(nn.Module):
         self.conv = convolution(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, out_channels, h / 2, w / 2)."""
+        """Map (b, in_channels, h, w) to (b, out_channels, h / 2, w / 2)."""
         return avg_pool2d(self.conv(relu(self.bn(x))), 2)
 
 
-class DenseNet(FeatureNetwork):
+class DenseNet(TappedClassifier):
     """Four dense stages with transitions between them; the stages' outputs are the features.
 
     Args:
         num_layers: Number of dense layers in each of the four stages.
-        growth_rate: Channels that each dense layer adds; the stem has twice as many.
-        num_classes: Number of scores that the network puts out.
+        growth_rate: Number of new channels of each dense layer; the stem has twice as many.
+        num_classes: Number of class scores.
     """
 
     def __init__(
@@ -84,21 +84,21 @@ class DenseNet(FeatureNetwork):
         channels = 2 * growth_rate
         self.conv1 = convolution(3, channels, 3)
         self.num_stages = len(num_layers)
-        level_channels = []
+        tap_channels = []
         for stage, count in enumerate(num_layers, start=1):
             layers = [DenseLayer(channels + i * growth_rate, growth_rate) for i in range(count)]
             self.add_module(f"dense{stage}", nn.Sequential(*layers))
             channels += count * growth_rate
-            level_channels.append(channels)
+            tap_channels.append(channels)
             if stage < self.num_stages:
                 self.add_module(f"trans{stage}", Transition(channels, channels // 2))
                 channels //= 2
         self.bn = nn.BatchNorm2d(channels)
         self.linear = nn.Linear(channels, num_classes)
-        self.level_channels = level_channels
+        self.tap_channels = tap_channels
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """What each dense stage puts out, and the average over the last, activated map."""
+        """The output of each dense stage, and the average over the last activated map."""
         x = self.conv1(images)
         features = []
         for stage in range(1, self.num_stages + 1):

@@ -1,6 +1,6 @@
 """DLA: Yu et al., "Deep Layer Aggregation" (arXiv 1707.06484, section 3).
 
-``DLA`` aggregates hierarchically (the paper's figure 2f), ``SimpleDLA`` by a plain binary tree.
+``DLA`` aggregates hierarchically (the paper's figure 2f), ``SimpleDLA`` with a binary tree.
 Compatible with kuangliu/pytorch-cifar @ 49b7aa9.
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from vendored.pytorch_cifar.blocks import BasicBlock, convolution
-from vendored.pytorch_cifar.features import FeatureNetwork, global_average
+from vendored.taps import TappedClassifier, global_average
 
 __all__ = ["DLA", "SimpleDLA"]
 
@@ -22,7 +22,7 @@ PLAN = ((64, 1, 1), (128, 2, 2), (256, 2, 2), (512, 1, 2))
 
 
 class Root(nn.Module):
-    """Aggregates feature maps: concatenation, 1x1 convolution, batch norm and ReLU.
+    """Aggregation of feature maps: concatenation, 1x1 convolution, batch norm and ReLU.
 
     Args:
         in_channels: Channels of all inputs together.
@@ -35,29 +35,29 @@ class Root(nn.Module):
         self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Maps (b, c_i, h, w) to (b, out_channels, h, w)."""
+        """Aggregate maps (b, c_i, h, w) to one (b, out_channels, h, w)."""
         return relu(self.bn(self.conv(torch.cat(list(maps), 1))))
 
 
 class Tree(nn.Module):
-    """Hierarchical aggregation: the root sees the subtrees on the way and the two last blocks.
+    """Hierarchical aggregation: the root combines the outputs of subtrees and of two blocks.
 
-    A tree of more than one level passes its input through smaller trees, from the largest down to
-    one level, then through two blocks. Its root sees all their outputs and, before them, that of a
-    block of its own on the input (``prev_root``).
+    A tree of more than one level applies smaller trees, from the largest down to one level, and
+    then two blocks. Its root combines the outputs of all of them. Another input of the root, the
+    first one, is the output of the block ``prev_root`` on the tree's input.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         level: Height of the tree.
-        stride: Stride of whatever sees the input.
+        stride: Stride of the blocks and trees that are applied to the input.
     """
 
     def __init__(self, in_channels: int, out_channels: int, level: int, stride: int) -> None:
         super().__init__()
         lower_levels = range(level - 1, 0, -1)
         self.subtree_names = [f"level_{lower}" for lower in lower_levels]
-        # Two blocks; above one level also the subtrees and prev_root.
+        # Two blocks and, in a tree of more than one level, the subtrees and prev_root.
         num_maps = 2 if level == 1 else level + 2
         self.root = Root(num_maps * out_channels, out_channels)
         self.prev_root: BasicBlock | None = None
@@ -71,7 +71,7 @@ class Tree(nn.Module):
         self.right_node = BasicBlock(out_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
+        """Map (b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
         maps = [] if self.prev_root is None else [self.prev_root(x)]
         for name in (*self.subtree_names, "left_node", "right_node"):
             x = getattr(self, name)(x)
@@ -81,12 +81,12 @@ class Tree(nn.Module):
 
 
 class SimpleTree(nn.Module):
-    """A binary tree of blocks whose root sees both of its children, the right one after the left.
+    """A binary tree of blocks: the right child is applied after the left, the root combines both.
 
     Args:
         in_channels: Channels of the input.
         out_channels: Channels of the output.
-        level: Height of the tree; the children are trees if it is above 1, else blocks.
+        level: Height of the tree. The children are blocks at height 1, and trees above it.
         stride: Stride of the left child.
     """
 
@@ -103,18 +103,18 @@ class SimpleTree(nn.Module):
         self.right_tree = child(out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
+        """Map (b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
         left = self.left_tree(x)
         aggregated: Tensor = self.root([left, self.right_tree(left)])
         return aggregated
 
 
-class AggregationNetwork(FeatureNetwork):
+class AggregationNetwork(TappedClassifier):
     """Three convolutions and four trees, layer3 to layer6, whose outputs are the features.
 
     Args:
-        tree: Makes a tree from channels of input and output, levels and stride.
-        num_classes: Number of scores that the network puts out.
+        tree: Builds a tree from channels of input and output, levels and stride.
+        num_classes: Number of class scores.
     """
 
     def __init__(
@@ -129,10 +129,10 @@ class AggregationNetwork(FeatureNetwork):
             self.add_module(f"layer{number}", tree(channels, width, level, stride))
             channels = width
         self.linear = nn.Linear(channels, num_classes)
-        self.level_channels = [width for width, _, _ in PLAN]
+        self.tap_channels = [width for width, _, _ in PLAN]
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """What the four trees put out, and the average over the last map."""
+        """The outputs of the four trees, and the average over the last map."""
         x = self.layer2(self.layer1(self.base(images)))
         features = []
         for number in range(3, 3 + len(PLAN)):
@@ -152,7 +152,7 @@ class DLA(AggregationNetwork):
     """Hierarchical aggregation, 16.3 million parameters: (b, 3, 32, 32) to scores (b, num_classes).
 
     Args:
-        num_classes: Number of scores that the network puts out.
+        num_classes: Number of class scores.
     """
 
     def __init__(self, num_classes: int = 10) -> None:
@@ -160,10 +160,10 @@ class DLA(AggregationNetwork):
 
 
 class SimpleDLA(AggregationNetwork):
-    """A plain tree, 15.1 million parameters: (b, 3, 32, 32) to scores (b, num_classes).
+    """A binary tree, 15.1 million parameters: (b, 3, 32, 32) to scores (b, num_classes).
 
     Args:
-        num_classes: Number of scores that the network puts out.
+        num_classes: Number of class scores.
     """
 
     def __init__(self, num_classes: int = 10) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from vendored.pytorch_cifar.blocks import convolution, projection
-from vendored.pytorch_cifar.features import StagedNetwork
+from vendored.pytorch_cifar.stages import StagedNetwork
 
 __all__ = ["DPN", "DPN26", "DPN92"]
 
@@ -28,16 +28,16 @@ STRIDES = (1, 2, 2, 2)
 
 
 class DualPathBlock(nn.Module):
-    """Convolutions 1x1, 3x3 in groups and 1x1; ReLU after both paths are joined.
+    """Convolutions 1x1, grouped 3x3 and 1x1, with ReLU after both paths are joined.
 
     Args:
         in_channels: Channels of the input.
         width: Channels of the 3x3 convolution.
-        residual_channels: How many channels, the first ones, are summed.
-        dense_channels: How many channels are concatenated to what the shortcut carries.
+        residual_channels: Number of channels, the first ones, that are summed.
+        dense_channels: Number of channels that are concatenated to those of the shortcut.
         stride: Stride of the 3x3 convolution.
-        projecting: Whether the shortcut is a 1x1 convolution, as in the first block of a stage,
-            which itself puts out ``dense_channels`` beside the summed ones.
+        projecting: Use a 1x1 convolution as shortcut, as in the first block of a stage. It adds
+            ``dense_channels`` to the summed ones.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class DualPathBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """The sum, then the shortcut's dense channels, then the new ones."""
+        """Concatenate the sum, the shortcut's dense channels and the new ones."""
         y = relu(self.bn1(self.conv1(x)))
         y = relu(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
@@ -78,7 +78,7 @@ class DPN(StagedNetwork):
 
     Args:
         num_blocks: Number of blocks in each of the four stages.
-        num_classes: Number of scores that the network puts out.
+        num_classes: Number of class scores.
     """
 
     def __init__(self, num_blocks: Sequence[int], *, num_classes: int = 10) -> None:

@@ -1,9 +1,9 @@
 """EfficientNet-B0: Tan and Le, "Rethinking Model Scaling for CNNs" (arXiv 1905.11946).
 
-With a stem of stride 1 for small images. As in kuangliu/pytorch-cifar @ 49b7aa9 no connection is
-ever dropped, squeeze and excitation squeezes to a quarter of a block's input, no convolution
-comes between the last block and the average pool, and the first block owns an expansion that it
-does not use.
+The stem has stride 1 for small images. As in kuangliu/pytorch-cifar @ 49b7aa9, connections are
+never dropped, squeeze and excitation has a quarter of the channels of a block's input, there is no
+convolution between the last block and the average pool, and the first block has an expansion that
+is not used.
 """
 
 # The constructors have upstream's names.
@@ -15,12 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, silu
 
 from vendored.pytorch_cifar.blocks import SqueezeExcitation, convolution
-from vendored.pytorch_cifar.features import (
-    FeatureNetwork,
-    ends_of_resolutions,
-    global_average,
-    run_keeping,
-)
+from vendored.pytorch_cifar.stages import ends_of_resolutions, run_keeping
+from vendored.taps import TappedClassifier, global_average
 
 __all__ = ["EfficientNet", "EfficientNetB0"]
 
@@ -47,7 +43,7 @@ class MobileBlock(nn.Module):
         out_channels: Channels of the output.
         expansion: Channels of the depthwise convolution, as a multiple of the input's.
         kernel: Size of the depthwise convolution.
-        stride: Its stride; the input is added to the output where they have the same shape.
+        stride: Its stride. The input is added to the output if both have the same shape.
     """
 
     def __init__(
@@ -60,8 +56,8 @@ class MobileBlock(nn.Module):
         self.conv1 = convolution(in_channels, width, 1)
         self.bn1 = nn.BatchNorm2d(width)
         if not self.expanding:
-            # Differs: upstream leaves these two trainable. They get no gradient there either, and
-            # DistributedDataParallel refuses trainable parameters without one.
+            # Differs: upstream leaves these two trainable. They get no gradient in either
+            # implementation, and DistributedDataParallel refuses trainable parameters without one.
             self.conv1.requires_grad_(False)
             self.bn1.requires_grad_(False)
         self.conv2 = convolution(width, width, kernel, stride=stride, groups=width)
@@ -71,18 +67,18 @@ class MobileBlock(nn.Module):
         self.bn3 = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
+        """Map (b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
         y = silu(self.bn1(self.conv1(x))) if self.expanding else x
         y = self.se(silu(self.bn2(self.conv2(y))))
         projected: Tensor = self.bn3(self.conv3(y))
         return projected + x if self.residual else projected
 
 
-class EfficientNet(FeatureNetwork):
+class EfficientNet(TappedClassifier):
     """Sixteen mobile blocks; the features are the last maps of the five resolutions.
 
     Args:
-        num_classes: Number of scores that the network puts out.
+        num_classes: Number of class scores.
     """
 
     def __init__(self, *, num_classes: int = 10) -> None:
@@ -102,7 +98,7 @@ class EfficientNet(FeatureNetwork):
         self.layers = nn.Sequential(*blocks)
         self.linear = nn.Linear(widths[-1], num_classes)
         self.levels = ends_of_resolutions(strides)
-        self.level_channels = [widths[level + 1] for level in self.levels]
+        self.tap_channels = [widths[level + 1] for level in self.levels]
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """The last map of each resolution, and the average over the last of them."""

@@ -1,8 +1,8 @@
 """GoogLeNet: Szegedy et al., "Going Deeper with Convolutions" (arXiv 1409.4842, table 1).
 
-Without auxiliary classifiers and with a 3x3 stem of 192 channels for small images. As in
-kuangliu/pytorch-cifar @ 49b7aa9 the 5x5 convolutions are two of 3x3, and convolutions keep their
-bias although batch norm follows.
+It has no auxiliary classifiers, and a 3x3 stem of 192 channels for small images. As in
+kuangliu/pytorch-cifar @ 49b7aa9, two 3x3 convolutions replace each 5x5 convolution, and all
+convolutions have a bias although batch norm follows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 
-from vendored.pytorch_cifar.features import FeatureNetwork, global_average
+from vendored.taps import TappedClassifier, global_average
 
 __all__ = ["GoogLeNet"]
 
@@ -53,17 +53,17 @@ class Inception(nn.Module):
         self.b4 = nn.Sequential(pooling, *activated(in_channels, pooled, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, sum of the branches' channels, h, w)."""
+        """Map (b, in_channels, h, w) to (b, sum of the branches' channels, h, w)."""
         return torch.cat([self.b1(x), self.b2(x), self.b3(x), self.b4(x)], 1)
 
 
-class GoogLeNet(FeatureNetwork):
+class GoogLeNet(TappedClassifier):
     """Nine inception modules in three stages; their outputs and the stem's are the features.
 
     6.2 million parameters: (b, 3, 32, 32) to scores (b, num_classes).
 
     Args:
-        num_classes: Number of scores that the network puts out.
+        num_classes: Number of class scores.
     """
 
     def __init__(self, num_classes: int = 10) -> None:
@@ -79,10 +79,10 @@ class GoogLeNet(FeatureNetwork):
         self.a5 = Inception(832, 256, (160, 320), (32, 128), 128)
         self.b5 = Inception(832, 384, (192, 384), (48, 128), 128)
         self.linear = nn.Linear(1024, num_classes)
-        self.level_channels = (192, 480, 832, 1024)
+        self.tap_channels = (192, 480, 832, 1024)
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """What the stem and the three stages put out, and the average over the last map."""
+        """The outputs of the stem and of the three stages, and the average over the last map."""
         stem = self.pre_layers(images)
         third = self.b3(self.a3(stem))
         x = halve(third)
@@ -94,5 +94,5 @@ class GoogLeNet(FeatureNetwork):
 
 
 def halve(x: Tensor) -> Tensor:
-    """Max pooling from (b, c, h, w) to (b, c, h / 2, w / 2)."""
+    """Max-pool (b, c, h, w) to (b, c, h / 2, w / 2)."""
     return max_pool2d(x, 3, stride=2, padding=1)

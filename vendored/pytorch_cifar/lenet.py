@@ -1,7 +1,7 @@
 """LeNet-5: LeCun et al., "Gradient-Based Learning Applied to Document Recognition".
 
-Published in Proc. IEEE 86(11), 1998 (it has no arXiv number). With three input channels, ReLU and
-max pooling, as in kuangliu/pytorch-cifar @ 49b7aa9.
+The paper is Proc. IEEE 86(11), 1998; it has no arXiv number. Here there are three input channels,
+ReLU and max pooling, as in kuangliu/pytorch-cifar @ 49b7aa9.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, relu
 
-from vendored.pytorch_cifar.features import FeatureNetwork
+from vendored.taps import TappedClassifier
 
 __all__ = ["LeNet"]
 
 
-class LeNet(FeatureNetwork):
+class LeNet(TappedClassifier):
     """Two convolutions and three linear layers, 62 thousand parameters, for 32x32 images only.
 
     The features are the two pooled maps and the two hidden layers, the latter as maps of one pixel.
 
     Args:
-        num_classes: Number of scores that the network puts out.
+        num_classes: Number of class scores.
     """
 
     classifier_name: ClassVar[str] = "fc3"
@@ -34,10 +34,10 @@ class LeNet(FeatureNetwork):
         self.fc1 = nn.Linear(16 * 5 * 5, 120)
         self.fc2 = nn.Linear(120, 84)
         self.fc3 = nn.Linear(84, num_classes)
-        self.level_channels = (6, 16, 120, 84)
+        self.tap_channels = (6, 16, 120, 84)
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """The four hidden layers, each (b, c, h, w), and the last of them again as (b, 84)."""
+        """The four hidden layers as (b, c, h, w), and the last of them as (b, 84)."""
         first = max_pool2d(relu(self.conv1(images)), 2)
         second = max_pool2d(relu(self.conv2(first)), 2)
         third = relu(self.fc1(second.flatten(1)))

@@ -1,7 +1,7 @@
 """MobileNet by Howard et al. (arXiv 1704.04861), MobileNetV2 by Sandler et al. (arXiv 1801.04381).
 
-With fewer strides for small images, as in kuangliu/pytorch-cifar @ 49b7aa9, where the second
-version also projects the shortcut of blocks that change the number of channels.
+Both have fewer strides, for small images, as in kuangliu/pytorch-cifar @ 49b7aa9. There, in the
+second version, blocks that change the number of channels have a projecting shortcut.
 """
 
 from __future__ import annotations
@@ -10,12 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from vendored.pytorch_cifar.blocks import convolution, projection
-from vendored.pytorch_cifar.features import (
-    FeatureNetwork,
-    ends_of_resolutions,
-    global_average,
-    run_keeping,
-)
+from vendored.pytorch_cifar.stages import ends_of_resolutions, run_keeping
+from vendored.taps import TappedClassifier, global_average
 
 __all__ = ["MobileNet", "MobileNetV2"]
 
@@ -54,18 +50,18 @@ class SeparableBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
+        """Map (b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
         x = relu(self.bn1(self.conv1(x)))
         return relu(self.bn2(self.conv2(x)))
 
 
-class MobileNet(FeatureNetwork):
+class MobileNet(TappedClassifier):
     """Thirteen separable blocks; the features are the last maps of the five resolutions.
 
     3.2 million parameters: (b, 3, 32, 32) to scores (b, num_classes).
 
     Args:
-        num_classes: Number of scores that the network puts out.
+        num_classes: Number of class scores.
     """
 
     def __init__(self, num_classes: int = 10) -> None:
@@ -79,7 +75,7 @@ class MobileNet(FeatureNetwork):
         self.layers = nn.Sequential(*blocks)
         self.linear = nn.Linear(channels, num_classes)
         self.levels = ends_of_resolutions([stride for _, stride in V1_BLOCKS])
-        self.level_channels = [V1_BLOCKS[level][0] for level in self.levels]
+        self.tap_channels = [V1_BLOCKS[level][0] for level in self.levels]
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """The last map of each resolution, and the average over the last of them."""
@@ -89,7 +85,7 @@ class MobileNet(FeatureNetwork):
 
 
 class InvertedResidual(nn.Module):
-    """Convolutions 1x1, depthwise 3x3 and 1x1; the last without ReLU, added to the shortcut.
+    """Convolutions 1x1, depthwise 3x3 and 1x1; the last has no ReLU and is added to the shortcut.
 
     Args:
         in_channels: Channels of the input.
@@ -110,20 +106,20 @@ class InvertedResidual(nn.Module):
         self.shortcut = projection(in_channels, out_channels, 1) if stride == 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
+        """Map (b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
         y = relu(self.bn1(self.conv1(x)))
         y = relu(self.bn2(self.conv2(y)))
         projected: Tensor = self.bn3(self.conv3(y))
         return projected if self.shortcut is None else projected + self.shortcut(x)
 
 
-class MobileNetV2(FeatureNetwork):
+class MobileNetV2(TappedClassifier):
     """Seventeen inverted residuals; the features are the last maps of the four resolutions.
 
     2.3 million parameters: (b, 3, 32, 32) to scores (b, num_classes).
 
     Args:
-        num_classes: Number of scores that the network puts out.
+        num_classes: Number of class scores.
     """
 
     def __init__(self, num_classes: int = 10) -> None:
@@ -141,7 +137,7 @@ class MobileNetV2(FeatureNetwork):
         self.bn2 = nn.BatchNorm2d(1280)
         self.linear = nn.Linear(1280, num_classes)
         self.levels = ends_of_resolutions(strides)
-        self.level_channels = [widths[level + 1] for level in self.levels]
+        self.tap_channels = [widths[level + 1] for level in self.levels]
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """The last map of each resolution, and the average over the final convolution's map."""

@@ -1,7 +1,7 @@
 """PNASNet: Liu et al., "Progressive Neural Architecture Search" (arXiv 1712.00559).
 
-Two simple cells in the manner of the paper's figure 1, as in kuangliu/pytorch-cifar @ 49b7aa9,
-where every stage has six cells and a "separable" convolution is one grouped convolution.
+There are two simple cells in the manner of the paper's figure 1, as in kuangliu/pytorch-cifar @
+49b7aa9. There every stage has six cells, and a "separable" convolution is one grouped convolution.
 """
 
 # The constructors have upstream's names.
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, relu
 
 from vendored.pytorch_cifar.blocks import convolution
-from vendored.pytorch_cifar.features import StagedNetwork
+from vendored.pytorch_cifar.stages import StagedNetwork
 
 __all__ = ["PNASNet", "PNASNetA", "PNASNetB"]
 
@@ -41,7 +41,7 @@ class GroupedConvolution(nn.Module):
         self.bn1 = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
+        """Map (b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
         y: Tensor = self.bn1(self.conv1(x))
         return y
 
@@ -49,7 +49,7 @@ class GroupedConvolution(nn.Module):
 def reduction(
     in_channels: int, out_channels: int, stride: int
 ) -> tuple[nn.Conv2d | None, nn.BatchNorm2d | None]:
-    """What fits max-pooled channels to a cell's output; nothing with stride 1."""
+    """The projection of max-pooled channels to those of the output; empty with stride 1."""
     if stride == 1:
         return None, None
     return convolution(in_channels, out_channels, 1), nn.BatchNorm2d(out_channels)
@@ -58,7 +58,7 @@ def reduction(
 def pooled(
     x: Tensor, stride: int, convolution: nn.Conv2d | None, norm: nn.BatchNorm2d | None
 ) -> Tensor:
-    """(b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
+    """Map (b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
     x = max_pool2d(x, 3, stride=stride, padding=1)
     return x if convolution is None or norm is None else norm(convolution(x))
 
@@ -79,7 +79,7 @@ class CellA(nn.Module):
         self.conv1, self.bn1 = reduction(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
+        """Map (b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
         return relu(self.sep_conv1(x) + pooled(x, self.stride, self.conv1, self.bn1))
 
 
@@ -103,7 +103,7 @@ class CellB(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
+        """Map (b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
         left = relu(self.sep_conv1(x) + self.sep_conv2(x))
         right = relu(pooled(x, self.stride, self.conv1, self.bn1) + self.sep_conv3(x))
         return relu(self.bn2(self.conv2(torch.cat([left, right], 1))))
@@ -115,9 +115,9 @@ class PNASNet(StagedNetwork):
     The features are the outputs of the stem and of the three stages.
 
     Args:
-        cell: Makes a cell from the channels of its input and output and its stride.
+        cell: Builds a cell from the channels of its input and output and its stride.
         width: Channels of stem and first stage; they double from stage to stage.
-        num_classes: Number of scores that the network puts out.
+        num_classes: Number of class scores.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Pre-activation ResNet: He et al., "Identity Mappings in Deep Residual Networks".
 
 The paper is arXiv 1603.05027. Batch norm and ReLU come before each convolution (its figure 4e). As
-in kuangliu/pytorch-cifar @ 49b7aa9, and other than in the paper, neither follows the stem nor the
-last block, and a projecting shortcut is a bare 1x1 convolution of the activated input.
+in kuangliu/pytorch-cifar @ 49b7aa9, and unlike in the paper, there are none after the stem and
+after the last block, and a projecting shortcut is a bare 1x1 convolution of the activated input.
 """
 
 # The constructors have upstream's names.
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu
 
 from vendored.pytorch_cifar.blocks import convolution, residual_stages
-from vendored.pytorch_cifar.features import StagedNetwork
+from vendored.pytorch_cifar.stages import StagedNetwork
 
 __all__ = [
     "PreActBlock",
@@ -47,13 +47,13 @@ class PreActBlock(nn.Module):
         self.shortcut = bare_projection(in_channels, out_channels, stride)
 
     def residual(self, activated: Tensor) -> Tensor:
-        """What is added to the shortcut, from the activated input."""
+        """The term that is added to the shortcut, computed from the activated input."""
         x = self.conv1(activated)
         y: Tensor = self.conv2(relu(self.bn2(x)))
         return y
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
+        """Map (b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
         activated = relu(self.bn1(x))
         shortcut = x if self.shortcut is None else self.shortcut(activated)
         return self.residual(activated) + shortcut
@@ -79,7 +79,7 @@ class PreActBottleneck(nn.Module):
         self.shortcut = bare_projection(in_channels, 4 * width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, 4 * width, h / stride, w / stride)."""
+        """Map (b, in_channels, h, w) to (b, 4 * width, h / stride, w / stride)."""
         activated = relu(self.bn1(x))
         shortcut = x if self.shortcut is None else self.shortcut(activated)
         y: Tensor = self.conv1(activated)
@@ -89,7 +89,7 @@ class PreActBottleneck(nn.Module):
 
 
 def bare_projection(in_channels: int, out_channels: int, stride: int) -> nn.Sequential | None:
-    """A 1x1 convolution without batch norm, or None where a block keeps the shape."""
+    """A 1x1 convolution without batch norm, or None if the block keeps the shape."""
     if stride == 1 and in_channels == out_channels:
         return None
     return nn.Sequential(convolution(in_channels, out_channels, 1, stride=stride))
@@ -100,8 +100,8 @@ class PreActResNet(StagedNetwork):
 
     Args:
         num_blocks: Number of blocks in each of the four stages.
-        bottleneck: Whether the blocks are bottlenecks.
-        num_classes: Number of scores that the network puts out.
+        bottleneck: Use bottlenecks instead of basic blocks.
+        num_classes: Number of class scores.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from vendored.pytorch_cifar.blocks import Bottleneck, convolution, residual_stages
-from vendored.pytorch_cifar.features import StagedNetwork
+from vendored.pytorch_cifar.stages import StagedNetwork
 
 __all__ = ["RegNet", "RegNetX_200MF", "RegNetX_400MF", "RegNetY_400MF"]
 
@@ -26,9 +26,9 @@ class RegNet(StagedNetwork):
         num_blocks: Number of blocks in each of the four stages.
         widths: Channels of each stage.
         group_width: Channels of each group of a 3x3 convolution.
-        excited: Whether blocks squeeze and excite, as RegNetY's do; they squeeze to a quarter of
-            their input's channels.
-        num_classes: Number of scores that the network puts out.
+        excited: Add squeeze and excitation to the blocks, as in RegNetY. It has a quarter of the
+            channels of a block's input.
+        num_classes: Number of class scores.
     """
 
     def __init__(

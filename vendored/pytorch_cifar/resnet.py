@@ -1,7 +1,8 @@
 """ResNet: He et al., "Deep Residual Learning for Image Recognition" (arXiv 1512.03385).
 
-The ImageNet networks of the paper's table 1 with a stem for small images, 3x3 with stride 1 and no
-pooling, as in kuangliu/pytorch-cifar @ 49b7aa9; not the thinner CIFAR networks of its section 4.2.
+These are the ImageNet networks of the paper's table 1, not the thinner CIFAR networks of its
+section 4.2. The stem is for small images, 3x3 with stride 1 and no pooling, as in
+kuangliu/pytorch-cifar @ 49b7aa9.
 """
 
 # The constructors have upstream's names.
@@ -13,7 +14,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from vendored.pytorch_cifar.blocks import BasicBlock, Bottleneck, convolution, residual_stages
-from vendored.pytorch_cifar.features import StagedNetwork
+from vendored.pytorch_cifar.stages import StagedNetwork
 
 __all__ = ["ResNet", "ResNet18", "ResNet34", "ResNet50", "ResNet101", "ResNet152"]
 
@@ -23,8 +24,8 @@ class ResNet(StagedNetwork):
 
     Args:
         num_blocks: Number of blocks in each of the four stages.
-        bottleneck: Whether the blocks are bottlenecks, with four times the output channels.
-        num_classes: Number of scores that the network puts out.
+        bottleneck: Use bottlenecks, which have four times as many output channels.
+        num_classes: Number of class scores.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """ResNeXt: Xie et al., "Aggregated Residual Transformations" (arXiv 1611.05431, section 5.3).
 
-As in kuangliu/pytorch-cifar @ 49b7aa9, and other than in the paper, the stem is 1x1 and a block
-puts out twice its width.
+As in kuangliu/pytorch-cifar @ 49b7aa9, and unlike in the paper, the stem is 1x1 and a block has
+twice as many output channels as its width.
 """
 
 # The constructors have upstream's names.
@@ -12,7 +12,7 @@ from __future__ import annotations
 from functools import partial
 
 from vendored.pytorch_cifar.blocks import Bottleneck, convolution, residual_stages
-from vendored.pytorch_cifar.features import StagedNetwork
+from vendored.pytorch_cifar.stages import StagedNetwork
 
 __all__ = [
     "ResNeXt",
@@ -24,12 +24,12 @@ __all__ = [
 
 
 class ResNeXt(StagedNetwork):
-    """Three stages of three grouped bottlenecks; they and the stem give the features.
+    """Three stages of three grouped bottlenecks; their outputs and the stem's are the features.
 
     Args:
         cardinality: Groups of every 3x3 convolution.
         group_width: Channels of a group in the first stage; they double from stage to stage.
-        num_classes: Number of scores that the network puts out.
+        num_classes: Number of class scores.
     """
 
     def __init__(self, cardinality: int, group_width: int, *, num_classes: int = 10) -> None:

@@ -1,7 +1,7 @@
 """SENet: Hu et al., "Squeeze-and-Excitation Networks" (arXiv 1709.01507).
 
-As in kuangliu/pytorch-cifar @ 49b7aa9 its blocks are pre-activation ones (arXiv 1603.05027) with
-squeeze and excitation before the sum, while the stem keeps its batch norm and ReLU.
+As in kuangliu/pytorch-cifar @ 49b7aa9, it has pre-activation blocks (arXiv 1603.05027) with squeeze
+and excitation before the sum, and batch norm and ReLU after the stem.
 """
 
 # The constructors have upstream's names.
@@ -14,17 +14,17 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from vendored.pytorch_cifar.blocks import convolution, excite, residual_stages
-from vendored.pytorch_cifar.features import StagedNetwork
 from vendored.pytorch_cifar.preact_resnet import PreActBlock
+from vendored.pytorch_cifar.stages import StagedNetwork
 
 __all__ = ["SENet", "SENet18"]
 
 REDUCTION = 16
-"""How many times fewer channels the squeezed ones are: r in the paper, and its choice."""
+"""Ratio of the channels to the squeezed channels: r in the paper, and its value."""
 
 
 class ExcitedPreActBlock(PreActBlock):
-    """A pre-activation block whose residual is scaled, channel by channel.
+    """A pre-activation block whose residual is scaled channel by channel.
 
     Args:
         in_channels: Channels of the input.
@@ -38,7 +38,7 @@ class ExcitedPreActBlock(PreActBlock):
         self.fc2 = nn.Conv2d(out_channels // REDUCTION, out_channels, 1)
 
     def residual(self, activated: Tensor) -> Tensor:
-        """What is added to the shortcut, from the activated input."""
+        """The term that is added to the shortcut, computed from the activated input."""
         return excite(super().residual(activated), self.fc1, self.fc2)
 
 
@@ -47,7 +47,7 @@ class SENet(StagedNetwork):
 
     Args:
         num_blocks: Number of blocks in each of the four stages.
-        num_classes: Number of scores that the network puts out.
+        num_classes: Number of class scores.
     """
 
     def __init__(self, num_blocks: Sequence[int], *, num_classes: int = 10) -> None:

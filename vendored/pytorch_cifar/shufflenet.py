@@ -1,7 +1,7 @@
 """ShuffleNet and ShuffleNetV2: Zhang et al. (arXiv 1707.01083) and Ma et al. (arXiv 1807.11164).
 
-For small images, as in kuangliu/pytorch-cifar @ 49b7aa9: no pooling in the stem, which is 1x1 in
-the first version, and there ReLU also follows depthwise convolutions.
+The stem has no pooling, for small images, as in kuangliu/pytorch-cifar @ 49b7aa9. In the first
+version it is 1x1, and ReLU also follows depthwise convolutions.
 """
 
 # The constructors have upstream's names.
@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, channel_shuffle, relu
 
 from vendored.pytorch_cifar.blocks import convolution
-from vendored.pytorch_cifar.features import FeatureNetwork, StagedNetwork, global_average
+from vendored.pytorch_cifar.stages import StagedNetwork
+from vendored.taps import TappedClassifier, global_average
 
 __all__ = ["ShuffleNet", "ShuffleNetG2", "ShuffleNetG3", "ShuffleNetV2"]
 
 NUM_BLOCKS = (4, 8, 4)
-"""In each of the three stages of either version; the first block halves the size."""
+"""Blocks of the three stages, in both versions; the first block of a stage halves the size."""
 
 V2_WIDTHS: dict[float, tuple[int, int, int, int]] = {
     0.5: (48, 96, 192, 1024),
@@ -31,12 +32,14 @@ V2_WIDTHS: dict[float, tuple[int, int, int, int]] = {
 }
 """Channels of the three stages and of the last convolution (arXiv 1807.11164, table 5).
 
-The 224 are upstream's; the paper has 244.
+The 224 is upstream's value; the paper has 244.
 """
 
 
 class ShuffleBlock(nn.Module):
-    """Grouped 1x1, shuffle, depthwise 3x3 and grouped 1x1; added or, with stride 2, concatenated.
+    """Grouped 1x1, shuffle, depthwise 3x3 and grouped 1x1 convolutions, and a shortcut.
+
+    The shortcut is added with stride 1, and concatenated after pooling with stride 2.
 
     Args:
         in_channels: Channels of the input.
@@ -51,7 +54,7 @@ class ShuffleBlock(nn.Module):
     ) -> None:
         super().__init__()
         new_channels = out_channels if stride == 1 else out_channels - in_channels
-        # Differs: upstream divides to a float here, which Python 3 refuses as a number of channels.
+        # Differs: upstream divides to a float, which Python 3 refuses as a number of channels.
         width = new_channels // 4
         self.stride = stride
         self.first_groups = first_groups
@@ -63,7 +66,7 @@ class ShuffleBlock(nn.Module):
         self.bn3 = nn.BatchNorm2d(new_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
+        """Map (b, in_channels, h, w) to (b, out_channels, h / stride, w / stride)."""
         y = relu(self.bn1(self.conv1(x)))
         y = channel_shuffle(y, self.first_groups)
         y = relu(self.bn2(self.conv2(y)))
@@ -74,12 +77,12 @@ class ShuffleBlock(nn.Module):
 
 
 class ShuffleNet(StagedNetwork):
-    """Three stages of shuffling blocks; they and the stem give the features.
+    """Three stages of shuffling blocks; their outputs and the stem's are the features.
 
     Args:
         widths: Channels of each stage.
-        groups: Groups of the 1x1 convolutions; the very first one has none.
-        num_classes: Number of scores that the network puts out.
+        groups: Groups of the 1x1 convolutions, except for the first one, which is not grouped.
+        num_classes: Number of class scores.
     """
 
     def __init__(self, widths: Sequence[int], *, groups: int, num_classes: int = 10) -> None:
@@ -113,7 +116,7 @@ def ShuffleNetG3(num_classes: int = 10) -> ShuffleNet:
 
 
 class SplitBlock(nn.Module):
-    """Keeps the first half of the channels, convolves the second, and shuffles them together.
+    """Convolutions of the second half of the channels, shuffled together with the first half.
 
     Args:
         channels: Channels of input and output.
@@ -130,7 +133,7 @@ class SplitBlock(nn.Module):
         self.bn3 = nn.BatchNorm2d(half)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, c, h, w) to the same."""
+        """Map (b, c, h, w) to the same shape."""
         y = relu(self.bn1(self.conv1(x[:, self.num_kept :])))
         y = self.bn2(self.conv2(y))
         y = relu(self.bn3(self.conv3(y)))
@@ -138,7 +141,7 @@ class SplitBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Halves the size by two branches of all channels each, and shuffles them together.
+    """Two branches of stride 2 on all channels, shuffled together.
 
     Args:
         in_channels: Channels of the input.
@@ -160,7 +163,7 @@ class DownBlock(nn.Module):
         self.bn5 = nn.BatchNorm2d(half)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, in_channels, h, w) to (b, out_channels, h / 2, w / 2)."""
+        """Map (b, in_channels, h, w) to (b, out_channels, h / 2, w / 2)."""
         left = self.bn1(self.conv1(x))
         left = relu(self.bn2(self.conv2(left)))
         right = relu(self.bn3(self.conv3(x)))
@@ -169,15 +172,15 @@ class DownBlock(nn.Module):
         return channel_shuffle(torch.cat([left, right], 1), 2)
 
 
-class ShuffleNetV2(FeatureNetwork):
+class ShuffleNetV2(TappedClassifier):
     """Three stages and a last convolution; their outputs are the features.
 
     Args:
         net_size: Relative width: 0.5, 1, 1.5 or 2.
-        num_classes: Number of scores that the network puts out.
+        num_classes: Number of class scores.
 
     Raises:
-        ValueError: There is no network of this width, or less than one class.
+        ValueError: The width is unknown, or ``num_classes`` is below 1.
     """
 
     def __init__(self, net_size: float, num_classes: int = 10) -> None:
@@ -195,10 +198,10 @@ class ShuffleNetV2(FeatureNetwork):
         self.conv2 = convolution(channels, last, 1)
         self.bn2 = nn.BatchNorm2d(last)
         self.linear = nn.Linear(last, num_classes)
-        self.level_channels = V2_WIDTHS[net_size]
+        self.tap_channels = V2_WIDTHS[net_size]
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
-        """What the three stages and the last convolution put out, and the average over the last."""
+        """The outputs of the stages and of the last convolution, and the average over the last."""
         x = relu(self.bn1(self.conv1(images)))
         features = []
         for stage in range(1, len(NUM_BLOCKS) + 1):

@@ -1,7 +1,7 @@
 """VGG: Simonyan and Zisserman, "Very Deep Convolutional Networks" (arXiv 1409.1556, table 1).
 
-Configurations A, B, D and E with batch norm, and one linear layer in place of the paper's three,
-as in kuangliu/pytorch-cifar @ 49b7aa9.
+These are configurations A, B, D and E with batch norm, and with one linear layer in place of the
+paper's three, as in kuangliu/pytorch-cifar @ 49b7aa9.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from vendored.pytorch_cifar.features import FeatureNetwork, global_average
+from vendored.taps import TappedClassifier, global_average
 
 __all__ = ["VGG"]
 
@@ -21,20 +21,20 @@ NUM_CONVOLUTIONS = {
     "VGG16": (2, 2, 3, 3, 3),
     "VGG19": (2, 2, 4, 4, 4),
 }
-"""In each of the five stages; max pooling ends each."""
+"""Convolutions of each of the five stages, which end with max pooling."""
 
 
-class VGG(FeatureNetwork):
-    """Five stages of 3x3 convolutions; what each pools is a feature map.
+class VGG(TappedClassifier):
+    """Five stages of 3x3 convolutions; the features are the maps before each pooling.
 
     Differs: upstream's ``features`` end with an average pool of one pixel, which does nothing.
 
     Args:
         vgg_name: "VGG11", "VGG13", "VGG16" or "VGG19".
-        num_classes: Number of scores that the network puts out.
+        num_classes: Number of class scores.
 
     Raises:
-        ValueError: There is no such configuration, or less than one class.
+        ValueError: The name is unknown, or ``num_classes`` is below 1.
     """
 
     classifier_name: ClassVar[str] = "classifier"
@@ -53,7 +53,7 @@ class VGG(FeatureNetwork):
             layers.append(nn.MaxPool2d(2))
         self.features = nn.Sequential(*layers)
         self.classifier = nn.Linear(in_channels, num_classes)
-        self.level_channels = WIDTHS
+        self.tap_channels = WIDTHS
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """The last feature map of each stage, before its pooling, and the embedding."""

@@ -1,10 +1,10 @@
 """Arithmetic of boxes: forms, overlaps, coding against priors, suppression.
 
 Source: SSD, Liu et al., arXiv 1512.02325, section 2.2, and the functions of the same names in
-amdegroot/ssd.pytorch @ 5b0b77f, whose arguments and numbers these keep. Boxes are in corner form
+amdegroot/ssd.pytorch @ 5b0b77f, with the same arguments and results. Boxes are in corner form
 (x_min, y_min, x_max, y_max) or in center form (center_x, center_y, width, height), as fractions
-of the image unless said otherwise; functions work on the last dimension, so any leading
-dimensions do. Half-precision input is computed in float32, so all of it is safe under autocast.
+of the image unless a docstring states otherwise. All functions work on the last dimension and take
+any leading dimensions. They convert half precision to float32, so they are safe under autocast.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from torchvision.ops import nms as suppress
 
 
 def full_precision(values: Tensor) -> Tensor:
-    """`values` as float32, or unchanged where they are float32 or float64 already."""
+    """Convert half-precision values to float32 and leave float32 and float64 as they are."""
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
 def point_form(boxes: Tensor) -> Tensor:
-    """Corner form of boxes (..., 4) in center form."""
+    """Convert boxes (..., 4) from center form to corner form."""
     boxes = full_precision(boxes)
     center, half = boxes[..., :2], boxes[..., 2:] / 2
     return torch.cat((center - half, center + half), dim=-1)
 
 
 def center_size(boxes: Tensor) -> Tensor:
-    """Center form of boxes (..., 4) in corner form.
+    """Convert boxes (..., 4) from corner form to center form.
 
-    Differs: upstream's raises TypeError (a parenthesis is misplaced); this is what it means.
+    Differs: upstream's version raises TypeError because of a misplaced parenthesis.
     """
     boxes = full_precision(boxes)
     low, high = boxes[..., :2], boxes[..., 2:]
@@ -39,18 +39,18 @@ def center_size(boxes: Tensor) -> Tensor:
 
 
 def intersect(box_a: Tensor, box_b: Tensor) -> Tensor:
-    """Area common to each pair of boxes.
+    """Area of the intersection of each pair of boxes.
 
     Args:
         box_a: (..., n, 4) corner form.
         box_b: (..., m, 4) corner form; leading dimensions broadcast.
 
     Returns:
-        (..., n, m), in the square of the boxes' unit; 0 where boxes are apart.
+        (..., n, m), in the square of the boxes' unit; 0 for boxes that do not overlap.
     """
     a, b = full_precision(box_a)[..., :, None, :], full_precision(box_b)[..., None, :, :]
-    # One coordinate at a time and partly in place: a third of the memory traffic of (..., n, m, 2)
-    # tensors, which is what this costs.
+    # One coordinate at a time and partly in place. Memory traffic dominates the time, and this has
+    # a third of that of (..., n, m, 2) tensors.
     width = torch.minimum(a[..., 2], b[..., 2]).sub_(torch.maximum(a[..., 0], b[..., 0]))
     height = torch.minimum(a[..., 3], b[..., 3]).sub_(torch.maximum(a[..., 1], b[..., 1]))
     return width.clamp_(min=0) * height.clamp_(min=0)
@@ -64,7 +64,7 @@ def jaccard(box_a: Tensor, box_b: Tensor) -> Tensor:
         box_b: (..., m, 4) corner form; leading dimensions broadcast.
 
     Returns:
-        (..., n, m) in 0..1; NaN for two boxes that both have no area, as upstream's.
+        (..., n, m) in 0..1. Two boxes without area give NaN, as upstream.
     """
     shared = intersect(box_a, box_b)
     union = (_area(box_a)[..., :, None] + _area(box_b)[..., None, :]).sub_(shared)
@@ -77,9 +77,9 @@ def _area(boxes: Tensor) -> Tensor:
 
 
 def encode(matched: Tensor, priors: Tensor, variances: Sequence[float]) -> Tensor:
-    """Regression targets of boxes against the priors that they are matched to.
+    """Regression targets of boxes, relative to the priors that they are matched to.
 
-    Equation (2) of the paper, each component divided by its variance.
+    These are equation (2) of the paper, with each component divided by its variance.
 
     Args:
         matched: (..., p, 4) corner form.
@@ -87,8 +87,8 @@ def encode(matched: Tensor, priors: Tensor, variances: Sequence[float]) -> Tenso
         variances: (center, size).
 
     Returns:
-        (..., p, 4): offset of the center in units of the prior's size, log ratio of the sizes.
-        A matched box without width or height gives -inf there.
+        (..., p, 4): offset of the center in units of the prior's size, and logarithm of the ratio
+        of the sizes. The latter is -inf for a box without width or height.
     """
     matched, priors = full_precision(matched), full_precision(priors)
     center = (matched[..., :2] + matched[..., 2:]) / 2 - priors[..., :2]
@@ -99,7 +99,7 @@ def encode(matched: Tensor, priors: Tensor, variances: Sequence[float]) -> Tenso
 
 
 def decode(loc: Tensor, priors: Tensor, variances: Sequence[float]) -> Tensor:
-    """Boxes that a network's offsets mean: the inverse of `encode`.
+    """Boxes of predicted offsets; the inverse of `encode`.
 
     Args:
         loc: (..., p, 4) offsets as predicted.
@@ -119,9 +119,9 @@ def decode(loc: Tensor, priors: Tensor, variances: Sequence[float]) -> Tensor:
 def log_sum_exp(x: Tensor) -> Tensor:
     """Logarithm of the sum of exponentials over the classes.
 
-    Differs: upstream subtracts one maximum, that of the whole tensor, and so returns -inf for rows
-    that lie more than about 100 below it; each row has its own maximum here. Elsewhere the two
-    agree to rounding.
+    Differs: upstream subtracts the maximum of the whole tensor and therefore returns -inf for rows
+    that lie more than about 100 below it. Here each row has its own maximum. Other results agree
+    up to rounding.
 
     Args:
         x: (rows, classes) logits.
@@ -137,8 +137,9 @@ def nms(
 ) -> tuple[Tensor, int]:
     """Greedy non-maximum suppression among the best boxes of one class.
 
-    Only the `top_k` best-scored boxes take part; of these, a box falls if its intersection over
-    union with a better kept one is above `overlap`. Of equal scores the later box comes first.
+    Only the `top_k` boxes with the highest scores take part. A box is removed if its intersection
+    over union with a kept box of higher score is above `overlap`. Among equal scores the later box
+    comes first.
 
     Args:
         boxes: (n, 4) corner form.
@@ -148,8 +149,8 @@ def nms(
 
     Returns:
         keep: (n,) int64, indices of the kept boxes, best first, then zeros.
-        count: how many entries of `keep` mean anything.
-        Differs: upstream returns `keep` alone when there are no boxes; here it is the pair always.
+        count: number of kept boxes, the valid entries of `keep`.
+        Differs: upstream returns `keep` alone if there are no boxes.
 
     Raises:
         ValueError: shapes that do not fit each other, or top_k below 1.
@@ -164,7 +165,7 @@ def nms(
     boxes, scores = full_precision(boxes), full_precision(scores)
     best_last = scores.argsort(stable=True)[-top_k:]
     order = best_last.flip(0)
-    # torchvision wants both in one dtype and sorts stably, so `order` survives it.
+    # torchvision needs both in one dtype. Its sort is stable, so it keeps `order`.
     kept: Tensor = suppress(boxes[order], scores[order].to(boxes.dtype), overlap)
     keep = torch.zeros(len(scores), dtype=torch.int64, device=boxes.device)
     keep[: len(kept)] = order[kept]

@@ -1,8 +1,8 @@
-"""Geometry of a single-shot detector: which default boxes ("priors") sit on which feature map.
+"""Geometry of a single-shot detector: the default boxes ("priors") of each feature map.
 
 Source: SSD, Liu et al., arXiv 1512.02325, section 2.2. `VOC` and `COCO` hold the numbers that
-amdegroot/ssd.pytorch @ 5b0b77f uses for its 300-pixel networks; `SSDConfig` lets any other
-network (`LightSSD`) describe itself in the same terms.
+amdegroot/ssd.pytorch @ 5b0b77f uses for its 300-pixel networks. `LightSSD` is described by another
+`SSDConfig`.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from typing import Any
 class SSDConfig:
     """Default boxes of a detector for square images.
 
-    All tuples but `variance` have one entry for each source map, largest map first.
+    Each tuple except `variance` has one entry for each source map, largest map first.
 
     Attributes:
         image_size: side of the input, pixels.
         feature_maps: side of each source map, cells.
         steps: distance between the centers of neighboring cells, pixels.
-        min_sizes: side of the small square box of a cell, pixels; the boxes with an aspect ratio
-            have its area.
-        max_sizes: the second square box has side sqrt(min_size * max_size), pixels.
+        min_sizes: side of the small square box of a cell, pixels. Boxes with an aspect ratio have
+            the same area.
+        max_sizes: the second square box has the side sqrt(min_size * max_size), pixels.
         aspect_ratios: ratios above 1; each gives a wide box and its transpose.
         variance: divisors (center, size) of the box coding, see `encode`.
-        clip: whether priors are cut to 0..1.
+        clip: clip the priors to 0..1.
 
     Raises:
-        ValueError: lengths that differ, or numbers that are not positive.
+        ValueError: the lengths differ, or a number is not positive.
     """
 
     image_size: int
@@ -81,10 +81,10 @@ class SSDConfig:
 
     @classmethod
     def from_upstream(cls, config: Mapping[str, Any]) -> SSDConfig:
-        """A configuration from a dictionary with upstream's keys.
+        """Create a configuration from a dictionary with upstream's keys.
 
-        `min_dim` is the image size there. Keys that describe training (`lr_steps`, `max_iter`) or
-        the data (`num_classes`, `name`) are not geometry and are left alone.
+        There `min_dim` is the image size. Keys that describe training (`lr_steps`, `max_iter`) or
+        the data (`num_classes`, `name`) are ignored.
 
         Raises:
             KeyError: a key of the geometry is missing.
@@ -121,4 +121,4 @@ COCO = SSDConfig(
     max_sizes=(45, 99, 153, 207, 261, 315),
     aspect_ratios=((2,), (2, 3), (2, 3), (2, 3), (2,), (2,)),
 )
-"""SSD300 for COCO: smaller boxes, for whatever number of classes (upstream's says 201)."""
+"""SSD300 for COCO: smaller boxes, for any number of classes (upstream's has 201)."""

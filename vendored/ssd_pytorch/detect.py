@@ -1,8 +1,8 @@
-"""From offsets and class probabilities to detections.
+"""Convert offsets and class probabilities to detections.
 
-Source: SSD, Liu et al., arXiv 1512.02325, section 2.2 and 3 ("Inference time": a threshold of
-0.01, suppression per class at 0.45, the best 200 of an image), with the layout of the output of
-amdegroot/ssd.pytorch @ 5b0b77f. All classes of all images are handled at once.
+Source: SSD, Liu et al., arXiv 1512.02325, sections 2.2 and 3 ("Inference time": a threshold of
+0.01, suppression per class at 0.45, the best 200 of an image). The output has the layout of
+amdegroot/ssd.pytorch @ 5b0b77f. All classes of all images are processed at once.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from vendored.ssd_pytorch.boxes import decode, full_precision
 
 
 class Detect(nn.Module):
-    """Decodes boxes, drops unlikely and repeated ones, and keeps the best of each image.
+    """Decode boxes, remove unlikely and repeated ones, and keep the best of each image.
 
     Args:
-        num_classes: with background.
-        bkg_label: the class that is never detected. Differs: upstream skips class 0 whatever this
-            says.
-        top_k: rows of the output for each class; at most so many candidates of a class go into
+        num_classes: number of classes with background.
+        bkg_label: the background class, which is never detected. Differs: upstream always skips
+            class 0.
+        top_k: rows of the output for each class, and largest number of candidates of a class for
             suppression.
-        conf_thresh: only probabilities above it count.
-        nms_thresh: intersection over union above which the less likely of two boxes falls.
+        conf_thresh: boxes with probabilities up to this value are dropped.
+        nms_thresh: intersection over union above which the less likely of two boxes is removed.
         variance: (center, size) of the box coding; the network's `config.variance`.
-        keep_top_k: detections kept of an image, over all classes; `top_k` unless given.
-            Differs: upstream means to keep `top_k` but blanks the others in a copy, so that it
-            returns what `keep_top_k=num_classes * top_k` does.
+        keep_top_k: detections to keep for each image, over all classes; `top_k` by default.
+            Differs: upstream intends to keep `top_k`, but clears the others in a copy only. Its
+            output is that of `keep_top_k=num_classes * top_k`.
 
     Raises:
-        ValueError: values that are not permitted.
+        ValueError: an argument is out of range; the message names it.
     """
 
     def __init__(
@@ -65,20 +65,20 @@ class Detect(nn.Module):
 
     @torch.no_grad()
     def forward(self, loc: Tensor, conf: Tensor, priors: Tensor) -> Tensor:
-        """Detections of a batch.
+        """Compute the detections of a batch.
 
         Args:
             loc: (b, p, 4) offsets as predicted.
-            conf: (b, p, num_classes) probabilities; (b * p, num_classes) will do.
+            conf: (b, p, num_classes) or (b * p, num_classes) probabilities.
             priors: (p, 4) center form.
 
         Returns:
-            (b, num_classes, top_k, 5): rows (score, x_min, y_min, x_max, y_max), fractions of the
-            image but not clipped to it, best first in each class, then rows of zeros. Without
-            gradient.
+            (b, num_classes, top_k, 5) without gradient: rows (score, x_min, y_min, x_max, y_max),
+            best first in each class, then rows of zeros. Coordinates are fractions of the image
+            and not clipped to it.
 
         Raises:
-            ValueError: shapes that do not fit each other.
+            ValueError: the shapes do not fit each other.
         """
         num_images, num_priors = loc.shape[:2]
         if loc.shape != (num_images, len(priors), 4) or (
@@ -93,8 +93,8 @@ class Detect(nn.Module):
         image, label, prior, score = self._candidates(conf)
         group = image * self.num_classes + label
         box = boxes[image, prior]
-        # torchvision moves groups apart by the largest coordinate, which costs digits (hence
-        # float64) and is enough only if no coordinate is negative.
+        # torchvision separates groups by offsets of the largest coordinate. That costs digits,
+        # hence float64, and is enough only if no coordinate is negative.
         shifted = box.double() - boxes.min()
         kept: Tensor = batched_nms(shifted, score.double(), group, self.nms_thresh)
         kept = kept[_rank(image[kept]) < self.keep_top_k]
@@ -106,10 +106,10 @@ class Detect(nn.Module):
         return output
 
     def _candidates(self, conf: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Image, class, prior and score of what goes into suppression, best first."""
+        """Image, class, prior and score of the candidates for suppression, best first."""
         wanted = conf > self.conf_thresh
         wanted[..., self.bkg_label] = False
-        # Flipped before a stable sort: of equal scores the later prior is first, as in `nms`.
+        # Flipped before a stable sort: among equal scores the later prior is first, as in `nms`.
         image, prior, label = wanted.nonzero().flip(0).unbind(dim=1)
         score = conf[image, prior, label]
         order = score.argsort(descending=True, stable=True)
@@ -118,7 +118,7 @@ class Detect(nn.Module):
 
 
 def _rank(group: Tensor) -> Tensor:
-    """(n,): how many earlier entries are of the same group, for each entry of `group` (n,)."""
+    """Number of earlier entries of the same group, for each entry of `group`: (n,) to (n,)."""
     order = group.argsort(stable=True)
     counts = group.bincount()
     first = counts.cumsum(dim=0) - counts

@@ -1,15 +1,13 @@
-"""What the large and the light network share: prediction heads, priors, taps, detections.
+"""Base class of the large and the light network: prediction heads, priors, taps, detections.
 
-Source: SSD, Liu et al., arXiv 1512.02325, figure 2; the order of the heads' channels and the names
-of the modules are those of amdegroot/ssd.pytorch @ 5b0b77f, the two taps' methods those of
-superannotateai/active_learning @ aa2b9ae.
+Source: SSD, Liu et al., arXiv 1512.02325, figure 2. The order of the heads' channels and the names
+of the modules are those of amdegroot/ssd.pytorch @ 5b0b77f.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from os import PathLike
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,28 +17,30 @@ from vendored.ssd_pytorch.boxes import full_precision
 from vendored.ssd_pytorch.config import SSDConfig
 from vendored.ssd_pytorch.detect import Detect
 from vendored.ssd_pytorch.priors import PriorBox
+from vendored.taps import TappedNetwork, global_average
 
 Outputs = tuple[Tensor, Tensor, Tensor]
 """(b, p, 4) offsets, (b, p, num_classes) logits, (p, 4) priors in center form, fractions."""
 
 
-class MultiBoxDetector(nn.Module):
+class MultiBoxDetector(TappedNetwork):
     """A detector that predicts boxes and classes from several feature maps.
 
-    A subclass builds its trunk, calls `_add_heads`, and in `forward` passes its maps to
-    `_predict`.
+    The features kept of a forward pass are the maps that feed the heads; the embedding is the
+    average over one of them. A subclass builds its trunk, calls `_add_heads`, and passes its maps
+    to `_keep_maps` and `_predict` in `forward`.
 
     Args:
         config: sides of the maps and their priors.
-        num_classes: with background.
-        embedding_source: index of the map that `get_embedding` pools.
+        num_classes: number of classes with background.
+        embedding_source: index of the map that `get_embedding` averages.
 
     Attributes:
         priors: (p, 4) float32 buffer in center form, no part of the state_dict.
-        detect: turns offsets and probabilities into detections.
+        detect: the module that converts offsets and probabilities to detections.
 
     Raises:
-        ValueError: fewer than two classes.
+        ValueError: `num_classes` is below 2.
     """
 
     priors: Tensor
@@ -56,48 +56,24 @@ class MultiBoxDetector(nn.Module):
         self.detect = Detect(num_classes, variance=config.variance)
         self.register_buffer("priors", PriorBox(config)(), persistent=False)
         self._embedding_source = embedding_source
-        self._features: list[Tensor] = []
 
     def detections(self, outputs: Outputs) -> Tensor:
-        """(b, num_classes, 200, 5) detections in a network's outputs, see `Detect.forward`."""
+        """Detections (b, num_classes, 200, 5) of a network's outputs, see `Detect.forward`."""
         loc, conf, priors = outputs
         detected: Tensor = self.detect(loc, full_precision(conf).softmax(dim=-1), priors)
         return detected
 
     def load_weights(self, path: str | PathLike[str]) -> None:
-        """Loads a checkpoint of the whole network, such as `ssd300_mAP_77.43_v2.pth`.
+        """Load a checkpoint of the whole network, such as `ssd300_mAP_77.43_v2.pth`.
 
         Raises:
             ValueError: entries are missing, unknown or of another shape.
         """
         load_into(self, path)
 
-    def get_active_learning_feature_channel_counts(self) -> list[int]:
-        """Channels of each tapped map, as the heads take them."""
-        return [head.in_channels for head in self.loc if isinstance(head, nn.Conv2d)]
-
-    def get_active_learning_features(self) -> list[Tensor]:
-        """The maps that feed the heads, (b, channels, side, side) each, of the latest forward.
-
-        They are attached to its graph. The list is the caller's own.
-
-        Raises:
-            RuntimeError: there was no forward since the network was built, copied or unpickled.
-        """
-        if not self._features:
-            raise RuntimeError("no features yet: run the network on a batch first")
-        return list(self._features)
-
-    def get_embedding(self) -> Tensor:
-        """(b, d) float32: mean over the deepest rich map of the latest forward, with its graph.
-
-        Raises:
-            RuntimeError: as `get_active_learning_features`.
-        """
-        return self.get_active_learning_features()[self._embedding_source].float().mean((2, 3))
-
     def _add_heads(self, source_channels: Sequence[int]) -> None:
-        """Adds a 3x3 convolution for offsets and one for classes to each map."""
+        """Add a 3x3 convolution for offsets and one for classes for each map."""
+        self.tap_channels = tuple(source_channels)
         pairs = list(zip(source_channels, self.config.boxes_per_cell, strict=True))
         self.loc = nn.ModuleList(
             nn.Conv2d(channels, 4 * boxes, 3, padding=1) for channels, boxes in pairs
@@ -105,6 +81,10 @@ class MultiBoxDetector(nn.Module):
         self.conf = nn.ModuleList(
             nn.Conv2d(channels, self.num_classes * boxes, 3, padding=1) for channels, boxes in pairs
         )
+
+    def _keep_maps(self, maps: Sequence[Tensor]) -> None:
+        """Keep the maps that feed the heads, and the float32 average (b, d) of one of them."""
+        self.keep(maps, global_average(maps[self._embedding_source].float()))
 
     def _check_images(self, images: Tensor) -> None:
         side = self.config.image_size
@@ -121,11 +101,7 @@ class MultiBoxDetector(nn.Module):
         ]
         return torch.cat(loc, dim=1), torch.cat(conf, dim=1), self.priors
 
-    def __getstate__(self) -> dict[str, Any]:
-        # A graph can be neither copied nor pickled, and a copy has had no forward yet.
-        return {**self.__dict__, "_features": []}
-
 
 def _rows(head_map: Tensor, width: int) -> Tensor:
-    """(b, boxes * width, h, w) as (b, h * w * boxes, width): row, column, box."""
+    """Rearrange (b, boxes * width, h, w) to (b, h * w * boxes, width): row, column, box."""
     return head_map.permute(0, 2, 3, 1).reshape(len(head_map), -1, width)

@@ -1,8 +1,8 @@
 """A single-shot detector small enough to learn from scratch on a laptop's CPU.
 
-Ours, not upstream's: the heads, the priors and the loss of SSD (Liu et al., arXiv 1512.02325) on a
-narrow trunk with batch norm, for tests, demonstrations and images of a few large objects. Scales
-of the priors follow the paper's equation (4).
+This network is ours, not upstream's. It has the heads, the priors and the loss of SSD (Liu et al.,
+arXiv 1512.02325) on a narrow trunk with batch norm, for tests, demonstrations and images of a few
+large objects. The scales of the priors follow the paper's equation (4).
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ SOURCE_WIDTHS = (64, 96, 128, 128)
 """Channels of the source maps at strides 8, 16, 32 and 64."""
 
 SCALES = (0.15, 0.3, 0.5, 0.75, 1.0)
-"""Sides of the square priors as fractions: smaller and larger of each map are neighbors."""
+"""Sides of the square priors as fractions. Each map has two neighboring values."""
 
 MIN_SIZE_PIXELS = 64
-"""Below it the smallest priors are under ten pixels, close to the cells of the first map."""
+"""In smaller images the smallest priors are under ten pixels, close to the first map's cells."""
 
 
 def light_config(size: int, scales: Sequence[float] = SCALES) -> SSDConfig:
     """Priors for the source maps of `LightSSD` at an image side of `size` pixels.
 
     Raises:
-        ValueError: scales that are not five increasing fractions.
+        ValueError: the scales are not five increasing fractions.
     """
     increasing = all(low < high for low, high in pairwise((0.0, *scales)))
     if len(scales) != len(SCALES) or not increasing or scales[-1] > 1:
@@ -55,17 +55,19 @@ def light_config(size: int, scales: Sequence[float] = SCALES) -> SSDConfig:
 
 
 class LightSSD(MultiBoxDetector):
-    """A million parameters and four source maps; an image of 128 pixels has 1520 priors.
+    """A detector with a million parameters and four source maps.
+
+    An image of 128 pixels has 1520 priors.
 
     Args:
-        num_classes: with background.
+        num_classes: number of classes with background.
         size: side of the images, pixels, at least 64.
         in_channels: channels of the images.
-        scales: sides of the square priors as fractions of the image, smaller and larger of each
-            map; objects that are much smaller than the first are hardly found.
+        scales: sides of the square priors as fractions of the image; each map has two neighboring
+            values. Objects that are much smaller than the first value are rarely found.
 
     Raises:
-        ValueError: a smaller size, no channels, fewer than two classes, or other scales.
+        ValueError: an argument is out of range; the message names it.
     """
 
     def __init__(
@@ -88,24 +90,25 @@ class LightSSD(MultiBoxDetector):
         self._add_heads(SOURCE_WIDTHS)
 
     def forward(self, images: Tensor) -> Outputs:
-        """Predictions for a batch; `detections(outputs)` makes boxes of them.
+        """Compute the predictions for a batch, which `detections` converts to boxes.
 
         Args:
-            images: (b, in_channels, size, size), of zero mean and unit deviation or so.
+            images: (b, in_channels, size, size), of about zero mean and unit deviation.
 
         Returns:
             (b, p, 4) offsets, (b, p, num_classes) logits, (p, 4) priors.
 
         Raises:
-            ValueError: images of another size.
+            ValueError: the images have another size.
         """
         self._check_images(images)
+        self.forget_features()
         features: list[Tensor] = []
-        self._features = features
         x = self.stem(images)
         for stage in self.stages:
             x = stage(x)
             features.append(x)
+        self._keep_maps(features)
         return self._predict(features)
 
 
@@ -123,5 +126,5 @@ def _conv(channels: int, width: int, *, stride: int) -> list[nn.Module]:
 
 
 def _stage(channels: int, width: int) -> nn.Sequential:
-    """Halves the map, then looks once more around each cell."""
+    """Two 3x3 convolutions, the first of which halves the map."""
     return nn.Sequential(*_conv(channels, width, stride=2), *_conv(width, width, stride=1))

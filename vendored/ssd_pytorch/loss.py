@@ -1,8 +1,8 @@
-"""The training loss of single-shot detectors, image by image.
+"""The training loss of single-shot detectors for each image.
 
-Source: SSD, Liu et al., arXiv 1512.02325, equations (1) to (3) and "Hard negative mining";
-numbers as amdegroot/ssd.pytorch @ 5b0b77f, reported per image as the superannotate fork @ aa2b9ae
-does: a learned loss needs one target for each image.
+Source: SSD, Liu et al., arXiv 1512.02325, equations (1) to (3) and "Hard negative mining". The
+numbers are those of amdegroot/ssd.pytorch @ 5b0b77f. They are returned for each image, as in the
+superannotate fork @ aa2b9ae, because a learned loss needs one target for each image.
 """
 
 from __future__ import annotations
@@ -29,31 +29,30 @@ class ImageLosses(NamedTuple):
     confidence: Tensor
     """(b,) cross-entropy of the positives and the mined negatives."""
     num_positives: Tensor
-    """(b,) int64, priors matched to an object."""
+    """(b,) int64, number of priors matched to an object."""
 
 
 class MultiBoxLoss(nn.Module):
     """Smooth-L1 loss of the boxes and cross-entropy of the classes, with hard negatives only.
 
-    The arguments are upstream's, in its order. Upstream reads only three of them (`overlap_thresh`,
-    `neg_pos`, `num_classes`) and does what its published call says whatever the others are.
-    Differs: those others are refused where they ask for something else, but for `neg_overlap` and
-    `use_gpu`, which are ignored: tensors say themselves where they are.
+    The arguments are upstream's, in its order. Upstream reads only `overlap_thresh`, `neg_pos` and
+    `num_classes`. Differs: values of `prior_for_matching`, `bkg_label`, `neg_mining` and
+    `encode_target` that ask for something else than is implemented are refused, not ignored.
 
     Args:
-        num_classes: with background.
+        num_classes: number of classes with background.
         overlap_thresh: least intersection over union of a positive, in 0..1.
-        prior_for_matching: True.
-        bkg_label: 0.
-        neg_mining: True.
-        neg_pos: negatives kept for each positive of the same image.
+        prior_for_matching: must be True.
+        bkg_label: must be 0.
+        neg_mining: must be True.
+        neg_pos: number of negatives to keep for each positive of the same image.
         neg_overlap: ignored.
-        encode_target: False.
-        use_gpu: ignored.
+        encode_target: must be False.
+        use_gpu: ignored; the device is that of the predictions.
         variances: (center, size) of the box coding; the network's `config.variance`.
 
     Raises:
-        ValueError: values that are not permitted.
+        ValueError: an argument is out of range or not implemented; the message names it.
     """
 
     def __init__(
@@ -91,25 +90,26 @@ class MultiBoxLoss(nn.Module):
     def forward(
         self, predictions: tuple[Tensor, Tensor, Tensor], targets: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Losses of each image, and what to divide their sum by.
+        """Compute the losses of each image, and the divisor of their sum.
 
-        The loss to train with is `(loss_l + loss_c).sum() / n`; `loss_l + loss_c` is what a
-        loss-prediction module learns.
+        The training loss is `(loss_l + loss_c).sum() / n`. A loss-prediction module learns to
+        predict `loss_l + loss_c`.
 
         Args:
             predictions: a network's (b, p, 4) offsets, (b, p, num_classes) logits, (p, 4) priors.
-            targets: for each image (num_boxes, 5): x_min, y_min, x_max, y_max as fractions, and
-                the 0-based label without background; (0, 5) for none. On any device.
+            targets: for each image (num_boxes, 5), on any device: x_min, y_min, x_max, y_max as
+                fractions, and the 0-based label without background; (0, 5) for no objects.
 
         Returns:
             loss_l: (b,) float32, sum over the positives.
             loss_c: (b,) float32, sum over the positives and the mined negatives.
-            n: () int64, positives of the batch. Differs: 1 if there are none (both losses are 0
-                then), so that dividing gives 0 and not NaN; `per_image` has the true numbers.
+            n: () int64, number of positives of the batch. Differs: 1 if there are none. Both
+                losses are 0 then, and the division gives 0, not NaN. `per_image` returns the true
+                numbers.
 
         Raises:
-            ValueError: shapes that do not fit each other, or (checked for targets on the CPU)
-                labels out of range.
+            ValueError: the shapes do not fit each other, or a label is out of range. Labels are
+                checked for targets on the CPU only.
         """
         losses = self.per_image(predictions, targets)
         num_positives = losses.num_positives.sum().clamp(min=1)
@@ -118,7 +118,7 @@ class MultiBoxLoss(nn.Module):
     def per_image(
         self, predictions: tuple[Tensor, Tensor, Tensor], targets: Sequence[Tensor]
     ) -> ImageLosses:
-        """Losses and number of positives of each image; arguments as `forward`."""
+        """Compute the losses and the number of positives of each image; arguments as `forward`."""
         loc, conf = full_precision(predictions[0]), full_precision(predictions[1])
         # nn.DataParallel concatenates the priors of its replicas.
         priors = predictions[2][: loc.shape[1]]
@@ -131,13 +131,13 @@ class MultiBoxLoss(nn.Module):
                 conf.flatten(0, 1), conf_t.flatten(), reduction="none"
             ).view_as(conf_t)
             counted = (positive | self._mine(hardness, positive)).nonzero(as_tuple=True)
-        # From here on only the few priors that count: the rest has neither loss nor gradient.
+        # Only these few priors have a loss and a gradient.
         class_loss = functional.cross_entropy(conf[counted], conf_t[counted], reduction="none")
         image, prior = positive.nonzero(as_tuple=True)
         boxes = truths.boxes[image, truth[image, prior]].to(priors.dtype)
         loc_t = encode(boxes, priors[prior], self.variances).to(loc.dtype)
         box_loss = functional.smooth_l1_loss(loc[image, prior], loc_t, reduction="none").sum(dim=1)
-        # Put back in their places to be summed: unlike adding by index the same on every device.
+        # Summed in their places, because adding by index is not reproducible on every device.
         everywhere = torch.zeros_like(hardness)
         return ImageLosses(
             everywhere.index_put((image, prior), box_loss).sum(dim=1),
@@ -146,9 +146,9 @@ class MultiBoxLoss(nn.Module):
         )
 
     def _truths(self, targets: Sequence[Tensor], device: torch.device) -> Truths:
-        """The targets, padded, on the device."""
+        """Pad the targets, check their labels, and move them to the device."""
         truths = pad_targets(targets)
-        if truths.labels.device.type == "cpu":  # elsewhere looking costs a synchronization
+        if truths.labels.device.type == "cpu":  # on other devices the check would synchronize
             low, high = int(truths.labels.min()), int(truths.labels.max())
             if low < 0 or high > self.num_classes - 2:
                 raise ValueError(
@@ -158,9 +158,9 @@ class MultiBoxLoss(nn.Module):
         return Truths(*(tensor.to(device) for tensor in truths))
 
     def _mine(self, hardness: Tensor, positive: Tensor) -> Tensor:
-        """(b, p) mask: the negatives that the network finds hardest, `neg_pos` a positive."""
+        """Mask (b, p) of the negatives with the highest loss, `neg_pos` for each positive."""
         num_negatives = (self.neg_pos * positive.sum(dim=1)).clamp(max=positive.shape[1] - 1)
-        # Positives rank as negatives without loss, as upstream.
+        # Positives are ranked as if they were negatives without loss, as upstream.
         most = math.ceil(num_negatives.max())
         hardest = hardness.masked_fill(positive, 0).topk(most, dim=1).indices
         place = torch.arange(most, device=hardest.device)

@@ -1,9 +1,9 @@
-"""Which prior answers for which object.
+"""Match priors with objects, a whole batch at once.
 
 Source: SSD, Liu et al., arXiv 1512.02325, section 2.2 ("Matching strategy"), with the rules for
-ties of amdegroot/ssd.pytorch @ 5b0b77f: a prior takes the truth that it overlaps most if that is
-at least the threshold; each truth owns its best prior whatever their overlap; of truths with the
-same best prior the later one owns it. Here a whole batch is matched at once.
+ties of amdegroot/ssd.pytorch @ 5b0b77f. A prior is matched to the truth that it overlaps most if
+the overlap is at least the threshold. Each truth is also matched to the prior that overlaps it
+most, at any overlap. If several truths have the same best prior, the last one is matched to it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from vendored.ssd_pytorch.boxes import encode, full_precision, jaccard, point_fo
 
 
 class Truths(NamedTuple):
-    """The objects of a batch, padded to the image that has most (and to at least one)."""
+    """The objects of a batch, padded to the largest number in an image, and to at least one."""
 
     boxes: Tensor
     """(b, m, 4) corner form, fractions; zeros where padded."""
@@ -30,14 +30,14 @@ class Truths(NamedTuple):
 
 
 def pad_targets(targets: Sequence[Tensor]) -> Truths:
-    """Stacks the targets of a batch.
+    """Stack the targets of a batch.
 
     Args:
         targets: for each image (num_boxes, 5): x_min, y_min, x_max, y_max as fractions, and the
             0-based label. Images without objects have (0, 5) or (0,).
 
     Raises:
-        ValueError: no images, or another shape.
+        ValueError: there are no images, or targets have another shape.
     """
     if not targets:
         raise ValueError("targets of at least one image are needed")
@@ -56,7 +56,7 @@ def pad_targets(targets: Sequence[Tensor]) -> Truths:
 
 
 def assign(truths: Truths, priors: Tensor, *, threshold: float) -> tuple[Tensor, Tensor]:
-    """The object that each prior of each image answers for.
+    """Assign an object to each prior of each image.
 
     The overlaps take b * m * p numbers: 56 MB for 32 images of at most 50 objects and SSD300.
 
@@ -66,17 +66,17 @@ def assign(truths: Truths, priors: Tensor, *, threshold: float) -> tuple[Tensor,
         threshold: least intersection over union of a positive.
 
     Returns:
-        truth: (b, p) int64, number of the truth; of negatives the one that they overlap most.
+        truth: (b, p) int64, index of the truth; for negatives, of the one that they overlap most.
         conf: (b, p) int64: label + 1, or 0 for background.
     """
     priors = full_precision(priors)
     boxes, valid = truths.boxes.to(priors.dtype), truths.valid
     overlaps = jaccard(boxes, point_form(priors))
-    # Padding overlaps less than anything can: no prior takes it while there is a real truth.
+    # Padding gets a lower overlap than any truth, so it is never the best while there is a truth.
     overlaps = overlaps.masked_fill(~valid[..., None], -1)
     best_overlap, best_truth = overlaps.max(dim=1)
-    # Each prior's owner is the last truth whose best prior it is: the maximum over their numbers,
-    # which unlike a plain scatter does not depend on the order of writing.
+    # A prior belongs to the last truth whose best prior it is. The maximum over their indices
+    # finds it; a plain scatter would depend on the order of writing.
     number = torch.arange(valid.shape[1], device=valid.device).expand_as(valid)
     owner = torch.full_like(best_truth, -1).scatter_reduce(
         1, overlaps.argmax(dim=2), number.masked_fill(~valid, -1), reduce="amax"
@@ -91,11 +91,11 @@ def assign(truths: Truths, priors: Tensor, *, threshold: float) -> tuple[Tensor,
 def match_batch(
     truths: Truths, priors: Tensor, *, threshold: float, variances: Sequence[float]
 ) -> tuple[Tensor, Tensor]:
-    """Targets of every prior of every image; arguments as `assign`, and (center, size) variances.
+    """Compute the targets of all priors; arguments as `assign`, and (center, size) variances.
 
     Returns:
-        loc: (b, p, 4) encoded boxes, of negatives too (of whatever truth they overlap most); 0 in
-            images without objects.
+        loc: (b, p, 4) encoded boxes. Negatives have that of the truth that they overlap most.
+            Images without objects have 0.
         conf: (b, p) int64: label + 1, or 0 for background.
     """
     priors = full_precision(priors)
@@ -115,7 +115,7 @@ def match(
     conf_t: Tensor | None = None,
     idx: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Targets of every prior of one image, with upstream's arguments.
+    """Compute the targets of all priors of one image, with upstream's arguments.
 
     Args:
         threshold: least intersection over union of a positive.
@@ -129,10 +129,11 @@ def match(
 
     Returns:
         (p, 4) encoded boxes and (p,) int64 classes, see `match_batch`. Upstream returns nothing.
-        Differs: an image without objects is all background; upstream raises.
+        Differs: in an image without objects all priors are background; upstream raises.
 
     Raises:
-        ValueError: truths and labels that do not fit, or some of loc_t, conf_t, idx but not all.
+        ValueError: the numbers of truths and labels differ, or only some of `loc_t`, `conf_t` and
+            `idx` are given.
     """
     if truths.numel() != 4 * labels.numel():
         raise ValueError(
@@ -146,5 +147,5 @@ def match(
     if loc_t is not None and conf_t is not None and idx is not None:
         loc_t[idx], conf_t[idx] = loc[0], conf[0]
     elif not (loc_t is None and conf_t is None and idx is None):
-        raise ValueError("loc_t, conf_t and idx belong together: give all of them or none")
+        raise ValueError("loc_t, conf_t and idx must be given together or not at all")
     return loc[0], conf[0]

@@ -1,8 +1,8 @@
 """The default boxes of a single-shot detector.
 
 Source: SSD, Liu et al., arXiv 1512.02325, section 2.2 ("Choosing scales and aspect ratios for
-default boxes"), in the order and with the clipping of amdegroot/ssd.pytorch @ 5b0b77f, because
-the channels of its published checkpoints are in that order.
+default boxes"). Order and clipping are those of amdegroot/ssd.pytorch @ 5b0b77f, because the
+channels of its published checkpoints are in that order.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vendored.ssd_pytorch.config import SSDConfig
 
 
 class PriorBox:
-    """Builds the priors that a configuration describes.
+    """Build the priors that a configuration describes.
 
     Args:
         config: the geometry, or a dictionary with upstream's keys.
@@ -28,20 +28,20 @@ class PriorBox:
         self.config = config if isinstance(config, SSDConfig) else SSDConfig.from_upstream(config)
 
     def __call__(self) -> Tensor:
-        """See `forward`."""
+        """Build the priors, see `forward`."""
         return self.forward()
 
     def forward(self) -> Tensor:
-        """All priors of the network.
+        """Build all priors of the network.
 
-        Order: source map, row, column, and on a cell: the square of the smaller size, the square
-        of the geometric mean of both sizes, then for each aspect ratio the wide box and its
-        transpose.
+        They are ordered by source map, row and column. A cell has the square of the smaller size,
+        the square of the geometric mean of both sizes, then for each aspect ratio the wide box and
+        its transpose.
 
         Returns:
             (priors, 4) float32, (center_x, center_y, width, height) as fractions of the image.
-            With `clip` each of the four numbers is cut to 0..1 by itself, so a prior may still
-            reach beyond the image.
+            With `clip` each of the four numbers is clipped to 0..1 by itself, so that a prior may
+            still reach beyond the image.
         """
         maps = [self._source_map(index) for index in range(len(self.config.feature_maps))]
         priors = torch.cat(maps).to(torch.float32)
@@ -62,7 +62,7 @@ class PriorBox:
         ).reshape(-1, 4)
 
     def _sizes(self, index: int) -> list[tuple[float, float]]:
-        """(width, height) of the boxes on one cell, as fractions."""
+        """Widths and heights of the boxes on one cell, as fractions."""
         small = self.config.min_sizes[index] / self.config.image_size
         large = math.sqrt(small * self.config.max_sizes[index] / self.config.image_size)
         sizes = [(small, small), (large, large)]

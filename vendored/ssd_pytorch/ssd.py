@@ -1,8 +1,8 @@
 """SSD300 on a VGG16 trunk, with learning-loss taps.
 
-Source: SSD: Single Shot MultiBox Detector, Liu et al., ECCV 2016, arXiv 1512.02325; compatible
-with the state_dict and the outputs of amdegroot/ssd.pytorch @ 5b0b77f, and with the tapped tensors
-of superannotateai/active_learning @ aa2b9ae.
+Source: SSD: Single Shot MultiBox Detector, Liu et al., ECCV 2016, arXiv 1512.02325. State_dict and
+outputs are compatible with amdegroot/ssd.pytorch @ 5b0b77f, and the tapped tensors with
+superannotateai/active_learning @ aa2b9ae.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from vendored.ssd_pytorch.trunk import FC7, SOURCE_CONV4_3, L2Norm, vgg_trunk
 Phase = Literal["train", "test"]
 
 NUM_VOC_CLASSES = 21
-"""Twenty classes and background; any other number gets the priors of COCO, as upstream."""
+"""Twenty classes and background. Any other number has the priors of COCO, as upstream."""
 
 
 class SSD(MultiBoxDetector):
     """The published 300-pixel network: six source maps, 8732 priors.
 
     Modules and keys are upstream's: `vgg`, `L2Norm`, `extras`, `loc`, `conf`. Extras and heads
-    start with Xavier-uniform weights and biases of 0, as upstream's training script sets them;
-    `vgg` is meant to be loaded, see `load_trunk_weights` and `trunk_from_torchvision`.
+    start with Xavier-uniform weights and biases of 0, as upstream's training script sets them.
+    Load weights into `vgg` before training, see `load_trunk_weights` and `trunk_from_torchvision`.
 
     Args:
-        phase: what `forward` returns, see there; may be assigned later. It has nothing to do with
-            `train()` and `eval()`.
-        num_classes: with background.
+        phase: "train" or "test", which selects the outputs of `forward`. It may be assigned later
+            and is independent of `train()` and `eval()`.
+        num_classes: number of classes with background.
 
     Raises:
-        ValueError: another phase, or fewer than two classes.
+        ValueError: the phase is unknown, or `num_classes` is below 2.
     """
 
     def __init__(self, phase: Phase, num_classes: int = NUM_VOC_CLASSES) -> None:
@@ -60,22 +60,21 @@ class SSD(MultiBoxDetector):
             nn.init.zeros_(layer.bias)
 
     def forward(self, images: Tensor) -> Outputs | Tensor:
-        """Predictions for a batch.
+        """Compute the predictions for a batch.
 
         Args:
             images: (b, 3, 300, 300) RGB in 0..255 less (123, 117, 104).
 
         Returns:
-            In phase "train" (b, 8732, 4) offsets, (b, 8732, num_classes) logits and (8732, 4)
-            priors; in phase "test" (b, num_classes, 200, 5) detections, see `Detect.forward`.
+            In phase "train": offsets (b, 8732, 4), logits (b, 8732, num_classes) and priors
+            (8732, 4). In phase "test": detections (b, num_classes, 200, 5), see `Detect.forward`.
 
         Raises:
-            ValueError: images of another size.
+            ValueError: the images have another size.
         """
         self._check_images(images)
-        # A fresh list first: nothing of an earlier batch outlives the start of this one.
+        self.forget_features()
         features: list[Tensor] = []
-        self._features = features
         x = images
         for index, layer in enumerate(self.vgg):
             x = layer(x)
@@ -86,12 +85,13 @@ class SSD(MultiBoxDetector):
             x = functional.relu(layer(x))
             if index % 2 == 1:
                 features.append(x)
-        # The taps have the first map before its normalization, the heads after it.
+        self._keep_maps(features)
+        # The first map is tapped before its normalization, and the heads get it normalized.
         outputs = self._predict([self.L2Norm(features[0]), *features[1:]])
         return self.detections(outputs) if self.phase == "test" else outputs
 
     def load_trunk_weights(self, path: str | PathLike[str]) -> None:
-        """Loads a file of the trunk alone, such as `vgg16_reducedfc.pth`.
+        """Load a file of the trunk alone, such as `vgg16_reducedfc.pth`.
 
         Raises:
             ValueError: entries are missing, unknown or of another shape.
@@ -100,7 +100,7 @@ class SSD(MultiBoxDetector):
 
 
 def _extras() -> nn.ModuleList:
-    """Four pairs of convolutions that take 19 cells to 10, 5, 3 and 1."""
+    """Four pairs of convolutions that reduce 19 cells to 10, 5, 3 and 1."""
     layers: list[nn.Module] = []
     channels = 1024
     for squeezed, width, stride, padding in (
@@ -116,15 +116,17 @@ def _extras() -> nn.ModuleList:
 
 
 def build_ssd(phase: Phase, size: int = 300, num_classes: int = NUM_VOC_CLASSES) -> SSD:
-    """The network of the published checkpoints.
+    """Build the network of the published checkpoints.
 
     Args:
         phase: "train" or "test", see `SSD`.
-        size: 300.
-        num_classes: with background; 21 gets the priors of VOC, any other those of COCO.
+        size: side of the images; must be 300.
+        num_classes: number of classes with background. 21 classes have the priors of VOC, any
+            other number those of COCO.
 
     Raises:
-        ValueError: another phase or size. Differs: upstream prints a message and returns None.
+        ValueError: the phase or the size is unknown. Differs: upstream prints a message and
+            returns None.
     """
     if size != 300:
         raise ValueError(f"size must be 300, the only published network, got {size!r}")

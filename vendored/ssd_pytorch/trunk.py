@@ -1,9 +1,9 @@
-"""VGG16 without its classifier, as SSD300 begins, and its ImageNet weights.
+"""The trunk of SSD300, VGG16 without its classifier, and its ImageNet weights.
 
-Source: SSD, Liu et al., arXiv 1512.02325, section 3 ("Base network"): fc6 and fc7 become
-convolutions that keep one in four of the original channels (and of fc6's 7x7 positions one in
-three each way, hence the dilation), pool5 no longer halves. Module numbers are those of
-amdegroot/ssd.pytorch @ 5b0b77f, so `vgg16_reducedfc.pth` loads.
+Source: SSD, Liu et al., arXiv 1512.02325, section 3 ("Base network"). fc6 and fc7 become
+convolutions with one in four of the original channels. Of fc6's 7x7 positions one in three is kept
+in each direction, hence the dilation. pool5 has stride 1. Module numbers are those of
+amdegroot/ssd.pytorch @ 5b0b77f, so that `vgg16_reducedfc.pth` loads.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FC6, FC7 = 31, 33
 
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
-# What torchvision's weights expect of RGB in 0..1, and SSD subtracts from RGB in 0..255.
+# Normalization of torchvision's weights (RGB in 0..1), and SSD's mean (RGB in 0..255).
 TORCHVISION_MEAN = (0.485, 0.456, 0.406)
 TORCHVISION_STD = (0.229, 0.224, 0.225)
 SSD_MEAN = (123.0, 117.0, 104.0)
@@ -33,7 +33,7 @@ def vgg_trunk() -> nn.ModuleList:
     channels = 3
     for block, widths in enumerate(BLOCKS):
         if block > 0:
-            # The third pool rounds up: 75 -> 38 cells, which the priors are laid out for.
+            # The third pool rounds up from 75 to 38 cells, which the priors assume.
             layers.append(nn.MaxPool2d(2, 2, ceil_mode=block == 3))
         for width in widths:
             layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
@@ -49,7 +49,7 @@ def vgg_trunk() -> nn.ModuleList:
 
 
 class L2Norm(nn.Module):
-    """Scales the channel vector of each position to a learned length per channel.
+    """Normalize the channel vector of each position and scale it with a weight per channel.
 
     Source: ParseNet, Liu et al., arXiv 1506.04579, section 3.3; `weight` (n_channels,) starts at
     `scale`.
@@ -64,11 +64,11 @@ class L2Norm(nn.Module):
         self.weight = nn.Parameter(torch.full((n_channels,), float(scale)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(b, n_channels, h, w) to the same shape and dtype.
+        """Normalize and scale (b, n_channels, h, w), keeping shape and dtype.
 
-        Differs: the gradient at a position where all channels are 0 is finite; upstream's is NaN.
+        Differs: the gradient at a position with only zeros is finite; upstream's is NaN.
         """
-        # In float32: the squares of 512 half-precision activations overflow or lose digits.
+        # In float32, because the squares of 512 half-precision activations overflow or lose digits.
         wide = x if x.dtype == torch.float64 else x.float()
         norm: Tensor = torch.linalg.vector_norm(wide, dim=1, keepdim=True) + self.eps
         return (self.weight[:, None, None] * (wide / norm)).to(x.dtype)
@@ -77,23 +77,23 @@ class L2Norm(nn.Module):
 def trunk_from_torchvision(
     state_dict: Mapping[str, Tensor], *, pixel_input: bool = True
 ) -> dict[str, Tensor]:
-    """Weights for `vgg_trunk` from torchvision's `vgg16`, where `vgg16_reducedfc.pth` is missing.
+    """Weights for `vgg_trunk` from torchvision's `vgg16`, if `vgg16_reducedfc.pth` is not at hand.
 
     Args:
-        state_dict: torchvision's, with its classifier.
-        pixel_input: whether the network will see RGB in 0..255 less (123, 117, 104), as SSD does;
-            the first convolution is rescaled so that its output is what torchvision's network has
-            for its own normalization of the same image (up to rounding, but for the zero padding
-            at the border). If False the first convolution is copied and the images must be
-            normalized torchvision's way.
+        state_dict: torchvision's state_dict, with its classifier.
+        pixel_input: True if the images are RGB in 0..255 less (123, 117, 104), as SSD expects. The
+            first convolution is rescaled so that its output equals that of torchvision's network
+            for the same image in torchvision's normalization, up to rounding and up to the zero
+            padding at the border. With False the first convolution is copied, and the images must
+            have torchvision's normalization.
 
     Returns:
-        State_dict for `SSD.vgg`: new tensors, nothing shared with the argument.
+        State_dict for `SSD.vgg` with new tensors.
 
     Raises:
-        ValueError: an entry is missing or of a shape that is not VGG16's.
+        ValueError: an entry is missing or has another shape than in VGG16.
     """
-    with torch.device("meta"):  # for its shapes only
+    with torch.device("meta"):  # only the shapes are needed
         trunk = vgg_trunk()
     state = {
         f"{index}.{part}": _entry(state_dict, f"features.{index}.{part}", value.shape).clone()
@@ -122,7 +122,7 @@ def _entry(state_dict: Mapping[str, Tensor], key: str, shape: tuple[int, ...]) -
 
 
 def _for_pixels(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The first convolution for pixels less SSD's mean instead of normalized fractions."""
+    """Rescale the first convolution from normalized fractions to pixels less SSD's mean."""
     mean = 255 * torch.tensor(TORCHVISION_MEAN, dtype=torch.float64)
     std = 255 * torch.tensor(TORCHVISION_STD, dtype=torch.float64)
     scaled = weight.double() / std[:, None, None]

@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from al_core.errors import InvalidSetting
 from experiments.models.trial import backbone_name, built, try_network
-from experiments.settings.config import build, serving
+from experiments.settings.composition import build, plain
+from experiments.settings.run_config import Backbone
 from experiments.tasks.classification import Classification
 from tests.experiments.ranking_models import detection_data, segmentation_data, write_images
 from tests.experiments.small_tasks import small_data
@@ -40,6 +42,11 @@ def refusal(make: Any, side: int) -> str:
         tried(make, side)
     (line,) = str(refused.value).splitlines()
     return line
+
+
+def task_of(config: DictConfig, data: Any, backbone: Any) -> Any:
+    """Build the task of a configuration."""
+    return build(plain(config.task.build), where="task.build", data=data, backbone=backbone)
 
 
 class Pooled(nn.Module):
@@ -116,9 +123,8 @@ def test_a_constructor_that_fails_is_one_line() -> None:
 
 def test_the_backbone_has_the_name_of_its_choice() -> None:
     """A node of the configuration is named as on the command line, anything else by itself."""
-    config = compose("task=cifar10", "backbone=lenet")
-    node = serving(config.backbone, "classification", group_name="backbone")
-    assert backbone_name(partial(build, node)) == "backbone=lenet"
+    choice = plain(compose("task=cifar10", "backbone=lenet").backbone)
+    assert backbone_name(Backbone.of(choice, "classification")) == "backbone=lenet"
     assert backbone_name(LeNet) == "backbone LeNet"
     assert backbone_name(partial(LeNet)) == "backbone partial"
 
@@ -146,14 +152,24 @@ def test_detection_tries_its_network(tmp_path: Any) -> None:
     config = compose("task=ssd_voc", "backbone=light_ssd")
     data = detection_data(write_images(tmp_path, 2, size=(40, 40)))
     scales = [0.15, 0.3, 0.5, 0.75, 1.0]
-    build(config.task.build, data=data, backbone=partial(LightSSD, size=96, scales=scales))
+    build(
+        plain(config.task.build),
+        where="task.build",
+        data=data,
+        backbone=partial(LightSSD, size=96, scales=scales),
+    )
     with pytest.raises(InvalidSetting, match=r"puts out a tuple of .*, not offsets \(2, \d+, 4\)"):
-        build(config.task.build, data=data, backbone=partial(Torn, size=96, scales=scales))
+        build(
+            plain(config.task.build),
+            where="task.build",
+            data=data,
+            backbone=partial(Torn, size=96, scales=scales),
+        )
 
 
 def test_segmentation_tries_its_network(tmp_path: Any) -> None:
     """Log-probabilities of another size than the images are refused when the task is made."""
-    from experiments.models.backbones import WholeImageDRN
+    from experiments.models.drn import WholeImageDRN
 
     class Small(WholeImageDRN):
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,6 +181,13 @@ def test_segmentation_tries_its_network(tmp_path: Any) -> None:
 
     config = compose("task=drn_cityscapes", "task.build.crop_size=896")
     data = segmentation_data(write_images(tmp_path, 2, size=(40, 48)))
-    build(config.task.build, data=data, backbone=partial(make, WholeImageDRN))
+    build(
+        plain(config.task.build),
+        where="task.build",
+        data=data,
+        backbone=partial(make, WholeImageDRN),
+    )
     with pytest.raises(InvalidSetting, match=r"896 x 896 pixels: .*, not log-prob.* of these"):
-        build(config.task.build, data=data, backbone=partial(make, Small))
+        build(
+            plain(config.task.build), where="task.build", data=data, backbone=partial(make, Small)
+        )

@@ -283,7 +283,7 @@ def test_nothing_is_fetched_to_score(kind: str, paths: list[Path]) -> None:
     key = {"detection": "trunk", "segmentation": "weights"}[kind]
     if kind == "detection":  # its small network has no such key
         config.backbone.detection = {
-            "_target_": "experiments.models.backbones.ssd300", key: "nowhere/vgg16_reducedfc.pth",
+            "_target_": "experiments.models.ssd.ssd300", key: "nowhere/vgg16_reducedfc.pth",
         }  # fmt: skip
         ssd = model_of(learner, config)
         with pytest.raises(InvalidSetting, match="does not fit"):  # but nothing about files
@@ -291,6 +291,24 @@ def test_nothing_is_fetched_to_score(kind: str, paths: list[Path]) -> None:
     else:
         config.backbone.segmentation[key] = "nowhere/weights.pth"
         Scorer(replace(model, config=model_of(learner, config).config), learner.engine)
+
+
+class OtherNet(LeNet):
+    """A user's network, of which `weights` means something else."""
+
+    def __init__(self, num_classes: int, *, weights: list[float], trunk: str) -> None:
+        assert weights == [0.5, 2.0], weights
+        assert trunk == "narrow", trunk
+        super().__init__(num_classes)
+
+
+def test_arguments_of_own_constructors_are_left_alone(paths: list[Path]) -> None:
+    """Only constructors that are marked get fresh weights instead of those they name."""
+    learner, config = fresh_learner(small_data(), *CLASSIFICATION)
+    config.backbone.classification = {
+        "_target_": f"{__name__}.OtherNet", "weights": [0.5, 2.0], "trunk": "narrow",
+    }  # fmt: skip
+    Scorer(model_of(learner, config), learner.engine)
 
 
 # ---- executors

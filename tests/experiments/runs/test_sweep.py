@@ -13,7 +13,7 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from al_core import Random
-from experiments.settings.run_config import run_path
+from experiments.settings.run_path import run_path
 from tests.small_runs import Ended, overrides, run_program
 
 ROOT = Path(__file__).parents[2]

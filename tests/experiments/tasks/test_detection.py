@@ -13,7 +13,7 @@ from al_core.errors import InvalidSetting, LabelHidden
 from experiments.data.detection import ObjectDetection, Objects, digit_scenes
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
-from experiments.models.backbones import light_ssd, ssd300
+from experiments.models.ssd import light_ssd, ssd300
 from experiments.settings.composition import plain
 from experiments.settings.recipe import (
     CycleSettings,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from al_core import bald, entropy
 from al_core.errors import InvalidSetting
-from experiments.models.backbones import WholeImageDRN
+from experiments.models.drn import WholeImageDRN
 from experiments.settings.composition import build, plain
 from experiments.settings.run_config import RunConfig
 from tests.experiments.segmentation_trees import small_task

@@ -11,7 +11,7 @@ from torch import nn
 
 from al_core import ActiveLearning
 from al_core.errors import InvalidSetting
-from experiments.models.backbones import drn_seg
+from experiments.models.drn import drn_seg
 from experiments.settings.composition import build, make, plain
 from experiments.settings.recipe import CycleSettings, LossPredictionSettings, OptimizerSettings
 from experiments.tasks.segmentation import Segmentation

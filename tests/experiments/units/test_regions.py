@@ -16,7 +16,7 @@ import torch
 from al_core import Prediction, bald, entropy, margin, variance
 from al_core.errors import InvalidSetting, LabelHidden
 from experiments.data.segmentation import digit_scenes
-from experiments.models.backbones import drn_seg
+from experiments.models.drn import drn_seg
 from experiments.runs.recorder import Recorder
 from experiments.runs.session import run
 from experiments.tasks.segmentation import Segmentation

@@ -1,0 +1,75 @@
+"""Dilated residual networks for segmentation, and the weights that they start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from al_core.errors import InvalidSetting
+from experiments.models.starting_weights import SCRATCH, weights_argument
+from vendored.drn import IMAGENET_URLS, MODEL_NAMES, DRNSeg, SamplingDropout
+
+IMAGENET = "imagenet"
+
+
+class WholeImageDRN(DRNSeg):
+    """A DRNSeg whose log-probabilities have the size of the images, whatever that is.
+
+    Differs: upstream's are rounded up to multiples of 8 pixels; the pixels beyond are cut off here.
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log-probabilities (b, k, h, w) and, as `DRNSeg` does, the scores at 1/8."""
+        log_probs, scores = super().forward(x)
+        return log_probs[:, :, : x.shape[2], : x.shape[3]], scores
+
+
+@weights_argument("weights")
+def drn_seg(
+    num_classes: int, *, model_name: str, weights: str = SCRATCH, add_dropout: bool = False
+) -> WholeImageDRN:
+    """Return a dilated residual network for segmentation.
+
+    Args:
+        num_classes: Classes of a pixel.
+        model_name: One of `vendored.drn.MODEL_NAMES`.
+        weights: Starting weights of the backbone: "imagenet" for the published ones, downloaded (60
+            to 200 MB) if torch.hub's cache does not have them, "scratch", or the path of a file
+            with the weights of the classification network.
+        add_dropout: End every residual stage with dropout of 0.5; in eval mode it is off, except
+            within `dropout_sampling`.
+
+    Raises:
+        InvalidSetting: The network is unknown, or its weights cannot be loaded.
+    """
+    key = "backbone.segmentation"
+    if model_name not in MODEL_NAMES:
+        raise InvalidSetting(
+            f"{key}.model_name must be one of {', '.join(MODEL_NAMES)}, got {model_name!r}"
+        )
+    if not isinstance(weights, str) or not weights:
+        raise InvalidSetting(f"{key}.weights must be imagenet, scratch or a path, got {weights!r}")
+    if weights == IMAGENET and model_name not in IMAGENET_URLS:
+        raise InvalidSetting(
+            f"{key}.weights: none are published for {model_name}; set {key}.weights=scratch"
+        )
+    try:
+        net = WholeImageDRN(
+            model_name,
+            num_classes,
+            pretrained_model=(
+                None if weights in (SCRATCH, IMAGENET) else Path(weights).expanduser()
+            ),
+            pretrained=weights == IMAGENET,
+            add_dropout=add_dropout,
+        )
+    except (ValueError, RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise InvalidSetting(
+            f"{key}.weights={weights}: {reason}; or set {key}.weights=scratch, which needs none"
+        ) from None
+    for layer in net.modules():
+        if isinstance(layer, SamplingDropout):
+            layer.sampling = False  # off in evaluation, as any other dropout is
+    return net

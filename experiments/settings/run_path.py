@@ -1,0 +1,35 @@
+"""The place of a run's folder. Nothing here needs torch, so that commands answer at once."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+WHOLE_IMAGES = "images"
+"""The choice of `query` in which a sample of the pool is an image."""
+_LONGEST_LEVEL = 120  # characters of a folder's name; file systems stop at 255 bytes
+
+
+def strategy_label(values: Mapping[str, Any]) -> str:
+    """Return the name of a configuration's strategy, and of what it queries if not images."""
+    strategy, query = str(values["strategy"]["name"]), str(values["query"]["name"])
+    return strategy if query == WHOLE_IMAGES else f"{strategy}-{query}"
+
+
+def run_path(values: Mapping[str, Any], *, swept: str = "") -> Path:
+    """Return the run folder of a resolved configuration: <out>/<name>/<strategy>/seed<seed>.
+
+    Args:
+        values: The configuration.
+        swept: Further keys that a sweep varies, as key=value, for a level of its own above the
+            strategy. Characters that a folder's name cannot hold are replaced, and a long level is
+            cut.
+    """
+    level = re.sub(r"[^\w.,=+-]", "_", swept)
+    if len(level) > _LONGEST_LEVEL:
+        level = f"{level[:_LONGEST_LEVEL]}-{hashlib.sha256(swept.encode()).hexdigest()[:8]}"
+    parts = (values["name"], level, strategy_label(values), f"seed{values['seed']}")
+    return Path(values["out"]).joinpath(*parts)
