@@ -22,6 +22,7 @@ from experiments.data.decoding import UnreadableImage
 from experiments.data.detection import ObjectDetection, tidied, warn_unreadable
 from experiments.data.folders import find_images
 from experiments.data.labels import Label, Problem, Rules
+from experiments.data.palette import distinct_palette
 from experiments.data.pictures import FilePictures
 from experiments.data.samples import channel_statistics
 from experiments.data.segmentation import (
@@ -29,7 +30,6 @@ from experiments.data.segmentation import (
     Mask,
     Masks,
     SemanticSegmentation,
-    distinct_palette,
     picture_statistics,
     read_mask,
 )

@@ -16,19 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 import yaml
 
 from al_core import CycleRecord, Pool, write_ranking_csv, write_upload_csv
 from al_core.errors import ActiveLearningError, InvalidSetting
 from al_core.files import atomic_write, write_bytes
+from experiments.drawing.panel import Panel
+from experiments.drawing.rendering import FULL, THUMBNAIL, jpeg, render
 from experiments.engine.locks import LOCK_FILE, hold
 from experiments.metrics.columns import SECONDS, in_order
 from experiments.settings.composition import differences
 from experiments.settings.renamed import with_present_names
-from experiments.tasks.base import Panel
 from experiments.units.unit import Unit, image_of, images_of
 from vendored.checkpoints import UNREADABLE
 
@@ -40,8 +39,8 @@ WITHOUT_EFFECT = ("out", "tracker")
 """Keys that may change when a run is resumed: they change no result."""
 BEFORE_IT_BEGINS = {LOCK_FILE, "log.txt", "config.yaml", "annotations/images.json"}
 """Files of a run that has neither trained nor asked anybody."""
-THUMBNAIL_PIXELS = (128, 320)
-"""Longer side: smaller images are magnified to the first, larger ones shrunk to the second."""
+FULL_SIZE = "full"
+"""Folder of the large pictures of a gallery, which have the names of the thumbnails."""
 
 
 @dataclass
@@ -202,13 +201,17 @@ class RunFolder:
     def write_gallery(
         self, cycle: int, panels: Mapping[str, Sequence[tuple[str, float | None, Panel]]]
     ) -> None:
-        """Write thumbnails, by kind ("most", "least"): (name, score, panel) each."""
+        """Write panels by kind ("most", "least"), each given as (name, score, panel).
+
+        The thumbnails that `index.csv` lists are drawn again at full size in the folder `full`.
+        """
         folder = self.path / "gallery" / f"cycle_{cycle:02d}"
         rows = []
         for kind, items in panels.items():
             for place, (name, score, panel) in enumerate(items, start=1):
                 file_name = f"{kind}_{place:02d}.jpg"
-                write_bytes(folder / file_name, _thumbnail(panel))
+                write_bytes(folder / FULL_SIZE / file_name, jpeg(render(panel, FULL)))
+                write_bytes(folder / file_name, jpeg(render(panel, THUMBNAIL)))
                 rows.append((file_name, name, "" if score is None else score, panel.caption))
         with atomic_write(folder / "index.csv") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -283,16 +286,3 @@ def row_of(record: CycleRecord, *, query_memory_mb: float, peak_memory_mb: float
             "peak_memory_mb": round(peak_memory_mb, 1),
         }
     )
-
-
-def _thumbnail(panel: Panel) -> bytes:
-    image = panel.image
-    longer = max(image.shape[:2])
-    scale = float(np.clip(longer, *THUMBNAIL_PIXELS)) / longer
-    # Small images are magnified pixel by pixel, so that a person sees what the model saw.
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    resized = cv2.cvtColor(cv2.resize(image, size, interpolation=how), cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".jpg", resized, [cv2.IMWRITE_JPEG_QUALITY, 90])
-    assert done, "OpenCV cannot write JPEG"
-    return data.tobytes()
