@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from al_core import CycleRecord, IndexArray, Pool
+from al_core import IndexArray, Pool, Query
 from al_core.errors import InvalidSetting
 from experiments.annotation.people import People, Waiting
 from experiments.annotation.settings import GroundTruthSettings, PeopleSettings
@@ -57,15 +57,14 @@ class PeopleOracle:
         """Return False: people answer later. `ask` writes the request for them."""
         return False
 
-    def ask(self, record: CycleRecord, learner: TaskLearner) -> None:
-        """Write the request for the query of a cycle, with the model's drafts."""
+    def ask(self, cycle: int, query: Query, learner: TaskLearner | None) -> None:
+        """Write the request that the training of `cycle` waits for, with drafts of a learner."""
         assert self.people is not None, "another process than the one that writes asked people"
-        query = record.query
         self.people.ask(
-            record.cycle + 1,
+            cycle,
             [self.collected.names[index] for index in query.indices],
             None if query.scores is None else query.scores.tolist(),
-            learner.drafts(query.indices),
+            None if learner is None else learner.drafts(query.indices),
         )
 
     def waiting(self, cycle: int) -> Waiting:

@@ -225,30 +225,52 @@ class People:
     # -- asking -----------------------------------------------------------------------------------
 
     def _ask_first(self, *, cycles: int, initial_size: int, query_size: int, seed: int) -> None:
-        """Draw batch 0: the initial set, and the test set if none is given."""
-        test = 0 if self._has_test else self._settings.test_size
+        """Make batch 0: the initial set, and the test set if none is given.
+
+        Annotations that are there already count first, divided between the two sets in their
+        proportion; only images that are missing then are asked for.
+        """
+        test_size = 0 if self._has_test else self._settings.test_size
+        train, test = self._divided(test_size, initial_size, seed=seed)
+        num_test, num_train = max(0, test_size - len(test)), max(0, initial_size - len(train))
         free = [i for i, name in enumerate(self.ledger.names) if name not in self.ledger.answers]
-        needed = test + initial_size + (cycles - 1) * query_size
+        needed = num_test + num_train + (cycles - 1) * query_size
         if needed > len(free):
             raise InvalidSetting(
                 f"cycles={cycles} with cycle.initial_size={initial_size}, "
-                f"cycle.query_size={query_size} and {test} test images ask for {needed} images, "
-                f"but there are {len(free)} without an annotation: lower one of them"
+                f"cycle.query_size={query_size} and {test_size} test images ask for {needed} "
+                f"images, but there are {len(free)} without an annotation: lower one of them"
             )
         rng = stream(seed, 0, "initial set")
         shuffled = [self.ledger.names[free[place]] for place in rng.permutation(len(free))]
         # The test set is drawn first, at random, so that it measures what the pool is like.
-        held_out = self._readable(shuffled, test)
+        held_out = self._readable(shuffled, num_test)
         left = [name for name in shuffled if name not in held_out]
-        if self._embed is None:
-            chosen = list(self._readable(left, initial_size))
+        if not num_train or self._embed is None:
+            chosen = list(self._readable(left, num_train))
         else:
-            chosen = self._typical(self._embed, left, initial_size, rng)
-        if len(held_out) < test or len(chosen) < MIN_TRAIN:
-            raise InvalidSetting(
-                f"data.root: only {len(held_out) + len(chosen)} images can be read"
-            )
-        self._write(Request(0, tuple(chosen), tuple(held_out)), None)
+            chosen = self._typical(self._embed, left, num_train, rng)
+        train, test = [*chosen, *train], [*held_out, *test]
+        if len(test) < test_size or len(train) < MIN_TRAIN:
+            raise InvalidSetting(f"data.root: only {len(test) + len(train)} images can be read")
+        self._write(Request(0, tuple(train), tuple(test)), None)
+
+    def _divided(
+        self, test_size: int, initial_size: int, *, seed: int
+    ) -> tuple[list[str], list[str]]:
+        """Divide annotations that are there before anything was asked into training and test."""
+        names = [name for name in self.ledger.labeled(self.ledger.names) if name in self._present]
+        if not names:
+            return [], []
+        order = stream(seed, 0, "existing annotations").permutation(len(names))
+        shuffled = [names[place] for place in order]
+        share = test_size / (test_size + initial_size)
+        num_test = min(test_size, round(share * len(names)))
+        logger.info(
+            "%s there already: %d to train on, %d to measure with",
+            counted(len(names), "annotation"), len(names) - num_test, num_test,
+        )  # fmt: skip
+        return shuffled[num_test:], shuffled[:num_test]
 
     def _readable(self, names: Sequence[str], count: int) -> dict[str, None]:
         """Return the first `count` of them that can be decoded, in order."""
@@ -295,7 +317,7 @@ class People:
             for place, name in enumerate(request.names)
         ]
         lost = hand_out(
-            items,
+            [item for item in items if item.name not in self.ledger.answers],
             self._rules,
             request_folder(self._run_folder, request.cycle),
             formats=self._settings.formats,

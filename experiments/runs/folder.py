@@ -16,18 +16,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
-from al_core import CycleRecord, Pool, write_ranking_csv, write_upload_csv
+from al_core import CycleRecord, Pool, Query, write_ranking_csv, write_upload_csv
 from al_core.errors import ActiveLearningError, InvalidSetting
 from al_core.files import atomic_write, write_bytes
 from experiments.drawing.panel import Panel
 from experiments.drawing.rendering import FULL, THUMBNAIL, jpeg, render
 from experiments.engine.locks import LOCK_FILE, hold
 from experiments.metrics.columns import SECONDS, in_order
-from experiments.settings.composition import differences
-from experiments.settings.renamed import with_present_names
+from experiments.runs.binding import CONFIG, Change, append_changes, permitted_changes
 from experiments.units.unit import Unit, image_of, images_of
 from vendored.checkpoints import UNREADABLE
 
@@ -35,8 +35,6 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 Row = dict[str, float | int | None]
-WITHOUT_EFFECT = ("out", "tracker")
-"""Keys that may change when a run is resumed: they change no result."""
 BEFORE_IT_BEGINS = {LOCK_FILE, "log.txt", "config.yaml", "annotations/images.json"}
 """Files of a run that has neither trained nor asked anybody."""
 FULL_SIZE = "full"
@@ -62,6 +60,10 @@ class RunFolder:
         path: The folder; made if it is not there.
         config: The resolved configuration of this run.
 
+    Attributes:
+        state: The state between two cycles.
+        changes: The settings that this start changes; `bind` lists them.
+
     Raises:
         ActiveLearningError: Another process holds it, it belongs to another configuration, or its
             state cannot be read. Nothing has been changed then.
@@ -73,8 +75,9 @@ class RunFolder:
         self._lock = hold(path, otherwise="wait for it, or give this run another place: out=...")
         try:
             self.state = self._read_state()
+            self.changes: tuple[Change, ...] = ()
             if self.state.cycle:  # before the first cycle is done there is nothing to protect
-                self._check_config(config)
+                self.changes = permitted_changes(path, config, cycles_done=self.state.cycle)
         except ActiveLearningError:
             self.close()
             raise
@@ -98,28 +101,10 @@ class RunFolder:
                 for folder in (*sorted(folders, reverse=True), *self._made):
                     folder.rmdir()
 
-    def _check_config(self, config: Mapping[str, Any]) -> None:
-        file = self.path / "config.yaml"
-        if file.exists():
-            try:
-                theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
-            except (yaml.YAMLError, UnicodeDecodeError):
-                theirs = None
-            if not isinstance(theirs, Mapping):
-                raise InvalidSetting(f"{file} cannot be read; move the folder away to start anew")
-            changed = differences(_comparable(config), _comparable(with_present_names(theirs)))
-            if changed:
-                raise InvalidSetting(
-                    f"{self.path} holds a run of another configuration ("
-                    + "; ".join(changed[:4])
-                    + ("; ..." if len(changed) > 4 else "")
-                    + "): repeat its settings to resume it, or set name=... or out=... for a new "
-                    "one"
-                )
-
-    def write_config(self, config: Mapping[str, Any]) -> None:
-        """Write `config.yaml`, which binds the folder to this configuration."""
-        with atomic_write(self.path / "config.yaml") as file:
+    def bind(self, config: Mapping[str, Any]) -> None:
+        """Bind the folder to this configuration, and list what has changed since the last start."""
+        append_changes(self.path, self.changes)
+        with atomic_write(self.path / CONFIG) as file:
             yaml.safe_dump(dict(config), file, sort_keys=True, allow_unicode=True)
 
     def _read_state(self) -> RunState:
@@ -244,6 +229,32 @@ class RunFolder:
             ) from None
         return contents
 
+    def read_query(self, cycle: int) -> Query:
+        """Return the selection of a cycle, as `queries/` lists it.
+
+        Raises:
+            InvalidSetting: The file is missing or damaged.
+        """
+        file = self.path / "queries" / f"cycle_{cycle:02d}.csv"
+        try:
+            with open(file, encoding="utf-8", newline="") as lines:
+                rows = [(int(row["index"]), row["score"]) for row in csv.DictReader(lines)]
+            scores = [float(score) for _, score in rows if score]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InvalidSetting(
+                f"{file} cannot be read ({error}): restore it from a copy to add cycles"
+            ) from None
+        return Query(
+            np.array([index for index, _ in rows], np.int64),
+            np.array(scores) if scores else None,
+        )
+
+    def reopen(self, pool: dict[str, Any] | None) -> None:
+        """Let a finished run continue with more cycles; `pool` has the labels of its last query."""
+        self.state.finished = False
+        self.state.pool = pool if pool is not None else self.state.pool
+        self.save_state()
+
     def commit(self, row: Row, *, pool: dict[str, Any], checkpoint: str, finished: bool) -> None:
         """Make a cycle part of the record: `cycles.csv`, then `state.json`."""
         state = self.state
@@ -260,18 +271,6 @@ class RunFolder:
         for old in (self.path / "checkpoints").glob("*.pt"):
             if old.name != checkpoint:
                 old.unlink(missing_ok=True)
-
-
-def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what must be the same for a run to be resumed.
-
-    How people are asked may change from one batch to the next, not that they are; and so may the
-    folder that keeps regions. Runs from before there were such choices have neither.
-    """
-    kept = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
-    query = {k: v for k, v in config.get("query", {"name": "images"}).items() if k != "cache"}
-    own = {key: value for key, value in query.items() if not isinstance(value, Mapping)}
-    return {**kept, "oracle": config.get("oracle", {}).get("name", "ground_truth"), "query": own}
 
 
 def row_of(record: CycleRecord, *, query_memory_mb: float, peak_memory_mb: float) -> Row:

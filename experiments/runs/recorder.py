@@ -85,7 +85,6 @@ class Recorder:
         """Write what is known before the first cycle, and start the tracker."""
         folder, values, cycles = self.folder, self.config.values, self.config.cycles
         state = folder.state
-        folder.write_config(values)
         if state.cycle:
             logger.info("%s: going on with cycle %d of %d", folder.path, state.cycle, cycles)
         else:
@@ -128,7 +127,7 @@ class Recorder:
         folder.write_query(record, task.train.names, self.unit)
         folder.write_gallery(record.cycle, self._panels(record))
         if self.people is not None and not finished:
-            self.people.ask(record, learner)
+            self.people.ask(record.cycle + 1, record.query, learner)
         checkpoint = folder.write_checkpoint(
             record.cycle,
             {

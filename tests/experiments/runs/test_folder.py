@@ -103,7 +103,7 @@ def test_state_survives_a_new_process(tmp_path: Path) -> None:
     """Mistake 7: pool, records, checkpoint and tracker's id come back, not weights alone."""
     folder = RunFolder(tmp_path / "run", CONFIG)
     assert folder.state == RunState()
-    folder.write_config(CONFIG)
+    folder.bind(CONFIG)
     folder.state.wandb_id = "abc"
     commit(folder, 0)
     commit(folder, 1, finished=True)
@@ -169,10 +169,10 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 def test_another_configuration_is_refused_once_a_cycle_is_done(tmp_path: Path) -> None:
     """The difference is named, the folder is free again; before a cycle is done it may change."""
     folder = RunFolder(tmp_path / "run", CONFIG)
-    folder.write_config(CONFIG)
+    folder.bind(CONFIG)
     changed = {**CONFIG, "cycle": {"epochs": 3}}
     folder = reopened(folder, changed)
-    folder.write_config(CONFIG)
+    folder.bind(CONFIG)
     commit(folder)
     with pytest.raises(InvalidSetting, match=r"cycle\.epochs: 2 -> 3"):
         reopened(folder, changed)
@@ -182,7 +182,7 @@ def test_another_configuration_is_refused_once_a_cycle_is_done(tmp_path: Path) -
 def test_what_changes_no_result_may_change(tmp_path: Path) -> None:
     """A run goes on with another tracker, or from another place."""
     folder = RunFolder(tmp_path / "run", CONFIG)
-    folder.write_config(CONFIG)
+    folder.bind(CONFIG)
     commit(folder)
     reopened(folder, {**CONFIG, "out": "elsewhere", "tracker": {"mode": "online"}}).close()
 
