@@ -167,7 +167,8 @@ class Ledger:
         ledger = cls(folder)
         ledger.names = _read_json(ledger.manifest, _NAMES) or []
         for _, path in _accepted_files(folder):
-            ledger.answers.update(_read_json(path, _ANSWERS) or {})
+            accepted = _read_json(path, _ANSWERS)
+            ledger.answers.update(accepted or {})
         ledger.seen = _read_json(ledger._seen_file, _SEEN) or {}
         for k in range(cycle + 1):
             request = _read_json(request_folder(folder, k) / "request.json", _REQUEST)

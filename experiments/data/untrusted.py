@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Annotated, BinaryIO, TypeVar
@@ -79,7 +79,9 @@ def read_untrusted(path: Path, *, inside: Path | None = None, max_bytes: int = M
 
 
 @contextmanager
-def opened_image(file: IO[bytes], *, formats: Sequence[str] | None = None) -> Iterator[Image.Image]:
+def opened_image(
+    file: IO[bytes], *, formats: tuple[str, ...] | None = None
+) -> Iterator[Image.Image]:
     """Open an image of at most `MAX_PIXELS`; it is decoded in the block that follows.
 
     Args:
@@ -102,7 +104,7 @@ def opened_image(file: IO[bytes], *, formats: Sequence[str] | None = None) -> It
         known = "of a known format" if formats is None else f"in {' or '.join(formats)}"
         raise UnusableFile(f"it is no image {known}") from None
     except Exception as error:  # a decoder may raise anything on damaged bytes
-        raise UnusableFile(f"it cannot be decoded: {error or type(error).__name__}") from error
+        raise UnusableFile(f"it cannot be decoded: {str(error) or type(error).__name__}") from error
 
 
 def parse_text(data: bytes) -> str:

@@ -26,7 +26,7 @@ from experiments.data.detection import (
 from experiments.data.folders import find_images
 from experiments.data.labels import Box, UnusableFile, stated_size
 from experiments.data.pictures import FilePictures
-from experiments.data.untrusted import parse_xml
+from experiments.data.untrusted import parse_xml, read_untrusted
 from experiments.data.voc_xml import objects_in
 from experiments.settings.checks import check_flag, check_folder
 
@@ -57,7 +57,7 @@ def voc(
         years: Whose trainval parts are the pool, in this order; the test set is that of 2007.
 
     Raises:
-        InvalidSetting: The images are neither there nor to be had.
+        InvalidSetting: The images are missing, or could not be downloaded.
     """
     folder = check_folder("data.root", root)
     check_flag("data.download", download)
@@ -91,8 +91,8 @@ def voc_folder(
         root: Folder with `Annotations`, `JPEGImages` and `ImageSets/Main`.
         train_split: The pool: a file of `ImageSets/Main`, without its ending.
         test_split: The test set, likewise.
-        class_names: Null for all that occur in the annotations of the pool, sorted.
-        flip: False where mirror images are not of the same class, as with text.
+        class_names: Null for all names in the annotations of the pool, sorted.
+        flip: False if mirror images are not of the same class, as with text.
 
     Raises:
         InvalidSetting: The layout is another one, an image is in both splits, or nothing is left.
@@ -129,7 +129,7 @@ def _is_there(folder: Path, year: int, split: str) -> bool:
 def _fetch(
     folder: Path, year: int, split: str, wanted: list[tuple[int, str]], *, download: bool
 ) -> None:
-    """Fetch and unpack one archive, or say what there is to be done."""
+    """Fetch and unpack one archive, or raise InvalidSetting with what to do instead."""
     missing = [ARCHIVES[part] for part in wanted if not _is_there(folder, *part)]
     advice = (
         f"unpack {', '.join(missing)} of http://host.robots.ox.ac.uk/pascal/VOC into {folder} so "
@@ -243,10 +243,10 @@ def _read_annotation(file: Path) -> tuple[tuple[int, int] | None, list[Box]]:
     """Read one XML file: (height, width) of its image, if it says so, and the objects.
 
     Raises:
-        UnusableFile: It is missing, or no XML.
+        UnusableFile: It is missing, no regular file, or no XML.
     """
     try:
-        root = parse_xml(file.read_bytes())
+        root = parse_xml(read_untrusted(file))
     except OSError as error:
         raise UnusableFile(error.strerror or str(error)) from None
     return stated_size(root.findtext("size/height"), root.findtext("size/width")), [
@@ -255,12 +255,12 @@ def _read_annotation(file: Path) -> tuple[tuple[int, int] | None, list[Box]]:
 
 
 def _is_click(box: Box) -> bool:
-    """Whether the first pixel is the last one: nobody draws an object so."""
+    """Tell whether the first pixel is the last one: nobody draws an object like that."""
     x_min, y_min, x_max, y_max = box.corners
     return x_max - x_min == 1 or y_max - y_min == 1
 
 
 def _without_area(box: Box) -> Box:
-    """Return what is dropped, and counted, with other boxes that have no area."""
+    """Return a box that is dropped, and counted, with the other boxes without area."""
     x_min, y_min, _, _ = box.corners
     return box._replace(corners=(x_min, y_min, x_min, y_min))
