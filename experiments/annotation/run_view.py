@@ -93,7 +93,7 @@ class AskingRun:
 
     @property
     def is_running(self) -> bool:
-        """Whether a process holds the folder; a run that starts meanwhile is not disturbed."""
+        """True while a process holds the folder. A run that starts meanwhile is not disturbed."""
         return is_held(self.folder)
 
     def request(self, batch: int | None = None) -> Request:

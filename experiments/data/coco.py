@@ -33,7 +33,7 @@ from experiments.settings.wording import counted, listed
 log = logging.getLogger(__name__)
 
 MAX_BYTES = 4 * 2**30
-"""Of a file: nine times COCO's own of 118,287 images."""
+"""Largest file that is read: nine times COCO's own of 118,287 images."""
 
 
 def coco(

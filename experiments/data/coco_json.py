@@ -100,7 +100,7 @@ class CocoImage:
         name: Its `file_name`.
         size: (height, width) in pixels, if the file states one.
         annotations: Its objects.
-        faults: What of it, or of its objects, was left out and why, one line each.
+        faults: Parts of it that were left out, with their reasons, one line each.
     """
 
     name: str

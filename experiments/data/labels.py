@@ -24,9 +24,10 @@ Size = tuple[int, int]
 NO_CLASS = 255
 """In a mask: no class."""
 MAX_SIDE = 10**6
-"""Of an image, in pixels: formats hold 65,535 or fewer, except for TIFF and PNG."""
+"""Longest side of an image, in pixels: far beyond what cameras and most formats have."""
 MAX_COVERAGE = 1_000
-"""Times that the shapes of one image may cover it. Each costs time in proportion to its area."""
+"""Limit for the summed areas of an image's shapes, in areas of the image. Drawing takes time in
+proportion."""
 
 
 class UnusableFile(ActiveLearningError):
@@ -41,7 +42,7 @@ class Box(NamedTuple):
     """x_min, y_min, x_max, y_max in pixels."""
     difficult: bool = False
     score: float | None = None
-    """Of a model's draft, in 0..1."""
+    """Score of a model's draft, in 0..1."""
 
 
 class Patch(NamedTuple):

@@ -25,9 +25,12 @@ from pydantic import AllowInfNan, Field, Strict, TypeAdapter, ValidationError
 from experiments.data.labels import UnusableFile
 
 MAX_BYTES = 512 * 2**20
-"""Of a file. COCO's own annotations of 118,287 images take 448 MiB."""
+"""Largest file that is read. COCO's own annotations of 118,287 images take 448 MiB."""
+MAX_PARTS = 16_000_000
+"""Limit for a JSON or XML file: a part of three bytes in the file takes a hundred in memory. COCO's
+own annotations have about 4 million, four or more for each of 860,001 objects."""
 MAX_PIXELS = 178_956_970
-"""Of an image, as in `experiments.data.decoding`."""
+"""Largest image that is opened, as in `experiments.data.decoding`."""
 
 Number = Annotated[float, Strict(), AllowInfNan(False)]
 """A finite number; neither text nor true."""
@@ -120,11 +123,13 @@ def parse_text(data: bytes) -> str:
 
 
 def parse_json(data: bytes) -> object:
-    """Parse JSON in UTF-8, at most 200 levels deep.
+    """Parse JSON in UTF-8, at most 200 levels deep, with at most `MAX_PARTS` lists and objects.
 
     Raises:
-        UnusableFile: It is none.
+        UnusableFile: It is none, or larger.
     """
+    if data.count(b"[") + data.count(b"{") > MAX_PARTS:
+        raise UnusableFile(f"it has more than {MAX_PARTS} lists and objects: split it")
     try:
         content: object = _ANYTHING.validate_json(data.removeprefix(b"\xef\xbb\xbf"))
     except ValidationError as error:
@@ -139,8 +144,11 @@ def parse_xml(data: bytes) -> ElementTree.Element:
     """Parse XML without a document type, which annotations never need and attacks do.
 
     Raises:
-        UnusableFile: It is not well-formed, or it declares a document type.
+        UnusableFile: It is not well-formed, declares a document type, or has more than `MAX_PARTS`
+            elements and attributes.
     """
+    if data.count(b"<") + data.count(b"=") > MAX_PARTS:
+        raise UnusableFile(f"it has more than {MAX_PARTS} elements and attributes: split it")
     try:
         root: ElementTree.Element = fromstring(data, forbid_dtd=True)
     except defusedxml.DefusedXmlException:

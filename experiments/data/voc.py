@@ -255,7 +255,7 @@ def _read_annotation(file: Path) -> tuple[tuple[int, int] | None, list[Box]]:
 
 
 def _is_click(box: Box) -> bool:
-    """Tell whether the first pixel is the last one: nobody draws an object like that."""
+    """Tell whether the first pixel is the last one: a click, not a drawn box."""
     x_min, y_min, x_max, y_max = box.corners
     return x_max - x_min == 1 or y_max - y_min == 1
 

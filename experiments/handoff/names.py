@@ -18,7 +18,7 @@ from experiments.data.labels import UnusableFile, shown
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
 """Label Studio puts eight hexadecimal digits before the name of an uploaded file."""
 MAX_LENGTH = 4096
-"""Of a name, in characters: Linux has no longer paths."""
+"""Longest name that is looked up, in characters; Linux has no longer paths."""
 
 
 class ImageNames:

@@ -23,9 +23,9 @@ Region = NDArray[np.bool_]
 CHANNELS = 4
 """Label Studio packs RGBA."""
 MAX_CORNERS = 100_000
-"""Of a polygon: each is looked up in every row that its side passes."""
+"""Limit for one polygon: the time to draw it grows with its corners and with their rows."""
 MAX_COORDINATE = 10.0**7
-"""Of a polygon, in pixels: ten times the longest image."""
+"""Limit for the corners of a polygon, in pixels: ten times the longest image."""
 
 
 def runs_of(values: NDArray[np.bool_]) -> list[int]:

@@ -1,4 +1,4 @@
-"""Annotations that came back: the files in a folder, told apart by their content.
+"""Read returned annotations: the files in a folder, recognized by their content.
 
 CSV (`name,label`), folders named for classes, Pascal VOC, COCO, CVAT for images, Label Studio's
 JSON, masks. A file that cannot be used, or a part of it, is a `Problem`; the rest counts. A file is

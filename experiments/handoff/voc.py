@@ -26,8 +26,8 @@ def read(root: ElementTree.Element, path: PurePosixPath, rules: Rules) -> Found 
         rules: Classes and task.
 
     Returns:
-        The label, with names by stem; None for an image without objects that nobody need have
-        looked at.
+        The label, with names by stem; None for an image without objects, which perhaps nobody has
+        opened.
 
     Raises:
         UnusableFile: An object is incomplete, or its class is unknown.
