@@ -2,15 +2,16 @@
 
 The rules, all of which `docs/annotate-your-own.md` states for users:
 
-- A batch is complete when each of its images is labeled or refused; with `oracle.partial` a run
-  goes on with what has come, and the rest joins when it comes. Nobody is asked for it again.
+- A batch is complete when each of its images is labeled or refused. With `oracle.partial` a run
+  goes on with the annotations that are back; the others join when they come, and are not asked for
+  again.
 - A refused image ("cannot label") is neither trained on nor asked for again. Another annotation of
   it lifts the refusal.
 - The newest annotation of an image counts, from the next training on; every older one stays on
   record. An annotation of an image that was not asked for is used too.
-- An image that is gone is left out until it is back, its annotation stays on record. New images
+- An image that is gone is left out until it is back; its annotation stays on record. New images
   join the pool.
-- What cannot be used is reported with its reason at each start, and read again until it can be.
+- A file that cannot be used is reported with the reason at each start, and read again until it can.
 - Test images are drawn at random from the pool, asked for with batch 0, and never trained on.
 """
 
@@ -47,7 +48,7 @@ WAYS_BACK = {
     "segmentation": "PNG masks, JSON of COCO or Label Studio, XML of CVAT",
 }
 MIN_TRAIN, MIN_TEST = 2, 1
-"""Labels without which nothing can be trained, or measured."""
+"""Smallest numbers of labels to train on and to measure with."""
 
 
 class People:

@@ -35,7 +35,7 @@ CLASS_NAMES = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
     "tvmonitor",
 )  # fmt: skip
-"""In the order that published weights were trained with."""
+"""The classes, in the order that published weights were trained with."""
 
 ARCHIVES = {
     (2007, "trainval"): "VOCtrainval_06-Nov-2007.tar (439 MB)",
@@ -47,7 +47,7 @@ ARCHIVES = {
 def voc(
     root: str | Path, *, download: bool = False, years: Sequence[int] = (2007, 2012)
 ) -> ObjectDetection:
-    """Pascal VOC as SSD is trained and tested on it: 16,551 images and 4,952, 20 classes.
+    """Return Pascal VOC as SSD uses it: 16,551 images to train, 4,952 to test, 20 classes.
 
     Args:
         root: Folder that has (or gets) `VOCdevkit/VOC2007` and `VOCdevkit/VOC2012`, as torchvision
@@ -80,7 +80,7 @@ def voc_folder(
     class_names: Sequence[str] | None = None,
     flip: bool = True,
 ) -> ObjectDetection:
-    """Images of your own in the layout of Pascal VOC.
+    """Return images in the layout of Pascal VOC.
 
     Images may be of any common format and lie at any depth in `JPEGImages`; a name in a split is
     the file's path there, with or without its ending. An image that cannot be read, or whose

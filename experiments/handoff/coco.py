@@ -52,8 +52,8 @@ _SHAPE: TypeAdapter[_Runs | list[list[float]]] = TypeAdapter(_Polygons | _Runs)
 def read(content: object, rules: Rules) -> Iterator[Found | Problem]:
     """Read a file of images, annotations and categories.
 
-    An image with a faulty annotation is a problem as a whole: without it, the others would say that
-    there is nothing else in the image.
+    An image with a faulty annotation is a problem as a whole: with the other annotations alone, the
+    image would seem to have nothing else in it.
 
     Raises:
         UnusableFile: It is not of this format.
@@ -109,7 +109,7 @@ def _from_runs(shape: _Runs, size: Size) -> Patch:
 def write(items: Sequence[Item], rules: Rules) -> dict[str, Any]:
     """Return a file of the items, with their drafts as annotations.
 
-    Scores are beside them: of an image `score`, of a box `score`.
+    Images and boxes have an additional key `score`.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

@@ -42,7 +42,7 @@ CONTROLS = {
     "detection": ("RectangleLabels", "Label", "rectanglelabels"),
     "segmentation": ("BrushLabels", "Label", "brushlabels"),
 }
-"""By task: the tag, its entries, and the type of its results."""
+"""Tag of the control, tag of its entries and type of its results, by task."""
 SHAPES = ("brushlabels", "polygonlabels")
 """Types of results that paint an image."""
 FROM, TO = "label", "image"
