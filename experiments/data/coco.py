@@ -32,8 +32,8 @@ from experiments.settings.wording import counted, listed
 
 log = logging.getLogger(__name__)
 
-MAX_BYTES = 4 * 2**30
-"""Largest file that is read: nine times COCO's own of 118,287 images."""
+MAX_BYTES, MAX_PARTS = 8 * 2**30, 256_000_000
+"""Largest file that is read: a data set of one's own may be larger than what people send back."""
 
 
 def coco(
@@ -109,7 +109,8 @@ def _read(file: Path, images: Path) -> _File:
         InvalidSetting: It is not of COCO's format.
     """
     try:
-        content = read_coco(parse_json(read_untrusted(file, max_bytes=MAX_BYTES)))
+        data = read_untrusted(file, max_bytes=MAX_BYTES)
+        content = read_coco(parse_json(data, max_parts=MAX_PARTS))
     except UnusableFile as error:
         raise InvalidSetting(f"data: {file}: {error}") from None
     except OSError as error:

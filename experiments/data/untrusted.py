@@ -122,14 +122,19 @@ def parse_text(data: bytes) -> str:
         raise UnusableFile("it is not UTF-8 text") from None
 
 
-def parse_json(data: bytes) -> object:
-    """Parse JSON in UTF-8, at most 200 levels deep, with at most `MAX_PARTS` lists and objects.
+def parse_json(data: bytes, *, max_parts: int | None = None) -> object:
+    """Parse JSON in UTF-8, at most 200 levels deep.
+
+    Args:
+        data: The file.
+        max_parts: Limit for the number of lists and objects; None for `MAX_PARTS`.
 
     Raises:
-        UnusableFile: It is none, or larger.
+        UnusableFile: It is no complete JSON, or has more parts.
     """
-    if data.count(b"[") + data.count(b"{") > MAX_PARTS:
-        raise UnusableFile(f"it has more than {MAX_PARTS} lists and objects: split it")
+    limit = MAX_PARTS if max_parts is None else max_parts
+    if data.count(b"[") + data.count(b"{") > limit:
+        raise UnusableFile(f"it has more than {limit} lists and objects: split it")
     try:
         content: object = _ANYTHING.validate_json(data.removeprefix(b"\xef\xbb\xbf"))
     except ValidationError as error:
