@@ -2,15 +2,16 @@
 
 The rules, all of which `docs/annotate-your-own.md` states for users:
 
-- A batch is complete when each of its images is labeled or refused; with `oracle.partial` a run
-  goes on with what has come, and the rest joins when it comes. Nobody is asked for it again.
+- A batch is complete when each of its images is labeled or refused. With `oracle.partial` a run
+  goes on with the annotations that are back; the others join when they come, and are not asked for
+  again.
 - A refused image ("cannot label") is neither trained on nor asked for again. Another annotation of
   it lifts the refusal.
 - The newest annotation of an image counts, from the next training on; every older one stays on
   record. An annotation of an image that was not asked for is used too.
-- An image that is gone is left out until it is back, its annotation stays on record. New images
+- An image that is gone is left out until it is back; its annotation stays on record. New images
   join the pool.
-- What cannot be used is reported with its reason at each start, and read again until it can be.
+- A file that cannot be used is reported with the reason at each start, and read again until it can.
 - Test images are drawn at random from the pool, asked for with batch 0, and never trained on.
 """
 
@@ -48,7 +49,7 @@ WAYS_BACK = {
     "segmentation": "PNG masks, JSON of COCO or Label Studio, XML of CVAT",
 }
 MIN_TRAIN, MIN_TEST = 2, 1
-"""Labels without which nothing can be trained, or measured."""
+"""Smallest numbers of labels to train on and to measure with."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,16 @@ class Waiting:
 
 
 class People:
-    """The people of one run; for the process that writes its folder.
+    """The people of one run; used by the process that writes the run folder.
 
     Args:
-        settings: How they are asked.
-        run_folder: Where what they are asked and answer is kept.
+        settings: Settings of people as the oracle.
+        run_folder: The run folder, which keeps requests and answers.
         root: Folder of the images.
         rules: Classes and task.
-        has_test: Whether a test set is given, so that none need be drawn.
-        embed: Returns embeddings of files and the positions of those that can be read, to choose
-            the initial set by; None to draw it at random.
+        has_test: Whether a test set is given, so that none is drawn.
+        embed: Returns embeddings of files, and the positions of those that can be read, for the
+            choice of the initial set; None to draw it at random.
 
     Raises:
         InvalidSetting: A folder lies inside the images' own, or a format does not fit.
@@ -129,7 +130,7 @@ class People:
             self._ask_first(
                 cycles=cycles, initial_size=initial_size, query_size=query_size, seed=seed
             )
-            self._collect()  # what is here already may be of these images
+            self._collect()  # files that are here already may be about these images
         self._tell_what_is_gone()
         if len(self.ledger.requests) <= cycle:
             raise InvalidSetting(
@@ -167,7 +168,7 @@ class People:
         ]
         return Waiting("\n".join(lines))
 
-    # -- what there is ----------------------------------------------------------------------------
+    # -- images and annotations -------------------------------------------------------------------
 
     def _find_images(self) -> None:
         if not self._root.is_dir():
@@ -243,7 +244,7 @@ class People:
             )
         rng = stream(seed, 0, "initial set")
         shuffled = [self.ledger.names[free[place]] for place in rng.permutation(len(free))]
-        # The test set is drawn first, at random, so that it measures what the pool is like.
+        # The test set is drawn first, at random, so that it is like the pool.
         held_out = self._readable(shuffled, num_test)
         left = [name for name in shuffled if name not in held_out]
         if not num_train or self._embed is None:
@@ -273,7 +274,7 @@ class People:
         return shuffled[num_test:], shuffled[:num_test]
 
     def _readable(self, names: Sequence[str], count: int) -> dict[str, None]:
-        """Return the first `count` of them that can be decoded, in order."""
+        """Return the first `count` names whose images can be decoded, in order."""
         found: dict[str, None] = {}
         for name in names:
             if len(found) == count:
@@ -285,7 +286,7 @@ class People:
     def _typical(
         self, embed: Embed, names: Sequence[str], count: int, rng: np.random.Generator
     ) -> list[str]:
-        """Return typical images of clusters without labels, most wanted first."""
+        """Return typical images of the clusters that have no label, most wanted first."""
         had = [name for name in self.ledger.labeled(self._training()) if name in self._present]
         everyone = [*had, *names]
         rows, readable = embed([self._root / name for name in everyone])
@@ -304,7 +305,7 @@ class People:
         return True
 
     def _write(self, request: Request, drafts: Sequence[Label] | None) -> None:
-        """Write a request; what makes it one, `request.json`, last."""
+        """Write a request, and `request.json`, with which it exists, last."""
         scores = request.scores
         items = [
             Item(
@@ -367,7 +368,7 @@ class People:
         return {name for name in self.ledger.labeled(self.ledger.names) if name in self._present}
 
     def _training(self) -> list[str]:
-        """Return the names that may be trained on: all but the test set."""
+        """Return the names of images that may be trained on: all but the test set."""
         test = set(self.ledger.test)
         return [name for name in self.ledger.names if name not in test]
 
@@ -376,7 +377,7 @@ class People:
         position = {name: index for index, name in enumerate(ledger.names)}
         asked = {name for request in ledger.requests for name in request.names}
         batches = [[n for n in request.train if n in usable] for request in ledger.requests]
-        # What nobody asked for counts with the newest batch: it has come by now, and is used.
+        # Annotations that nobody asked for are used from now on: they join the newest batch.
         batches[-1] += [n for n in self._training() if n in usable and n not in asked]
         labeled = {name for batch in batches for name in batch}
         open_ = {*asked, *ledger.answers} - labeled
