@@ -74,9 +74,10 @@ def _colors() -> tuple[Color, ...]:
 def deuteranopia(colors: ArrayLike) -> NDArray[np.float64]:
     """Return RGB colors (n, 3) in 0..255 as a person without green-sensitive cones sees them."""
     simulated = (_linear(colors) @ DEUTERANOPIA.T).clip(0, 1)
-    return 255 * np.where(
+    seen: NDArray[np.float64] = 255 * np.where(
         simulated <= 0.0031308, 12.92 * simulated, 1.055 * simulated ** (1 / 2.4) - 0.055
     )
+    return seen
 
 
 def lab(colors: ArrayLike) -> NDArray[np.float64]:

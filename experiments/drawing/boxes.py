@@ -130,7 +130,8 @@ def _shared(box: Corners, others: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return the pixels that a box has in common with each of others (n, 4)."""
     low = np.maximum(others[:, :2], box[:2])
     high = np.minimum(others[:, 2:], box[2:])
-    return (high - low).clip(0).prod(1)
+    shared: NDArray[np.int64] = (high - low).clip(0).prod(1)
+    return shared
 
 
 def _pixels(mark: Mark, height: int, width: int) -> Corners:
