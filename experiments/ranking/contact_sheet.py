@@ -1,13 +1,14 @@
 """A page with the most and the least wanted images of a ranking, and how the scores are spread.
 
-The page is self-contained: pictures are data URIs, there is no script, nothing is fetched, and
-every text is escaped. The model's draft annotations are drawn on the images. Popovers enlarge them
-by mouse, touch and keyboard.
+The page is self-contained: pictures are data URIs, nothing is fetched, every text is escaped, and
+its policy permits no script but its own. The model's draft annotations are drawn on the images.
+Popovers enlarge them by mouse, touch and keyboard.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -16,6 +17,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from al_core.files import atomic_write
@@ -107,11 +109,14 @@ def write_contact_sheet(
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    script = (Path(__file__).parent / "contact_sheet.js").read_text(encoding="utf-8")
     page = environment.get_template("contact_sheet.html.jinja").render(
         title=title,
         facts=facts,
         histogram=_histogram(scores, budget),
         flat=f"All {scores.size:,} scores are {scores[0]:.4g}.",
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         sections={"Most wanted": shown(wanted), "Least wanted": shown(unwanted[::-1])},
     )
     with atomic_write(path) as file:
