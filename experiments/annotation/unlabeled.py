@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from al_core.errors import InvalidSetting
-from experiments.annotation.ledger import Kept, listed
+from experiments.annotation.ledger import Kept
 from experiments.data.classification import ImageClassification, read_samples
 from experiments.data.decoding import UnreadableImage
 from experiments.data.detection import ObjectDetection, tidied, warn_unreadable
@@ -37,7 +37,7 @@ from experiments.handoff.masks import write_png
 from experiments.handoff.names import ImageNames
 from experiments.handoff.returned import files_in, read_file, upright_size
 from experiments.settings.checks import check_flag, check_folder, check_number, check_whole_number
-from experiments.settings.wording import counted
+from experiments.settings.wording import counted, listed
 
 T = TypeVar("T")
 IMAGE_FOLDERS = ("images", "JPEGImages")

@@ -31,6 +31,7 @@ from experiments.data.samples import (
     channel_statistics,
 )
 from experiments.settings.checks import check_flag, check_folder, check_number, check_whole_number
+from experiments.settings.wording import is_utf8
 
 log = logging.getLogger(__name__)
 
@@ -272,8 +273,8 @@ def digits(
 
 
 def _class_folders(folder: Path) -> tuple[str, ...]:
-    entries = (entry for entry in os.scandir(folder) if entry.is_dir())
-    return tuple(sorted(entry.name for entry in entries if not entry.name.startswith(".")))
+    names = (entry.name for entry in os.scandir(folder) if entry.is_dir())
+    return tuple(sorted(name for name in names if not name.startswith(".") and is_utf8(name)))
 
 
 def _labeled_files(

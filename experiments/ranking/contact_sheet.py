@@ -15,7 +15,6 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
@@ -28,6 +27,7 @@ from experiments.drawing.duplicates import distinct, with_duplicates
 from experiments.drawing.rendering import FULL, THUMBNAIL, jpeg, render, webp
 from experiments.drawing.text import Image
 from experiments.drawing.views import label_view
+from experiments.reporting import html
 
 COMPARED_PER_SHOWN = 4
 """Images at either end of a ranking that are looked at for each that is shown, near-duplicates of
@@ -102,15 +102,9 @@ def write_contact_sheet(
         drawn = (_shown(*each, budget, class_names, palette) for each in found)
         return [image for image in drawn if image is not None]
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    script = (Path(__file__).parent / "contact_sheet.js").read_text(encoding="utf-8")
-    page = environment.get_template("contact_sheet.html.jinja").render(
+    script = Path(__file__).with_name("contact_sheet.js").read_text(encoding="utf-8")
+    page = html.render(
+        Path(__file__).with_name("contact_sheet.html.jinja"),
         title=title,
         facts=facts,
         histogram=_histogram(scores, budget),

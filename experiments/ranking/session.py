@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import shutil
@@ -20,6 +19,7 @@ from al_core.files import atomic_write
 from experiments.data.folders import describe_ignored
 from experiments.data.loading import chunks
 from experiments.engine.engine import Engine
+from experiments.engine.locks import LOCK_FILE, hold
 from experiments.engine.provenance import provenance
 from experiments.ranking.contact_sheet import (
     COMPARED_PER_SHOWN,
@@ -300,19 +300,15 @@ def _held(folder: Path) -> Iterator[None]:
         InvalidSetting: Something else is in it.
     """
     if folder.is_dir() and not (folder / SCORES).exists():
-        others = [each.name for each in folder.iterdir() if each.name != ".lock"]
+        others = [each.name for each in folder.iterdir() if each.name != LOCK_FILE]
         if others:
             raise InvalidSetting(
                 f"out={folder} holds other files ({others[0]}): name a new or an empty folder"
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ActiveLearningError(
-                f"{folder} is in use by another process; wait for it, or set out=..."
-            ) from None
+    lock = hold(folder, otherwise="wait for it, or set out=...")
+    try:
         for leftover in folder.glob(".*.part"):  # of a process that was killed while writing
             leftover.unlink(missing_ok=True)
         yield
+    finally:
+        lock.release()

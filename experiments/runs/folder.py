@@ -7,17 +7,14 @@ loses at most the cycle in progress, whose files are then written again.
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import logging
-import math
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 import yaml
@@ -27,6 +24,8 @@ from al_core.errors import ActiveLearningError, InvalidSetting
 from al_core.files import atomic_write, write_bytes
 from experiments.drawing.panel import Panel
 from experiments.drawing.rendering import FULL, THUMBNAIL, jpeg, render
+from experiments.engine.locks import LOCK_FILE, hold
+from experiments.metrics.columns import SECONDS, in_order
 from experiments.settings.composition import differences
 from experiments.settings.renamed import with_present_names
 from experiments.units.unit import Unit, image_of, images_of
@@ -36,14 +35,9 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 Row = dict[str, float | int | None]
-LEADING_COLUMNS = ("cycle", "num_labeled")
-TRAILING_COLUMNS = (
-    "loss_ranking_tau", "optimizer_steps", "train_loss", "train_ranking_accuracy", "seconds_fit",
-    "seconds_evaluate", "seconds_score", "seconds_query", "query_memory_mb", "peak_memory_mb",
-)  # fmt: skip
 WITHOUT_EFFECT = ("out", "tracker")
 """Keys that may change when a run is resumed: they change no result."""
-BEFORE_IT_BEGINS = {".lock", "log.txt", "config.yaml", "annotations/images.json"}
+BEFORE_IT_BEGINS = {LOCK_FILE, "log.txt", "config.yaml", "annotations/images.json"}
 """Files of a run that has neither trained nor asked anybody."""
 FULL_SIZE = "full"
 """Folder of the large pictures of a gallery, which have the names of the thumbnails."""
@@ -76,7 +70,7 @@ class RunFolder:
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
         self._made = [each for each in (path, *path.parents) if not each.exists()]
-        self._lock = _locked(path)
+        self._lock = hold(path, otherwise="wait for it, or give this run another place: out=...")
         try:
             self.state = self._read_state()
             if self.state.cycle:  # before the first cycle is done there is nothing to protect
@@ -90,7 +84,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Let others have the folder."""
-        self._lock.close()
+        self._lock.release()
 
     def remove_if_unused(self) -> None:
         """Remove a folder of a run that never began: nothing was trained, and nobody asked."""
@@ -268,26 +262,6 @@ class RunFolder:
                 old.unlink(missing_ok=True)
 
 
-def _locked(folder: Path) -> IO[str]:
-    """Make the folder and open its lock file, held by this process alone until it is closed."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = open(folder / ".lock", "w")  # noqa: SIM115  # held until close
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / ".lock")):
-                return lock
-            lock.close()
-        except FileNotFoundError:  # removed meanwhile by a process whose run never began
-            continue
-        except BlockingIOError:
-            lock.close()
-            raise ActiveLearningError(
-                f"{folder} is in use by another process; wait for it, or give this run another "
-                "place: out=..."
-            ) from None
-
-
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what must be the same for a run to be resumed.
 
@@ -302,16 +276,13 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def row_of(record: CycleRecord, *, query_memory_mb: float, peak_memory_mb: float) -> Row:
     """Flatten a record into a row of `cycles.csv`."""
-    values: dict[str, float | int | None] = {
-        "cycle": record.cycle,
-        "num_labeled": record.num_labeled,
-        **record.metrics,
-        **{f"seconds_{what}": round(seconds, 4) for what, seconds in record.seconds.items()},
-        "query_memory_mb": round(query_memory_mb, 1),
-        "peak_memory_mb": round(peak_memory_mb, 1),
-    }
-    for key in TRAILING_COLUMNS:  # no order to rank by: the quantity does not exist
-        if math.isnan(values.get(key) or 0.0):
-            values[key] = None
-    own = [key for key in values if key not in (*LEADING_COLUMNS, *TRAILING_COLUMNS)]
-    return {key: values.get(key) for key in (*LEADING_COLUMNS, *own, *TRAILING_COLUMNS)}
+    return in_order(
+        {
+            "cycle": record.cycle,
+            "num_labeled": record.num_labeled,
+            **record.metrics,
+            **{f"{SECONDS}{phase}": round(seconds, 4) for phase, seconds in record.seconds.items()},
+            "query_memory_mb": round(query_memory_mb, 1),
+            "peak_memory_mb": round(peak_memory_mb, 1),
+        }
+    )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -122,3 +124,14 @@ def test_equal_scores_have_no_histogram(tmp_path: Path) -> None:
     assert "All 12 scores are 0.5." in text
     assert "<svg" not in text
     assert "<svg" in page(tmp_path)
+
+
+def test_the_page_needs_no_package_of_the_report() -> None:
+    """Ranking is installed without the extra `report`, whose packages its page does not import."""
+    code = """
+import sys
+import experiments.ranking.contact_sheet
+print([name for name in ("scipy", "matplotlib") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
