@@ -196,7 +196,7 @@ class RunFolder:
             for place, (name, score, panel) in enumerate(items, start=1):
                 file_name = f"{kind}_{place:02d}.jpg"
                 write_bytes(folder / FULL_SIZE / file_name, jpeg(render(panel, FULL)))
-                write_bytes(folder / file_name, jpeg(render(panel, THUMBNAIL)))
+                write_bytes(folder / file_name, jpeg(render(panel, THUMBNAIL), quality=80))
                 rows.append((file_name, name, "" if score is None else score, panel.caption))
         with atomic_write(folder / "index.csv") as file:
             writer = csv.writer(file, lineterminator="\n")
