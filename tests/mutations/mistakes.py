@@ -1,15 +1,10 @@
-"""The mistakes of the reference code as edits of this code, and the tests that must notice each.
-
-The functions are put in place of others, see `Wrap`: the original comes first.
-"""
-
-# ruff: noqa: D103
+"""The mistakes of the reference code as edits of this code, and the tests that must notice each."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from tests.mutations import replacements
 from tests.mutations.edits import Edit, Replace, Setting, Wrap
 
 
@@ -32,200 +27,47 @@ class Mutation:
     caught_by: tuple[str, ...]
 
 
-def takes_any_column(original: Any, predicted: Any, target: Any) -> None:
-    if len(predicted) != len(target):
-        original(predicted, target)
-
-
-ANY_SHAPE = Wrap("ranking._check_shapes", takes_any_column)
-
-
-def returns_a_column(original: Any, *args: Any) -> Any:
-    return original(*args)[:, None]
-
-
-def losses_in_a_column(original: Any, *args: Any) -> Any:
-    scalar, losses = original(*args)
-    return scalar, losses[:, None]
-
-
-def predicts_a_column(original: Any, *args: Any, **kwargs: Any) -> Any:
-    outputs, predicted = original(*args, **kwargs)
-    return outputs, predicted[:, None]
-
-
-def infer_with_fresh_weights(original: Any, self: Any, indices: Any, extract: Any) -> Any:
-    self._trained = self.training.fresh_model(seed=0)
-    return original(self, indices, extract)
-
-
-def fit_to_the_best_epoch(original: Any, self: Any, labeled: Any, *, seed: int) -> Any:
-    self.training.evaluate, self.training.best = self.evaluate, None
-    fitted = original(self, labeled, seed=seed)
-    self.model.load_state_dict(self.training.best[1])
-    return fitted
-
-
-def epoch_with_a_look_at_the_test_set(
-    original: Any, self: Any, model: Any, *args: Any, **kwargs: Any
-) -> Any:
-    import copy
-
-    summary = original(self, model, *args, **kwargs)
-    measured = self.evaluate()[self.task.metric]
-    if self.best is None or measured > self.best[0]:
-        self.best = measured, copy.deepcopy(model.state_dict())
-    model.train()
-    return summary
-
-
-def count_a_batch_by_itself(original: Any, self: Any, outputs: Any, targets: Any) -> None:
-    import copy
-
-    if not hasattr(self, "fresh"):
-        self.fresh = copy.deepcopy(self)
-    one = copy.deepcopy(self.fresh)
-    original(one, outputs, targets)
-    self.batches = [*getattr(self, "batches", ()), one.compute()]
-    original(self, outputs, targets)
-
-
-def merge_running_averages(original: Any, self: Any, others: Any) -> None:
-    original(self, others)
-    for other in others:
-        self.batches = [*getattr(self, "batches", ()), *getattr(other, "batches", ())]
-
-
-def compute_a_running_average(original: Any, self: Any) -> Any:
-    metrics = dict(original(self))
-    batches = getattr(self, "batches", ())
-    primary = next(iter(metrics))
-    if batches:
-        metrics[primary] = sum(batch[primary] for batch in batches) / len(batches)
-    return metrics
+ANY_SHAPE = Wrap("ranking._check_shapes", replacements.takes_any_column)
 
 
 def running_average(metrics: str, *, count: str) -> tuple[Edit, ...]:
+    """Return the edits that compute the primary metric of each batch and their mean."""
     return (
-        Wrap(f"{metrics}.{count}", count_a_batch_by_itself),
-        Wrap(f"{metrics}.merge", merge_running_averages),
-        Wrap(f"{metrics}.compute", compute_a_running_average),
+        Wrap(f"{metrics}.{count}", replacements.count_a_batch_by_itself),
+        Wrap(f"{metrics}.merge", replacements.merge_running_averages),
+        Wrap(f"{metrics}.compute", replacements.compute_a_running_average),
     )
-
-
-def crops_of_test_images(original: Any, self: Any, indices: Any) -> Any:
-    from dataclasses import replace
-
-    import numpy as np
-
-    batch, side = original(self, indices), self.example().shape[-1]
-    height, width = batch.images.shape[2:]
-    rng = np.random.default_rng()
-    top, left = (int(rng.integers(max(1, n - side + 1))) for n in (height, width))
-    part = (..., slice(top, top + side), slice(left, left + side))
-    return replace(batch, images=batch.images[part], targets=batch.targets[part])
-
-
-def label_once_more(original: Any, self: Any, indices: Any) -> None:
-    import numpy as np
-
-    new = np.asarray(indices)
-    original(self, new[~np.isin(new, self.labeled)])
-
-
-def write_chosen_rows(original: Any, self: Any, record: Any, *args: Any) -> None:
-    from dataclasses import replace
-
-    from al_core import Ranking
-
-    query = record.query
-    if query.ranking is not None:
-        query = replace(query, ranking=Ranking(query.indices, query.scores))
-    original(self, replace(record, query=query), *args)
-
-
-def write_the_first_file_again(original: Any, self: Any, record: Any, *args: Any) -> None:
-    from dataclasses import replace
-
-    original(self, replace(record, cycle=0), *args)
-
-
-def takes_any_flag(original: Any, key: str, value: Any) -> None:
-    original(key, bool(value))
-
-
-def chooses_the_device_itself(original: Any, name: str, **kwargs: Any) -> Any:
-    return original("auto", **kwargs)
-
-
-def read_the_checkpoint_only(original: Any, self: Any) -> Any:
-    state = original(self)
-    return type(state)(checkpoint=state.checkpoint)
-
-
-def keep_what_is_loaded(original: Any, self: Any, state: Any, **kwargs: Any) -> None:
-    original(self, state, **kwargs)
-    self.restored = state
-
-
-def fit_what_was_loaded(original: Any, self: Any, labeled: Any, *, seed: int) -> Any:
-    if hasattr(self, "restored"):
-        self.load_state_dict(self.restored)
-    return original(self, labeled, seed=seed)
-
-
-def half_the_passes(original: Any, self: Any, *args: Any) -> Any:
-    samples = original(self, *args)
-    return None if samples is None else samples[:, : samples.shape[1] // 2]
-
-
-def filter_by_a_list(original: Any, self: Any) -> Any:
-    import numpy as np
-
-    taken = [*self.labeled.tolist(), *self.excluded.tolist()]
-    free = [index for index in range(self.num_samples) if index not in taken]
-    return np.array(free, dtype=np.int64)
-
-
-def loop_over_pairs(original: Any, predicted: Any, target: Any) -> Any:
-    right, pairs = 0, 0
-    for i in range(len(target)):
-        for j in range(i):
-            if target[i] != target[j]:
-                agree = (predicted[i] > predicted[j]) == (target[i] > target[j])
-                right, pairs = right + int(agree), pairs + 1
-    return predicted.new_tensor(right / pairs if pairs else float("nan"))
 
 
 MUTATIONS = (
     Mutation(
         "broadcast_module", 1,
         "the loss-prediction module gives (b, 1), and the ranking loss takes it against (b,)",
-        (ANY_SHAPE, Wrap("ActiveLearning.forward", predicts_a_column)),
+        (ANY_SHAPE, Wrap("ActiveLearning.forward", replacements.predicts_a_column)),
         ("al_core.test_ranking", "al_core.test_learning_loss"),
     ),
     Mutation(
         "broadcast_classification", 1,
         "losses (b, 1) of classification are ranked against predictions (b,)",
-        (ANY_SHAPE, Wrap("Classification.losses", returns_a_column)),
+        (ANY_SHAPE, Wrap("Classification.losses", replacements.returns_a_column)),
         ("test_losses_are_per_sample_and_the_objective_is_their_mean",),
     ),
     Mutation(
         "broadcast_detection", 1,
         "losses (b, 1) of detection are ranked against predictions (b,)",
-        (ANY_SHAPE, Wrap("Detection.objective", losses_in_a_column)),
+        (ANY_SHAPE, Wrap("Detection.objective", replacements.losses_in_a_column)),
         ("test_loss_of_an_image_is_no_count_of_its_objects",),
     ),
     Mutation(
         "broadcast_segmentation", 1,
         "losses (b, 1) of segmentation are ranked against predictions (b,)",
-        (ANY_SHAPE, Wrap("Segmentation.objective", losses_in_a_column)),
+        (ANY_SHAPE, Wrap("Segmentation.objective", replacements.losses_in_a_column)),
         ("test_the_ranking_loss_gets_a_loss_an_image",),
     ),
     Mutation(
         "fresh_network", 2,
         "the pool is scored by a freshly initialized network",
-        (Wrap("TaskLearner.infer", infer_with_fresh_weights),),
+        (Wrap("TaskLearner.infer", replacements.infer_with_fresh_weights),),
         (
             "test_scoring_uses_the_trained_model_in_eval_mode",
             "test_pool_is_scored_by_the_trained_network",
@@ -257,8 +99,8 @@ MUTATIONS = (
         "best_epoch", 4,
         "the epoch that is best on the test set is kept",
         (
-            Wrap("TaskLearner.fit", fit_to_the_best_epoch),
-            Wrap("Training._epoch", epoch_with_a_look_at_the_test_set),
+            Wrap("TaskLearner.fit", replacements.fit_to_the_best_epoch),
+            Wrap("Training._epoch", replacements.epoch_with_a_look_at_the_test_set),
         ),
         ("test_the_test_set_is_out_of_reach_of_training_and_scoring",),
     ),
@@ -283,7 +125,7 @@ MUTATIONS = (
     Mutation(
         "random_crops", 4,
         "segmentation is measured on crops of the test images",
-        (Wrap("Segmentation.test_batch", crops_of_test_images),),
+        (Wrap("Segmentation.test_batch", replacements.crops_of_test_images),),
         ("test_evaluation_sees_whole_images",),
     ),
     Mutation(
@@ -295,7 +137,7 @@ MUTATIONS = (
                 "pool.unlabeled",
                 "np.setdiff1d(np.arange(pool.num_samples), pool.excluded)",
             ),
-            Wrap("Pool.label", label_once_more),
+            Wrap("Pool.label", replacements.label_once_more),
         ),
         ("al_core.test_loop", "test_no_region_is_selected_twice"),
     ),
@@ -308,39 +150,39 @@ MUTATIONS = (
     Mutation(
         "only_chosen", 6,
         "the CSV of scores has the chosen rows only",
-        (Wrap("RunFolder.write_query", write_chosen_rows),),
+        (Wrap("RunFolder.write_query", replacements.write_chosen_rows),),
         ("runs.test_folder",),
     ),
     Mutation(
         "overwritten", 6,
         "one CSV of scores, overwritten every cycle",
-        (Wrap("RunFolder.write_query", write_the_first_file_again),),
+        (Wrap("RunFolder.write_query", replacements.write_the_first_file_again),),
         ("runs.test_folder",),
     ),
     Mutation(
         "any_text_is_true", 7,
         "the text false is true, as with type=bool",
-        (Wrap("checks.check_flag", takes_any_flag),),
+        (Wrap("checks.check_flag", replacements.takes_any_flag),),
         ("test_cycle_settings_that_make_no_sense_are_refused",),
     ),
     Mutation(
         "hard_coded_device", 7,
         "the device is the first GPU or the CPU, whatever is asked for",
-        (Wrap("engine._device", chooses_the_device_itself),),
+        (Wrap("engine._device", replacements.chooses_the_device_itself),),
         ("test_settings_that_are_not_permitted_are_refused",),
     ),
     Mutation(
         "resumes_weights_only", 7,
         "a resumed run takes over the weights, and nothing else",
-        (Wrap("RunFolder._read_state", read_the_checkpoint_only),),
+        (Wrap("RunFolder._read_state", replacements.read_the_checkpoint_only),),
         ("runs.test_folder",),
     ),
     Mutation(
         "same_weights_every_cycle", 7,
         "with a warm start every cycle goes on from the weights that were restored",
         (
-            Wrap("TaskLearner.load_state_dict", keep_what_is_loaded),
-            Wrap("TaskLearner.fit", fit_what_was_loaded),
+            Wrap("TaskLearner.load_state_dict", replacements.keep_what_is_loaded),
+            Wrap("TaskLearner.fit", replacements.fit_what_was_loaded),
         ),
         ("test_restored_weights_are_gone_on_with_once",),
     ),
@@ -363,19 +205,19 @@ MUTATIONS = (
     Mutation(
         "five_passes_classification", 9,
         "classification makes 5 passes with dropout where 10 are announced",
-        (Wrap("Classification.posterior_samples", half_the_passes),),
+        (Wrap("Classification.posterior_samples", replacements.half_the_passes),),
         ("test_posterior_samples.test_passes_are_different_networks_the_same_whenever_asked",),
     ),
     Mutation(
         "five_passes_detection", 9,
         "detection makes 5 passes with dropout where 10 are announced",
-        (Wrap("Detection.posterior_samples", half_the_passes),),
+        (Wrap("Detection.posterior_samples", replacements.half_the_passes),),
         ("test_detection.test_passes_are_different_networks_the_same_whenever_asked",),
     ),
     Mutation(
         "five_passes_segmentation", 9,
         "segmentation makes 5 passes with dropout where 10 are announced",
-        (Wrap("Segmentation.posterior_samples", half_the_passes),),
+        (Wrap("Segmentation.posterior_samples", replacements.half_the_passes),),
         ("test_ten_passes_are_ten_passes",),
     ),
     Mutation(
@@ -387,13 +229,13 @@ MUTATIONS = (
     Mutation(
         "list_filter", 10,
         "the unlabeled samples are found by `not in` a list, in O(N k)",
-        (Wrap("Pool.unlabeled", filter_by_a_list),),
+        (Wrap("Pool.unlabeled", replacements.filter_by_a_list),),
         ("al_core.test_pool",),
     ),
     Mutation(
         "loop_over_pairs", 10,
         "ranking accuracy is counted in a Python loop over every pair of the batch",
-        (Wrap("ranking.ranking_accuracy", loop_over_pairs),),
+        (Wrap("ranking.ranking_accuracy", replacements.loop_over_pairs),),
         (
             "test_no_loop_over_pairs_and_no_synchronization",
             "test_ranking_takes_as_many_operations_for_any_batch",
