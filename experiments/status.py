@@ -1,4 +1,4 @@
-"""What a run waits for, in plain words: `python -m experiments.status RUN...`.
+"""Report what a run waits for, in plain words: `python -m experiments.status RUN...`.
 
 Reads the run folder and the folder in which annotations come back, changes nothing, and imports
 neither torch nor Hydra, so that it answers at once.

@@ -52,7 +52,7 @@ THUMBNAIL_PIXELS = (128, 320)
 
 @dataclass
 class RunState:
-    """What a run is between two cycles."""
+    """The state of a run between two cycles."""
 
     cycle: int = 0
     finished: bool = False
@@ -136,7 +136,7 @@ class RunFolder:
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
             if values.pop("format") != FORMAT:
-                raise ValueError("of another version")
+                raise ValueError("it is of another version")
             state = RunState(**values)
             if state.cycle != len(state.records) or state.finished > state.cycle:
                 raise ValueError("it contradicts itself")

@@ -1,4 +1,4 @@
-"""What a sweep adds to its runs, by Hydra's callbacks, under every launcher.
+"""Hydra callbacks that add paths, failure handling and a summary to the runs of a sweep.
 
 Run folders get a level that names what is swept beside strategy and seed; a run that fails takes no
 other with it; and the sweep ends with a list of what failed. Runs share nothing but read-only data

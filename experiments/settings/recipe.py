@@ -14,7 +14,7 @@ from experiments.settings.composition import make
 
 @dataclass(frozen=True)
 class CycleSettings:
-    """What one cycle consists of.
+    """Settings of a cycle.
 
     Attributes:
         initial_size: Labels that cycle 0 trains on, drawn at random.

@@ -122,7 +122,7 @@ class RunConfig:
 
     @property
     def asks_people(self) -> bool:
-        """Whether people annotate, rather than the data set's own labels."""
+        """True if people annotate, False if the data set has the labels."""
         return bool(self.values["oracle"]["name"] == PEOPLE)
 
     @property
@@ -146,7 +146,7 @@ class RunConfig:
 
     @property
     def queries_regions(self) -> bool:
-        """Whether the samples of the pool are regions of images."""
+        """True if the samples of the pool are regions of images."""
         return bool(self.values["query"]["name"] != WHOLE_IMAGES)
 
     @property

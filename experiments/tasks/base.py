@@ -60,7 +60,7 @@ class Task(Protocol):
 
     @property
     def has_embedding(self) -> bool:
-        """Whether predictions have an embedding."""
+        """True if predictions have an embedding."""
         ...
 
     @property

@@ -91,7 +91,7 @@ class Regions:
         self._pixels = np.sort([math.prod(pictures.size(image)) for image in readable])
 
     def prepare(self) -> None:
-        """As in `Unit`: cut the images, as far as they are not in the cache."""
+        """Cut the images that are not in the cache."""
         self._superpixels = cut = self._cut()
         self._image_of = np.repeat(np.arange(len(self._names)), np.diff(cut.first))
         self.groups = self._image_of
@@ -99,7 +99,7 @@ class Regions:
         self.targets = RegionTargets(self._task.targets.concealed(), self)
 
     def amounts(self, initial_size: int) -> tuple[int, int]:
-        """As in `Unit`: of regions no more is known than that each has a pixel."""
+        """Return a lower and an upper bound: every region has at least one pixel."""
         initial = 0 if self._budget == "regions" else self._pixels[:initial_size].sum()
         return int(initial), int(self._pixels.sum())
 
@@ -107,16 +107,16 @@ class Regions:
         return len(self._image_of)
 
     def budget(self, query_size: int) -> int:
-        """As in `Unit`: a number of pixels, or of regions."""
+        """Return a number of pixels or of regions."""
         by_image = self._budget == "images"
         return round(query_size * self._pixels.mean()) if by_image else query_size
 
     def rows(
         self, prediction: Prediction, images: IndexArray, indices: IndexArray, extract: Extract
     ) -> Tensor:
-        """As in `Unit`; `extract` is given regions one by one, their pixels as positions.
+        """Call `extract` with one region at a time, whose positions are its pixels.
 
-        Such a prediction has neither embedding nor predicted loss: those are of whole images.
+        Such a prediction has neither embedding nor predicted loss, which belong to whole images.
         """
         rows = []
         for k, image in enumerate(images.tolist()):
@@ -128,12 +128,11 @@ class Regions:
         return torch.cat(rows)
 
     def name(self, index: int) -> str:
-        """As in `Unit`."""
         image, region = self._of(index)
         return f"region {region} of {self._names[image]}"
 
     def columns(self, indices: IndexArray) -> Mapping[str, Sequence[Any]]:
-        """As in `Unit`: number in the image; box and area in pixels of the image as it is.
+        """Return the number in the image, and box and area in pixels of the original image.
 
         The box is up to x_max and y_max, exclusive.
         """
@@ -150,7 +149,7 @@ class Regions:
         }
 
     def files(self, images: IndexArray) -> Iterator[tuple[str, bytes]]:
-        """As in `Unit`: a PNG of 16 bits for each image, the number of each pixel's region."""
+        """Yield a PNG of 16 bits for each image: the number of each pixel's region."""
         for image in images.tolist():
             parts = [part for part in PurePath(self._names[image]).parts if part.strip("./\\")]
             height, width = self._sizes[image].tolist()
@@ -170,7 +169,7 @@ class Regions:
         return self._superpixels.map(image)
 
     def marked(self, panels: list[Panel], images: IndexArray, chosen: IndexArray) -> list[Panel]:
-        """As in `Unit`: chosen regions are outlined in every tile of a panel."""
+        """Outline the chosen regions in every tile of a panel."""
         return [
             self._outlined(panel, image, chosen[self._image_of[chosen] == image])
             for panel, image in zip(panels, images.tolist(), strict=True)
@@ -207,19 +206,18 @@ class RegionTargets:
         self._revealed = np.zeros(len(regions), dtype=bool)
 
     def reveal(self, indices: IndexArray) -> None:
-        """As in `Revealing`: these regions."""
+        """Reveal the labels of these regions."""
         self._revealed[indices] = True
         self._whole.reveal(images_of(self._regions, indices)[0])
 
     def is_revealed(self, index: int) -> bool:
-        """As in `Targets`."""
         return self._whole.is_revealed(index)
 
     def read(self, indices: IndexArray) -> list[ReadMask]:
-        """As in `Targets`: a mask yet to be read for each image, 255 where nothing is revealed.
+        """Return a function per image that reads its mask, 255 where nothing is revealed.
 
         Raises:
-            LabelHidden: Of one of them no region is revealed; the text names it.
+            LabelHidden: One of them has no revealed region; the text names it.
         """
         readers: list[ReadMask] = self._whole.read(indices)
         return [

@@ -29,7 +29,7 @@ RegionMap = NDArray[np.uint16]
 
 MAX_REGIONS = 5000
 SMOOTHING_PIXELS = 1.0
-"""Of the image before it is cut: on noise SLIC makes one region of half an image."""
+"""Deviation of the blur before an image is cut: on noise SLIC makes one region of half an image."""
 _FORMAT = 1  # to be raised with whatever changes the maps
 
 

@@ -1,4 +1,4 @@
-"""What the pool counts, a strategy ranks and a query names: whole images, or parts of them.
+"""The samples that a pool holds and a query names: whole images, or parts of images.
 
 `WholeImages` is the plain case, in which a sample of the pool is an image of the task's training
 set; `experiments.units.regions` has the other. Loop, strategies and tasks are the same for both.
@@ -123,41 +123,37 @@ class WholeImages:
 
     @property
     def unreadable(self) -> Mapping[int, str]:
-        """As in `Unit`."""
         return self._samples.unreadable
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def budget(self, query_size: int) -> int:
-        """As in `Unit`: the number itself."""
         return query_size
 
     def amounts(self, initial_size: int) -> tuple[int, int]:
-        """As in `Unit`."""
         return initial_size, len(self) - len(self.unreadable)
 
     def prepare(self) -> None:
-        """As in `Unit`: there is nothing to do."""
+        """Do nothing: images need no preparation."""
 
     def rows(
         self, prediction: Prediction, images: IndexArray, indices: IndexArray, extract: Extract
     ) -> Tensor:
-        """As in `Unit`: a row an image."""
+        """Return a row per image."""
         return extract(prediction)
 
     def name(self, index: int) -> str:
-        """As in `Unit`."""
         return self._samples.names[index]
 
     def columns(self, indices: IndexArray) -> Mapping[str, Sequence[Any]]:
-        """As in `Unit`: the name says it all."""
+        """Return no columns: a name identifies an image."""
         return {}
 
     def files(self, images: IndexArray) -> Iterator[tuple[str, bytes]]:
-        """As in `Unit`: the images suffice."""
+        """Yield no files."""
         return iter(())
 
     def marked(self, panels: list[Panel], images: IndexArray, chosen: IndexArray) -> list[Panel]:
-        """As in `Unit`: the panels show whole images already."""
+        """Return the panels unchanged: they show whole images."""
         return panels

@@ -78,7 +78,7 @@ def test_rows_have_the_documented_columns_in_order() -> None:
 
 
 def test_counts_of_labels_stand_beside_the_number_of_images() -> None:
-    """What else the labels are counted in comes before the metrics."""
+    """Further counts of the labels come before the metrics."""
     counted = replace(record(), metrics={"num_labeled_boxes": 31, **record().metrics})
     row = row_of(counted, query_memory_mb=0.0, peak_memory_mb=1.0)
     assert list(row)[:4] == ["cycle", "num_labeled", "num_labeled_boxes", "accuracy"]
