@@ -138,10 +138,7 @@ class RunFolder:
             if values.pop("format") != FORMAT:
                 raise ValueError("it is of another version")
             state = RunState(**values)
-            if state.cycle != len(state.records) or state.finished > state.cycle:
-                raise ValueError("it contradicts itself")
-            if state.pool is not None and Pool.from_state_dict(state.pool).cycle < 0:
-                raise ValueError("nothing is labeled")
+            _check_state(state)
             return state
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvalidSetting(
@@ -233,14 +230,14 @@ class RunFolder:
         """Return the weights that the state names, on the CPU; None before the first cycle.
 
         Raises:
-            InvalidSetting: The file is damaged.
+            InvalidSetting: The file is damaged or gone.
         """
         if self.state.checkpoint is None:
             return None
         file = self.path / "checkpoints" / self.state.checkpoint
         try:
             contents: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        except UNREADABLE as error:
+        except (*UNREADABLE, FileNotFoundError) as error:
             raise InvalidSetting(
                 f"{file} cannot be read ({type(error).__name__}); move the folder away to start "
                 "anew"
@@ -265,24 +262,43 @@ class RunFolder:
                 old.unlink(missing_ok=True)
 
 
+def _check_state(state: RunState) -> None:
+    """Raise a ValueError, or what wrong types raise, if no commit can have left this state."""
+    if state.cycle != len(state.records) or state.finished > state.cycle:
+        raise ValueError("it contradicts itself")
+    if state.pool is not None and Pool.from_state_dict(state.pool).cycle < 0:
+        raise ValueError("nothing is labeled")
+    for key in ("checkpoint", "wandb_id"):
+        if not isinstance(getattr(state, key), str | None):
+            raise ValueError(f"{key} is no text")
+    if state.cycle and (state.pool is None or state.checkpoint is None):
+        raise ValueError("pool or checkpoint is missing")
+    for row in state.records:
+        if row["cycle"] is None or row["num_labeled"] is None:
+            raise ValueError("a record has no cycle or no labels")
+
+
 def _locked(folder: Path) -> IO[str]:
-    """Make the folder and open its lock file, held by this process alone until it is closed."""
+    """Create the folder and open its lock file, held by this process alone until it is closed."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lock = open(folder / ".lock", "w")  # noqa: SIM115  # held until close
+        except FileNotFoundError:  # another process has removed the folder of its unused run
+            continue
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / ".lock")):
                 return lock
-            lock.close()
-        except FileNotFoundError:  # removed meanwhile by a process whose run never began
-            continue
+        except FileNotFoundError:  # the same, after this process opened the file
+            pass
         except BlockingIOError:
             lock.close()
             raise ActiveLearningError(
                 f"{folder} is in use by another process; wait for it, or give this run another "
                 "place: out=..."
             ) from None
+        lock.close()
 
 
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:

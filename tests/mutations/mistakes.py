@@ -175,7 +175,7 @@ MUTATIONS = (
         "resumes_weights_only", 7,
         "a resumed run takes over the weights, and nothing else",
         (Wrap("RunFolder._read_state", replacements.read_the_checkpoint_only),),
-        ("runs.test_folder",),
+        ("runs.test_folder_state",),
     ),
     Mutation(
         "same_weights_every_cycle", 7,
