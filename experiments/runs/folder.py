@@ -1,7 +1,7 @@
-"""The run folder: the record of a run, from which it resumes and from which reports are made.
+"""The run folder: the record of a run, from which it resumes and which reports read.
 
-Every file is moved into its place whole, and `state.json` last: a process killed at any moment
-loses at most the cycle in progress, whose files are then written again.
+Every file is written beside its place and moved in, `state.json` last. A process that is killed at
+any moment loses at most the cycle in progress; the resumed run writes that cycle's files again.
 """
 
 from __future__ import annotations
@@ -43,16 +43,26 @@ TRAILING_COLUMNS = (
     "seconds_evaluate", "seconds_score", "seconds_query", "query_memory_mb", "peak_memory_mb",
 )  # fmt: skip
 WITHOUT_EFFECT = ("out", "tracker")
-"""Keys that may change when a run is resumed: they change no result."""
+"""Keys that a resumed run may change, since they change no result."""
 BEFORE_IT_BEGINS = {".lock", "log.txt", "config.yaml", "annotations/images.json"}
-"""Files of a run that has neither trained nor asked anybody."""
+"""Files of a run that has neither trained nor requested annotations."""
 THUMBNAIL_PIXELS = (128, 320)
-"""Longer side: smaller images are magnified to the first, larger ones shrunk to the second."""
+"""Bounds of the longer side: smaller images are magnified to the first, larger ones shrunk to the
+second."""
 
 
 @dataclass
 class RunState:
-    """The state of a run between two cycles."""
+    """The state of a run between two cycles, as `state.json` holds it.
+
+    Attributes:
+        cycle: The number of committed cycles.
+        finished: True after the last cycle.
+        pool: `Pool.state_dict`; None before the first cycle.
+        records: The rows of `cycles.csv`.
+        checkpoint: File name of the weights of the last committed cycle.
+        wandb_id: Identifies the run in the tracker.
+    """
 
     cycle: int = 0
     finished: bool = False
@@ -66,12 +76,12 @@ class RunFolder:
     """One run's folder, held by this process until `close`.
 
     Args:
-        path: The folder; made if it is not there.
+        path: The folder; created if it does not exist.
         config: The resolved configuration of this run.
 
     Raises:
-        ActiveLearningError: Another process holds it, it belongs to another configuration, or its
-            state cannot be read. Nothing has been changed then.
+        ActiveLearningError: Another process holds the folder, it belongs to another configuration,
+            or its state cannot be read. The folder is unchanged in these cases.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
@@ -85,23 +95,23 @@ class RunFolder:
         except ActiveLearningError:
             self.close()
             raise
-        # Left behind by a process that was killed while writing.
+        # A process that was killed while writing leaves temporary files.
         for leftover in path.rglob(".*.part"):
             leftover.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let others have the folder."""
+        """Release the folder for other processes."""
         self._lock.close()
 
     def remove_if_unused(self) -> None:
-        """Remove a folder of a run that never began: nothing was trained, and nobody asked."""
+        """Remove the folder of a run that has neither trained nor requested annotations."""
         inside = list(self.path.rglob("*"))
         folders = [each for each in inside if each.is_dir()]
         files = [each for each in inside if not each.is_dir()]
         if {file.relative_to(self.path).as_posix() for file in files} <= BEFORE_IT_BEGINS:
             for file in files:
                 file.unlink(missing_ok=True)
-            with suppress(OSError):  # others have begun to use it
+            with suppress(OSError):  # another process has begun to use it
                 for folder in (*sorted(folders, reverse=True), *self._made):
                     folder.rmdir()
 
@@ -146,7 +156,7 @@ class RunFolder:
             ) from None
 
     def save_state(self) -> None:
-        """Write `state.json`; what it tells is what a resumed run starts from."""
+        """Write `state.json`, from which a resumed run starts."""
         with atomic_write(self.path / "state.json") as file:
             json.dump({"format": FORMAT, **vars(self.state)}, file)
 
@@ -156,18 +166,23 @@ class RunFolder:
             json.dump(provenance, file, indent=2)
 
     def write_quarantine(self, unreadable: Sequence[tuple[str, str, str]]) -> None:
-        """List the images that cannot be read: "train" or "test", name, and the reason."""
+        """List the unreadable images as rows of "train" or "test", name and reason."""
         with atomic_write(self.path / "quarantine.csv") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("set", "name", "reason"))
             writer.writerows(unreadable)
 
     def write_query(self, record: CycleRecord, names: Sequence[str], unit: Unit) -> None:
-        """Write the cycle's selection and, if candidates were scored, its entropy CSVs.
+        """Write the cycle's query and, if candidates were scored, its entropy CSVs.
 
-        `names` are those of images. Where samples are parts of images, the rows say which, and the
-        file to upload has one row an image, which is what a tool orders: by its most wanted part,
-        with the parts that were selected.
+        If samples are parts of images, further columns identify the part. The upload file always
+        has one row per image, since annotation tools order images: each image stands at the rank of
+        its most wanted part, and a column lists the queried parts.
+
+        Args:
+            record: The cycle.
+            names: Names of the images.
+            unit: The samples of the pool.
         """
         stem = f"cycle_{record.cycle:02d}"
         query, ranking = record.query, record.query.ranking
@@ -205,7 +220,7 @@ class RunFolder:
     def write_gallery(
         self, cycle: int, panels: Mapping[str, Sequence[tuple[str, float | None, Panel]]]
     ) -> None:
-        """Write thumbnails, by kind ("most", "least"): (name, score, panel) each."""
+        """Write thumbnails of (name, score, panel) by kind, "most" or "least" wanted."""
         folder = self.path / "gallery" / f"cycle_{cycle:02d}"
         rows = []
         for kind, items in panels.items():
@@ -219,18 +234,21 @@ class RunFolder:
             writer.writerows(rows)
 
     def write_checkpoint(self, cycle: int, contents: Mapping[str, Any]) -> str:
-        """Write the weights of a cycle; those of the cycle before go when `commit` is called."""
+        """Write the weights of a cycle and return the file's name.
+
+        The weights of the previous cycle remain until `commit`.
+        """
         name = f"cycle_{cycle:02d}.pt"
-        buffer = io.BytesIO()  # torch hides the error of a disk that is full
+        buffer = io.BytesIO()  # torch would hide the error of a full disk
         torch.save(dict(contents), buffer)
         write_bytes(self.path / "checkpoints" / name, buffer.getvalue())
         return name
 
     def read_checkpoint(self) -> Mapping[str, Any] | None:
-        """Return the weights that the state names, on the CPU; None before the first cycle.
+        """Load the checkpoint of the last committed cycle on the CPU; None before the first one.
 
         Raises:
-            InvalidSetting: The file is damaged or gone.
+            InvalidSetting: The file is damaged or missing.
         """
         if self.state.checkpoint is None:
             return None
@@ -245,7 +263,7 @@ class RunFolder:
         return contents
 
     def commit(self, row: Row, *, pool: dict[str, Any], checkpoint: str, finished: bool) -> None:
-        """Make a cycle part of the record: `cycles.csv`, then `state.json`."""
+        """Add a cycle to the record: write `cycles.csv`, then `state.json`."""
         state = self.state
         state.records = [*state.records, row]
         state.cycle += 1
@@ -263,7 +281,7 @@ class RunFolder:
 
 
 def _check_state(state: RunState) -> None:
-    """Raise a ValueError, or what wrong types raise, if no commit can have left this state."""
+    """Raise an error if no commit can have left this state: ValueError, or TypeError for types."""
     if state.cycle != len(state.records) or state.finished > state.cycle:
         raise ValueError("it contradicts itself")
     if state.pool is not None and Pool.from_state_dict(state.pool).cycle < 0:
@@ -302,10 +320,10 @@ def _locked(folder: Path) -> IO[str]:
 
 
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what must be the same for a run to be resumed.
+    """Return the part of a configuration that must not change when a run is resumed.
 
-    How people are asked may change from one batch to the next, not that they are; and so may the
-    folder that keeps regions. Runs from before there were such choices have neither.
+    The settings of the oracle may change from one batch to the next, but not the oracle itself, and
+    the cache of regions may move. Configurations of older runs have neither group.
     """
     kept = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
     query = {k: v for k, v in config.get("query", {"name": "images"}).items() if k != "cache"}
@@ -323,8 +341,8 @@ def row_of(record: CycleRecord, *, query_memory_mb: float, peak_memory_mb: float
         "query_memory_mb": round(query_memory_mb, 1),
         "peak_memory_mb": round(peak_memory_mb, 1),
     }
-    for key in TRAILING_COLUMNS:  # no order to rank by: the quantity does not exist
-        if math.isnan(values.get(key) or 0.0):
+    for key in TRAILING_COLUMNS:
+        if math.isnan(values.get(key) or 0.0):  # undefined, such as tau of constant losses
             values[key] = None
     own = [key for key in values if key not in (*LEADING_COLUMNS, *TRAILING_COLUMNS)]
     return {key: values.get(key) for key in (*LEADING_COLUMNS, *own, *TRAILING_COLUMNS)}
@@ -334,7 +352,7 @@ def _thumbnail(panel: Panel) -> bytes:
     image = panel.image
     longer = max(image.shape[:2])
     scale = float(np.clip(longer, *THUMBNAIL_PIXELS)) / longer
-    # Small images are magnified pixel by pixel, so that a person sees what the model saw.
+    # Small images are magnified without interpolation, to show the pixels that the model saw.
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
     resized = cv2.cvtColor(cv2.resize(image, size, interpolation=how), cv2.COLOR_RGB2BGR)

@@ -1,7 +1,7 @@
-"""Write a run's record to its folder and show it through the tracker.
+"""Write the record of a run to its folder and report it to the tracker.
 
-The files of a cycle are written first, the state last, and the tracker is called after that: even
-if the tracker fails, the folder is a complete record.
+The files of a cycle are written first and the state last. The tracker is called after that, so the
+folder is a complete record even if the tracker fails.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from experiments.units.unit import images_of
 logger = logging.getLogger(__name__)
 
 GALLERY_IMAGES = 8
-"""Thumbnails of the most and of the least wanted images of a cycle."""
+"""The number of thumbnails of the most wanted images of a cycle, and of the least wanted ones."""
 
 
 class Recorder:
-    """Writes the record of one run while it runs, and shows it.
+    """The writer of one run's record.
 
     Args:
         folder: The run folder.
-        tracker: The view for people.
+        tracker: Shows the run while it proceeds.
         config: The run's configuration.
-        swept: The keys and values that a sweep varies beside strategy and seed.
-        learner: The learner, whose task is drawn and whose weights are kept.
+        swept: The keys and values that a sweep varies in addition to strategy and seed.
+        learner: Draws images of its task, and has the weights to save.
         people: The oracle that receives a request after each cycle; None for ground truth.
     """
 
@@ -55,12 +55,12 @@ class Recorder:
         self.task, self.unit = learner.task, learner.unit
 
     def open(self) -> None:
-        """Write what is known before the first cycle, and start the tracker."""
+        """Write configuration, provenance and unreadable images, and start the tracker."""
         folder, values, cycles = self.folder, self.config.values, self.config.cycles
         state = folder.state
         folder.write_config(values)
         if state.cycle:
-            logger.info("%s: going on with cycle %d of %d", folder.path, state.cycle, cycles)
+            logger.info("%s: resuming with cycle %d of %d", folder.path, state.cycle, cycles)
         else:
             logger.info("%s: %s", folder.path, counted(cycles, "cycle"))
             device_name = self.learner.engine.device_name
@@ -73,7 +73,7 @@ class Recorder:
         if quarantine:
             folder.write_quarantine(quarantine)
             logger.warning(
-                "%s left out, unreadable; see %s",
+                "%s cannot be read and will not be used; see %s",
                 counted(len(quarantine), "image"), folder.path / "quarantine.csv",
             )  # fmt: skip
         if state.wandb_id is None:
@@ -90,7 +90,7 @@ class Recorder:
         )
 
     def record(self, record: CycleRecord, row: Row, pool: Pool, *, finished: bool) -> None:
-        """Write a cycle's files, the state last, then show the cycle to people."""
+        """Write a cycle's files, the state last, and report the cycle to log and tracker."""
         folder, task, learner = self.folder, self.task, self.learner
         folder.write_query(record, task.train.names, self.unit)
         folder.write_gallery(record.cycle, self._panels(record))
@@ -118,11 +118,11 @@ class Recorder:
         self.tracker.log_cycle(record, row, run_folder=folder.path)
 
     def close(self, *, failed: bool) -> None:
-        """Tell the tracker how the run ended."""
+        """End the run in the tracker, as failed or not."""
         self.tracker.finish(self._summary(), failed=failed)
 
     def _panels(self, record: CycleRecord) -> dict[str, list[tuple[str, float | None, Panel]]]:
-        """Draw the most and the least wanted candidates, and their scores."""
+        """Draw the most and the least wanted candidates; return (name, score, panel) by kind."""
         query, ranking = record.query, record.query.ranking
         order = query.indices if ranking is None else ranking.indices
         images, first = images_of(self.unit, order)
