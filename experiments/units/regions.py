@@ -1,10 +1,9 @@
 """Regions of images as the samples of a pool: superpixels that are queried and labeled one by one.
 
 Source: superpixels as the unit of annotation, Siddiqui et al., "ViewAL", CVPR 2020, section 3, and
-superannotateai/active_learning @ aa2b9ae (100 superpixels an image). The score of a region is that
-of its pixels, by any acquisition function over pixels; an image is trained on where it is labeled
-and ignored elsewhere.
-Differs: the reference selects regions again that are labeled already; here the pool knows them.
+superannotateai/active_learning @ aa2b9ae (100 superpixels per image). Any acquisition function over
+pixels scores a region. Training uses the labeled regions of an image and ignores the others.
+Differs: the reference selects labeled regions again; here the pool excludes them.
 """
 
 from __future__ import annotations
@@ -36,25 +35,25 @@ BOX = ("x_min", "y_min", "x_max", "y_max")
 OUTLINE = (255, 255, 255)
 """Color of the borders of chosen regions in panels."""
 SEAM = 1 / 200
-"""Thickness of these borders, of the longer side of an image."""
+"""Thickness of these borders as a fraction of the longer side of an image."""
 
 
 class Regions:
-    """A sample is a superpixel of an image of the training set.
+    """The unit in which a sample is a superpixel of an image of the training set.
 
-    The initial set, and the candidates where `cycle.candidates` limits them, are drawn as whole
-    images, so that runs with and without regions start from the same images. From the second cycle
-    on single regions are queried.
+    The initial set is drawn as whole images, so that runs with and without regions start from the
+    same images; so are the candidates if `cycle.candidates` limits them. Queries name single
+    regions.
 
     Args:
-        task: Its training set is cut into regions by `prepare`, and from then on its labels are
-            read where regions of them were revealed, and 255 elsewhere.
-        per_image: Regions of an image, about.
-        compactness: Of SLIC: the larger, the squarer.
-        budget: What `cycle.query_size` counts: "images" (as many pixels as so many images have on
-            average, to compare with whole images at the same amount of labels), "pixels" or
-            "regions".
-        cache: Folder that keeps the regions, by the content of the images.
+        task: The task, whose training set `prepare` cuts into regions. Its labels can be read in
+            revealed regions and are 255 elsewhere.
+        per_image: The approximate number of regions per image.
+        compactness: SLIC's compactness: the larger, the squarer.
+        budget: The meaning of `cycle.query_size`: "pixels", "regions", or "images", which is as
+            many pixels as so many images have on average, for comparisons with whole images at the
+            same amount of labels.
+        cache: Folder that keeps the regions by the content of the images.
 
     Raises:
         InvalidSetting: A value out of range, or scikit-image is not installed.
@@ -161,11 +160,11 @@ class Regions:
             yield f"regions/{'/'.join(parts)}.png", data.tobytes()
 
     def of_image(self, image: int) -> slice:
-        """Return the samples that lie in an image."""
+        """Return the samples of an image."""
         return slice(*self._superpixels.first[image : image + 2].tolist())
 
     def map(self, image: int) -> RegionMap:
-        """Return the number of each pixel's region in the image, (height, width)."""
+        """Return the number of each pixel's region within the image, (height, width)."""
         return self._superpixels.map(image)
 
     def marked(self, panels: list[Panel], images: IndexArray, chosen: IndexArray) -> list[Panel]:
@@ -188,17 +187,17 @@ class Regions:
         return Panel(drawn, f"{panel.caption}; {chosen.size} regions chosen")
 
     def _of(self, index: int) -> tuple[int, int]:
-        """Return the image and the number in it of a region."""
+        """Return the image of a region, and the region's number in it."""
         image = int(self._image_of[index])
         return image, int(index - self._superpixels.first[image])
 
 
 class RegionTargets:
-    """Masks that can be read where regions of them were revealed, and are 255 elsewhere.
+    """Masks that can be read in revealed regions and are 255 elsewhere.
 
     Args:
         whole: The masks of the images, none of them revealed.
-        regions: The regions that they are revealed by.
+        regions: The regions of the images.
     """
 
     def __init__(self, whole: Targets, regions: Regions) -> None:
@@ -232,7 +231,7 @@ class RegionTargets:
 
 
 def _members(regions: RegionMap, wanted: IndexArray) -> list[NDArray[np.int64]]:
-    """Return, for each wanted region, the positions of its pixels in the flattened image."""
+    """Return the positions of the pixels of each wanted region in the flattened image."""
     flat = regions.ravel()
     order = np.argsort(flat, kind="stable")
     ends = np.cumsum(np.bincount(flat))
@@ -240,7 +239,7 @@ def _members(regions: RegionMap, wanted: IndexArray) -> list[NDArray[np.int64]]:
 
 
 def _part(prediction: Prediction, row: int, pixels: Tensor) -> Prediction:
-    """Return what is predicted for some pixels of one image, as a batch of one."""
+    """Return the prediction for some pixels of one image as a batch of one."""
     samples = prediction.log_prob_samples
     return Prediction(
         log_probs=prediction.log_probs[row].flatten(1)[None, :, pixels],
@@ -249,7 +248,7 @@ def _part(prediction: Prediction, row: int, pixels: Tensor) -> Prediction:
 
 
 def _seam(regions: RegionMap, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the pixels at the borders of chosen regions, thick enough for a thumbnail."""
+    """Return a mask of the borders of chosen regions, thick enough for a thumbnail."""
     labels = np.where(chosen, regions.astype(np.int32), -1)
     seam = np.zeros(labels.shape, np.uint8)
     seam[:, :-1] |= labels[:, :-1] != labels[:, 1:]
