@@ -1,4 +1,4 @@
-"""Checks of settings. Each raises InvalidSetting: one line with the key, the bounds and the value."""
+"""Checks of settings; each raises InvalidSetting: one line with key, bounds and value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The path of a run's folder. This module does not import torch, so that commands answer at once."""
+"""The path of a run's folder. Importing this module is fast: it does not import torch."""
 
 from __future__ import annotations
 
