@@ -38,7 +38,7 @@ MAX_FAILURES = 2  # runs of a strategy of which none succeeds: then it is not th
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for."""
+    """The request of the command line."""
 
     strategies: tuple[str, ...]
     budget: int

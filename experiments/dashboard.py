@@ -131,7 +131,7 @@ def _summaries(runs: Sequence[Run]) -> list[str]:
 
 
 def serialize(workspace: Any) -> dict[str, Any]:
-    """What is sent to W&B, as JSON can hold it."""
+    """Return the request to W&B in types that JSON supports."""
     # There is no public way; save() sends the dump of the same model.
     content: dict[str, Any] = json.loads(workspace._to_model().model_dump_json(by_alias=True))
     return content

@@ -1,4 +1,4 @@
-"""Report the state of a run in plain words: `python -m experiments.status RUN...`.
+"""Report what a run waits for, in plain words: `python -m experiments.status RUN...`.
 
 Reads the run folder and the folder in which annotations come back, and changes nothing. Imports
 neither torch nor Hydra, so that it answers at once.

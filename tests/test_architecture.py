@@ -252,7 +252,7 @@ MACHINE_PATH = re.compile(
 
 
 def committed_files(root: Path = ROOT) -> list[Path]:
-    """What git tracks; without git or before the first commit, what its ignore file leaves."""
+    """Return the files that git tracks; without git or a commit, those that are not ignored."""
     if shutil.which("git") and (root / ".git").exists():
         answer = subprocess.run(
             ["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""What a user does wrong, and the one line that must be said: by the real commands, in process.
+"""Mistakes of users, each answered by one line: with the real commands, in this process.
 
 Each row is refused before anything is trained, with exit status 1 and one line that names what is
 wrong, where, and what is allowed; nothing is written, and what was there is as it was.

@@ -82,7 +82,7 @@ def blank_data(kind: str, class_names: Sequence[str], facts: Mapping[str, Any]) 
             *_mean_and_std(facts), flip=False,
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
-        raise InvalidSetting(f"what the model was trained with is not to be had: {error}") from None
+        raise InvalidSetting(f"the facts about the training images are unusable: {error}") from None
 
 
 def _blank(side: int) -> MemorySamples:

@@ -43,8 +43,8 @@ IMAGE_SUFFIXES = frozenset({
 """Lower-case endings of the files that are taken for images."""
 
 MAX_PIXELS = 178_956_970
-"""Of an image: beyond it a small file is taken for one that is made to fill the memory, as Pillow
-does. OpenCV is told so in `experiments/__init__.py`, before it is loaded."""
+"""Images with more pixels are refused: a small file could be made to fill the memory. The limit is
+Pillow's; `experiments/__init__.py` sets it for OpenCV before OpenCV is loaded."""
 _MAX_CHUNK = 64  # images a thread takes at once: handing over one costs as much as a small JPEG
 _MAX_THREADS = 16  # a bound for machines of many cores: each thread holds an image at full size
 
@@ -93,7 +93,7 @@ def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
 
 
 def _is_webp_with_exif(data: bytes) -> bool:
-    """Whether only Pillow turns this image upright (OpenCV 4.11 ignores the EXIF block of WebP)."""
+    """Return whether this image needs Pillow: OpenCV 4.11 ignores the EXIF orientation of WebP."""
     return data[8:16] == b"WEBPVP8X" and len(data) > 20 and bool(data[20] & 0x08)
 
 

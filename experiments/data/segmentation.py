@@ -58,7 +58,6 @@ class MemoryMasks:
         return len(self.masks)
 
     def mask(self, index: int) -> Mask:
-        """As in `Masks`."""
         one: Mask = self.masks[index]
         return one
 
@@ -74,7 +73,6 @@ class FileMasks:
         return len(self.paths)
 
     def mask(self, index: int) -> Mask:
-        """As in `Masks`."""
         try:
             return self.read(self.paths[index])
         except UnreadableImage as error:
@@ -125,7 +123,6 @@ class WholeSamples(PictureView):
     """Pictures as `Samples`, each at its own size: a batch must be of images of one size."""
 
     def images(self, indices: IndexArray) -> Tensor:
-        """As in `Samples`."""
         found: list[NDArray[np.uint8]] = [np.empty((0, 0, 3), np.uint8)] * indices.size
 
         def load(row: int) -> None:

@@ -1,7 +1,7 @@
-"""The run folder: the record of a run, from which it resumes and from which reports are made.
+"""The run folder: the record of a run, from which it resumes and which reports read.
 
-Every file is moved into its place whole, and `state.json` last: a process killed at any moment
-loses at most the cycle in progress, whose files are then written again.
+Every file is written beside its place and moved in, `state.json` last. A process that is killed at
+any moment loses at most the cycle in progress; the resumed run writes that cycle's files again.
 """
 
 from __future__ import annotations
@@ -43,7 +43,16 @@ FULL_SIZE = "full"
 
 @dataclass
 class RunState:
-    """What a run is between two cycles."""
+    """The state of a run between two cycles, as `state.json` holds it.
+
+    Attributes:
+        cycle: The number of committed cycles.
+        finished: True after the last cycle.
+        pool: `Pool.state_dict`; None before the first cycle.
+        records: The rows of `cycles.csv`.
+        checkpoint: File name of the weights of the last committed cycle.
+        wandb_id: Identifies the run in the tracker.
+    """
 
     cycle: int = 0
     finished: bool = False
@@ -57,7 +66,7 @@ class RunFolder:
     """One run's folder, held by this process until `close`.
 
     Args:
-        path: The folder; made if it is not there.
+        path: The folder; created if it does not exist.
         config: The resolved configuration of this run.
 
     Attributes:
@@ -65,8 +74,8 @@ class RunFolder:
         changes: The settings that this start changes; `bind` lists them.
 
     Raises:
-        ActiveLearningError: Another process holds it, it belongs to another configuration, or its
-            state cannot be read. Nothing has been changed then.
+        ActiveLearningError: Another process holds the folder, it belongs to another configuration,
+            or its state cannot be read. The folder is unchanged in these cases.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
@@ -81,7 +90,7 @@ class RunFolder:
         except ActiveLearningError:
             self.close()
             raise
-        # Left behind by a process that was killed while writing.
+        # A process that was killed while writing leaves temporary files.
         for leftover in path.rglob(".*.part"):
             leftover.unlink(missing_ok=True)
 
@@ -90,14 +99,14 @@ class RunFolder:
         self._lock.release()
 
     def remove_if_unused(self) -> None:
-        """Remove a folder of a run that never began: nothing was trained, and nobody asked."""
+        """Remove the folder of a run that has neither trained nor requested annotations."""
         inside = list(self.path.rglob("*"))
         folders = [each for each in inside if each.is_dir()]
         files = [each for each in inside if not each.is_dir()]
         if {file.relative_to(self.path).as_posix() for file in files} <= BEFORE_IT_BEGINS:
             for file in files:
                 file.unlink(missing_ok=True)
-            with suppress(OSError):  # others have begun to use it
+            with suppress(OSError):  # another process has begun to use it
                 for folder in (*sorted(folders, reverse=True), *self._made):
                     folder.rmdir()
 
@@ -114,12 +123,9 @@ class RunFolder:
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
             if values.pop("format") != FORMAT:
-                raise ValueError("of another version")
+                raise ValueError("it is of another version")
             state = RunState(**values)
-            if state.cycle != len(state.records) or state.finished > state.cycle:
-                raise ValueError("it contradicts itself")
-            if state.pool is not None and Pool.from_state_dict(state.pool).cycle < 0:
-                raise ValueError("nothing is labeled")
+            _check_state(state)
             return state
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvalidSetting(
@@ -127,7 +133,7 @@ class RunFolder:
             ) from None
 
     def save_state(self) -> None:
-        """Write `state.json`; what it tells is what a resumed run starts from."""
+        """Write `state.json`, from which a resumed run starts."""
         with atomic_write(self.path / "state.json") as file:
             json.dump({"format": FORMAT, **vars(self.state)}, file)
 
@@ -137,18 +143,23 @@ class RunFolder:
             json.dump(provenance, file, indent=2)
 
     def write_quarantine(self, unreadable: Sequence[tuple[str, str, str]]) -> None:
-        """List the images that cannot be read: "train" or "test", name, and the reason."""
+        """List the unreadable images as rows of "train" or "test", name and reason."""
         with atomic_write(self.path / "quarantine.csv") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("set", "name", "reason"))
             writer.writerows(unreadable)
 
     def write_query(self, record: CycleRecord, names: Sequence[str], unit: Unit) -> None:
-        """Write the cycle's selection and, if candidates were scored, its entropy CSVs.
+        """Write the cycle's query and, if candidates were scored, its entropy CSVs.
 
-        `names` are those of images. Where samples are parts of images, the rows say which, and the
-        file to upload has one row an image, which is what a tool orders: by its most wanted part,
-        with the parts that were selected.
+        If samples are parts of images, further columns identify the part. The upload file always
+        has one row per image, since annotation tools order images: each image stands at the rank of
+        its most wanted part, and a column lists the queried parts.
+
+        Args:
+            record: The cycle.
+            names: Names of the images.
+            unit: The samples of the pool.
         """
         stem = f"cycle_{record.cycle:02d}"
         query, ranking = record.query, record.query.ranking
@@ -204,25 +215,28 @@ class RunFolder:
             writer.writerows(rows)
 
     def write_checkpoint(self, cycle: int, contents: Mapping[str, Any]) -> str:
-        """Write the weights of a cycle; those of the cycle before go when `commit` is called."""
+        """Write the weights of a cycle and return the file's name.
+
+        The weights of the previous cycle remain until `commit`.
+        """
         name = f"cycle_{cycle:02d}.pt"
-        buffer = io.BytesIO()  # torch hides the error of a disk that is full
+        buffer = io.BytesIO()  # torch would hide the error of a full disk
         torch.save(dict(contents), buffer)
         write_bytes(self.path / "checkpoints" / name, buffer.getvalue())
         return name
 
     def read_checkpoint(self) -> Mapping[str, Any] | None:
-        """Return the weights that the state names, on the CPU; None before the first cycle.
+        """Load the checkpoint of the last committed cycle on the CPU; None before the first one.
 
         Raises:
-            InvalidSetting: The file is damaged.
+            InvalidSetting: The file is damaged or missing.
         """
         if self.state.checkpoint is None:
             return None
         file = self.path / "checkpoints" / self.state.checkpoint
         try:
             contents: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        except UNREADABLE as error:
+        except (*UNREADABLE, FileNotFoundError) as error:
             raise InvalidSetting(
                 f"{file} cannot be read ({type(error).__name__}); move the folder away to start "
                 "anew"
@@ -256,7 +270,7 @@ class RunFolder:
         self.save_state()
 
     def commit(self, row: Row, *, pool: dict[str, Any], checkpoint: str, finished: bool) -> None:
-        """Make a cycle part of the record: `cycles.csv`, then `state.json`."""
+        """Add a cycle to the record: write `cycles.csv`, then `state.json`."""
         state = self.state
         state.records = [*state.records, row]
         state.cycle += 1
@@ -271,6 +285,22 @@ class RunFolder:
         for old in (self.path / "checkpoints").glob("*.pt"):
             if old.name != checkpoint:
                 old.unlink(missing_ok=True)
+
+
+def _check_state(state: RunState) -> None:
+    """Raise an error if no commit can have left this state: ValueError, or TypeError for types."""
+    if state.cycle != len(state.records) or state.finished > state.cycle:
+        raise ValueError("it contradicts itself")
+    if state.pool is not None and Pool.from_state_dict(state.pool).cycle < 0:
+        raise ValueError("nothing is labeled")
+    for key in ("checkpoint", "wandb_id"):
+        if not isinstance(getattr(state, key), str | None):
+            raise ValueError(f"{key} is no text")
+    if state.cycle and (state.pool is None or state.checkpoint is None):
+        raise ValueError("pool or checkpoint is missing")
+    for row in state.records:
+        if row["cycle"] is None or row["num_labeled"] is None:
+            raise ValueError("a record has no cycle or no labels")
 
 
 def row_of(record: CycleRecord, *, query_memory_mb: float, peak_memory_mb: float) -> Row:

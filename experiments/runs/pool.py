@@ -1,4 +1,4 @@
-"""The pool of a run: drawn at its first start, restored at every later one."""
+"""Create the pool of a run at its first start, and restore it at later ones."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from experiments.units.unit import Unit
 
 
 def first_pool(config: RunConfig, learner: TaskLearner, oracle: GroundTruthOracle) -> Pool:
-    """Draw the initial set and return the pool with its labels.
+    """Draw the initial set, reveal its labels and return the pool.
 
     Raises:
-        InvalidSetting: The initial set or the queries ask for more than the pool has.
+        InvalidSetting: The initial set and the queries need more labels than the pool has.
     """
     unit, initial_size = learner.unit, config.recipe.cycle.initial_size
     pool = Pool(len(unit), excluded=unit.unreadable)
@@ -33,10 +33,10 @@ def first_pool(config: RunConfig, learner: TaskLearner, oracle: GroundTruthOracl
 
 
 def restored_pool(state: dict[str, Any], unit: Unit, oracle: GroundTruthOracle) -> Pool:
-    """Return the pool of an earlier start, with its labels revealed.
+    """Restore the pool of an earlier start and reveal its labels.
 
     Raises:
-        InvalidSetting: The images have changed since then.
+        InvalidSetting: The set of images has changed since then.
     """
     pool = Pool.from_state_dict(state)
     if pool.num_samples != len(unit) or set(pool.excluded) != set(unit.unreadable):
@@ -67,10 +67,10 @@ def check_added_cycles(config: RunConfig, unit: Unit, pool: Pool) -> None:
 
 
 def check_sizes(config: RunConfig, task: Task, unit: Unit) -> None:
-    """Refuse an initial set or queries that there are not enough images for.
+    """Check that the pool has enough images for the initial set and all queries.
 
     Raises:
-        InvalidSetting: One of the sizes is too large; the text says by how much.
+        InvalidSetting: It has too few; the text gives both numbers.
     """
     initial_size = config.recipe.cycle.initial_size
     num_images = len(task.train) - len(task.train.unreadable)

@@ -1,7 +1,7 @@
-"""Write a run's record to its folder and show it through the tracker.
+"""Write the record of a run to its folder and report it to the tracker.
 
-The files of a cycle are written first, the state last, and the tracker is called after that: even
-if the tracker fails, the folder is a complete record.
+The files of a cycle are written first and the state last. The tracker is called after that, so the
+folder is a complete record even if the tracker fails.
 """
 
 from __future__ import annotations
@@ -49,11 +49,11 @@ def recording(
 
 
 class Recorder:
-    """Writes the record of one run while it runs, and shows it.
+    """The writer of one run's record.
 
     Args:
         folder: The run folder.
-        tracker: The view for people.
+        tracker: Shows the run while it proceeds.
         config: The run's configuration.
         swept: The keys and values that a sweep varies beside strategy and seed.
         parts: The parts of the run: its learner's weights are kept, its task draws images, and
@@ -74,11 +74,11 @@ class Recorder:
         self.task, self.unit = parts.task, parts.unit
 
     def open(self) -> None:
-        """Write what is known before the first cycle, and start the tracker."""
+        """Write configuration, provenance and unreadable images, and start the tracker."""
         folder, values, cycles = self.folder, self.config.values, self.config.cycles
         state = folder.state
         if state.cycle:
-            logger.info("%s: going on with cycle %d of %d", folder.path, state.cycle, cycles)
+            logger.info("%s: resuming with cycle %d of %d", folder.path, state.cycle, cycles)
         else:
             logger.info("%s: %s", folder.path, counted(cycles, "cycle"))
             device_name = self.learner.engine.device_name
@@ -91,7 +91,7 @@ class Recorder:
         if quarantine:
             folder.write_quarantine(quarantine)
             logger.warning(
-                "%s left out, unreadable; see %s",
+                "%s cannot be read and will not be used; see %s",
                 counted(len(quarantine), "image"), folder.path / "quarantine.csv",
             )  # fmt: skip
         if state.wandb_id is None:
@@ -142,7 +142,7 @@ class Recorder:
         self.tracker.log_cycle(record, row, run_folder=folder.path)
 
     def close(self, *, failed: bool) -> None:
-        """Tell the tracker how the run ended."""
+        """End the run in the tracker, as failed or not."""
         self.tracker.finish(self._summary(), failed=failed)
 
     def _summary(self) -> dict[str, float]:

@@ -1,7 +1,7 @@
-"""One run, from its configuration to its finished run folder, in each of its processes.
+"""Execute one run, from its configuration to its finished run folder.
 
-Every process runs the same cycles in step; the first one alone writes the run folder and calls the
-tracker.
+Every process of the run executes the same cycles in step. Only the first one writes the run folder
+and calls the tracker.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Outcome:
 
     Attributes:
         metric: The primary metric of the last cycle; 0 before the first.
-        waiting: A note for people if the run cannot go on without their annotations, else None.
+        waiting: A note for people if the run needs their annotations to continue, else None.
     """
 
     metric: float
@@ -50,15 +50,15 @@ class Outcome:
 
 
 def run(composed: DictConfig, *, swept: str = "") -> Outcome:
-    """Run, resume, or find finished.
+    """Start a run, resume it, or report that it is finished.
 
     Args:
         composed: The configuration as the command line composes it.
-        swept: The keys and values that a sweep varies beside strategy and seed, which are part of
-            the run folder's path.
+        swept: The keys and values that a sweep varies in addition to strategy and seed; they are
+            part of the run folder's path.
 
     Raises:
-        ActiveLearningError: Anything that a user can correct; one line.
+        ActiveLearningError: A user can correct the problem; one line.
     """
     config = RunConfig.of(composed)
     check_oracle(config)

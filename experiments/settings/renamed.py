@@ -1,8 +1,7 @@
-"""Names that modules had before they moved, for the configurations of older runs and checkpoints.
+"""Former names of modules, for the configurations of older runs and checkpoints.
 
-A run folder's `config.yaml` and a checkpoint hold the `_target_` of every part. The moves of 0.2
-changed these names and nothing else, so a configuration that was written before is read as if it
-had the present ones.
+A run folder's `config.yaml` and a checkpoint hold the `_target_` of every part. Version 0.2 moved
+modules without other changes, so older configurations are read with the present names.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ MOVED = {
     "experiments.tracking.": "experiments.runs.tracker.",
     "experiments.data.unlabeled.": "experiments.annotation.unlabeled.",
 }
-"""Beginning of a `_target_` as it was -> as it is."""
+"""Former -> present beginning of a `_target_`."""
 
 
 def with_present_names(node: Any) -> Any:
-    """Return a plain configuration in which every `_target_` has its present name."""
+    """Return a copy of a plain configuration in which every `_target_` has its present name."""
     if isinstance(node, Mapping):
         return {
             key: _renamed(value) if key == "_target_" else with_present_names(value)

@@ -86,7 +86,7 @@ def fresh_learner(data: Any, *arguments: str) -> tuple[TaskLearner, DictConfig]:
 
 
 def checkpoint_of(learner: TaskLearner, config: DictConfig) -> dict[str, Any]:
-    """What a run would save of it."""
+    """Return the checkpoint that a run would save of a learner."""
     for key in map(str, config.data):
         if config.data._get_node(key)._is_missing():
             config.data[key] = "elsewhere"

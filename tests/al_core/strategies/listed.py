@@ -39,7 +39,7 @@ CONF = Path(__file__).parents[3] / "conf" / "strategy"
 SHOWN = 12
 """Candidates that the thinned strategies are shown."""
 NUM_SAMPLES = 30
-"""Of the largest pool."""
+"""Size of the largest pool."""
 
 EARLIER = "earlier_query.csv"
 
@@ -71,7 +71,7 @@ def configured(name: str, **changes: Any) -> QueryStrategy:
 
 
 QUICKER: dict[str, dict[str, Any]] = {"discriminative": {"max_steps": 3, "width": 8}}
-"""What is configured for minutes of training; the invariants hold however long it lasts."""
+"""Shorter trainings: the invariants hold for any length."""
 NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
 STRATEGIES: dict[str, Callable[[], QueryStrategy]] = {
     **{name: partial(configured, name, **QUICKER.get(name, {})) for name in NAMES},

@@ -1,4 +1,4 @@
-"""What every strategy promises, over the one list of them."""
+"""The promises of every strategy, checked over the one list of them."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_what_is_not_finite_stops_and_names_the_sample(name: str, bad: float) ->
 @ALL
 @pytest.mark.parametrize("num_labeled", [2, 16])
 def test_the_declared_requirements_are_those_it_has(build: Build, num_labeled: int) -> None:
-    """What is declared suffices for a query; without any one of it there is an InvalidSetting."""
+    """The declared requirements suffice for a query; without one it is an InvalidSetting."""
     strategy, declared = build(), requirements_of(build())
     values = np.linspace(-2, 2, 20)
     pool = Pool(20)
