@@ -36,6 +36,7 @@ from al_core.strategies.cluster_margin import ClusterMargin
 from al_core.strategies.discriminative import Discriminative
 from al_core.strategies.diverse import DiverseTopK
 from al_core.strategies.k_center import KCenter, k_center_greedy
+from al_core.strategies.max_herding import MaxHerding, max_herding
 from al_core.strategies.mixture import Mixture
 from al_core.strategies.precomputed import Precomputed
 from al_core.strategies.probcover import ProbCover, probcover
@@ -61,6 +62,7 @@ __all__ = [
     "Learner",
     "LossPredictionLoss",
     "LossPredictionMSELoss",
+    "MaxHerding",
     "Mixture",
     "Oracle",
     "Pool",
@@ -86,6 +88,7 @@ __all__ = [
     "kendall_tau",
     "least_confidence",
     "margin",
+    "max_herding",
     "predicted_loss",
     "predictive_entropy",
     "probcover",

@@ -8,18 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from al_core import Query, TopK, bald, entropy, predicted_loss
+from al_core import Query, TopK, bald, entropy, predicted_loss, ranks_regions
 from al_core.errors import InvalidSetting
 from experiments.config import build
 from experiments.rehearsal import rehearse
 from tests.al_core.strategies.listed import NAMES
 from tests.small_runs import compose
 
-ON_EMBEDDINGS = {
-    "badge", "cluster_margin", "discriminative", "k_center", "learning_loss_diverse", "probcover",
-    "typiclust",
-}  # fmt: skip
-ON_LOSSES = {"learning_loss", "learning_loss_mse", "learning_loss_diverse"}
 PLAIN: dict[str, Any] = {"num_posterior_samples": 0, "predicts_losses": False, "of_regions": False}
 
 
@@ -34,7 +29,7 @@ def test_every_choice_passes_with_what_its_configuration_gives_it(name: str) -> 
         "predicts_losses": config.loss_prediction.enabled,
     }
     rehearse(strategy, **given, of_regions=False)
-    if name in ON_EMBEDDINGS | ON_LOSSES:
+    if not ranks_regions(strategy):
         with pytest.raises(InvalidSetting, match="strategies that score pixels, and random"):
             rehearse(strategy, **given, of_regions=True)
     else:
