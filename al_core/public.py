@@ -30,11 +30,13 @@ from al_core.ranking import LossPredictionLoss, LossPredictionMSELoss, kendall_t
 from al_core.requirements import ranks_regions, requirements_of, requires
 from al_core.selection import choose_active_learning_indices, random_indices
 from al_core.strategies.badge import Badge, badge
+from al_core.strategies.bait import Bait, bait
 from al_core.strategies.balanced import ClassBalancedRandom, ForegroundRandom
 from al_core.strategies.batch_bald import BatchBald, batch_bald
 from al_core.strategies.cluster_margin import ClusterMargin
 from al_core.strategies.discriminative import Discriminative
 from al_core.strategies.diverse import DiverseTopK
+from al_core.strategies.dropquery import DropQuery
 from al_core.strategies.k_center import KCenter, k_center_greedy
 from al_core.strategies.max_herding import MaxHerding, max_herding
 from al_core.strategies.mixture import Mixture
@@ -49,6 +51,7 @@ __all__ = [
     "ActiveLearning",
     "Affordable",
     "Badge",
+    "Bait",
     "BatchBald",
     "ClassBalancedRandom",
     "ClusterMargin",
@@ -56,6 +59,7 @@ __all__ = [
     "CycleRecord",
     "Discriminative",
     "DiverseTopK",
+    "DropQuery",
     "ForegroundRandom",
     "IndexArray",
     "KCenter",
@@ -79,6 +83,7 @@ __all__ = [
     "TopK",
     "TypiClust",
     "badge",
+    "bait",
     "bald",
     "batch_bald",
     "choose_active_learning_indices",
