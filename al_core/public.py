@@ -44,6 +44,7 @@ from al_core.strategies.precomputed import Precomputed
 from al_core.strategies.probcover import ProbCover, probcover
 from al_core.strategies.scoring import Random, Subsampled, TopK
 from al_core.strategies.stochastic import StochasticBatch
+from al_core.strategies.two_phase import TwoPhase
 from al_core.strategies.typiclust import TypiClust, typiclust
 
 __all__ = [
@@ -81,6 +82,7 @@ __all__ = [
     "StochasticBatch",
     "Subsampled",
     "TopK",
+    "TwoPhase",
     "TypiClust",
     "badge",
     "bait",

@@ -283,7 +283,8 @@ def _inverse_root(information: Tensor) -> Tensor:
     """Return R with R R^T = M^-1."""
     lower = torch.linalg.cholesky(information)
     identity = torch.eye(len(lower), dtype=torch.float64)
-    return torch.linalg.solve_triangular(lower, identity, upper=False).T
+    root: Tensor = torch.linalg.solve_triangular(lower, identity, upper=False).T
+    return root
 
 
 def _pruned(rows: Tensor, fisher: Tensor, root: Tensor, budget: int) -> NDArray[np.int64]:
