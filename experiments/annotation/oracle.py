@@ -20,6 +20,7 @@ from al_core.errors import AwaitingAnnotation, InvalidSetting
 from experiments.annotation.people import People
 from experiments.annotation.settings import PeopleSettings
 from experiments.annotation.unlabeled import Collected, checked_class_names
+from experiments.data.blank import MAX_IMAGE_SIZE
 from experiments.data.labels import Rules
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
@@ -142,7 +143,7 @@ def ask_people(
 
 def _try_network(config: DictConfig, data: Mapping[str, Any]) -> None:
     """Refuse a network that cannot take the images before people annotate any of them."""
-    check_whole_number("data.image_size", data["image_size"], low=1, high=4096)
+    check_whole_number("data.image_size", data["image_size"], low=1, high=MAX_IMAGE_SIZE)
     # Neither mean nor deviation matters to whether a network takes an image.
     facts = {"image_size": data["image_size"], "mean": (0.5,) * 3, "std": (0.25,) * 3}
     blank_task(config, checked_class_names(data["class_names"], config.task.kind), facts)

@@ -1,17 +1,10 @@
-"""A trained model from a file: the checkpoint of a run, or weights that somebody published.
-
-Files are read without running code from them, and of a configuration inside one only what this
-project itself names in `conf` is called.
-"""
+"""A trained model from a file: the checkpoint of a run, or weights that somebody published."""
 
 from __future__ import annotations
 
-import hashlib
 import io
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +13,17 @@ import torch
 import conf
 from al_core.errors import InvalidSetting
 from experiments.data.blank import published_facts
+from experiments.ranking.checkpoint import (
+    RunCheckpoint,
+    checked_run,
+    checked_state_dict,
+    is_of_run,
+    read_content,
+)
 from experiments.ranking.settings import RankSettings
 from experiments.settings.config import plain
-from experiments.settings.renamed import with_present_names
-from vendored.checkpoints import UNREADABLE, read_state_dict
+from vendored.checkpoints import find_state_dict
 
-RUN_KEYS = frozenset({"model", "config", "class_names", "data_facts", "posterior_seed"})
-"""What the checkpoint of a run holds; see `experiments.runs.session`."""
 HEAD_KEY = "loss_pred.weight"
 """In the weights of a model with a loss-prediction module."""
 DEFAULT_STRATEGY = "entropy"
@@ -76,31 +73,17 @@ def read_model(settings: RankSettings, asked: Mapping[str, Any]) -> TrainedModel
             say enough.
     """
     path = settings.checkpoint
-    data = path.read_bytes()
-    try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        # torch's own text advises to read the file without that protection.
-        raise InvalidSetting(
-            f"{path} cannot be read as a checkpoint: it is damaged, or asks to run code "
-            f"({type(error).__name__})"
-        ) from None
-    if isinstance(content, Mapping) and "config" in content:
-        missing = sorted(RUN_KEYS - set(content))
-        if missing:
-            raise InvalidSetting(
-                f"{path} is no complete checkpoint of a run: it lacks {', '.join(missing)} (an "
-                "earlier version wrote it, perhaps: resume the run, or train anew)"
-            )
-        return _of_run(settings, content, asked, hashlib.sha256(data).hexdigest())
-    del content
-    return _published(settings, asked, hashlib.sha256(data).hexdigest())
+    content, sha256 = read_content(path)
+    if is_of_run(content):
+        run = checked_run(path, content, trusted=settings.trust_checkpoint)
+        return _of_run(settings, run, asked, sha256)
+    return _published(settings, content, asked, sha256)
 
 
 def _of_run(
-    settings: RankSettings, content: Mapping[str, Any], asked: Mapping[str, Any], sha256: str
+    settings: RankSettings, run: RunCheckpoint, asked: Mapping[str, Any], sha256: str
 ) -> TrainedModel:
-    path, config = settings.checkpoint, with_present_names(content["config"])
+    path, config = settings.checkpoint, run.config
     for key in ("class_names", "mean", "std", "image_size"):
         if getattr(settings, key) is not None:
             raise InvalidSetting(
@@ -113,8 +96,6 @@ def _of_run(
                 f"{path} is of a run with {group}={config[group]['name']}: leave out "
                 f"{group}={chosen['name']}"
             )
-    if not settings.trust_checkpoint:
-        _check_targets(path, config)
     trained_for = str(config["strategy"]["name"])
     strategy, said = asked.get("strategy"), "as asked"
     if strategy is None:
@@ -125,18 +106,20 @@ def _of_run(
     return _model(
         {**config, "strategy": strategy},
         settings,
-        class_names=content["class_names"],
-        data_facts=content["data_facts"],
-        posterior_seed=content["posterior_seed"],
-        state=content["model"],
+        class_names=run.class_names,
+        data_facts=run.data_facts,
+        posterior_seed=run.posterior_seed,
+        state=run.model,
         sha256=sha256,
-        said=f"cycle {content['cycle']} of a run of {config['task']['name']}, "
+        said=f"cycle {run.cycle} of a run of {config['task']['name']}, "
         f"{config['backbone']['name']}, {trained_for}; strategy={strategy['name']}, {said}",
         own_strategy=strategy is config["strategy"],
     )
 
 
-def _published(settings: RankSettings, asked: Mapping[str, Any], sha256: str) -> TrainedModel:
+def _published(
+    settings: RankSettings, content: Any, asked: Mapping[str, Any], sha256: str
+) -> TrainedModel:
     path = settings.checkpoint
     if asked.get("task") is None:
         raise InvalidSetting(
@@ -144,9 +127,11 @@ def _published(settings: RankSettings, asked: Mapping[str, Any], sha256: str) ->
             "backbone=..., for example task=cifar10 backbone=resnet18"
         )
     try:
-        state = read_state_dict(path)
+        state = checked_state_dict(path, find_state_dict(content))
+    except InvalidSetting:
+        raise
     except ValueError as error:
-        raise InvalidSetting(str(error)) from None
+        raise InvalidSetting(f"{path}: {error}") from None
     task, backbone = asked["task"], asked["backbone"]
     names, facts = published_facts(task["kind"])
     if settings.class_names is not None:
@@ -231,25 +216,3 @@ def _default_strategy() -> dict[str, Any]:
         OmegaConf.load(Path(conf.__file__).parent / "strategy" / f"{DEFAULT_STRATEGY}.yaml")
     )
     return found
-
-
-@cache
-def _own_targets() -> frozenset[str]:
-    """What the files in `conf` call."""
-    texts = (path.read_text("utf-8") for path in Path(conf.__file__).parent.rglob("*.yaml"))
-    return frozenset(name for text in texts for name in re.findall(r"_target_: *([\w.]+)", text))
-
-
-def _check_targets(path: Path, node: Any) -> None:
-    """Refuse a configuration, from a file that may come from anywhere, that calls other things."""
-    if isinstance(node, Mapping):
-        target = node.get("_target_")
-        if target is not None and target not in _own_targets():
-            raise InvalidSetting(
-                f"{path} asks to call {target}, which is not of this project: set "
-                "trust_checkpoint=true if the checkpoint is your own"
-            )
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for each in node:
-            _check_targets(path, each)

@@ -122,10 +122,11 @@ class Scorer:
         state = torch.load(io.BytesIO(model.weights), map_location="cpu", weights_only=True)
         try:
             self.learner.load_state_dict(state, posterior_seed=model.posterior_seed)
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # RuntimeError: more memory than there is
+            reason = " ".join(str(error).split())
             raise InvalidSetting(
                 f"the checkpoint does not fit task={config.task.name} backbone="
-                f"{config.backbone.name} with {len(model.class_names)} classes: {error}"
+                f"{config.backbone.name} with {len(model.class_names)} classes: {reason}"
             ) from None
         strategy = build(config.strategy.query)
         assert isinstance(strategy, TopK)
