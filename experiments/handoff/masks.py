@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from experiments.data.header import PILLOW_FORMATS
 from experiments.data.labels import NO_CLASS, Mask, Rules, UnusableFile
 
 Region = NDArray[np.bool_]
@@ -36,7 +37,7 @@ def read_png(data: bytes, rules: Rules) -> Mask:
         UnusableFile: It is no image, or has a class or a color that there is not.
     """
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as opened:
             if opened.mode in ("RGB", "RGBA", "P") and rules.colors:
                 return _from_colors(np.asarray(opened.convert("RGB")), rules)
             if opened.mode not in ("L", "P", "1"):

@@ -16,6 +16,7 @@ from typing import Any
 
 from PIL import Image
 
+from experiments.data.header import PILLOW_FORMATS
 from experiments.data.labels import Found, Label, Problem, Rules, UnusableFile
 from experiments.data.voc_xml import parse_xml
 from experiments.handoff import coco, cvat, label_studio, tables, voc
@@ -194,7 +195,7 @@ def upright_size(path: Path) -> tuple[int, int]:
         UnusableFile: It cannot be read.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=PILLOW_FORMATS) as image:
             width, height = image.size
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
