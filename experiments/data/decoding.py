@@ -9,11 +9,9 @@ as its EXIF orientation says, drop an alpha channel, repeat a gray one, and brin
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 import stat
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ from tqdm import tqdm
 
 from al_core.errors import ActiveLearningError
 from experiments.data.header import MAX_PIXELS, PILLOW_FORMATS, size_in_header
+from experiments.data.retrying import is_permanent, retried
 from experiments.engine.cores import num_cores
 
 # One image, one thread: the parallelism is over images, here and in every process that decodes.
@@ -46,22 +45,6 @@ IMAGE_SUFFIXES = frozenset({
 # fmt: on
 """Lower-case endings of the files that are taken for images."""
 
-PERMANENT = frozenset(
-    {
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.EISDIR,
-        errno.ELOOP,
-        errno.ENAMETOOLONG,
-        errno.EACCES,
-        errno.EPERM,
-        errno.EINVAL,
-    }
-)
-"""Errors about the file itself. Any other one is about a disk, a network or this machine at the
-moment (EIO, ESTALE, EMFILE), and says nothing about the image."""
-RETRY_SECONDS = (0.1, 0.5, 2.0)
-"""Waits before a file is read again after an error that is not permanent."""
 _MAX_CHUNK = 64  # images a thread takes at once: handing over one costs as much as a small JPEG
 _MAX_THREADS = 16  # a bound for machines of many cores: each thread holds an image at full size
 
@@ -129,27 +112,23 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         UnreadableImage: It is missing, may not be read, or is no file.
         OSError: Reading fails for another reason at every try.
     """
-    for seconds in (*RETRY_SECONDS, None):
-        try:
-            mode = os.stat(path).st_mode
-            # Reading a pipe would wait for ever.
-            if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise UnreadableImage("it is no regular file")
-            with open(
-                path, "rb"
-            ) as file:  # not cv2.imread, which garbles non-ASCII paths on Windows
-                return file.read()
-        except ValueError as error:  # a NUL in a name
-            raise UnreadableImage(str(error)) from error
-        except OSError as error:
-            if error.errno in PERMANENT:
-                raise UnreadableImage(error.strerror or str(error)) from error
-            if seconds is None:
-                if error.filename is None:  # reading, unlike opening, does not name the file
-                    error.filename = os.fspath(path)
-                raise
-            time.sleep(seconds)
-    raise AssertionError("the last try returns or raises")
+
+    def read() -> bytes:
+        mode = os.stat(path).st_mode
+        # Reading a pipe would wait for ever.
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise UnreadableImage("it is no regular file")
+        with open(path, "rb") as file:  # not cv2.imread, which garbles non-ASCII paths on Windows
+            return file.read()
+
+    try:
+        return retried(read, path)
+    except ValueError as error:  # a NUL in a name
+        raise UnreadableImage(str(error)) from error
+    except OSError as error:
+        if not is_permanent(error):
+            raise
+        raise UnreadableImage(error.strerror or str(error)) from error
 
 
 def _is_webp_with_exif(data: bytes) -> bool:

@@ -106,7 +106,7 @@ def _legend(class_names: Sequence[str], colors: Sequence[Color]) -> str:
 def _figure(shown: Shown, class_names: Sequence[str], colors: Sequence[Color], budget: int) -> str:
     try:
         image = _thumbnail(read_rgb(shown.path), shown.draft, colors)
-    except ActiveLearningError:  # it was readable a moment ago
+    except (ActiveLearningError, OSError):  # it was readable a moment ago
         picture = "<div class=gone>gone</div>"
     else:
         picture = f'<img alt="" src="{_data_uri(image)}" loading="lazy">'

@@ -35,11 +35,12 @@ class Chunk(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Scores of a chunk, NaN where `reasons` has position -> why the image cannot be read."""
+    """Scores of a chunk, NaN where `reasons` or `failures` has the position; see `Loaded`."""
 
     ids: Sequence[int]
     scores: NDArray[np.float64]
     reasons: dict[int, str]
+    failures: dict[int, str]
 
 
 @dataclass(frozen=True)
@@ -189,4 +190,4 @@ def _score_in_worker(chunk: Chunk) -> Scores:
 
 
 def _scored(scorer: Scorer, ids: Sequence[int], loaded: Loaded) -> Scores:
-    return Scores(ids, scorer.score(loaded), loaded.reasons)
+    return Scores(ids, scorer.score(loaded), loaded.reasons, loaded.failures)

@@ -9,12 +9,14 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from al_core.errors import InvalidSetting
 from experiments.data.decoding import IMAGE_SUFFIXES
 from experiments.data.folders import files_below
+from experiments.data.retrying import is_permanent, retried
 
 PATH_COLUMNS = ("path", "image", "image_path", "file_name", "filename", "name")
 """Of a Parquet file with several columns, the first of these that is there holds the paths."""
@@ -73,6 +75,7 @@ class Listing:
 
         Raises:
             InvalidSetting: A folder or the list cannot be read.
+            OSError: A disk or a network fails.
         """
         for name in self._names():
             try:
@@ -80,12 +83,19 @@ class Listing:
             except UnicodeEncodeError:
                 self.unnamable.append(name.encode("utf-8", "backslashreplace").decode("utf-8"))
                 continue
-            try:
-                status = os.stat(self.path(name))
-            except (OSError, ValueError):  # gone, a broken link, a NUL in a list
-                yield File(name, -1, -1, -1)
-            else:
-                yield File(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            yield self._file(name)
+
+    def _file(self, name: str) -> File:
+        path = self.path(name)
+        try:
+            status = retried(partial(os.stat, path), path)
+        except ValueError:  # a NUL in a list
+            return File(name, -1, -1, -1)
+        except OSError as error:
+            if not is_permanent(error):
+                raise  # taken for gone, it would lose its score
+            return File(name, -1, -1, -1)
+        return File(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def _names(self) -> Iterator[str]:
         if not self.source.is_dir():

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from al_core import AcquisitionFunction, Prediction, TopK
 from al_core.errors import InvalidSetting, NonFiniteValue
-from experiments.data.decoding import UnreadableImage, for_each, read_rgb
+from experiments.data.decoding import TooManyPixels, UnreadableImage, for_each, read_rgb
+from experiments.data.header import MAX_PIXELS
 from experiments.data.labels import Label
 from experiments.data.loading import chunks, prefetched
 from experiments.engine.engine import Engine
@@ -58,13 +59,16 @@ class Loaded:
         paths: As they were given.
         images: uint8 (h, w, 3), or None of a file that cannot be read.
         sizes: (height, width) in pixels of the file, upright; (0, 0) of one that cannot be read.
-        reasons: Position -> why it cannot be read.
+        reasons: Position -> why it cannot be read: it is missing, damaged or too large.
+        failures: Position -> error with which reading failed. It says nothing about the image, so
+            a later try may succeed.
     """
 
     paths: Sequence[str | Path]
     images: list[Image | None]
     sizes: list[tuple[int, int]]
     reasons: dict[int, str] = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -151,18 +155,23 @@ class Scorer:
     def load(self, paths: Sequence[str | Path], *, num_threads: int | None = None) -> Loaded:
         """Read, decode and prepare image files, in several threads.
 
-        One that cannot be read has no image in the result, but the reason.
+        One that cannot be read has a reason or a failure in the result instead of an image.
         """
         loaded = Loaded(paths, [None] * len(paths), [(0, 0)] * len(paths))
 
+        limit = self._max_megapixels
+        max_pixels = MAX_PIXELS if limit is None else limit * 1e6
+
         def one(position: int) -> None:
-            image = read_rgb(paths[position])
+            try:
+                image = read_rgb(paths[position], max_pixels=max_pixels)
+            except TooManyPixels as error:
+                key = "" if limit is None else f" (max_megapixels={limit:g})"
+                raise UnreadableImage(f"{error}{key}") from None
+            except OSError as error:
+                loaded.failures[position] = f"{paths[position]}: {error.strerror or error}"
+                return
             height, width = image.shape[:2]
-            if self._max_megapixels is not None and height * width > self._max_megapixels * 1e6:
-                raise UnreadableImage(
-                    f"{width} x {height} pixels are more than max_megapixels="
-                    f"{self._max_megapixels:g} allows"
-                )
             loaded.images[position] = self.task.prepare(image)
             loaded.sizes[position] = height, width
 
@@ -206,7 +215,7 @@ class Scorer:
                 yield Scored(
                     Path(path),
                     float(scores[position]),
-                    loaded.reasons.get(position, ""),
+                    loaded.reasons.get(position, loaded.failures.get(position, "")),
                     found[position],
                     loaded.sizes[position],
                 )

@@ -44,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 CONTACT_SHEET, SUMMARY, SCORES = "contact_sheet.html", "ranking.json", "scores.sqlite"
 IDENTITY = "identity"
+MAX_FAILURES = 100
+"""Images that cannot be read because of errors that may pass, such as those of a network: from so
+many on the ranking stops, since each of them has been waited for."""
 
 
 def rank(settings: RankSettings, groups: Mapping[str, Any]) -> Path:
@@ -75,7 +78,7 @@ def rank(settings: RankSettings, groups: Mapping[str, Any]) -> Path:
                 _check_identity(store, settings, _identity(settings, model, engine_settings))
                 _Ranking(settings, model, recipe, listing, store).go()
             except ActiveLearningError:
-                unused = made and not store.counts().scored
+                unused = made and not store.num_scored
                 raise
             finally:
                 store.close()
@@ -99,6 +102,8 @@ class _Ranking:
         self.settings, self.model, self.recipe = settings, model, recipe
         self.listing, self.store = listing, store
         self._scorer: Scorer | None = None
+        self.failures: list[str] = []
+        """Errors with which reading images failed, for reasons that are not theirs."""
 
     @property
     def scorer(self) -> Scorer:
@@ -119,13 +124,18 @@ class _Ranking:
             return
         seconds = self._score(left) if left else 0.0
         counts = store.counts()
+        if not counts.scored and counts.left:
+            raise ActiveLearningError(f"no image could be read: {self._failed()}")
         if not counts.scored:
             name, reason = next(store.unreadable())
             raise InvalidSetting(
                 f"none of the {counts.images} images can be read, the first is {name} ({reason})"
             )
         self._write(left, seconds)
-        store.set_note(WRITTEN, wanted)
+        if counts.left:
+            logger.warning("%s left out: %s", counted(counts.left, "image"), self._failed())
+        else:
+            store.set_note(WRITTEN, wanted)
 
     def _list(self) -> None:
         listing, store = self.listing, self.store
@@ -152,10 +162,19 @@ class _Ranking:
         )
         with progress:
             for part in self._scored_parts():
-                self.store.record(part.ids, part.scores, part.reasons)
+                self.store.record(part.ids, part.scores, part.reasons, part.failures)
+                self.failures += part.failures.values()
                 progress.update(len(part.ids))
+                if len(self.failures) >= MAX_FAILURES:
+                    raise ActiveLearningError(
+                        f"{len(self.failures)} images could not be read: {self._failed()}"
+                    )
         self.store.commit()
         return time.perf_counter() - start
+
+    def _failed(self) -> str:
+        """Describe why images could not be read, and what to do."""
+        return f"{self.failures[0]}. What was scored is kept; the same command tries them again"
 
     def _scored_parts(self) -> Iterator[Scores]:
         settings = self.settings
@@ -272,7 +291,9 @@ def _check_identity(store: Store, settings: RankSettings, ours: dict[str, Any]) 
     if theirs is None:
         store.set_note(IDENTITY, ours)
         return
-    if theirs["checkpoint"]["sha256"] == ours["checkpoint"]["sha256"]:
+    if not isinstance(theirs, dict) or not isinstance(theirs.get("checkpoint"), dict):
+        raise store.damaged(f"its note {IDENTITY!r} describes no ranking")
+    if theirs["checkpoint"].get("sha256") == ours["checkpoint"]["sha256"]:
         theirs["checkpoint"] = ours["checkpoint"]  # the same weights under another name
     changed = differences(ours, with_present_names(theirs))
     if changed:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.data import decoding
+from experiments.data import decoding, retrying
 from experiments.data.decoding import TooManyPixels, UnreadableImage, find_unreadable, read_rgb
 from experiments.data.header import PILLOW_FORMATS, size_in_header
 from experiments.data.labels import Rules, UnusableFile
@@ -170,7 +170,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, number: int, *, times: int) -> list
         return open(*arguments, **options)  # type: ignore[call-overload]
 
     monkeypatch.setattr(decoding, "open", fail, raising=False)
-    monkeypatch.setattr(decoding.time, "sleep", waits.append)
+    monkeypatch.setattr(retrying.time, "sleep", waits.append)
     return waits
 
 
