@@ -67,7 +67,7 @@ def main() -> None:
                 for part in chunks(store.pending(), scorer.chunk_size)
             )
             for part in score_inline(scorer, pending):
-                store.record(part.ids, part.scores, part.reasons)
+                store.record(*part)
             assert store.counts().scored == len(files)
             store.close()
 

@@ -10,16 +10,13 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import multiprocessing
 import os
 import pickle
 import tempfile
-import threading
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from multiprocessing.connection import wait as wait_for_end
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 from al_core.errors import ActiveLearningError, InvalidSetting, require_positive
 from experiments.engine.cores import num_cores
 from experiments.engine.memory import host_memory_mb, keep_freed_memory, reset_peak_host_memory
+from experiments.engine.processes import end_with_parent
 from experiments.settings.checks import check_flag
 
 T = TypeVar("T")
@@ -312,22 +310,6 @@ def _pickled_on_cpu(value: Any) -> bytes:
     buffer = io.BytesIO()
     _CpuPickler(buffer, pickle.HIGHEST_PROTOCOL).dump(value)
     return buffer.getvalue()
-
-
-def end_with_parent() -> None:
-    """Let this started process end when the one that started it does, whatever it waits for then.
-
-    A process that is killed cannot tell those that it has started, which would wait for it, or for
-    one another, for ever.
-    """
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "this process was started by itself"
-
-    def end(sentinel: int) -> None:
-        wait_for_end([sentinel])
-        os._exit(1)
-
-    threading.Thread(target=end, args=(parent.sentinel,), daemon=True).start()
 
 
 def _in_process(engine: Engine, job: Callable[..., T], args: Sequence[Any]) -> T:

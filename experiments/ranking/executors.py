@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from al_core.errors import ActiveLearningError, InvalidSetting
-from experiments.engine.engine import Engine, end_with_parent
+from experiments.engine.engine import Engine
+from experiments.engine.processes import end_with_parent
 from experiments.ranking.model import TrainedModel
 from experiments.ranking.scorer import Loaded, Scorer
 

@@ -265,6 +265,17 @@ class RunFolder:
                 old.unlink(missing_ok=True)
 
 
+def is_in_use(folder: Path) -> bool:
+    """Return whether another process is at work on the run of this folder."""
+    if not (folder / ".lock").exists():
+        return False
+    try:
+        _locked(folder).close()
+    except ActiveLearningError:
+        return True
+    return False
+
+
 def _locked(folder: Path) -> IO[str]:
     """Make the folder and open its lock file, held by this process alone until it is closed."""
     while True:
