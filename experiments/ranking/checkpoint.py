@@ -188,8 +188,9 @@ class _Check:
     def config(self, value: Any, *, trusted: bool) -> dict[str, Any]:
         """Return the groups that a ranking needs, with the present names of what they call."""
         everything = self.mapping(self.plain(value, "config"), "config")
-        config = {group: self.mapping(everything.get(group), f"config.{group}") for group in GROUPS}
-        config = with_present_names(config)
+        config: dict[str, Any] = with_present_names(
+            {group: self.mapping(everything.get(group), f"config.{group}") for group in GROUPS}
+        )
         for group in ("task", "backbone", "strategy"):
             self.text(config[group].get("name"), f"config.{group}.name")
         kind = config["task"].get("kind")

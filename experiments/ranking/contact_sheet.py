@@ -1,7 +1,7 @@
-"""A page with the most and the least wanted images of a ranking, and how the scores are spread.
+"""A page with the first and the last images of a ranking, and the distribution of the scores.
 
-Self-contained: thumbnails are data URIs, no script, nothing to fetch; every text is escaped. What
-the model would annotate is drawn on the thumbnails, so that a person sees what it makes of them.
+The page is self-contained: thumbnails are data URIs, it has no script and loads nothing, and every
+text is escaped. The model's predictions are drawn on the thumbnails.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from experiments.data.decoding import read_rgb
 from experiments.data.labels import Label
 
 THUMBNAIL_PIXELS = 320
-"""Longer side: twice that at which it is shown, for sharp screens."""
+"""Longer side: twice the size on the page, for screens of high resolution."""
 JPEG_QUALITY = 82
 OPACITY = 0.55
-"""Of classes drawn over an image."""
+"""Opacity of the classes that are drawn over an image."""
 BOX_COLOR = (255, 64, 32)
 NUM_CAPTIONED = 4
 NUM_BINS, CHART_WIDTH, CHART_HEIGHT = 60, 600, 90
@@ -38,11 +38,11 @@ class Shown:
     """An image on the sheet.
 
     Attributes:
-        rank: 0 for the most wanted.
-        name: As the tables have it.
-        path: Where it is.
-        score: Its score.
-        draft: What the model would annotate.
+        rank: Position in the ranking, 0 for the first to annotate.
+        name: Name in the tables.
+        path: Path of the file.
+        score: Score.
+        draft: The model's prediction as an annotation.
     """
 
     rank: int
@@ -67,15 +67,15 @@ def write_contact_sheet(
     """Write the page.
 
     Args:
-        path: Where to.
-        title: Its heading.
-        facts: What is said below the heading, by name.
-        scores: All of them, in decreasing order, at least one.
-        budget: How many of the first are selected.
-        most: The head of the ranking.
-        least: Its tail, in the order of the ranking.
-        class_names: For the captions.
-        palette: A color a class, of segmentation, which gets a legend.
+        path: Path of the page.
+        title: Heading.
+        facts: Names and values of the list below the heading.
+        scores: All scores, in decreasing order, at least one.
+        budget: Number of images, from the first on, that are selected.
+        most: First images of the ranking.
+        least: Last images, in the order of the ranking.
+        class_names: Class names, for the captions.
+        palette: For segmentation a color for each class; the page then has a legend.
     """
     colors = palette or ()
     listed = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in facts)
@@ -106,7 +106,7 @@ def _legend(class_names: Sequence[str], colors: Sequence[Color]) -> str:
 def _figure(shown: Shown, class_names: Sequence[str], colors: Sequence[Color], budget: int) -> str:
     try:
         image = _thumbnail(read_rgb(shown.path), shown.draft, colors)
-    except (ActiveLearningError, OSError):  # it was readable a moment ago
+    except (ActiveLearningError, OSError):  # it was readable when it was scored
         picture = "<div class=gone>gone</div>"
     else:
         picture = f'<img alt="" src="{_data_uri(image)}" loading="lazy">'
@@ -123,10 +123,10 @@ def _figure(shown: Shown, class_names: Sequence[str], colors: Sequence[Color], b
 def _thumbnail(
     image: NDArray[np.uint8], draft: Label | None, colors: Sequence[Color]
 ) -> NDArray[np.uint8]:
-    """Bring an image to size and draw on it; a mask is drawn on a copy beside it."""
+    """Resize an image and draw its draft: boxes on it, a mask on a copy beside it."""
     scale = THUMBNAIL_PIXELS / max(image.shape[:2])
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    # Small images are magnified pixel by pixel, so that a person sees what there is to see.
+    # Small images are magnified without interpolation, so that single pixels can be seen.
     how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
     small = np.ascontiguousarray(cv2.resize(image, size, interpolation=how), np.uint8)
     for box in (draft and draft.boxes) or ():
@@ -136,7 +136,7 @@ def _thumbnail(
         mask = cv2.resize(draft.mask, size, interpolation=cv2.INTER_NEAREST)
         tint = np.array(colors, np.float32)[mask]
         tinted = ((1 - OPACITY) * small + OPACITY * tint).astype(np.uint8)
-        # Side by side what is upright, above each other what is wide.
+        # Upright images stand side by side, wide ones above each other.
         small = np.concatenate([small, tinted], axis=1 if size[1] > size[0] else 0)
     return small
 
@@ -149,7 +149,7 @@ def _data_uri(image: NDArray[np.uint8]) -> str:
 
 
 def _caption(draft: Label | None, class_names: Sequence[str]) -> str:
-    """Say what the model makes of an image: its class, its objects, or the shares of its pixels."""
+    """Describe the prediction for an image: its class, its objects, or the shares of its pixels."""
     if draft is None:
         return ""
     if draft.boxes is not None:
@@ -165,7 +165,7 @@ def _caption(draft: Label | None, class_names: Sequence[str]) -> str:
 
 
 def _histogram(scores: NDArray[np.float64], budget: int) -> str:
-    """Draw how many images have which score, and from where on they are selected."""
+    """Draw a histogram of the scores, with a line from which on images are selected."""
     low, high = float(scores[-1]), float(scores[0])
     if low == high:
         return f"<p class=soft>All {scores.size:,} scores are {low:.4g}.</p>"

@@ -1,4 +1,4 @@
-"""One ranking, from its settings to its files: list, score what is not scored yet, write."""
+"""One ranking, from its settings to its files: list the images, score those left, write."""
 
 from __future__ import annotations
 
@@ -53,11 +53,12 @@ def rank(settings: RankSettings, groups: Mapping[str, Any]) -> Path:
     """Rank the images, or go on where a process was stopped; return the folder of the files.
 
     Args:
-        settings: What and how.
+        settings: Images, checkpoint and output.
         groups: The groups of the configuration, resolved; see `GROUPS`.
 
     Raises:
-        ActiveLearningError: Whatever a user can set right; one line.
+        ActiveLearningError: Something is wrong that a user can correct; one line.
+        OSError: The disk is full, or a disk or network fails.
     """
     engine_settings = dict(groups["engine"])
     if engine_settings.pop("num_processes", 1) != 1:
@@ -89,7 +90,7 @@ def rank(settings: RankSettings, groups: Mapping[str, Any]) -> Path:
 
 
 class _Ranking:
-    """The parts of a ranking."""
+    """A ranking in progress."""
 
     def __init__(
         self,
@@ -107,15 +108,15 @@ class _Ranking:
 
     @property
     def scorer(self) -> Scorer:
-        """A scorer of this process; made when it is first needed."""
+        """Scorer of this process, made when it is first needed."""
         if self._scorer is None:
             self._scorer = self.recipe.scorer_here()
         return self._scorer
 
     def go(self) -> None:
-        """List, score, write."""
+        """List, score and write."""
         settings, store = self.settings, self.store
-        logger.info("%s: %s", settings.checkpoint, self.model.said)
+        logger.info("%s: %s", settings.checkpoint, self.model.description)
         self._list()
         left = store.counts().left
         wanted = {"budget": settings.budget, "num_shown": settings.num_shown}
@@ -155,7 +156,7 @@ class _Ranking:
             )  # fmt: skip
 
     def _score(self, left: int) -> float:
-        """Score what is left; return the seconds that it took."""
+        """Score the images that are left; return the seconds that it took."""
         start = time.perf_counter()
         progress = tqdm(
             total=left, desc="score", unit="image", unit_scale=True, mininterval=1, disable=None
@@ -199,7 +200,7 @@ class _Ranking:
         summary = {
             "images": str(settings.images.absolute()),
             "checkpoint": str(settings.checkpoint.absolute()),
-            "model": self.model.said,
+            "model": self.model.description,
             "num_ranked": counts.scored,
             "num_unreadable": unreadable,
             "budget": settings.budget,
@@ -240,7 +241,7 @@ class _Ranking:
         palette = self.scorer.task.data_facts().get("palette")
         facts = [
             ("images", str(settings.images.absolute())),
-            ("model", f"{settings.checkpoint}: {self.model.said}"),
+            ("model", f"{settings.checkpoint}: {self.model.description}"),
             ("ranked", f"{counts.scored:,}; {unreadable:,} could not be read"),
             ("selected", f"the first {min(settings.budget, counts.scored):,}, in {QUERY}"),
         ]
@@ -266,7 +267,7 @@ class _Ranking:
 def _identity(
     settings: RankSettings, model: TrainedModel, engine: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what decides the scores, and so may not change within one output folder."""
+    """Return everything that determines the scores, which may not change within one folder."""
     return {
         "images": str(settings.images.absolute()),
         "checkpoint": {"sha256": model.sha256, "file": settings.checkpoint.name},
@@ -281,10 +282,11 @@ def _identity(
 
 
 def _check_identity(store: Store, settings: RankSettings, ours: dict[str, Any]) -> None:
-    """Bind an output folder to what decides its scores, or refuse another.
+    """Bind an output folder to everything that determines its scores.
 
     Raises:
-        InvalidSetting: It holds a ranking of something else; the text says of what.
+        InvalidSetting: It is bound to something else; the text lists the differences.
+        ActiveLearningError: The file of scores is damaged.
     """
     ours = json.loads(json.dumps(ours))
     theirs = store.note(IDENTITY)

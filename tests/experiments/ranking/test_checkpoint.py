@@ -272,7 +272,7 @@ WRONG: list[tuple[str, Callable[[Contents], Any], str]] = [
     ("an epoch of text", lambda c: put(c, "config/cycle/epochs", "ten"),
      "cycle.epochs must be a po"),
     ("another argument", lambda c: put(c, "config/task/build/x", 1), "unexpected keyword argument"),
-    ("other contents", lambda c: [1, 2, 3], "is not the checkpoint of a run: say what its weights"),
+    ("other contents", lambda c: [1, 2, 3], "is not the checkpoint of a run: name the network of"),
 ]  # fmt: skip
 
 

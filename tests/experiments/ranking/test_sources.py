@@ -177,7 +177,7 @@ def test_published_weights_are_scored_as_their_network_scores(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), r"not the checkpoint of a run: say .* task=\.\.\. and backbone=\.\.\."),
+        ((), r"not the checkpoint of a run: name .* task=\.\.\. and backbone=\.\.\."),
         (("task=cifar10", "backbone=resnet18"), r"does not fit task=cifar10 backbone=resnet18"),
         (("task=cifar10", "backbone=lenet", "class_names=[a,b]"), "with 2 classes: .*another shap"),
         (("task=cifar10", "backbone=lenet", "strategy=learning_loss"), "has none: rank with strat"),
