@@ -42,6 +42,7 @@ CONFINED = {  # what only some modules of experiments may use
             "rank",
             "report",
             "compare",
+            "runs.comparison",
         )
     ),
     "wandb": ("experiments.runs.tracker",),

@@ -179,7 +179,7 @@ RANKS = [
     ("rank", "checkpoint={place}/no.pt", "checkpoint={place}/no.pt does not exist"),
     ("rank", "checkpoint={place}", "checkpoint={place} is a folder: name a file"),
     ("rank", "checkpoint={place}/no.csv", "no.csv cannot be read as a checkpoint"),
-    ("rank", "checkpoint={place}/weights.pth", "not the checkpoint of a run: say"),
+    ("rank", "checkpoint={place}/weights.pth", "not the checkpoint of a run: name"),
     ("rank", "checkpoint={place}/weights.pth task=ssd_voc backbone=light_ssd", "does not fit"),
     ("rank", "task=ssd_voc backbone=light_ssd", "task"),
     ("rank", "strategy=random", "gives images no scores of their own"),

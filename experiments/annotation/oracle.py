@@ -18,6 +18,7 @@ from al_core.errors import InvalidSetting
 from experiments.annotation.people import People, Waiting
 from experiments.annotation.settings import GroundTruthSettings, PeopleSettings
 from experiments.annotation.unlabeled import Collected, checked_class_names
+from experiments.data.blank import MAX_IMAGE_SIZE
 from experiments.data.labels import Rules
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
@@ -128,7 +129,7 @@ def consult_people(
 def _try_network(config: RunConfig) -> None:
     """Refuse a network that cannot take the images before people annotate any of them."""
     data = config.values["data"]
-    check_whole_number("data.image_size", data["image_size"], low=1, high=4096)
+    check_whole_number("data.image_size", data["image_size"], low=1, high=MAX_IMAGE_SIZE)
     # Neither mean nor deviation matters to whether a network takes an image.
     facts = {"image_size": data["image_size"], "mean": (0.5,) * 3, "std": (0.25,) * 3}
     names = checked_class_names(data["class_names"], config.kind)

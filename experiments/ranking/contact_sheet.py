@@ -1,4 +1,4 @@
-"""A page with the most and the least wanted images of a ranking, and how the scores are spread.
+"""A page with the first and the last images of a ranking, and the distribution of the scores.
 
 The page is self-contained: pictures are data URIs, nothing is fetched, every text is escaped, and
 its policy permits no script but its own. The model's draft annotations are drawn on the images.

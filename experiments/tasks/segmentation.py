@@ -88,7 +88,7 @@ class Segmentation:
         eval_batch_size: int | None = None,
     ) -> None:
         check_whole_number("task.build.crop_size", crop_size, low=16, high=8192)
-        check_number("task.build.image_scale", image_scale, low=0.01)
+        check_number("task.build.image_scale", image_scale, low=0.01, high=16)
         check_number("task.build.max_scale", max_scale, low=1)
         check_whole_number("task.build.max_rotation", max_rotation, low=0, high=180)
         check_flag("task.build.dropout", dropout)
