@@ -25,6 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from al_core.errors import ActiveLearningError
+from experiments.data.reading import read_bytes
 from experiments.engine.cores import num_cores
 
 # One image, one thread: the parallelism is over images, here and in every process that decodes.
@@ -50,7 +51,7 @@ _MAX_THREADS = 16  # a bound for machines of many cores: each thread holds an im
 
 
 class UnreadableImage(ActiveLearningError):
-    """An image file that cannot be decoded; the text is the reason, without the file's name."""
+    """An image that cannot be read or decoded; the text is the reason, without the file's name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +77,7 @@ def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         mode = os.stat(path).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe would wait for ever
             raise UnreadableImage("it is no regular file")
-        with open(path, "rb") as file:  # not cv2.imread, which garbles non-ASCII paths on Windows
-            data = file.read()
+        data = read_bytes(path)  # not cv2.imread, which garbles non-ASCII paths on Windows
     except (OSError, ValueError) as error:  # ValueError: a NUL in a name
         raise UnreadableImage(getattr(error, "strerror", None) or str(error)) from error
     if not data:
@@ -143,21 +143,24 @@ def decode_many(
     paths: Sequence[Path],
     size: int,
     *,
+    read: Callable[[Path], NDArray[np.uint8]] | None = None,
     num_threads: int | None = None,
     progress: str | None = None,
 ) -> Decoded:
-    """Decode files into one tensor, `resize_square`d, by several threads.
+    """Decode files into one tensor by several threads.
 
     Args:
         paths: One file a row.
         size: Side of the images in pixels.
+        read: Returns a file as uint8 (size, size, 3); None for `read_rgb` and `resize_square`.
         num_threads: None for one a core that this process may use. It never changes the result.
         progress: Text before a progress bar; None for no bar. Without a terminal there is none.
     """
     images = np.zeros((len(paths), 3, size, size), dtype=np.uint8)
 
     def decode(position: int) -> None:
-        square = resize_square(read_rgb(paths[position]), size)
+        path = paths[position]
+        square = resize_square(read_rgb(path), size) if read is None else read(path)
         images[position] = square.transpose(2, 0, 1)
 
     unreadable = for_each(len(paths), decode, num_threads=num_threads, progress=progress)
@@ -165,12 +168,19 @@ def decode_many(
 
 
 def find_unreadable(
-    paths: Sequence[Path], *, num_threads: int | None = None, progress: str | None = None
+    paths: Sequence[Path],
+    *,
+    read: Callable[[Path], NDArray[np.uint8]] | None = None,
+    num_threads: int | None = None,
+    progress: str | None = None,
 ) -> dict[int, str]:
-    """Decode every file once, keep nothing, and return position -> reason of those that fail."""
+    """Decode every file once, keep nothing, and return position -> reason of those that fail.
+
+    Arguments are those of `decode_many`.
+    """
 
     def decode(position: int) -> None:
-        read_rgb(paths[position])
+        (read or read_rgb)(paths[position])
 
     return for_each(len(paths), decode, num_threads=num_threads, progress=progress)
 

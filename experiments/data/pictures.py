@@ -30,6 +30,11 @@ class Pictures(Protocol):
         ...
 
     @property
+    def paths(self) -> Sequence[Path] | None:
+        """As in `Samples`."""
+        ...
+
+    @property
     def unreadable(self) -> Mapping[int, str]:
         """As in `Samples`."""
         ...
@@ -65,6 +70,11 @@ class MemoryPictures:
     def names(self) -> Sequence[str]:
         """As in `Samples`."""
         return self.samples.names
+
+    @property
+    def paths(self) -> Sequence[Path] | None:
+        """As in `Samples`."""
+        return self.samples.paths
 
     @property
     def unreadable(self) -> Mapping[int, str]:
@@ -159,6 +169,11 @@ class PictureView:
     def names(self) -> Sequence[str]:
         """As in `Samples`."""
         return self.pictures.names
+
+    @property
+    def paths(self) -> Sequence[Path] | None:
+        """As in `Samples`."""
+        return self.pictures.paths
 
     @property
     def unreadable(self) -> Mapping[int, str]:

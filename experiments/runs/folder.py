@@ -28,7 +28,7 @@ from al_core.errors import ActiveLearningError, InvalidSetting
 from al_core.files import atomic_write, write_bytes
 from experiments.metrics.columns import SECONDS, in_order
 from experiments.settings.composition import differences
-from experiments.settings.renamed import with_present_names
+from experiments.settings.renamed import with_added_keys, with_present_names
 from experiments.tasks.base import Panel
 from experiments.units.unit import Unit, image_of, images_of
 from vendored.checkpoints import UNREADABLE
@@ -109,7 +109,8 @@ class RunFolder:
                 theirs = None
             if not isinstance(theirs, Mapping):
                 raise InvalidSetting(f"{file} cannot be read; move the folder away to start anew")
-            changed = differences(_comparable(config), _comparable(with_present_names(theirs)))
+            theirs = with_added_keys(with_present_names(theirs), config)
+            changed = differences(_comparable(config), _comparable(theirs))
             if changed:
                 raise InvalidSetting(
                     f"{self.path} holds a run of another configuration ("
@@ -284,12 +285,18 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what must be the same for a run to be resumed.
 
     How people are asked may change from one batch to the next, not that they are; and so may the
-    folder that keeps regions. Runs from before there were such choices have neither.
+    folders that keep regions and resized images. Runs from before there were such choices have
+    neither.
     """
     kept = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
+    data = {k: v for k, v in config.get("data", {}).items() if k != "cache"}
+    for kind, part in data.items():
+        if isinstance(part, Mapping):
+            data[kind] = {key: value for key, value in part.items() if key != "cache"}
     query = {k: v for k, v in config.get("query", {"name": "images"}).items() if k != "cache"}
     own = {key: value for key, value in query.items() if not isinstance(value, Mapping)}
-    return {**kept, "oracle": config.get("oracle", {}).get("name", "ground_truth"), "query": own}
+    oracle = config.get("oracle", {}).get("name", "ground_truth")
+    return {**kept, "oracle": oracle, "query": own, "data": data}
 
 
 def row_of(record: CycleRecord, *, query_memory_mb: float, peak_memory_mb: float) -> Row:

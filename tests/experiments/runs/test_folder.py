@@ -273,3 +273,21 @@ def test_a_write_that_fails_leaves_what_was_there(
     again = reopened(folder)
     assert again.state.cycle == 1
     again.close()
+
+
+# ---- configurations of earlier versions
+
+
+def test_a_key_that_was_added_since_does_not_stop_a_run(tmp_path: Path) -> None:
+    """A run without the keys resumes under their old meaning, with any cache, and no other."""
+    older = {**CONFIG, "data": {"name": "image_folder", "classification": {"flip": True}}}
+    folder = RunFolder(tmp_path / "run", older)
+    folder.write_config(older)
+    commit(folder)
+    keys = {"resize": "crop", "cache": "/somewhere"}
+    present = {**CONFIG, "data": {"name": "image_folder", **keys}}
+    present["data"]["classification"] = {"flip": True, **keys}
+    folder = reopened(folder, present)
+    present["data"]["classification"]["resize"] = "letterbox"
+    with pytest.raises(InvalidSetting, match=r"data.classification.resize: crop -> letterbox"):
+        reopened(folder, present)
