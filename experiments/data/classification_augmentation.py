@@ -25,8 +25,8 @@ Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """From uint8 (b, 3, h, w) to images of the same shape and scale, on the same device."""
 
 KINDS = ("cifar", "photographs", "none")
-MAX_LOG_RATIO = math.log(4 / 3)
-"""Width by height of a crop is between 3/4 and 4/3, of the image's own, as in torchvision."""
+MAX_LOG_ASPECT = math.log(4 / 3)
+"""Width by height of a crop is between 3/4 and 4/3, as in torchvision."""
 NUM_TRIES = 10
 """Crops that are drawn until one lies within the image, as in torchvision."""
 RANDAUGMENT_MAGNITUDE = 9
@@ -107,11 +107,11 @@ def crop_and_flip(
 class PhotographAugmentation:
     """Crop, mirror, and perhaps recolor every photograph of a batch on its own.
 
-    The batch is changed as a whole on its device, but for RandAugment, which takes images one by
-    one. Bilinear interpolation needs no smoothing, since crops are never shrunk.
+    All random numbers of a batch are drawn from its generator. Torchvision's functions then change
+    the images one by one, as uint8, on their device.
 
-    Differs: torchvision rounds the corners of a crop to pixels, and draws the order of the color
-    changes; here the corners are exact, and the order is brightness, contrast, saturation.
+    Differs: torchvision draws the order of the color changes; here it is brightness, contrast,
+    saturation.
 
     Attributes:
         flip: Whether half of the images are mirrored.
@@ -136,12 +136,20 @@ class PhotographAugmentation:
         check_whole_number("task.build.randaugment", self.randaugment, low=0, high=14)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Return float32 (b, 3, h, w) in 0..255; arguments as `crop_and_flip`."""
-        boxes = random_boxes(len(images), generator, min_area=self.min_area)
-        mirrored = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+        """Return uint8 (b, 3, h, w); arguments as `crop_and_flip`."""
+        from torchvision.transforms.v2 import functional as transforms  # 1.3 s to import
+
+        b, _, height, width = images.shape
+        boxes = random_boxes(b, (height, width), generator, min_area=self.min_area)
+        changed = torch.stack(
+            [
+                transforms.resized_crop(image, top, left, h, w, [height, width])
+                for image, (left, top, w, h) in zip(images, boxes.tolist(), strict=True)
+            ]
+        )
         if self.flip:
-            mirrored = torch.rand(len(images), generator=generator, device=images.device) < 0.5
-        changed = resized_crops(images, boxes, mirrored)
+            mirrored = torch.rand(b, generator=generator, device=images.device) < 0.5
+            changed = torch.where(mirrored[:, None, None, None], changed.flip(3), changed)
         if self.color_jitter:
             changed = jittered(changed, generator, strength=self.color_jitter)
         if self.randaugment:
@@ -149,79 +157,61 @@ class PhotographAugmentation:
         return changed
 
 
-def random_boxes(count: int, generator: torch.Generator, *, min_area: float) -> Tensor:
-    """Draw crops of random area and aspect ratio.
+def random_boxes(
+    count: int, size: tuple[int, int], generator: torch.Generator, *, min_area: float
+) -> Tensor:
+    """Draw crops of random area and aspect ratio, as `RandomResizedCrop` does.
 
     Args:
         count: Number of crops, b.
+        size: (height, width) of the images in pixels.
         generator: Decides what is drawn, on its device.
         min_area: The smallest area, as a share of the image's.
 
     Returns:
-        (b, 4) left, top, width and height as shares of the image's sides; the whole image where
-        `NUM_TRIES` crops did not fit into it.
+        int64 (b, 4) left, top, width and height in pixels; the whole image where `NUM_TRIES` crops
+        did not fit into it.
     """
+    height, width = size
     device = generator.device
     drawn = torch.rand(4, NUM_TRIES, count, generator=generator, device=device)
-    area = min_area + (1 - min_area) * drawn[0]
-    root_ratio = torch.exp(MAX_LOG_RATIO * (drawn[1] - 0.5))  # the square root of width by height
-    width, height = area.sqrt() * root_ratio, area.sqrt() / root_ratio
-    fits = (width <= 1) & (height <= 1)
+    area = height * width * (min_area + (1 - min_area) * drawn[0])
+    root_aspect = torch.exp(MAX_LOG_ASPECT * (drawn[1] - 0.5))
+    w, h = (area.sqrt() * root_aspect).round(), (area.sqrt() / root_aspect).round()
+    fits = (w >= 1) & (w <= width) & (h >= 1) & (h <= height)
     first = fits.to(torch.uint8).argmax(0)  # of equal values the first
     columns = torch.arange(count, device=device)
-    width, height, x, y = (each[first, columns] for each in (width, height, drawn[2], drawn[3]))
-    boxes = torch.stack([x * (1 - width), y * (1 - height), width, height], 1)
-    whole = torch.tensor([0.0, 0.0, 1.0, 1.0], device=device)
+    w, h, x, y = (each[first, columns] for each in (w, h, drawn[2], drawn[3]))
+    boxes = torch.stack([x * (width - w + 1), y * (height - h + 1), w, h], 1).long()
+    whole = torch.tensor([0, 0, width, height], device=device)
     return torch.where(fits.any(0)[:, None], boxes, whole)
-
-
-def resized_crops(images: Tensor, boxes: Tensor, mirrored: Tensor) -> Tensor:
-    """Cut a box out of each image and enlarge it to the size of the image.
-
-    Args:
-        images: (b, 3, h, w).
-        boxes: (b, 4), as `random_boxes` returns them.
-        mirrored: bool (b,), whether the crop is mirrored.
-
-    Returns:
-        float32 (b, 3, h, w), on the scale of the images.
-    """
-    left, top, width, height = boxes.unbind(1)
-    theta = torch.zeros(len(images), 2, 3, device=images.device)
-    # grid_sample counts from -1 to 1.
-    theta[:, 0, 0] = torch.where(mirrored, -width, width)
-    theta[:, 0, 2] = 2 * left + width - 1
-    theta[:, 1, 1] = height
-    theta[:, 1, 2] = 2 * top + height - 1
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
-    return F.grid_sample(images.float(), grid, padding_mode="border", align_corners=False)
 
 
 def jittered(images: Tensor, generator: torch.Generator, *, strength: float) -> Tensor:
     """Change brightness, contrast and saturation of each image by factors of its own.
 
     Args:
-        images: float32 (b, 3, h, w) in 0..255.
+        images: uint8 (b, 3, h, w).
         generator: Decides what is drawn; on the device of the images.
         strength: Factors lie between 1 - strength and 1 + strength.
     """
-    from torchvision.transforms.v2 import functional as transforms  # 1.3 s to import
+    from torchvision.transforms.v2 import functional as transforms
 
-    shape = (3, len(images), 1, 1, 1)
-    drawn = torch.rand(shape, generator=generator, device=images.device)
-    brightness, contrast, saturation = 1 + strength * (2 * drawn - 1)
-    images = (images * brightness).clamp_(0, 255)
-    gray = transforms.rgb_to_grayscale(images).mean((1, 2, 3), keepdim=True)
-    images = torch.lerp(gray.expand_as(images), images, contrast).clamp_(0, 255)
-    gray = transforms.rgb_to_grayscale(images)
-    return torch.lerp(gray.expand_as(images), images, saturation).clamp_(0, 255)
+    shape = (len(images), 3)
+    drawn = torch.rand(shape, generator=generator, device=generator.device)
+    changed = []
+    for image, factors in zip(images, (1 + strength * (2 * drawn - 1)).tolist(), strict=True):
+        image = transforms.adjust_brightness(image, factors[0])
+        image = transforms.adjust_contrast(image, factors[1])
+        changed.append(transforms.adjust_saturation(image, factors[2]))
+    return torch.stack(changed)
 
 
 def randaugmented(images: Tensor, generator: torch.Generator, *, num_operations: int) -> Tensor:
     """Apply RandAugment to each image.
 
     Args:
-        images: float32 (b, 3, h, w) in 0..255; rounded, since the operations are of whole levels.
+        images: uint8 (b, 3, h, w).
         generator: Decides what is drawn.
         num_operations: Operations of each image.
     """
@@ -229,7 +219,6 @@ def randaugmented(images: Tensor, generator: torch.Generator, *, num_operations:
 
     change: Any = v2.RandAugment(num_operations, RANDAUGMENT_MAGNITUDE)
     seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
-    levels = images.round().to(torch.uint8)
     with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
         torch.manual_seed(seed)
-        return torch.stack([change(image) for image in levels]).float()
+        return torch.stack([change(image) for image in images])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import RandomResizedCrop
 from torchvision.transforms.v2 import functional as transforms
 
 from al_core.errors import InvalidSetting
@@ -16,7 +17,6 @@ from experiments.data.classification_augmentation import (
     PhotographAugmentation,
     jittered,
     random_boxes,
-    resized_crops,
 )
 from tests.experiments.small_tasks import small_data, small_task
 
@@ -37,60 +37,49 @@ def photographs(count: int = 8, size: int = 32, seed: int = 1) -> Tensor:
 
 def test_crops_have_the_area_and_aspect_that_they_should() -> None:
     """Areas lie between the smallest and the whole, aspects between 3/4 and 4/3, all inside."""
-    boxes = random_boxes(20_000, seeded(), min_area=0.2).double()
+    boxes = random_boxes(20_000, (1000, 1000), seeded(), min_area=0.2).double() / 1000
     left, top, width, height = boxes.unbind(1)
     assert (boxes >= 0).all()
-    assert (left + width <= 1 + 1e-6).all()
-    assert (top + height <= 1 + 1e-6).all()
+    assert (left + width <= 1).all()
+    assert (top + height <= 1).all()
     area, aspect = width * height, width / height
-    assert 0.2 - 1e-6 <= float(area.min()) < 0.21
+    assert 0.198 <= float(area.min()) < 0.21
     assert float(area.max()) > 0.97
-    assert 0.75 - 1e-6 <= float(aspect.min()) < 0.76
-    assert 1.32 < float(aspect.max()) <= 4 / 3 + 1e-6
+    assert 0.747 <= float(aspect.min()) < 0.76
+    assert 1.32 < float(aspect.max()) <= 1.337
     assert abs(float(aspect.log().mean())) < 0.01
 
 
-def test_crops_are_distributed_as_torchvision_draws_them() -> None:
+@pytest.mark.parametrize("size", [(1000, 1000), (600, 1000)])
+def test_crops_are_distributed_as_torchvision_draws_them(size: tuple[int, int]) -> None:
     """Mean and spread of area and position agree with those of RandomResizedCrop."""
-    from torchvision.transforms.v2 import RandomResizedCrop
-
-    image = torch.zeros(3, 1000, 1000)
-    draw = RandomResizedCrop(10, scale=(0.3, 1.0))
+    image = torch.zeros(3, *size)
+    draw: Any = RandomResizedCrop(10, scale=(0.3, 1.0))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         drawn = [draw.make_params([image]) for _ in range(4000)]
     theirs = np.array([(d["left"], d["top"], d["width"], d["height"]) for d in drawn]) / 1000
-    ours = random_boxes(4000, seeded(), min_area=0.3).numpy()
+    ours = random_boxes(4000, size, seeded(), min_area=0.3).numpy() / 1000
     for statistic in (np.mean, np.std):
         difference = np.abs(statistic(theirs, axis=0) - statistic(ours, axis=0))
         assert (difference < 5 * 0.3 / np.sqrt(4000)).all()
 
 
-def test_a_crop_is_what_torchvision_cuts_out() -> None:
-    """A box at whole pixels gives the pixels of resized_crop, mirrored where asked for."""
-    images = photographs(4, size=40)
-    corners = [(0, 0, 40, 40), (5, 3, 20, 30), (12, 8, 28, 32), (1, 2, 25, 25)]
-    boxes = torch.tensor(corners) / 40
-    mirrored = torch.tensor([False, True, False, True])
-    found = resized_crops(images, boxes, mirrored)
-    assert found.dtype == torch.float32
-    for image, (left, top, width, height), flip, result in zip(
-        images, corners, mirrored, found, strict=True
-    ):
-        expected = transforms.resized_crop(
-            image.float(), top, left, height, width, [40, 40], antialias=False
-        )
-        expected = expected.flip(2) if flip else expected
-        # At the border of a box torchvision repeats its pixels, and here its neighbors count.
-        inner = (slice(None), slice(2, -2), slice(2, -2))
-        assert float((result - expected)[inner].abs().max()) < 0.01
+def test_the_smallest_and_the_largest_images_can_be_cropped() -> None:
+    """An image of one pixel is left as it is, and the last position of a crop comes up."""
+    images = photographs(4, size=1)
+    augment = PhotographAugmentation(flip=True, min_area=0.1)
+    assert torch.equal(augment(images, seeded()), images)
+    boxes = random_boxes(5000, (4, 4), seeded(), min_area=0.5)
+    assert int((boxes[:, 0] + boxes[:, 2]).max()) == 4
+    assert int(boxes[:, :2].max()) >= 1
 
 
 def test_where_nothing_fits_the_image_stays_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     """Crops that would be wider than the image every time become the whole image."""
     monkeypatch.setattr(torch, "rand", lambda *shape, **_: torch.ones(*shape) * 0.999)
-    boxes = random_boxes(3, seeded(), min_area=0.5)
-    assert boxes.tolist() == [[0.0, 0.0, 1.0, 1.0]] * 3
+    boxes = random_boxes(3, (20, 20), seeded(), min_area=0.5)
+    assert boxes.tolist() == [[0, 0, 20, 20]] * 3
     assert NUM_TRIES == 10
 
 
@@ -98,27 +87,13 @@ def test_where_nothing_fits_the_image_stays_whole(monkeypatch: pytest.MonkeyPatc
 
 
 def test_colors_change_between_their_limits() -> None:
-    """A gray image keeps its contrast and saturation, and is darkened or brightened at most so."""
-    gray = torch.full((2000, 3, 4, 4), 100.0)
-    found = jittered(gray, seeded(), strength=0.4)
-    factors = (found[:, 0, 0, 0] / 100).double()
-    assert 0.6 - 1e-5 <= float(factors.min()) < 0.61
-    assert 1.39 < float(factors.max()) <= 1.4 + 1e-5
-    # Gray stays gray, but for the rounding of the weights of the channels.
-    assert float((found - found[:, :1]).abs().max()) < 0.2
-
-
-def test_each_change_of_color_is_torchvision_s() -> None:
-    """With factors that are known, the result is that of the three functions in a row."""
-    images = photographs(3).float()
-    factors = 1 + 0.5 * (2 * torch.rand((3, 3, 1, 1, 1), generator=seeded(7)) - 1)
-    found = jittered(images, seeded(7), strength=0.5)
-    for k, image in enumerate(images):
-        brightness, contrast, saturation = (float(f) for f in factors[:, k, 0, 0, 0])
-        expected = transforms.adjust_brightness(image / 255, brightness)
-        expected = transforms.adjust_contrast(expected, contrast)
-        expected = transforms.adjust_saturation(expected, saturation)
-        assert float((found[k] - 255 * expected).abs().max()) < 0.5
+    """A gray image stays gray, and is darkened or brightened at most so much."""
+    gray = torch.full((2000, 3, 4, 4), 100, dtype=torch.uint8)
+    found = jittered(gray, seeded(), strength=0.4).int()
+    assert 57 <= int(found.min()) <= 61  # each change may round down
+    assert 138 <= int(found.max()) <= 140
+    assert int((found - found[:, :1]).abs().max()) <= 1
+    assert torch.equal(jittered(gray, seeded(), strength=0.0), gray)
 
 
 # ---- all together
@@ -136,15 +111,14 @@ def test_the_generator_decides_everything(more: dict[str, Any]) -> None:
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
     assert torch.equal(torch.get_rng_state(), state)
-    assert first.dtype == torch.float32
+    assert first.dtype == torch.uint8
     assert first.shape == images.shape
-    assert 0 <= float(first.min()) <= float(first.max()) <= 255
 
 
 def test_images_are_changed_on_their_own() -> None:
     """Copies of one image in a batch become different ones, about half of them mirrored."""
-    image = torch.linspace(0, 255, 16).repeat(16, 1).to(torch.uint8)[None, None]
-    found = PhotographAugmentation(flip=True, min_area=0.9)(image.repeat(400, 3, 1, 1), seeded())
+    image = torch.linspace(0, 255, 64).repeat(64, 1).to(torch.uint8)[None, None]
+    found = PhotographAugmentation(flip=True, min_area=0.5)(image.repeat(400, 3, 1, 1), seeded())
     assert len({tuple(each.flatten().tolist()) for each in found[:20]}) == 20
     mirrored = found[:, 0, 8, 0] > found[:, 0, 8, -1]
     assert abs(float(mirrored.float().mean()) - 0.5) < 5 * 0.5 / 20
