@@ -14,12 +14,13 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from al_core.errors import ActiveLearningError
 from experiments.annotation.inbox import read_returned
-from experiments.annotation.ledger import listed, request_folder
+from experiments.annotation.ledger import request_folder
 from experiments.annotation.run_view import AskingRun, open_run
 from experiments.data.labels import UnusableFile
 from experiments.handoff.export import FILES, export
-from experiments.settings.wording import counted
+from experiments.settings.wording import counted, listed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.command == "export":
             return _export(run, options.format, options.batch, options.out)
         return _import(run, options.files, only_check=options.check)
-    except (UnusableFile, OSError) as error:
+    except (ActiveLearningError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
 
@@ -71,9 +72,8 @@ def _import(run: AskingRun, files: Sequence[Path], *, only_check: bool) -> int:
             _copy(file, Path(place, file.name))
         # Looked at by themselves: what was read before under another name counts again.
         run.ledger.seen.clear()
-        taken, _, problems = read_returned(
-            run.ledger, Path(place), run.rules, run.root, write=False
-        )
+        found = read_returned(run.ledger, Path(place), run.rules, run.root, write=False)
+        taken, problems = found.answers, found.problems
         wanted = [name for name in request.names if name not in run.ledger.answers]
         of_batch = len(set(wanted) & set(taken))
         print(

@@ -21,6 +21,7 @@ from experiments.ranking.settings import GROUPS, RankSettings, rank_settings
 from experiments.settings.composition import plain
 from experiments.settings.messages import check_groups, line
 
+CONFIG_NAME = "rank"
 PATH_KEYS = ("images", "checkpoint", "out")
 
 
@@ -51,7 +52,7 @@ def ranked(config: DictConfig, settings: RankSettings) -> Path:
     return rank(settings, {key: plain(config[key]) for key in keys})
 
 
-@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="rank")
+@hydra.main(version_base="1.3", config_path="pkg://conf", config_name=CONFIG_NAME)
 def _job(config: DictConfig) -> None:
     """Run one ranking; what a user can set right becomes one line."""
     try:
@@ -61,7 +62,7 @@ def _job(config: DictConfig) -> None:
         what = f"{error.strerror or error}: {error.filename or 'while ranking'}"
         _stop(f"error: {what} (what was scored is kept; the same command goes on from it)")
     except (ActiveLearningError, OmegaConfBaseException) as error:
-        _stop(line(error))
+        _stop(line(error, config_name=CONFIG_NAME))
 
 
 def _stop(text: str) -> NoReturn:
@@ -90,7 +91,7 @@ def main() -> None:
     try:
         _job()
     except (HydraException, OmegaConfBaseException) as error:
-        _stop(line(error))
+        _stop(line(error, config_name=CONFIG_NAME))
     except BrokenPipeError:  # of --help | head
         sys.exit(1)
     except KeyboardInterrupt:

@@ -11,12 +11,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from al_core.errors import ActiveLearningError
 from experiments.annotation.inbox import read_returned
-from experiments.annotation.ledger import Ledger, listed, request_folder
+from experiments.annotation.ledger import Ledger, request_folder
 from experiments.annotation.run_view import AskingRun, open_run
-from experiments.data.labels import UnusableFile
 from experiments.reporting.runs import run_folders
-from experiments.settings.wording import counted
+from experiments.settings.wording import counted, listed
 
 SHOWN = 5
 """Images that are named of a longer list."""
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for folder in (run for path in given for run in run_folders(path) or [path]):
         try:
             print(describe(open_run(folder)))
-        except (UnusableFile, OSError) as error:
+        except (ActiveLearningError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             failed = True
     return int(failed)
@@ -71,7 +71,8 @@ def describe(run: AskingRun) -> str:
 
 def _waiting(run: AskingRun, ledger: Ledger, lines: list[str]) -> list[str]:
     request = run.request()
-    taken, _, problems = read_returned(ledger, run.returned, run.rules, run.root, write=False)
+    found = read_returned(ledger, run.returned, run.rules, run.root, write=False)
+    taken, problems = found.answers, found.problems
     answers = {**ledger.answers, **taken}
     here = [name for name in request.names if name in answers]
     refused = sum(answers[name].refused for name in here)

@@ -36,6 +36,7 @@ CONFINED = {  # what only some modules of experiments may use
         for name in (
             "settings.messages",
             "settings.composition",
+            "settings.known_keys",
             "run",
             "runs.sweep",
             "rank",

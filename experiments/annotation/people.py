@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from al_core import stream, typiclust
 from al_core.errors import InvalidSetting
 from experiments.annotation.inbox import read_returned
-from experiments.annotation.ledger import Kept, Ledger, Request, listed, request_folder
+from experiments.annotation.ledger import Kept, Ledger, Request, request_folder
 from experiments.annotation.settings import PeopleSettings
 from experiments.annotation.unlabeled import Collected
 from experiments.data.decoding import UnreadableImage, read_rgb
@@ -36,7 +36,7 @@ from experiments.data.folders import describe_ignored, find_images
 from experiments.data.labels import Item, Label, Rules, UnusableFile
 from experiments.handoff.export import FILES, check_format, hand_out
 from experiments.handoff.returned import upright_size
-from experiments.settings.wording import counted
+from experiments.settings.wording import counted, listed
 
 logger = logging.getLogger(__name__)
 
@@ -197,16 +197,17 @@ class People:
             )  # fmt: skip
 
     def _collect(self) -> None:
-        """Read what is new in the folder of what came back."""
+        """Accept new and changed annotations, and log what cannot be used."""
         ledger = self.ledger
-        taken, seen, problems = read_returned(ledger, self.returned, self._rules, self._root)
+        found = read_returned(ledger, self.returned, self._rules, self._root)
+        taken, problems = found.answers, found.problems
         relabeled = [name for name in taken if name in ledger.answers]
         for name in relabeled:
             old, new = ledger.answers[name], taken[name]
             logger.info(
                 "%s: the annotation in %s replaces that in %s", name, new.source, old.source
             )
-        ledger.accept(taken, seen)
+        ledger.accept({**taken, **found.confirmed}, found.seen)
         if taken:
             asked = {name for request in ledger.requests for name in request.names}
             logger.info(

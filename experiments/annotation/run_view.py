@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import yaml
 
 from experiments.annotation.ledger import Ledger, Request
 from experiments.data.labels import Rules, UnusableFile
+from experiments.engine.locks import is_held
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,8 @@ class AskingRun:
 
     @property
     def is_running(self) -> bool:
-        """Whether a process holds the folder."""
-        try:
-            with open(self.folder / ".lock") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        """Whether a process holds the folder; a run that starts meanwhile is not disturbed."""
+        return is_held(self.folder)
 
     def request(self, batch: int | None = None) -> Request:
         """Return what was asked, of the newest batch or of another.

@@ -16,12 +16,13 @@ import numpy as np
 from PIL import Image
 
 from al_core.errors import InvalidSetting
-from experiments.annotation.ledger import Kept, listed
+from experiments.annotation.ledger import Kept
 from experiments.data.classification import ImageClassification, read_samples, square_reader
 from experiments.data.decoding import UnreadableImage
 from experiments.data.detection import ObjectDetection, tidied, warn_unreadable
 from experiments.data.folders import find_images
 from experiments.data.labels import Label, Problem, Rules
+from experiments.data.palette import distinct_palette
 from experiments.data.pictures import FilePictures
 from experiments.data.samples import channel_statistics
 from experiments.data.segmentation import (
@@ -29,7 +30,6 @@ from experiments.data.segmentation import (
     Mask,
     Masks,
     SemanticSegmentation,
-    distinct_palette,
     picture_statistics,
     read_mask,
 )
@@ -37,7 +37,7 @@ from experiments.handoff.masks import write_png
 from experiments.handoff.names import ImageNames
 from experiments.handoff.returned import files_in, read_file, upright_size
 from experiments.settings.checks import check_flag, check_folder, check_number
-from experiments.settings.wording import counted
+from experiments.settings.wording import counted, listed
 
 T = TypeVar("T")
 IMAGE_FOLDERS = ("images", "JPEGImages")

@@ -21,9 +21,10 @@ from experiments.data.classification import (
     ImageClassification,
 )
 from experiments.data.detection import ObjectDetection, Objects
+from experiments.data.palette import distinct_palette
 from experiments.data.pictures import MemoryPictures
 from experiments.data.samples import MemorySamples
-from experiments.data.segmentation import MemoryMasks, SemanticSegmentation, distinct_palette
+from experiments.data.segmentation import MemoryMasks, SemanticSegmentation
 
 BLANK_PIXELS = 32
 """Side of the one black image that a detector or a segmentation network stands ready with."""

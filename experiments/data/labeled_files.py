@@ -21,7 +21,7 @@ from al_core.errors import InvalidSetting
 from experiments.data.content import content_hashes
 from experiments.data.folders import describe_ignored, find_images
 from experiments.settings.checks import check_number
-from experiments.settings.wording import counted
+from experiments.settings.wording import counted, is_utf8
 
 log = logging.getLogger(__name__)
 
@@ -189,8 +189,8 @@ def _test_folder(folder: Path, class_names: tuple[str, ...]) -> LabeledFiles:
 
 
 def _class_folders(folder: Path) -> tuple[str, ...]:
-    entries = (entry for entry in os.scandir(folder) if entry.is_dir())
-    return tuple(sorted(entry.name for entry in entries if not entry.name.startswith(".")))
+    names = (entry.name for entry in os.scandir(folder) if entry.is_dir())
+    return tuple(sorted(name for name in names if not name.startswith(".") and is_utf8(name)))
 
 
 def _labeled_files(folder: Path, class_names: tuple[str, ...]) -> LabeledFiles:

@@ -14,13 +14,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from al_core.errors import ActiveLearningError
+from experiments.settings.wording import one_line
+
 Mask = NDArray[np.uint8]
+MAX_SIDE = 10**9
+"""Of an image, in pixels, far beyond any."""
 NO_CLASS = 255
 """In a mask: no class."""
 
 
-class UnusableFile(Exception):
-    """A file, or one record in it, that cannot be used; the text says why, in one line."""
+class UnusableFile(ActiveLearningError):
+    """A file, or one record in it, that cannot be used; the text gives the reason in one line."""
 
 
 class Box(NamedTuple):
@@ -168,13 +173,13 @@ class Found:
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in a returned file that is not used: where, and why."""
+    """Something in a returned file that is not used: the place and the reason."""
 
     where: str
     why: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.why}"
+        return f"{one_line(self.where)}: {one_line(self.why)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,8 +203,12 @@ class Item:
 
 def stated_size(height: object, width: object) -> tuple[int, int] | None:
     """Return the size that a file states, or None where it states none that can be."""
-    texts = str(height).strip(), str(width).strip()
-    sizes = [int(text) if text.isdecimal() else 0 for text in texts]
+    # A whole number of more digits than pixels could have is none; its text would take long too.
+    given = [side if isinstance(side, (int, str)) else "" for side in (height, width)]
+    if any(isinstance(side, int) and not 0 < side <= MAX_SIDE for side in given):
+        return None
+    texts = [str(side).strip() for side in given]
+    sizes = [int(text) if text.isdecimal() and len(text) <= 9 else 0 for text in texts]
     return (sizes[0], sizes[1]) if min(sizes) > 0 else None
 
 

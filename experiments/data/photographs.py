@@ -19,6 +19,8 @@ from experiments.settings.checks import check_folder
 RESIZES = ("crop", "letterbox", "stretch")
 BAR = 114
 """Gray level of a letterbox's bars: 0.449 of 255, the mean of ImageNet's pixels."""
+LONGEST_SHOWN = 1280
+"""Longer side in pixels of what is kept to be shown: that of the largest pictures of a gallery."""
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,18 @@ class SquareReader:
 def whole_image(samples: Samples, index: int) -> NDArray[np.uint8]:
     """Return an image with all of its sides, to be shown: uint8 (height, width, 3), RGB.
 
-    An image of no file, or whose file is gone by now, is returned as the network is given it.
+    A larger one is shrunk to `LONGEST_SHOWN` pixels. An image of no file, or whose file is gone by
+    now, is returned as the network is given it.
 
     Raises:
         UnreadableImage: The file is gone, and the image is not kept in memory.
     """
     if samples.paths is not None:
         with suppress(UnreadableImage):
-            return read_rgb(samples.paths[index])
+            image = read_rgb(samples.paths[index])
+            scale = min(1.0, LONGEST_SHOWN / max(image.shape[:2]))
+            height, width = (max(1, round(scale * side)) for side in image.shape[:2])
+            return _resized(image, height, width)
     pixels: NDArray[np.uint8] = samples.images(np.array([index]))[0].numpy()
     return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 

@@ -8,7 +8,6 @@ class, which neither trains nor counts.
 
 from __future__ import annotations
 
-import colorsys
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from experiments.data.decoding import UnreadableImage
 from experiments.data.detection import warn_unreadable
+from experiments.data.palette import Color, distinct_palette
 from experiments.data.pictures import FilePictures, Pictures, PictureView, load_all
 from experiments.data.samples import ChannelValues, IndexArray
 from experiments.data.scenes import CLASS_NAMES, scene_sets
@@ -32,7 +32,6 @@ IGNORED = 255
 MAX_CLASSES = 255
 
 Mask = NDArray[np.uint8]
-Color = tuple[int, int, int]
 
 
 class Masks(Protocol):
@@ -255,16 +254,6 @@ def picture_statistics(
     std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))  # a flat channel: to be divided by
     first, second = (mean / 255).tolist(), (std / 255).tolist()
     return (first[0], first[1], first[2]), (second[0], second[1], second[2])
-
-
-def distinct_palette(num_classes: int) -> tuple[Color, ...]:
-    """Return colors that a person can tell apart, for sets that come without any."""
-    colors = []
-    for label in range(num_classes):
-        hue, bright = label * 0.618034 % 1, 1.0 if label % 2 == 0 else 0.65  # the golden ratio
-        red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, bright)
-        colors.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return tuple(colors)
 
 
 def digit_scenes(

@@ -8,11 +8,13 @@ smaller; the last pixel of an object belongs to it here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
 
 from al_core.errors import InvalidSetting
+from experiments.data.class_names import warn_doubtful_names
 from experiments.data.detection import (
     ObjectDetection,
     Objects,
@@ -24,7 +26,8 @@ from experiments.data.detection import (
 from experiments.data.folders import find_images
 from experiments.data.labels import Box, UnusableFile, stated_size
 from experiments.data.pictures import FilePictures
-from experiments.data.voc_xml import objects_in, parse_xml
+from experiments.data.untrusted import parse_xml
+from experiments.data.voc_xml import objects_in
 from experiments.settings.checks import check_flag, check_folder
 
 CLASS_NAMES = (
@@ -202,10 +205,13 @@ def _detection(
         (str(path) for part in test for path in part.paths),
     )
     if class_names is None:
-        found = {each.class_name for part in pool for image in part.annotations for each in image}
-        class_names = tuple(sorted(found))
+        counts = Counter(
+            each.class_name for part in pool for image in part.annotations for each in image
+        )
+        class_names = tuple(sorted(counts))
         if not class_names:
             raise InvalidSetting("data: the annotations of the pool have no object")
+        warn_doubtful_names(counts, advice="set data.class_names")
     train_pictures, train_objects = _part(pool, class_names, part="train")
     test_pictures, test_objects = _part(test, class_names, part="test")
     return ObjectDetection(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.data.coco_json import CocoAnnotation, CocoImage, read_coco
 from experiments.data.labels import (
     NO_CLASS,
     Box,
@@ -19,8 +20,6 @@ from experiments.data.labels import (
     Problem,
     Rules,
     UnusableFile,
-    number,
-    stated_size,
 )
 from experiments.handoff.masks import (
     Region,
@@ -31,59 +30,44 @@ from experiments.handoff.masks import (
 )
 
 
-def read(content: Mapping[str, Any], rules: Rules) -> Iterator[Found | Problem]:
+def read(content: object, rules: Rules) -> Iterator[Found | Problem]:
     """Read a file of images, annotations and categories.
+
+    An image with a faulty annotation is a problem as a whole: without it, the others would say that
+    there is nothing else in the image.
 
     Raises:
         UnusableFile: It is not of this format.
     """
-    try:
-        categories = {one["id"]: str(one["name"]) for one in content["categories"]}
-        images = {one["id"]: one for one in content["images"]}
-        named = {id_: str(one["file_name"]) for id_, one in images.items()}
-        found: dict[Any, list[Mapping[str, Any]]] = {id_: [] for id_ in images}
-        for one in content["annotations"]:
-            found[one["image_id"]].append(one)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UnusableFile(
-            f"it is not in COCO's format ({type(error).__name__}: {error})"
-        ) from None
-    for id_, drawn in found.items():
+    file = read_coco(content)
+    yield from file.problems
+    for image in file.images:
         try:
-            label = _label(images[id_], drawn, categories, rules)
+            if image.faults:
+                more = f" (and {len(image.faults) - 1} more)" if len(image.faults) > 1 else ""
+                raise UnusableFile(f"{image.faults[0]}{more}")
+            label = _label(image, rules)
         except UnusableFile as error:
-            yield Problem(named[id_], str(error))
+            yield Problem(image.name, str(error))
         else:
             if label is not None:
-                size = stated_size(images[id_].get("height"), images[id_].get("width"))
-                yield Found((named[id_],), label, size)
+                yield Found((image.name,), label, image.size)
 
 
-def _label(
-    image: Mapping[str, Any],
-    annotations: Sequence[Mapping[str, Any]],
-    categories: Mapping[Any, str],
-    rules: Rules,
-) -> Label | None:
-    named = [(categories.get(each.get("category_id"), "?"), each) for each in annotations]
+def _label(image: CocoImage, rules: Rules) -> Label | None:
+    drawn = image.annotations
     if rules.kind == "classification":
-        return rules.classified([name for name, _ in named]) if named else None
+        return rules.classified([each.class_name for each in drawn]) if drawn else None
     if rules.kind == "detection":
-        return rules.boxed([_box(name, each) for name, each in named])
-    size = int(number(image, "height")), int(number(image, "width"))
-    return rules.painted([(name, _region(each, size)) for name, each in named], size)
+        return rules.boxed([Box(each.class_name, each.corners, each.is_crowd) for each in drawn])
+    if image.size is None:
+        raise UnusableFile("width and height must be whole numbers of pixels")
+    size = image.size
+    return rules.painted([(each.class_name, _region(each, size)) for each in drawn], size)
 
 
-def _box(name: str, annotation: Mapping[str, Any]) -> Box:
-    box = annotation.get("bbox")
-    if not isinstance(box, list) or len(box) != 4:
-        raise UnusableFile(f"bbox must be [x, y, width, height], it is {box!r}")
-    x, y, width, height = (number({"bbox": value}, "bbox") for value in box)
-    return Box(name, (x, y, x + width, y + height), bool(annotation.get("iscrowd", 0)))
-
-
-def _region(annotation: Mapping[str, Any], size: tuple[int, int]) -> Region:
-    shape = annotation.get("segmentation")
+def _region(annotation: CocoAnnotation, size: tuple[int, int]) -> Region:
+    shape = annotation.segmentation
     if isinstance(shape, list) and shape:
         return from_polygons(shape, size)
     if not isinstance(shape, Mapping) or list(shape.get("size", [])) != list(size):

@@ -6,21 +6,20 @@ JSON, masks. A file that cannot be used, or a part of it, is a `Problem`; the re
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from PIL import Image
 
 from experiments.data.labels import Found, Label, Problem, Rules, UnusableFile
-from experiments.data.voc_xml import parse_xml
+from experiments.data.untrusted import parse_json, parse_xml
 from experiments.handoff import coco, cvat, label_studio, tables, voc
 from experiments.handoff.masks import LABELMAP, read_labelmap, read_png
 from experiments.handoff.names import ImageNames
+from experiments.settings.wording import is_utf8
 
 ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 PICTURES = (
@@ -91,6 +90,8 @@ def read_file(
             It raises UnusableFile where there is no such image now.
     """
     try:
+        if not is_utf8(source):
+            raise UnusableFile("its name is not UTF-8: rename it")
         for found, stem in _found(folder, source, rules):
             if isinstance(found, Problem):
                 yield Problem(f"{source}, {found.where}", found.why)
@@ -119,7 +120,7 @@ def _found(folder: Path, source: str, rules: Rules) -> Iterator[tuple[Found | Pr
     elif suffix == ".xml":
         yield from _in_xml(path, inner, rules)
     elif suffix == ".json":
-        content = _json(path)
+        content = parse_json(path.read_bytes())
         if isinstance(content, list):
             yield from ((one, False) for one in label_studio.read(content, rules))
         elif isinstance(content, dict):
@@ -144,13 +145,6 @@ def _in_xml(
         raise UnusableFile(f"Pascal VOC's XML holds boxes, the task is {rules.kind}")
     elif (one := voc.read(root, inner, rules)) is not None:
         yield one, True
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UnusableFile(f"it is no complete JSON: {error}") from None
 
 
 def _mask(folder: Path, inner: PurePosixPath, rules: Rules) -> Found:

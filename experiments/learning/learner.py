@@ -18,13 +18,14 @@ from al_core import IndexArray, Prediction, kendall_tau, stream_seed
 from al_core.errors import InvalidSetting, NonFiniteValue
 from experiments.data.labels import Label
 from experiments.data.loading import prefetched
+from experiments.drawing.panel import Panel
 from experiments.engine.engine import Engine
 from experiments.engine.memory import give_back_freed_memory
 from experiments.learning.observer import CycleObserver
 from experiments.learning.training import Training
 from experiments.settings.recipe import Recipe
 from experiments.settings.wording import counted
-from experiments.tasks.base import Panel, Task
+from experiments.tasks.base import Task
 from experiments.units.unit import Unit, WholeImages, images_of
 from vendored.checkpoints import fill
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
@@ -29,23 +28,28 @@ class ClassificationMetrics:
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Count a batch of logits (b, k) against labels (b,)."""
+        from torch.nn.functional import cross_entropy  # loaded by now, and not by a report
+
         self._correct.append((outputs.argmax(1) == targets).sum())
-        log_probs = outputs.double().log_softmax(1)
-        self._loss.append(-log_probs.gather(1, targets[:, None]).sum())
+        self._loss.append(cross_entropy(outputs.double(), targets, reduction="sum"))
         self._count += targets.shape[0]
 
     def merge(self, others: Sequence[Self]) -> None:
         """Add the counts of other processes, which may have used other devices."""
         for other in others:
-            self._correct += other._correct
-            self._loss += other._loss
+            self._correct += [count.cpu() for count in other._correct]
+            self._loss += [loss.cpu() for loss in other._loss]
             self._count += other._count
+        self._correct = [count.cpu() for count in self._correct]
+        self._loss = [loss.cpu() for loss in self._loss]
 
     def compute(self) -> Mapping[str, float]:
         """Return `accuracy` in percent and `test_loss` in nats."""
+        import torch
+
         if not self._count:
             return {"accuracy": float("nan"), "test_loss": float("nan")}
         return {
-            "accuracy": 100.0 * sum(count.item() for count in self._correct) / self._count,
-            "test_loss": math.fsum(loss.item() for loss in self._loss) / self._count,
+            "accuracy": 100.0 * torch.stack(self._correct).sum().item() / self._count,
+            "test_loss": torch.stack(self._loss).sum().item() / self._count,
         }

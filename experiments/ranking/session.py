@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,13 @@ from al_core.files import atomic_write
 from experiments.data.folders import describe_ignored
 from experiments.data.loading import chunks
 from experiments.engine.engine import Engine
+from experiments.engine.locks import LOCK_FILE, hold
 from experiments.engine.provenance import provenance
-from experiments.ranking.contact_sheet import Shown, write_contact_sheet
+from experiments.ranking.contact_sheet import (
+    COMPARED_PER_SHOWN,
+    Candidate,
+    write_contact_sheet,
+)
 from experiments.ranking.executors import (
     Chunk,
     Recipe,
@@ -216,8 +220,8 @@ class _Ranking:
     def _write_contact_sheet(self, unreadable: int) -> None:
         settings, store = self.settings, self.store
         counts = store.counts()
-        first = list(store.ranked(limit=settings.num_shown))
-        last = store.least(min(settings.num_shown, counts.scored - len(first)))
+        compared = COMPARED_PER_SHOWN * settings.num_shown
+        first, last = list(store.ranked(limit=compared)), store.least(compared)[::-1]
         palette = self.scorer.task.data_facts().get("palette")
         facts = [
             ("images", str(settings.images.absolute())),
@@ -231,17 +235,20 @@ class _Ranking:
             facts=facts,
             scores=store.scores(),
             budget=settings.budget,
-            most=self._shown(first, start=0),
-            least=self._shown(last, start=counts.scored - len(last)),
+            num_shown=settings.num_shown,
+            most=self._candidates(first, range(len(first))),
+            least=self._candidates(last, range(counts.scored - 1, -1, -1)),
             class_names=self.model.class_names,
             palette=None if palette is None else [(r, g, b) for r, g, b in palette],
         )
 
-    def _shown(self, rows: list[tuple[str, float]], *, start: int) -> Iterator[Shown]:
-        paths = [self.listing.path(name) for name, _ in rows]
-        answers = self.scorer.stream(paths, drafts=True)
-        for rank_, ((name, score), answer) in enumerate(zip(rows, answers, strict=True), start):
-            yield Shown(rank_, name, answer.path, score, answer.draft)
+    def _candidates(
+        self, rows: Sequence[tuple[str, float]], ranks: Sequence[int]
+    ) -> Iterator[Candidate]:
+        """Yield images of the ranking with the model's drafts, as they are needed."""
+        answers = self.scorer.stream([self.listing.path(name) for name, _ in rows], drafts=True)
+        for rank_, (name, score), answer in zip(ranks, rows, answers, strict=False):
+            yield Candidate(rank_, name, answer.path, score, answer.draft)
 
 
 def _identity(
@@ -293,19 +300,15 @@ def _held(folder: Path) -> Iterator[None]:
         InvalidSetting: Something else is in it.
     """
     if folder.is_dir() and not (folder / SCORES).exists():
-        others = [each.name for each in folder.iterdir() if each.name != ".lock"]
+        others = [each.name for each in folder.iterdir() if each.name != LOCK_FILE]
         if others:
             raise InvalidSetting(
                 f"out={folder} holds other files ({others[0]}): name a new or an empty folder"
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ActiveLearningError(
-                f"{folder} is in use by another process; wait for it, or set out=..."
-            ) from None
+    lock = hold(folder, otherwise="wait for it, or set out=...")
+    try:
         for leftover in folder.glob(".*.part"):  # of a process that was killed while writing
             leftover.unlink(missing_ok=True)
         yield
+    finally:
+        lock.release()

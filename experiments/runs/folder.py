@@ -7,29 +7,27 @@ loses at most the cycle in progress, whose files are then written again.
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import cv2
-import numpy as np
 import torch
 import yaml
 
 from al_core import CycleRecord, Pool, write_ranking_csv, write_upload_csv
 from al_core.errors import ActiveLearningError, InvalidSetting
 from al_core.files import atomic_write, write_bytes
+from experiments.drawing.panel import Panel
+from experiments.drawing.rendering import FULL, THUMBNAIL, jpeg, render
+from experiments.engine.locks import LOCK_FILE, hold
 from experiments.metrics.columns import SECONDS, in_order
 from experiments.settings.composition import differences
 from experiments.settings.renamed import with_added_keys, with_present_names
-from experiments.tasks.base import Panel
 from experiments.units.unit import Unit, image_of, images_of
 from vendored.checkpoints import UNREADABLE
 
@@ -39,10 +37,10 @@ FORMAT = 1
 Row = dict[str, float | int | None]
 WITHOUT_EFFECT = ("out", "tracker")
 """Keys that may change when a run is resumed: they change no result."""
-BEFORE_IT_BEGINS = {".lock", "log.txt", "config.yaml", "annotations/images.json"}
+BEFORE_IT_BEGINS = {LOCK_FILE, "log.txt", "config.yaml", "annotations/images.json"}
 """Files of a run that has neither trained nor asked anybody."""
-THUMBNAIL_PIXELS = (128, 320)
-"""Longer side: smaller images are magnified to the first, larger ones shrunk to the second."""
+FULL_SIZE = "full"
+"""Folder of the large pictures of a gallery, which have the names of the thumbnails."""
 
 
 @dataclass
@@ -72,7 +70,7 @@ class RunFolder:
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
         self._made = [each for each in (path, *path.parents) if not each.exists()]
-        self._lock = _locked(path)
+        self._lock = hold(path, otherwise="wait for it, or give this run another place: out=...")
         try:
             self.state = self._read_state()
             if self.state.cycle:  # before the first cycle is done there is nothing to protect
@@ -86,7 +84,7 @@ class RunFolder:
 
     def close(self) -> None:
         """Let others have the folder."""
-        self._lock.close()
+        self._lock.release()
 
     def remove_if_unused(self) -> None:
         """Remove a folder of a run that never began: nothing was trained, and nobody asked."""
@@ -204,13 +202,17 @@ class RunFolder:
     def write_gallery(
         self, cycle: int, panels: Mapping[str, Sequence[tuple[str, float | None, Panel]]]
     ) -> None:
-        """Write thumbnails, by kind ("most", "least"): (name, score, panel) each."""
+        """Write panels by kind ("most", "least"), each given as (name, score, panel).
+
+        The thumbnails that `index.csv` lists are drawn again at full size in the folder `full`.
+        """
         folder = self.path / "gallery" / f"cycle_{cycle:02d}"
         rows = []
         for kind, items in panels.items():
             for place, (name, score, panel) in enumerate(items, start=1):
                 file_name = f"{kind}_{place:02d}.jpg"
-                write_bytes(folder / file_name, _thumbnail(panel))
+                write_bytes(folder / FULL_SIZE / file_name, jpeg(render(panel, FULL)))
+                write_bytes(folder / file_name, jpeg(render(panel, THUMBNAIL)))
                 rows.append((file_name, name, "" if score is None else score, panel.caption))
         with atomic_write(folder / "index.csv") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -261,26 +263,6 @@ class RunFolder:
                 old.unlink(missing_ok=True)
 
 
-def _locked(folder: Path) -> IO[str]:
-    """Make the folder and open its lock file, held by this process alone until it is closed."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = open(folder / ".lock", "w")  # noqa: SIM115  # held until close
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / ".lock")):
-                return lock
-            lock.close()
-        except FileNotFoundError:  # removed meanwhile by a process whose run never began
-            continue
-        except BlockingIOError:
-            lock.close()
-            raise ActiveLearningError(
-                f"{folder} is in use by another process; wait for it, or give this run another "
-                "place: out=..."
-            ) from None
-
-
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what must be the same for a run to be resumed.
 
@@ -311,16 +293,3 @@ def row_of(record: CycleRecord, *, query_memory_mb: float, peak_memory_mb: float
             "peak_memory_mb": round(peak_memory_mb, 1),
         }
     )
-
-
-def _thumbnail(panel: Panel) -> bytes:
-    image = panel.image
-    longer = max(image.shape[:2])
-    scale = float(np.clip(longer, *THUMBNAIL_PIXELS)) / longer
-    # Small images are magnified pixel by pixel, so that a person sees what the model saw.
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    resized = cv2.cvtColor(cv2.resize(image, size, interpolation=how), cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".jpg", resized, [cv2.IMWRITE_JPEG_QUALITY, 90])
-    assert done, "OpenCV cannot write JPEG"
-    return data.tobytes()

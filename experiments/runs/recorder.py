@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 
-from al_core import CycleRecord, Pool
+from al_core import CycleRecord, IndexArray, Pool
+from experiments.drawing.duplicates import distinct, with_duplicates
+from experiments.drawing.panel import Panel
 from experiments.engine.provenance import provenance
 from experiments.runs.assembly import Parts
 from experiments.runs.folder import RunFolder, row_of
 from experiments.runs.tracker import Tracker
 from experiments.settings.run_config import RunConfig
 from experiments.settings.wording import counted
-from experiments.tasks.base import Panel
 from experiments.units.unit import images_of
 
 logger = logging.getLogger(__name__)
 
 GALLERY_IMAGES = 8
 """Thumbnails of the most and of the least wanted images of a cycle."""
+MAX_COMPARED = 8 * GALLERY_IMAGES
+"""Images at either end of a ranking that are looked at for so many that differ."""
 
 
 @contextmanager
@@ -151,22 +155,41 @@ class Recorder:
         self.tracker.finish(self._summary(), failed=failed)
 
     def _panels(self, record: CycleRecord) -> dict[str, list[tuple[str, float | None, Panel]]]:
-        """Draw the most and the least wanted candidates, and their scores."""
+        """Draw the most and the least wanted candidates, and their scores.
+
+        Of near-duplicates only the first is drawn; its caption gives the number of the others.
+        """
         query, ranking = record.query, record.query.ranking
         order = query.indices if ranking is None else ranking.indices
         images, first = images_of(self.unit, order)
         scores = [None] * len(images) if ranking is None else ranking.scores[first].tolist()
-        kinds = {"most": slice(GALLERY_IMAGES)}
+        from_the_end = range(len(images) - 1, -1, -1)
+        kinds = {"most": self._distinct(images, range(len(images)))}
         if ranking is not None:
-            start = max(GALLERY_IMAGES, len(images) - GALLERY_IMAGES)
-            kinds["least"] = slice(start, None)
+            compared = sum(1 + duplicates for _, duplicates in kinds["most"])
+            left = from_the_end[: max(0, len(images) - compared)]
+            kinds["least"] = self._distinct(images, left)
         found = {}
-        for kind, part in kinds.items():
-            chosen = images[part]
+        for kind, places in kinds.items():
+            chosen = images[[place for place, _ in places]]
             panels = self.unit.marked(self.learner.draw(chosen), chosen, query.indices)
-            names = [self.task.train.names[image] for image in chosen]
-            found[kind] = list(zip(names, scores[part], panels, strict=True))
-        return {kind: items if kind == "most" else items[::-1] for kind, items in found.items()}
+            found[kind] = [
+                (
+                    self.task.train.names[images[place]],
+                    scores[place],
+                    replace(panel, caption=with_duplicates(panel.caption, duplicates)),
+                )
+                for (place, duplicates), panel in zip(places, panels, strict=True)
+            ]
+        return found
+
+    def _distinct(self, images: IndexArray, places: Sequence[int]) -> list[tuple[int, int]]:
+        """Return the first places whose images differ, each with its number of near-duplicates."""
+        pictures = (
+            (place, self.task.pool_images(images[place : place + 1])[0].permute(1, 2, 0).numpy())
+            for place in places[:MAX_COMPARED]
+        )
+        return distinct(pictures, GALLERY_IMAGES)
 
     def _summary(self) -> dict[str, float]:
         """Return the last metric and the area under the budget curve, in units of the metric."""

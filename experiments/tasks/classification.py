@@ -24,10 +24,14 @@ from experiments.data.labels import Label
 from experiments.data.photographs import fit_square, whole_image
 from experiments.data.samples import Batch
 from experiments.data.targets import HiddenTargets, Targets
+from experiments.drawing.panel import Panel
+from experiments.drawing.views import class_view
 from experiments.metrics.classification import ClassificationMetrics
 from experiments.models.dropout import InputDropout
 from experiments.models.trial import backbone_name, built, try_network
-from experiments.tasks.base import Panel
+
+NUM_SHOWN = 3
+"""The most probable classes of an image, of which a caption names the likely ones."""
 
 
 class Classification:
@@ -193,13 +197,19 @@ class Classification:
         return self.eval_batch_size
 
     def draw(self, indices: IndexArray, prediction: Prediction, targets: Targets) -> list[Panel]:
-        """Return the whole images with the predicted class and its probability."""
+        """Return whole images, captioned with the most probable classes and their probabilities."""
         images = [whole_image(self.train, index) for index in indices.tolist()]
-        best = prediction.log_probs.max(1)
-        return [
-            Panel(image, f"predicted {self.class_names[int(k)]} ({float(log_p.exp()):.0%})")
-            for image, k, log_p in zip(images, best.indices, best.values, strict=True)
-        ]
+        best = prediction.log_probs.exp().cpu().topk(min(NUM_SHOWN, len(self.class_names)))
+        panels = []
+        for index, image, classes, values in zip(
+            indices.tolist(), images, best.indices.tolist(), best.values.tolist(), strict=True
+        ):
+            truth = None
+            if targets.is_revealed(index):
+                truth = self.class_names[int(targets.read(np.array([index]))[0])]
+            names = [self.class_names[k] for k in classes]
+            panels.append(class_view(image, list(zip(names, values, strict=True)), truth=truth))
+        return panels
 
     def sizes(self, indices: IndexArray) -> list[tuple[int, int]]:
         """Return the one size of all images."""

@@ -198,7 +198,7 @@ def test_a_renamed_image_is_a_new_one_and_its_annotation_waits_for_the_old(team:
 @pytest.mark.parametrize(
     ("file", "content", "says"),
     [
-        ("half.json", '[{"data": {"name": "pho', "half.json: it is no complete JSON"),
+        ("half.json", '[{"data": {"name": "pho', "half.json: it is not complete JSON"),
         ("typo.csv", "name,label\n{0},bar\n", "there is no class 'bar'"),
         ("bar/{0}", "", "it lies in 'bar', which is no class"),
         ("x.csv", "name,label\nother.png,bars\n", "'other.png' is no image of the pool"),

@@ -106,6 +106,8 @@ def test_people_see_whole_images(tmp_path: Path) -> None:
             write_photograph(tmp_path / part / name / "x.png", seed=len(part + name))
     data = image_folder(tmp_path, image_size=24)
     assert whole_image(data.train, 1).shape == (60, 90, 3)
+    write_photograph(tmp_path / "train" / "a" / "x.png", size=(700, 2000))
+    assert whole_image(data.train, 0).shape == (448, 1280, 3)
     (tmp_path / "train" / "b" / "x.png").unlink()
     square = data.train.images(np.array([1]))[0].permute(1, 2, 0).numpy()
     assert np.array_equal(whole_image(data.train, 1), square)
