@@ -17,7 +17,7 @@ from PIL import Image
 
 from al_core.errors import InvalidSetting
 from experiments.annotation.ledger import Kept
-from experiments.data.classification import ImageClassification, read_samples
+from experiments.data.classification import ImageClassification, read_samples, square_reader
 from experiments.data.decoding import UnreadableImage
 from experiments.data.detection import ObjectDetection, tidied, warn_unreadable
 from experiments.data.folders import find_images
@@ -36,7 +36,7 @@ from experiments.data.segmentation import (
 from experiments.handoff.masks import write_png
 from experiments.handoff.names import ImageNames
 from experiments.handoff.returned import files_in, read_file, upright_size
-from experiments.settings.checks import check_flag, check_folder, check_number, check_whole_number
+from experiments.settings.checks import check_flag, check_folder, check_number
 from experiments.settings.wording import counted, listed
 
 T = TypeVar("T")
@@ -72,7 +72,9 @@ def classification(
     class_names: Sequence[str],
     test: str | None = None,
     image_size: int = 32,
+    resize: str = "crop",
     max_memory_gb: float = 4.0,
+    cache: str | None = None,
     flip: bool = True,
     collected: Collected | None = None,
 ) -> ImageClassification:
@@ -83,7 +85,9 @@ def classification(
         class_names: The classes.
         test: Folder of a test set in folders named for the classes, or with a CSV; or null.
         image_size: Side of the images in pixels.
+        resize: "crop", "letterbox" or "stretch".
         max_memory_gb: Limit of the memory for decoded images; a larger set is decoded when read.
+        cache: Folder that keeps the resized images; None for no cache.
         flip: False if mirror images are not of the same class.
         collected: The answers of people.
 
@@ -91,14 +95,14 @@ def classification(
         InvalidSetting: A setting or the test set is wrong.
     """
     folder = check_folder("data.root", root)
-    check_whole_number("data.image_size", image_size, low=1, high=4096)
+    read = square_reader(image_size, resize=resize, cache=cache)
     check_number("data.max_memory_gb", max_memory_gb, low=0)
     check_flag("data.flip", flip)
     rules = Rules("classification", checked_class_names(class_names, "classification"))
     given = _checked(collected)
     position = {name: index for index, name in enumerate(rules.class_names)}
     in_memory = len(given.names) * 3 * image_size**2 <= max_memory_gb * 1e9
-    train = read_samples(folder, list(given.names), image_size=image_size, in_memory=in_memory)
+    train = read_samples(folder, list(given.names), read=read, in_memory=in_memory)
     train_targets = np.zeros(len(train), np.int64)
     for index, kept in given.labels.items():
         train_targets[index] = _known(position, kept.class_name)
@@ -111,7 +115,7 @@ def classification(
             test, rules, lambda label: _known(position, label.class_name)
         )
         test_names, targets = list(labeled), list(labeled.values())
-    test_samples = read_samples(test_folder, test_names, image_size=image_size, in_memory=in_memory)
+    test_samples = read_samples(test_folder, test_names, read=read, in_memory=in_memory)
     mean, std = channel_statistics(train)
     return ImageClassification(
         train=train,
@@ -122,6 +126,7 @@ def classification(
         mean=mean,
         std=std,
         flip=flip,
+        resize=read.resize,
     )
 
 

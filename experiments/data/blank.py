@@ -69,8 +69,9 @@ def blank_data(kind: str, class_names: Sequence[str], facts: Mapping[str, Any]) 
             samples = _blank(facts["image_size"])
             targets = np.zeros(1, np.int64)
             return ImageClassification(
-                samples, targets, samples, targets, names, *_mean_and_std(facts), flip=False
-            )
+                samples, targets, samples, targets, names, *_mean_and_std(facts), flip=False,
+                resize=str(facts.get("resize", "crop")),  # earlier checkpoints knew no other
+            )  # fmt: skip
         pictures = MemoryPictures(_blank(BLANK_PIXELS))
         if kind == "detection":
             nothing = Objects(

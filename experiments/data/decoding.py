@@ -50,7 +50,7 @@ _MAX_THREADS = 16  # a bound for machines of many cores: each thread holds an im
 
 
 class UnreadableImage(ActiveLearningError):
-    """An image file that cannot be decoded; the text is the reason, without the file's name."""
+    """An image that cannot be read or decoded; the text is the reason, without the file's name."""
 
 
 class TooManyPixels(UnreadableImage):
@@ -182,21 +182,24 @@ def decode_many(
     paths: Sequence[Path],
     size: int,
     *,
+    read: Callable[[Path], NDArray[np.uint8]] | None = None,
     num_threads: int | None = None,
     progress: str | None = None,
 ) -> Decoded:
-    """Decode files into one tensor, `resize_square`d, by several threads.
+    """Decode files into one tensor by several threads.
 
     Args:
         paths: One file a row.
         size: Side of the images in pixels.
+        read: Returns a file as uint8 (size, size, 3); None for `read_rgb` and `resize_square`.
         num_threads: None for one a core that this process may use. It never changes the result.
         progress: Text before a progress bar; None for no bar. Without a terminal there is none.
     """
     images = np.zeros((len(paths), 3, size, size), dtype=np.uint8)
 
     def decode(position: int) -> None:
-        square = resize_square(read_rgb(paths[position]), size)
+        path = paths[position]
+        square = resize_square(read_rgb(path), size) if read is None else read(path)
         images[position] = square.transpose(2, 0, 1)
 
     unreadable = for_each(len(paths), decode, num_threads=num_threads, progress=progress)
@@ -204,12 +207,19 @@ def decode_many(
 
 
 def find_unreadable(
-    paths: Sequence[Path], *, num_threads: int | None = None, progress: str | None = None
+    paths: Sequence[Path],
+    *,
+    read: Callable[[Path], NDArray[np.uint8]] | None = None,
+    num_threads: int | None = None,
+    progress: str | None = None,
 ) -> dict[int, str]:
-    """Decode every file once, keep nothing, and return position -> reason of those that fail."""
+    """Decode every file once, keep nothing, and return position -> reason of those that fail.
+
+    Arguments are those of `decode_many`.
+    """
 
     def decode(position: int) -> None:
-        read_rgb(paths[position])
+        (read or read_rgb)(paths[position])
 
     return for_each(len(paths), decode, num_threads=num_threads, progress=progress)
 

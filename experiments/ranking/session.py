@@ -41,7 +41,7 @@ from experiments.ranking.settings import RankSettings
 from experiments.ranking.store import WRITTEN, Store
 from experiments.ranking.writing import QUARANTINE, QUERY, RANKING, UPLOAD, write_tables
 from experiments.settings.composition import differences
-from experiments.settings.renamed import with_present_names
+from experiments.settings.renamed import with_added_keys, with_present_names
 from experiments.settings.wording import counted
 
 logger = logging.getLogger(__name__)
@@ -304,7 +304,7 @@ def _check_identity(store: Store, settings: RankSettings, ours: dict[str, Any]) 
         raise store.damaged(f"its note {IDENTITY!r} describes no ranking")
     if theirs["checkpoint"].get("sha256") == ours["checkpoint"]["sha256"]:
         theirs["checkpoint"] = ours["checkpoint"]  # the same weights under another name
-    changed = differences(ours, with_present_names(theirs))
+    changed = differences(ours, with_added_keys(with_present_names(theirs), ours))
     if changed:
         raise InvalidSetting(
             f"{settings.out} holds a ranking of something else ("

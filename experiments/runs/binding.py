@@ -18,7 +18,7 @@ import yaml
 from al_core.errors import InvalidSetting
 from al_core.files import atomic_write
 from experiments.settings.composition import changed_leaves
-from experiments.settings.renamed import with_present_names
+from experiments.settings.renamed import with_added_keys, with_present_names
 from experiments.settings.run_config import RunConfig
 
 CONFIG, CHANGES = "config.yaml", "changes.csv"
@@ -112,6 +112,7 @@ def permitted_changes(
     theirs = read_config(folder)
     if theirs is None:
         return ()
+    theirs = with_added_keys(theirs, config)
     ours, before = _comparable(config), _comparable(theirs)
     changes = tuple(
         Change(cycles_done, key, str(former), str(new))
@@ -175,10 +176,23 @@ def _may_change(change: Change, *, is_asked: bool) -> bool:
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that count when a run is resumed.
 
-    The way in which people are asked may change from one batch to the next, and so may the folder
-    that keeps regions. Runs that are older than these choices have neither.
+    The way in which people are asked may change from one batch to the next, and so may the folders
+    that keep regions and resized images. Runs that are older than these choices have neither.
     """
     kept = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
-    query = {k: v for k, v in config.get("query", {"name": "images"}).items() if k != "cache"}
-    own = {key: value for key, value in query.items() if not isinstance(value, Mapping)}
-    return {**kept, "oracle": config.get("oracle", {}).get("name", "ground_truth"), "query": own}
+    data = _without_cache(config.get("data", {}))
+    query = _without_cache(config.get("query", {"name": "images"}))
+    return {
+        **kept,
+        "oracle": config.get("oracle", {}).get("name", "ground_truth"),
+        "query": {key: value for key, value in query.items() if not isinstance(value, Mapping)},
+        **({"data": data} if data else {}),
+    }
+
+
+def _without_cache(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_cache(value) if isinstance(value, Mapping) else value
+        for key, value in node.items()
+        if key != "cache"
+    }
