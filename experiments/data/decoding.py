@@ -1,9 +1,9 @@
-"""Image files of any common format to RGB uint8 arrays; a broken file is a reason, not a crash.
+"""Decode image files of common formats to RGB uint8 arrays, and report broken files with a reason.
 
-OpenCV decodes first: it is the fastest of the decoders that were measured, bit-equal to Pillow on
-JPEG and PNG, and releases the GIL, so threads are enough. Pillow takes what OpenCV cannot read (GIF
-and AVIF in older releases, rare modes) and words the reason where neither can. Both turn the image
-as its EXIF orientation says, drop an alpha channel, repeat a gray one, and bring 16 bits to 8.
+OpenCV decodes first: it is the fastest of the measured decoders, bit-equal to Pillow on JPEG and
+PNG, and releases the GIL, so threads are enough. Pillow decodes the files that OpenCV cannot read
+(GIF and AVIF in older releases, rare modes) and gives the reason if neither can. Both apply the
+EXIF orientation, drop an alpha channel, repeat a gray one, and reduce 16 bits to 8.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tqdm import tqdm
 from al_core.errors import ActiveLearningError
 from experiments.engine.cores import num_cores
 
-# One image, one thread: the parallelism is over images, here and in every process that decodes.
+# Each image is decoded by one thread; several images are decoded in parallel.
 cv2.setNumThreads(0)
 # OpenCV prints several lines for each broken file; the reason is returned and reported instead.
 # (OpenCV 4 has the function at its top, OpenCV 5 in a module.)
@@ -40,13 +40,13 @@ IMAGE_SUFFIXES = frozenset({
     ".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm",
 })
 # fmt: on
-"""Lower-case endings of the files that are taken for images."""
+"""Lower-case endings of image files."""
 
 MAX_PIXELS = 178_956_970
 """Images with more pixels are refused: a small file could be made to fill the memory. The limit is
 Pillow's; `experiments/__init__.py` sets it for OpenCV before OpenCV is loaded."""
-_MAX_CHUNK = 64  # images a thread takes at once: handing over one costs as much as a small JPEG
-_MAX_THREADS = 16  # a bound for machines of many cores: each thread holds an image at full size
+_MAX_CHUNK = 64  # images per task of a thread: scheduling a task costs as much as a small JPEG
+_MAX_THREADS = 16  # a bound for machines with many cores: each thread holds an image at full size
 
 
 class UnreadableImage(ActiveLearningError):
@@ -65,16 +65,16 @@ def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """Decode one image file at its full size, upright.
 
     Returns:
-        uint8 (height, width, 3), RGB. Of an animation or a stack of pages, the first.
+        uint8 (height, width, 3), RGB; the first image of an animation or of several pages.
 
     Raises:
         UnreadableImage: The file is missing, empty, cut short, damaged or no image, has more than
             MAX_PIXELS, or its samples have 32 bits (their range is not defined). A JPEG that lacks
-            only its end mark is read.
+            only its end mark is decoded.
     """
     try:
         mode = os.stat(path).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe would wait for ever
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe would block
             raise UnreadableImage("it is no regular file")
         with open(path, "rb") as file:  # not cv2.imread, which garbles non-ASCII paths on Windows
             data = file.read()
@@ -118,11 +118,11 @@ def _read_with_pillow(data: bytes) -> NDArray[np.uint8]:
 
 
 def resize_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Bring the shorter side to `size` pixels and keep the center square.
+    """Crop the center square and resize it to `size` pixels.
 
-    The square is cut first, so that a very long image costs nothing and nothing is stretched.
-    Pixels are averaged over their area when shrinking and interpolated linearly when enlarging; an
-    image whose shorter side is `size` keeps its pixels as they are.
+    The crop comes first, so that a very long image costs no more than a square one. Pixels are
+    averaged over their area when shrinking and interpolated linearly when enlarging; a square of
+    `size` pixels is unchanged.
 
     Args:
         image: uint8 (height, width, channels).
@@ -146,13 +146,14 @@ def decode_many(
     num_threads: int | None = None,
     progress: str | None = None,
 ) -> Decoded:
-    """Decode files into one tensor, `resize_square`d, by several threads.
+    """Decode files in several threads into one tensor of squares, see `resize_square`.
 
     Args:
-        paths: One file a row.
+        paths: One file per row.
         size: Side of the images in pixels.
-        num_threads: None for one a core that this process may use. It never changes the result.
-        progress: Text before a progress bar; None for no bar. Without a terminal there is none.
+        num_threads: Number of threads, which never changes the result; None for one per core that
+            this process may use.
+        progress: Text before a progress bar, which is shown in a terminal; None for no bar.
     """
     images = np.zeros((len(paths), 3, size, size), dtype=np.uint8)
 
@@ -167,7 +168,7 @@ def decode_many(
 def find_unreadable(
     paths: Sequence[Path], *, num_threads: int | None = None, progress: str | None = None
 ) -> dict[int, str]:
-    """Decode every file once, keep nothing, and return position -> reason of those that fail."""
+    """Decode every file once and return position -> reason of the unreadable ones."""
 
     def decode(position: int) -> None:
         read_rgb(paths[position])
@@ -182,7 +183,7 @@ def for_each(
     num_threads: int | None = None,
     progress: str | None = None,
 ) -> dict[int, str]:
-    """Call `decode(0)` to `decode(count - 1)` in several threads; arguments as `decode_many`.
+    """Call `decode(0)` to `decode(count - 1)` in several threads; other arguments as `decode_many`.
 
     Returns:
         Position -> reason of the calls that raised UnreadableImage.
@@ -198,9 +199,9 @@ def for_each(
         return reasons
 
     num_threads = num_threads or min(num_cores(), _MAX_THREADS)
-    chunk = max(1, min(_MAX_CHUNK, count // (4 * num_threads)))  # a small batch is shared by all
+    chunk = max(1, min(_MAX_CHUNK, count // (4 * num_threads)))  # all threads share a small batch
     starts = range(0, count, chunk)
-    hidden = True if progress is None else None  # None: hidden where there is no terminal
+    hidden = True if progress is None else None  # None: hidden without a terminal
     unreadable: dict[int, str] = {}
     with tqdm(total=count, desc=progress, unit="image", mininterval=1, disable=hidden) as bar:
         if num_threads <= 1:
@@ -213,6 +214,6 @@ def for_each(
             for first, reasons in zip(starts, executor.map(decode_chunk, starts), strict=True):
                 unreadable |= reasons
                 bar.update(min(chunk, count - first))
-        finally:  # an interrupt does not wait for the images that are still queued
+        finally:  # after an interrupt, do not wait for queued images
             executor.shutdown(cancel_futures=True)
     return unreadable

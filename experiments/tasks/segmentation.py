@@ -37,7 +37,7 @@ from vendored.drn import DRNSeg
 log = logging.getLogger(__name__)
 
 Outputs = tuple[Tensor, Tensor]
-"""Log-probabilities (b, k, h, w), and the scores at 1/8 of the size from which they are computed."""
+"""Log-probabilities (b, k, h, w), and the scores at 1/8 of the size they come from."""
 
 BATCH_PIXELS = 2**20
 """Pixels in a batch of inference if its size is not set: enough for a GPU, and small in memory."""

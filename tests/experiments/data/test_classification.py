@@ -91,7 +91,7 @@ def test_folder_reports_what_it_leaves_out(tree: Path, caplog: pytest.LogCapture
     assert [data.test.names[i] for i in data.test.unreadable] == ["cat/cut.jpg"]
     assert len(data.train) == 8
     text = caplog.text
-    assert "passed over 4 files (1 .txt, 2 hidden, 1 outside the class folders)" in text
+    assert "ignored 4 files (1 .txt, 2 hidden, 1 outside the class folders)" in text
     assert "2 of 8 images cannot be read, the first is cat/text.jpg (not an image" in text
 
 
