@@ -80,7 +80,7 @@ def test_label_ids_become_train_ids(tmp_path: Path) -> None:
     assert {7: 0, 13: 4, 23: 10, 26: 13, 33: 18}.items() <= dict(
         zip(ids[0].tolist(), found.tolist(), strict=True)
     ).items()
-    with pytest.raises(UnreadableImage, match="no labelId 34"):
+    with pytest.raises(UnreadableImage, match="unknown labelId 34"):
         read_train_ids(write(tmp_path / "b_gtFine_labelIds.png", ids + 1))
 
 
