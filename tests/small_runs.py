@@ -185,6 +185,7 @@ def _main(
     for descriptor, stream in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(folder / stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     sys.argv = ["experiments.run", *arguments]
+    os.fsync = lambda descriptor: None  # what was written outlives a killed process anyway
     if max_file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
     if kill_at is not None:
