@@ -8,8 +8,8 @@ chunks of images from the state on disk, decodes them ahead in threads, scores t
 scores. The bare decoding decodes and resizes the same files in one call with as many threads. The
 bare forward pass runs the network without loss-prediction module or score over batches that are
 already decoded, normalized and laid out. The benchmark is for classification, whose images have one
-size. If both use the same cores, ranking takes at least the sum of their times; with a GPU, at least
-the larger one.
+size. If both use the same cores, ranking takes at least the sum of their times; with a GPU, at
+least the larger one.
 """
 
 from __future__ import annotations

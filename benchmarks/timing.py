@@ -70,7 +70,7 @@ def said(numerator: Sequence[float], denominator: Sequence[float]) -> str:
 
 
 def table(seconds: Seconds, *, against: str, unit: str, scale_name: str = "ms") -> str:
-    """Return a Markdown table: each contender's median and minimum, and the ratio to one of them."""
+    """Return a Markdown table: each contender's median and minimum, and a ratio."""
     scale = {"s": 1, "ms": 1e3, "us": 1e6}[scale_name]
     lines = [
         f"| | median, {scale_name} a {unit} | fastest | ratio to {against} (quartiles) |",

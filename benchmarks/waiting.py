@@ -4,8 +4,8 @@
     python -m benchmarks.waiting --backbone resnet18 --steps 3
 
 The work is bare training steps. Each policy and round has its own process, because OpenMP reads the
-policy when it is loaded. On a quiet machine the ratio is the cost of waking threads up; beside other
-work it is the gain of not waiting in a loop on a core that another thread of the step needs.
+policy when it is loaded. On a quiet machine the ratio is the cost of waking threads up; beside
+other work it is the gain of not waiting in a loop on a core that another thread needs.
 """
 
 from __future__ import annotations
