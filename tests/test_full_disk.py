@@ -27,7 +27,7 @@ OF_A_RUN = ("config.yaml", "queries/.cycle_00.csv", "checkpoints/.cycle_00.pt", 
 def command(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., tuple[object, str]]]:
-    """Run a command line in this process, on a disk that is full when a file is to be kept."""
+    """Run a command line in this process, with a disk that is full at a given file."""
     root, sync = logging.getLogger(), os.fsync
     handlers, level = list(root.handlers), root.level
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # what the command sets is taken back

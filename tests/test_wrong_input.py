@@ -82,7 +82,7 @@ def test_wrong_settings_are_one_line(
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_a_missing_gpu_is_one_line(images: Path, tmp_path: Path) -> None:
-    """Asking for a GPU that is not there says what to set instead."""
+    """A missing GPU is one line that says what to set instead."""
     arguments = overrides(f"data.root={images}", f"out={tmp_path}", "engine.device=cuda")
     ended = run_program(arguments, tmp_path / "output")
     check_refused(ended, "use engine.device=cpu")
@@ -127,7 +127,7 @@ def test_a_loss_that_explodes_names_the_sample(images: Path, tmp_path: Path) -> 
 
 
 def test_unreadable_images_are_listed_and_never_selected(images: Path, tmp_path: Path) -> None:
-    """They are in quarantine.csv with a reason, in no query and no ranking, and the run goes on."""
+    """They are in quarantine.csv with a reason, and in no query and no ranking."""
     own = tmp_path / "images"
     shutil.copytree(images, own)
     broken = {

@@ -233,7 +233,7 @@ def test_digits_are_the_same_every_time(small_digits: ImageClassification) -> No
 
 
 def test_digit_names_give_no_label_away(small_digits: ImageClassification) -> None:
-    """The number in a name says nothing about the digit."""
+    """The number in a name does not reveal the digit."""
     numbers = np.array([int(name[6:11]) for name in small_digits.train.names])
     assert abs(np.corrcoef(numbers, small_digits.train_targets)[0, 1]) < 0.05
 
