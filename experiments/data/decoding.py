@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from al_core.errors import ActiveLearningError
-from experiments.data.reading import read_bytes
+from experiments.data.reading import LASTING, read_bytes
 from experiments.engine.cores import num_cores
 
 # One image, one thread: the parallelism is over images, here and in every process that decodes.
@@ -48,6 +48,10 @@ MAX_PIXELS = 178_956_970
 does. OpenCV is told so in `experiments/__init__.py`, before it is loaded."""
 _MAX_CHUNK = 64  # images a thread takes at once: handing over one costs as much as a small JPEG
 _MAX_THREADS = 16  # a bound for machines of many cores: each thread holds an image at full size
+
+
+AT_PRESENT = "cannot be read at present"
+"""How the reason begins where a device or a network failed, rather than the image's bytes."""
 
 
 class UnreadableImage(ActiveLearningError):
@@ -79,7 +83,10 @@ def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
             raise UnreadableImage("it is no regular file")
         data = read_bytes(path)  # not cv2.imread, which garbles non-ASCII paths on Windows
     except (OSError, ValueError) as error:  # ValueError: a NUL in a name
-        raise UnreadableImage(getattr(error, "strerror", None) or str(error)) from error
+        reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, OSError) and error.errno not in LASTING:
+            reason = f"{AT_PRESENT} ({reason})"
+        raise UnreadableImage(reason) from error
     if not data:
         raise UnreadableImage("the file is empty")
     if not _is_webp_with_exif(data):

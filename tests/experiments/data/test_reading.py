@@ -50,7 +50,7 @@ def test_an_error_that_stays_is_the_reason(tmp_path: Path, monkeypatch: pytest.M
     """After three attempts the image is left out, with the error of the device as the reason."""
     monkeypatch.setattr(reading, "_read", FlakyDevice(3))
     found = decode_many([write(tmp_path / "x.png")], 8)
-    assert found.unreadable == {0: "EIO"}
+    assert found.unreadable == {0: "cannot be read at present (EIO)"}
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.ENOENT])
