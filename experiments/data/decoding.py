@@ -49,6 +49,10 @@ _MAX_CHUNK = 64  # images a thread takes at once: handing over one costs as much
 _MAX_THREADS = 16  # a bound for machines of many cores: each thread holds an image at full size
 
 
+AT_PRESENT = "cannot be read at present"
+"""How the reason begins where a device or a network failed, rather than the image's bytes."""
+
+
 class UnreadableImage(ActiveLearningError):
     """An image that cannot be read or decoded; the text is the reason, without the file's name."""
 
@@ -234,7 +238,8 @@ def for_each(
     """Call `decode(0)` to `decode(count - 1)` in several threads; other arguments as `decode_many`.
 
     Returns:
-        Position -> reason of the calls that raised UnreadableImage.
+        Position -> reason of the calls that raised UnreadableImage, or OSError, whose reasons begin
+        with `AT_PRESENT`.
     """
 
     def decode_chunk(first: int) -> dict[int, str]:
@@ -244,6 +249,8 @@ def for_each(
                 decode(position)
             except UnreadableImage as error:
                 reasons[position] = str(error)
+            except OSError as error:  # of the disk or the network, after several tries
+                reasons[position] = f"{AT_PRESENT} ({error.strerror or error})"
         return reasons
 
     num_threads = num_threads or min(num_cores(), _MAX_THREADS)

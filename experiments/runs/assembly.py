@@ -12,10 +12,13 @@ from pathlib import Path
 from al_core import Affordable, QueryStrategy, Requirement, Subsampled
 from experiments.annotation.oracle import PeopleOracle, consult_people
 from experiments.annotation.people import Waiting
+from experiments.data.arranged import Data
 from experiments.engine.engine import Engine
 from experiments.learning.ensemble import EnsembleLearner
 from experiments.learning.learner import TaskLearner
 from experiments.learning.observer import CycleObserver
+from experiments.runs.identity import RunImages, settled
+from experiments.runs.known_images import read_record
 from experiments.runs.pool import check_sizes
 from experiments.settings.requirements import check_requirements
 from experiments.settings.run_config import RunConfig
@@ -33,7 +36,8 @@ class Parts:
         learner: Trains and infers.
         strategy: Selects.
         observer: Follows the cycles.
-        people: The oracle if people annotate; None if the data set has the labels.
+        people: The oracle if people annotate; None for the data set's own labels.
+        images: Which images the positions of pool and test set stand for.
     """
 
     task: Task
@@ -42,6 +46,7 @@ class Parts:
     strategy: QueryStrategy
     observer: CycleObserver
     people: PeopleOracle | None
+    images: RunImages
 
 
 def assemble(
@@ -74,6 +79,11 @@ def assemble(
         people = consulted
     collected = {} if people is None else {"collected": people.collected}
     data = config.build_for_task("data", **collected)
+    images = RunImages({})
+    if isinstance(data, Data):
+        record = read_record(run_folder) if engine.is_main and next_cycle else None
+        record = engine.gather(record)[0]
+        data, images = settled(data, record, fixed=people is not None, of_regions=of_regions)
     task: Task = config.build("task.build", data=data, backbone=config.backbone())
     provided = known if task.has_embedding else config.provided
     check_requirements(strategy, name, provided=provided, of_regions=of_regions)
@@ -89,4 +99,4 @@ def assemble(
         strategy = Affordable(strategy, unit.costs)
     if config.recipe.cycle.candidates is not None:
         strategy = Subsampled(strategy, config.recipe.cycle.candidates, groups=unit.groups)
-    return Parts(task, unit, learner, strategy, observer, people)
+    return Parts(task, unit, learner, strategy, observer, people, images)

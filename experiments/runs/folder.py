@@ -60,6 +60,7 @@ class RunState:
     records: list[Row] = field(default_factory=list)
     checkpoint: str | None = None
     wandb_id: str | None = None
+    class_names: list[str] | None = None
 
 
 class RunFolder:
@@ -143,7 +144,13 @@ class RunFolder:
             json.dump(provenance, file, indent=2)
 
     def write_quarantine(self, unreadable: Sequence[tuple[str, str, str]]) -> None:
-        """List the unreadable images as rows of "train" or "test", name and reason."""
+        """List the images that cannot be read: "train" or "test", name, and the reason.
+
+        Without any the list of an earlier start is removed.
+        """
+        if not unreadable:
+            (self.path / "quarantine.csv").unlink(missing_ok=True)
+            return
         with atomic_write(self.path / "quarantine.csv") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("set", "name", "reason"))

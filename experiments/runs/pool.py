@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from al_core import Pool, draw_initial_set
-from al_core.errors import InvalidSetting
+from al_core.errors import ActiveLearningError, InvalidSetting
+from experiments.data.decoding import AT_PRESENT
 from experiments.data.targets import GroundTruthOracle
 from experiments.learning.learner import TaskLearner
+from experiments.runs.identity import RunImages
 from experiments.settings.run_config import RunConfig
 from experiments.settings.wording import counted
 from experiments.tasks.base import Task
 from experiments.units.unit import Unit
+
+logger = logging.getLogger(__name__)
 
 
 def first_pool(config: RunConfig, learner: TaskLearner, oracle: GroundTruthOracle) -> Pool:
@@ -32,21 +38,89 @@ def first_pool(config: RunConfig, learner: TaskLearner, oracle: GroundTruthOracl
     return pool
 
 
-def restored_pool(state: dict[str, Any], unit: Unit, oracle: GroundTruthOracle) -> Pool:
-    """Restore the pool of an earlier start and reveal its labels.
+def restored_pool(
+    state: dict[str, Any], task: Task, unit: Unit, images: RunImages, oracle: GroundTruthOracle
+) -> Pool:
+    """Return the pool of an earlier start, with its labels revealed.
+
+    Images that were added since then are unlabeled, images that cannot be used any more are left
+    out, and images that can be used again are offered again.
 
     Raises:
-        InvalidSetting: The set of images has changed since then.
+        ActiveLearningError: A labeled image cannot be read at present.
+        InvalidSetting: The positions of then have no meaning now.
     """
-    pool = Pool.from_state_dict(state)
-    if pool.num_samples != len(unit) or set(pool.excluded) != set(unit.unreadable):
-        raise InvalidSetting(
-            f"the images have changed since this run began ({pool.num_samples} then, "
-            f"{pool.excluded.size} of them unreadable; {len(unit)} and "
-            f"{len(unit.unreadable)} now): put them back, or start anew with out=..."
-        )
+    before = Pool.from_state_dict(state)
+    _check_positions(before, task, unit, images)
+    left_out = set(unit.unreadable)
+    lost = [index for index in before.labeled.tolist() if index in left_out]
+    if lost:
+        names = [unit.name(index) for index in lost]
+        reasons = {unit.unreadable[index] for index in lost}
+        if any(reason.startswith(AT_PRESENT) for reason in reasons):
+            raise ActiveLearningError(
+                f"{counted(len(lost), 'labeled image')} cannot be read at present, the first is "
+                f"{names[0]}: the same command goes on once it can"
+            )
+        logger.warning(
+            "%s no longer trained on, the first is %s: %s",
+            counted(len(lost), "labeled image"), names[0], unit.unreadable[lost[0]],
+        )  # fmt: skip
+    pool = Pool(len(unit), excluded=left_out)
+    for batch in state["labeled"]:
+        pool.label([index for index in batch if index not in left_out])
     oracle.annotate(pool.labeled)
     return pool
+
+
+def check_classes(before: Sequence[str] | None, task: Task) -> None:
+    """Refuse other classes than those that a run began with.
+
+    Args:
+        before: Of an earlier start; None if it has not recorded them.
+        task: Of this start.
+
+    Raises:
+        InvalidSetting: There are others.
+    """
+    now = list(task.class_names)
+    if before is None or list(before) == now:
+        return
+    new, gone = sorted(set(now) - set(before)), sorted(set(before) - set(now))
+    what = [
+        f"{', '.join(names[:3])} {word}" for names, word in ((new, "new"), (gone, "gone")) if names
+    ]
+    raise InvalidSetting(
+        f"the classes have changed since this run began ({'; '.join(what) or 'in another order'}): "
+        "put the images back as they were, or start anew with out=..."
+    )
+
+
+def _check_positions(before: Pool, task: Task, unit: Unit, images: RunImages) -> None:
+    """Refuse a pool whose positions cannot be what they were.
+
+    Raises:
+        InvalidSetting: It is one.
+    """
+    if not images.recorded and before.num_samples != len(unit):
+        raise InvalidSetting(
+            f"the images have changed since this run began ({before.num_samples} then, "
+            f"{before.excluded.size} of them unreadable; {len(unit)} and "
+            f"{len(unit.unreadable)} now): put them back, or start anew with out=..."
+        )
+    if unit.groups is None:
+        return
+    # Regions are numbered over all images that can be read, and cut by their content.
+    for positions, what in (
+        (images.lost, "can no longer be used"),
+        (images.came_back, "can be used again"),
+        (images.changed, "has another content"),
+    ):
+        if positions:
+            raise InvalidSetting(
+                f"{task.train.names[positions[0]]} {what}, and the regions of a run cannot be "
+                "told apart then: put the images back as they were, or start anew with out=..."
+            )
 
 
 def check_added_cycles(config: RunConfig, unit: Unit, pool: Pool) -> None:

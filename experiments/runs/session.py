@@ -26,7 +26,12 @@ from experiments.runs.assembly import Parts, assemble
 from experiments.runs.binding import run_folder
 from experiments.runs.folder import RunFolder, RunState
 from experiments.runs.log_file import EXPECTED, logged_to
-from experiments.runs.pool import check_added_cycles, first_pool, restored_pool
+from experiments.runs.pool import (
+    check_added_cycles,
+    check_classes,
+    first_pool,
+    restored_pool,
+)
 from experiments.runs.recorder import recording
 from experiments.runs.tracker import Tracker
 from experiments.settings.composition import make
@@ -198,7 +203,8 @@ def _pool_and_oracle(config: RunConfig, parts: Parts, state: RunState) -> tuple[
         return parts.people.pool(parts.task), parts.people
     oracle = GroundTruthOracle(parts.unit.targets)
     if state.pool is not None:
-        return restored_pool(state.pool, parts.unit, oracle), oracle
+        check_classes(state.class_names, parts.task)
+        return restored_pool(state.pool, parts.task, parts.unit, parts.images, oracle), oracle
     return first_pool(config, parts.learner, oracle), oracle
 
 

@@ -51,7 +51,7 @@ def test_of_several_test_folders_the_first_is_taken(
     with caplog.at_level(logging.INFO):
         files = find_labeled(tmp_path, test_fraction=None)
     assert files.test.folder == tmp_path / "test"
-    assert "test has the test set; passed over val" in caplog.text
+    assert "test has the test set; ignored val" in caplog.text
 
 
 @pytest.mark.parametrize("with_train", [False, True])

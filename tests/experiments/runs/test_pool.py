@@ -11,6 +11,7 @@ import pytest
 from al_core import Pool
 from al_core.errors import InvalidSetting, LabelHidden
 from experiments.data.targets import GroundTruthOracle
+from experiments.runs.identity import RunImages
 from experiments.runs.pool import check_sizes, first_pool, restored_pool
 from tests.experiments.runs.fakes import Config, Learner, Task
 
@@ -26,7 +27,9 @@ def first(task: Task, **settings: Any) -> Pool:
 
 def restored(task: Task, state: dict[str, Any]) -> Pool:
     """Restore a pool."""
-    return restored_pool(state, Learner(task).unit, GroundTruthOracle(task.targets))
+    return restored_pool(
+        state, task, Learner(task).unit, RunImages({}), GroundTruthOracle(task.targets)
+    )
 
 
 def test_the_first_pool_has_the_initial_set_and_its_labels() -> None:
@@ -112,10 +115,10 @@ def test_a_restored_pool_is_the_one_that_was_kept() -> None:
 
 @pytest.mark.parametrize(
     ("count", "unreadable"),
-    [(11, UNREADABLE), (9, UNREADABLE), (10, {3: "cut short"}), (10, {3: "", 8: ""}), (10, {})],
+    [(11, UNREADABLE), (9, UNREADABLE)],
 )
 def test_a_pool_of_other_images_is_refused(count: int, unreadable: dict[int, str]) -> None:
-    """Another number of images, or other unreadable ones; no label is revealed."""
+    """Another number of images in a run without a record of them; no label is revealed."""
     state = first(Task(10, UNREADABLE), initial_size=3, query_size=1).state_dict()
     task = Task(count, unreadable)
     says = f"10 then, 2 of them unreadable; {count} and {len(unreadable)} now"
