@@ -36,11 +36,13 @@ CONFINED = {  # what only some modules of experiments may use
         for name in (
             "settings.messages",
             "settings.composition",
+            "settings.known_keys",
             "run",
             "runs.sweep",
             "rank",
             "report",
             "compare",
+            "runs.comparison",
         )
     ),
     "wandb": ("experiments.runs.tracker",),

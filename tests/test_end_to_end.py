@@ -41,7 +41,8 @@ HEADER = (
 
 def test_run_folder_holds_what_is_documented_and_nothing_else(unbroken: Path) -> None:
     """Every documented file is there for every cycle, and no other."""
-    gallery = [f"{kind}_{i:02d}.jpg" for kind in ("most", "least") for i in range(1, 9)]
+    images = [f"{kind}_{i:02d}.jpg" for kind in ("most", "least") for i in range(1, 9)]
+    gallery = [*images, *(f"full/{name}" for name in images)]
     expected = {
         ".lock", "config.yaml", "cycles.csv", "log.txt", "provenance.json", "state.json",
         f"checkpoints/cycle_{CYCLES - 1:02d}.pt",

@@ -8,9 +8,7 @@ Each function that builds one is the `_target_` of the `classification` node of 
 from __future__ import annotations
 
 import logging
-import os
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 
@@ -21,8 +19,9 @@ from numpy.typing import NDArray
 from al_core.errors import InvalidSetting
 from experiments.data.decoding import decode_many, resize_square
 from experiments.data.digits import load_digits
-from experiments.data.folders import describe_ignored, find_images
+from experiments.data.labeled_files import SplitFiles, find_labeled
 from experiments.data.long_tail import long_tailed
+from experiments.data.photographs import RESIZES, SquareReader
 from experiments.data.samples import (
     ChannelValues,
     FileSamples,
@@ -56,6 +55,7 @@ class ImageClassification:
         mean: Mean of the pool's pixels, RGB, in 0..1.
         std: Standard deviation of the pool's pixels, RGB, greater than 0.
         flip: True if the mirror image of a sample is of the same class.
+        resize: The way in which images of other sizes become samples; see `SquareReader`.
     """
 
     train: Samples
@@ -66,11 +66,14 @@ class ImageClassification:
     mean: ChannelValues
     std: ChannelValues
     flip: bool
+    resize: str = "crop"
 
     def __post_init__(self) -> None:
         num_classes = len(self.class_names)
         if len(set(self.class_names)) != num_classes or num_classes < 2:
             raise ValueError(f"two or more distinct class names are needed: {self.class_names}")
+        if self.resize not in RESIZES:
+            raise ValueError(f"resize must be one of {', '.join(RESIZES)}, got {self.resize!r}")
         for part, samples, targets in (
             ("train", self.train, self.train_targets),
             ("test", self.test, self.test_targets),
@@ -149,24 +152,31 @@ def image_folder(
     root: str | Path,
     *,
     image_size: int = 32,
+    resize: str = "crop",
     max_memory_gb: float = 4.0,
+    cache: str | None = None,
+    test_fraction: float | None = None,
     flip: bool = True,
     imbalance: float = 1.0,
 ) -> ImageClassification:
-    """Read images in `root/train/<class>/` and `root/test/<class>/`, at any depth below these.
+    """Read images in folders that are named for their classes, at any depth below these.
 
-    The classes are the folders in `train`, sorted by name; `test` may lack some but has no others.
-    Names are paths relative to `train` and `test`. Common formats are read (`IMAGE_SUFFIXES`, in
+    The layout is either `root/train/<class>/` with `test`, `val`, `valid` or `validation` beside
+    `train`, or one folder of classes, from which `test_fraction` holds out a test set. The classes
+    are the folders, sorted by name; a test set may lack some but has no others. Names are paths
+    relative to the folder with the class folders. Common formats are read (`IMAGE_SUFFIXES`, in
     either case); hidden files and files of other kinds are ignored and counted in the log. Images
-    of another size are cropped to their center square and resized, by area when shrinking. Images
     that cannot be decoded are listed in the set's `unreadable`. Mean and standard deviation are
     computed from at most 10,000 readable images of the pool.
 
     Args:
-        root: The folder with `train` and `test`.
+        root: The folder.
         image_size: Side of the images in pixels.
+        resize: As `SquareReader`: "crop", "letterbox" or "stretch".
         max_memory_gb: Sets up to this size (n * 3 * image_size^2 bytes; 1 GB is 1e9) are decoded
             once and kept in memory; the images of larger sets are decoded on each request.
+        cache: Folder that keeps the resized images, for this run and others; None for no cache.
+        test_fraction: Share of the images that are held out for testing; see `held_out`.
         flip: False if mirror images are not of the same class, such as text.
         imbalance: The ratio of the first class to the last in the pool (see `long_tailed`), for
             folders whose classes have about the same size.
@@ -175,50 +185,53 @@ def image_folder(
         InvalidSetting: The layout is different, or an argument is out of range.
     """
     folder = check_folder("data.root", root)
-    check_whole_number("data.image_size", image_size, low=1, high=4096)
+    read = square_reader(image_size, resize=resize, cache=cache)
     check_number("data.max_memory_gb", max_memory_gb, low=0)
     check_flag("data.flip", flip)
-    layout = f"{folder} must hold train/<class>/<images> and test/<class>/<images>"
-    for part in ("train", "test"):
-        if not (folder / part).is_dir():
-            raise InvalidSetting(f"data.root: {layout}; it has no folder {part}")
-    class_names = _class_folders(folder / "train")
-    if len(class_names) < 2:
-        found = f"the only one is {class_names[0]}" if class_names else "there are none"
-        raise InvalidSetting(f"data.root: {layout}; train needs two class folders, {found}")
-    unknown = sorted(set(_class_folders(folder / "test")) - set(class_names))
-    if unknown:
-        raise InvalidSetting(f"data.root: test has a class that train has not: {unknown[0]}")
-    train_names, train_targets = _labeled_files(folder / "train", class_names)
-    test_names, test_targets = _labeled_files(folder / "test", class_names)
-    empty = set(range(len(class_names))) - set(train_targets.tolist())
-    if empty:
-        raise InvalidSetting(f"data.root: no image in train/{class_names[min(empty)]}")
-    if not test_names:
-        raise InvalidSetting(f"data.root: {layout}; no image in test")
-    untested = len(class_names) - len(set(test_targets.tolist()))
+    files = find_labeled(folder, test_fraction=test_fraction)
+    kept = long_tailed(files.train.targets, imbalance)
+    files = replace(files, train=files.train.part(kept))
+    return from_files(files, read, max_memory_gb=max_memory_gb, flip=flip)
+
+
+def square_reader(image_size: int, *, resize: str, cache: str | None) -> SquareReader:
+    """Check the settings of images that become squares, and return what reads them.
+
+    Raises:
+        InvalidSetting: One is out of range.
+    """
+    check_whole_number("data.image_size", image_size, low=1, high=4096)
+    return SquareReader(image_size, resize, cache)
+
+
+def from_files(
+    files: SplitFiles, read: SquareReader, *, max_memory_gb: float, flip: bool
+) -> ImageClassification:
+    """Read the files of a pool and a test set; arguments as `image_folder`.
+
+    Raises:
+        InvalidSetting: No image of a part can be read.
+    """
+    untested = len(files.class_names) - len(set(files.test.targets.tolist()))
     if untested:
-        log.warning("%d of %d classes have no test image", untested, len(class_names))
-
-    kept = long_tailed(train_targets, imbalance)
-    train_names, train_targets = [train_names[i] for i in kept], train_targets[kept]
-
-    num_bytes = (len(train_names) + len(test_names)) * 3 * image_size**2
+        log.warning("%d of %d classes have no test image", untested, len(files.class_names))
+    num_bytes = (len(files.train.names) + len(files.test.names)) * 3 * read.image_size**2
     in_memory = num_bytes <= max_memory_gb * 1e9
     train, test = (
-        read_samples(folder / part, names, image_size=image_size, in_memory=in_memory)
-        for part, names in (("train", train_names), ("test", test_names))
+        read_samples(part.folder, part.names, read=read, in_memory=in_memory)
+        for part in (files.train, files.test)
     )
     mean, std = channel_statistics(train)
     return ImageClassification(
         train=train,
-        train_targets=train_targets,
+        train_targets=files.train.targets,
         test=test,
-        test_targets=test_targets,
-        class_names=class_names,
+        test_targets=files.test.targets,
+        class_names=files.class_names,
         mean=mean,
         std=std,
         flip=flip,
+        resize=read.resize,
     )
 
 
@@ -274,32 +287,7 @@ def digits(
     )
 
 
-def _class_folders(folder: Path) -> tuple[str, ...]:
-    entries = (entry for entry in os.scandir(folder) if entry.is_dir())
-    return tuple(sorted(entry.name for entry in entries if not entry.name.startswith(".")))
-
-
-def _labeled_files(
-    folder: Path, class_names: tuple[str, ...]
-) -> tuple[list[str], NDArray[np.int64]]:
-    """Return the images in class folders, sorted by name, and their classes."""
-    found = find_images(folder)
-    ignored = Counter(found.ignored)
-    position = {name: index for index, name in enumerate(class_names)}
-    names, targets = [], []
-    for name in found.names:
-        class_name, slash, _ = name.partition("/")
-        if slash:
-            names.append(name)
-            targets.append(position[class_name])
-        else:
-            ignored["outside the class folders"] += 1
-    if ignored:
-        log.info("%s: ignored %s", folder, describe_ignored(ignored))
-    return names, np.array(targets, dtype=np.int64)
-
-
-def read_samples(folder: Path, names: list[str], *, image_size: int, in_memory: bool) -> Samples:
+def read_samples(folder: Path, names: list[str], *, read: SquareReader, in_memory: bool) -> Samples:
     """Decode the images into memory, or check that they can be decoded on request.
 
     Raises:
@@ -308,11 +296,14 @@ def read_samples(folder: Path, names: list[str], *, image_size: int, in_memory: 
     paths = [folder / name for name in names]
     samples: Samples
     if in_memory:
-        decoded = decode_many(paths, image_size, progress=f"reading {folder.name}")
-        samples = MemorySamples(decoded.images, names, unreadable=decoded.unreadable)
+        progress = f"reading {folder.name}"
+        decoded = decode_many(paths, read.image_size, read=read, progress=progress)
+        samples = MemorySamples(decoded.images, names, paths=paths, unreadable=decoded.unreadable)
     else:
         progress = f"checking {folder.name}"
-        samples = FileSamples(paths, names, image_size=image_size, progress=progress)
+        samples = FileSamples(
+            paths, names, image_size=read.image_size, read=read, progress=progress
+        )
     if samples.unreadable:
         position, reason = next(iter(samples.unreadable.items()))
         found = (

@@ -8,6 +8,7 @@ EXIF orientation, drop an alpha channel, repeat a gray one, and reduce 16 bits t
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
@@ -25,6 +26,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from al_core.errors import ActiveLearningError
+from experiments.data.header import MAX_PIXELS, PILLOW_FORMATS, size_in_header
+from experiments.data.retrying import is_permanent, retried
 from experiments.engine.cores import num_cores
 
 # Each image is decoded by one thread; several images are decoded in parallel.
@@ -42,15 +45,16 @@ IMAGE_SUFFIXES = frozenset({
 # fmt: on
 """Lower-case endings of image files."""
 
-MAX_PIXELS = 178_956_970
-"""Images with more pixels are refused: a small file could be made to fill the memory. The limit is
-Pillow's; `experiments/__init__.py` sets it for OpenCV before OpenCV is loaded."""
 _MAX_CHUNK = 64  # images per task of a thread: scheduling a task costs as much as a small JPEG
 _MAX_THREADS = 16  # a bound for machines with many cores: each thread holds an image at full size
 
 
 class UnreadableImage(ActiveLearningError):
-    """An image file that cannot be decoded; the text is the reason, without the file's name."""
+    """An image that cannot be read or decoded; the text is the reason, without the file's name."""
+
+
+class TooManyPixels(UnreadableImage):
+    """An image file that is not decoded because of its size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,35 +65,71 @@ class Decoded:
     unreadable: dict[int, str]
 
 
-def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+def read_rgb(path: str | os.PathLike[str], *, max_pixels: float = MAX_PIXELS) -> NDArray[np.uint8]:
     """Decode one image file at its full size, upright.
+
+    The size in its header is checked before any pixel is decoded. Where reading fails for a reason
+    that is not the file's own, it is tried again a few times.
+
+    Args:
+        path: The file.
+        max_pixels: Images with more pixels are refused.
 
     Returns:
         uint8 (height, width, 3), RGB; the first image of an animation or of several pages.
 
     Raises:
-        UnreadableImage: The file is missing, empty, cut short, damaged or no image, has more than
-            MAX_PIXELS, or its samples have 32 bits (their range is not defined). A JPEG that lacks
-            only its end mark is decoded.
+        TooManyPixels: It has more than `max_pixels`.
+        UnreadableImage: The file is missing, empty, cut short, damaged or no image, or its samples
+            have 32 bits (their range is not defined). A JPEG that lacks only its end mark is
+            decoded.
+        OSError: Reading fails repeatedly for another reason.
     """
-    try:
-        mode = os.stat(path).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe would block
-            raise UnreadableImage("it is no regular file")
-        with open(path, "rb") as file:  # not cv2.imread, which garbles non-ASCII paths on Windows
-            data = file.read()
-    except (OSError, ValueError) as error:  # ValueError: a NUL in a name
-        raise UnreadableImage(getattr(error, "strerror", None) or str(error)) from error
+    data = read_bytes(path)
     if not data:
         raise UnreadableImage("the file is empty")
+    if (size := size_in_header(data)) is not None:
+        _check_pixels(*size, max_pixels)
+    image = None
     if not _is_webp_with_exif(data):
-        try:
+        with contextlib.suppress(cv2.error):
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-        except cv2.error:
-            image = None
-        if image is not None:
-            return image.astype(np.uint8, copy=False)
-    return _read_with_pillow(data)
+    found = _read_with_pillow(data) if image is None else image.astype(np.uint8, copy=False)
+    _check_pixels(found.shape[1], found.shape[0], max_pixels)
+    return found
+
+
+def _check_pixels(width: int, height: int, max_pixels: float) -> None:
+    if width * height > max_pixels:
+        raise TooManyPixels(
+            f"{width} x {height} pixels are more than the limit of {max_pixels / 1e6:g} megapixels"
+        )
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Read a file, again and again where that fails for a reason that is not the file's own.
+
+    Raises:
+        UnreadableImage: It is missing, may not be read, or is no file.
+        OSError: Reading fails for another reason at every try.
+    """
+
+    def read() -> bytes:
+        mode = os.stat(path).st_mode
+        # Reading a pipe would wait for ever.
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise UnreadableImage("it is no regular file")
+        with open(path, "rb") as file:  # not cv2.imread, which garbles non-ASCII paths on Windows
+            return file.read()
+
+    try:
+        return retried(read, path)
+    except ValueError as error:  # a NUL in a name
+        raise UnreadableImage(str(error)) from error
+    except OSError as error:
+        if not is_permanent(error):
+            raise
+        raise UnreadableImage(error.strerror or str(error)) from error
 
 
 def _is_webp_with_exif(data: bytes) -> bool:
@@ -99,7 +139,7 @@ def _is_webp_with_exif(data: bytes) -> bool:
 
 def _read_with_pillow(data: bytes) -> NDArray[np.uint8]:
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as opened:
             image = ImageOps.exif_transpose(opened)
             if image.mode in ("I", "F"):
                 raise UnreadableImage(
@@ -143,14 +183,16 @@ def decode_many(
     paths: Sequence[Path],
     size: int,
     *,
+    read: Callable[[Path], NDArray[np.uint8]] | None = None,
     num_threads: int | None = None,
     progress: str | None = None,
 ) -> Decoded:
-    """Decode files in several threads into one tensor of squares, see `resize_square`.
+    """Decode files in several threads into one tensor of squares.
 
     Args:
         paths: One file per row.
         size: Side of the images in pixels.
+        read: Returns a file as uint8 (size, size, 3); None for `read_rgb` and `resize_square`.
         num_threads: Number of threads, which never changes the result; None for one per core that
             this process may use.
         progress: Text before a progress bar, which is shown in a terminal; None for no bar.
@@ -158,7 +200,8 @@ def decode_many(
     images = np.zeros((len(paths), 3, size, size), dtype=np.uint8)
 
     def decode(position: int) -> None:
-        square = resize_square(read_rgb(paths[position]), size)
+        path = paths[position]
+        square = resize_square(read_rgb(path), size) if read is None else read(path)
         images[position] = square.transpose(2, 0, 1)
 
     unreadable = for_each(len(paths), decode, num_threads=num_threads, progress=progress)
@@ -166,12 +209,19 @@ def decode_many(
 
 
 def find_unreadable(
-    paths: Sequence[Path], *, num_threads: int | None = None, progress: str | None = None
+    paths: Sequence[Path],
+    *,
+    read: Callable[[Path], NDArray[np.uint8]] | None = None,
+    num_threads: int | None = None,
+    progress: str | None = None,
 ) -> dict[int, str]:
-    """Decode every file once and return position -> reason of the unreadable ones."""
+    """Decode every file once and return position -> reason of the unreadable ones.
+
+    Arguments are those of `decode_many`.
+    """
 
     def decode(position: int) -> None:
-        read_rgb(paths[position])
+        (read or read_rgb)(paths[position])
 
     return for_each(len(paths), decode, num_threads=num_threads, progress=progress)
 

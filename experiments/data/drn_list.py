@@ -14,12 +14,12 @@ from typing import Any
 
 from al_core.errors import InvalidSetting
 from experiments.data.detection import check_disjoint
+from experiments.data.palette import distinct_palette
 from experiments.data.samples import ChannelValues
 from experiments.data.segmentation import (
     MAX_CLASSES,
     Pair,
     SemanticSegmentation,
-    distinct_palette,
     picture_statistics,
     read_pairs,
 )

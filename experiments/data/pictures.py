@@ -28,6 +28,9 @@ class Pictures(Protocol):
     def names(self) -> Sequence[str]: ...
 
     @property
+    def paths(self) -> Sequence[Path] | None: ...
+
+    @property
     def unreadable(self) -> Mapping[int, str]: ...
 
     @property
@@ -60,6 +63,10 @@ class MemoryPictures:
     @property
     def names(self) -> Sequence[str]:
         return self.samples.names
+
+    @property
+    def paths(self) -> Sequence[Path] | None:
+        return self.samples.paths
 
     @property
     def unreadable(self) -> Mapping[int, str]:
@@ -149,6 +156,10 @@ class PictureView:
     @property
     def names(self) -> Sequence[str]:
         return self.pictures.names
+
+    @property
+    def paths(self) -> Sequence[Path] | None:
+        return self.pictures.paths
 
     @property
     def unreadable(self) -> Mapping[int, str]:

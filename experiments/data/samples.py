@@ -7,7 +7,7 @@ they are never selected, trained on or scored; reading one raises an error.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,6 +47,11 @@ class Samples(Protocol):
         ...
 
     @property
+    def paths(self) -> Sequence[Path] | None:
+        """Files of the samples, by position; None where they are from no files of their own."""
+        ...
+
+    @property
     def unreadable(self) -> Mapping[int, str]:
         """Position -> reason of the images that cannot be decoded, ascending."""
         ...
@@ -70,10 +75,11 @@ class Samples(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class MemorySamples:
-    """Decoded images, uint8 (n, 3, height, width), RGB."""
+    """Decoded images, uint8 (n, 3, height, width), RGB; `paths` as in `Samples`."""
 
     pixels: Tensor
     names: Sequence[str]
+    paths: Sequence[Path] | None = field(default=None, kw_only=True)
     unreadable: Mapping[int, str] = field(default_factory=dict, kw_only=True)
     in_memory: bool = field(default=True, init=False)
 
@@ -96,13 +102,15 @@ class MemorySamples:
 
 @dataclass(frozen=True, eq=False)
 class FileSamples:
-    """Image files that are decoded and resized (see `resize_square`) on each request.
+    """Image files that are decoded and resized on each request.
 
-    The constructor decodes every file once to find the unreadable ones, and keeps no image.
+    The constructor decodes every file once to find the unreadable ones, and keeps no image except
+    for the cache of `read`.
 
     Attributes:
         paths: One file per sample.
         image_size: Side in pixels of the returned images.
+        read: As in `decode_many`.
         num_threads: Number of threads, which never changes the result; None for one per core.
         progress: Text before the progress bar of the first pass; None for no bar.
     """
@@ -110,6 +118,7 @@ class FileSamples:
     paths: Sequence[Path]
     names: Sequence[str]
     image_size: int = field(kw_only=True)
+    read: Callable[[Path], NDArray[np.uint8]] | None = field(default=None, kw_only=True)
     num_threads: int | None = field(default=None, kw_only=True)
     progress: str | None = field(default=None, kw_only=True)
     unreadable: Mapping[int, str] = field(init=False)
@@ -117,7 +126,9 @@ class FileSamples:
 
     def __post_init__(self) -> None:
         _check_names(self.names, len(self.paths), {})
-        found = find_unreadable(self.paths, num_threads=self.num_threads, progress=self.progress)
+        found = find_unreadable(
+            self.paths, read=self.read, num_threads=self.num_threads, progress=self.progress
+        )
         object.__setattr__(self, "unreadable", found)
 
     def __len__(self) -> int:
@@ -127,7 +138,7 @@ class FileSamples:
         """Decode files; one that has become unreadable since raises UnreadableImage too."""
         _check_indices(indices, self.names, self.unreadable)
         paths = [self.paths[index] for index in indices]
-        decoded = decode_many(paths, self.image_size, num_threads=self.num_threads)
+        decoded = decode_many(paths, self.image_size, read=self.read, num_threads=self.num_threads)
         for row, reason in decoded.unreadable.items():
             name = self.names[indices[row]]
             raise UnreadableImage(

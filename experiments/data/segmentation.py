@@ -8,7 +8,6 @@ class, which training and evaluation ignore.
 
 from __future__ import annotations
 
-import colorsys
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,8 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from experiments.data.decoding import UnreadableImage
+from experiments.data.decoding import UnreadableImage, read_bytes
 from experiments.data.detection import warn_unreadable
+from experiments.data.header import PILLOW_FORMATS
+from experiments.data.palette import Color, distinct_palette
 from experiments.data.pictures import FilePictures, Pictures, PictureView, load_all
 from experiments.data.samples import ChannelValues, IndexArray
 from experiments.data.scenes import CLASS_NAMES, scene_sets
@@ -32,7 +33,6 @@ IGNORED = 255
 MAX_CLASSES = 255
 
 Mask = NDArray[np.uint8]
-Color = tuple[int, int, int]
 
 
 class Masks(Protocol):
@@ -147,9 +147,11 @@ def read_mask(path: Path) -> Mask:
 
     Raises:
         UnreadableImage: The file is missing, damaged, in color, or has numbers above 255.
+        OSError: Reading fails for a reason that is not the file's own.
     """
+    data = read_bytes(path)
     try:
-        with Image.open(io.BytesIO(path.read_bytes())) as opened:
+        with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as opened:
             if opened.mode not in ("L", "P", "1", "I", "I;16"):
                 raise UnreadableImage(
                     f"a mask needs one channel of class numbers; this one is {opened.mode}"
@@ -253,16 +255,6 @@ def picture_statistics(
     std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))
     first, second = (mean / 255).tolist(), (std / 255).tolist()
     return (first[0], first[1], first[2]), (second[0], second[1], second[2])
-
-
-def distinct_palette(num_classes: int) -> tuple[Color, ...]:
-    """Return colors that people can distinguish, for sets without a palette."""
-    colors = []
-    for label in range(num_classes):
-        hue, bright = label * 0.618034 % 1, 1.0 if label % 2 == 0 else 0.65  # the golden ratio
-        red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, bright)
-        colors.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return tuple(colors)
 
 
 def digit_scenes(

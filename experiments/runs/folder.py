@@ -7,29 +7,27 @@ any moment loses at most the cycle in progress; the resumed run writes that cycl
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import logging
-import math
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import yaml
 
-from al_core import CycleRecord, Pool, write_ranking_csv, write_upload_csv
+from al_core import CycleRecord, Pool, Query, write_ranking_csv, write_upload_csv
 from al_core.errors import ActiveLearningError, InvalidSetting
 from al_core.files import atomic_write, write_bytes
-from experiments.settings.composition import differences
-from experiments.settings.renamed import with_present_names
-from experiments.tasks.base import Panel
+from experiments.drawing.panel import Panel
+from experiments.drawing.rendering import FULL, THUMBNAIL, jpeg, render
+from experiments.engine.locks import LOCK_FILE, hold
+from experiments.metrics.columns import SECONDS, in_order
+from experiments.runs.binding import CONFIG, Change, append_changes, permitted_changes
 from experiments.units.unit import Unit, image_of, images_of
 from vendored.checkpoints import UNREADABLE
 
@@ -37,18 +35,10 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 Row = dict[str, float | int | None]
-LEADING_COLUMNS = ("cycle", "num_labeled")
-TRAILING_COLUMNS = (
-    "loss_ranking_tau", "optimizer_steps", "train_loss", "train_ranking_accuracy", "seconds_fit",
-    "seconds_evaluate", "seconds_score", "seconds_query", "query_memory_mb", "peak_memory_mb",
-)  # fmt: skip
-WITHOUT_EFFECT = ("out", "tracker")
-"""Keys that a resumed run may change, since they change no result."""
-BEFORE_IT_BEGINS = {".lock", "log.txt", "config.yaml", "annotations/images.json"}
-"""Files of a run that has neither trained nor requested annotations."""
-THUMBNAIL_PIXELS = (128, 320)
-"""Bounds of the longer side: smaller images are magnified to the first, larger ones shrunk to the
-second."""
+BEFORE_IT_BEGINS = {LOCK_FILE, "log.txt", "config.yaml", "annotations/images.json"}
+"""Files of a run that has neither trained nor asked anybody."""
+FULL_SIZE = "full"
+"""Folder of the large pictures of a gallery, which have the names of the thumbnails."""
 
 
 @dataclass
@@ -79,6 +69,10 @@ class RunFolder:
         path: The folder; created if it does not exist.
         config: The resolved configuration of this run.
 
+    Attributes:
+        state: The state between two cycles.
+        changes: The settings that this start changes; `bind` lists them.
+
     Raises:
         ActiveLearningError: Another process holds the folder, it belongs to another configuration,
             or its state cannot be read. The folder is unchanged in these cases.
@@ -87,11 +81,12 @@ class RunFolder:
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
         self._made = [each for each in (path, *path.parents) if not each.exists()]
-        self._lock = _locked(path)
+        self._lock = hold(path, otherwise="wait for it, or give this run another place: out=...")
         try:
             self.state = self._read_state()
+            self.changes: tuple[Change, ...] = ()
             if self.state.cycle:  # before the first cycle is done there is nothing to protect
-                self._check_config(config)
+                self.changes = permitted_changes(path, config, cycles_done=self.state.cycle)
         except ActiveLearningError:
             self.close()
             raise
@@ -100,8 +95,8 @@ class RunFolder:
             leftover.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Release the folder for other processes."""
-        self._lock.close()
+        """Let others have the folder."""
+        self._lock.release()
 
     def remove_if_unused(self) -> None:
         """Remove the folder of a run that has neither trained nor requested annotations."""
@@ -115,28 +110,10 @@ class RunFolder:
                 for folder in (*sorted(folders, reverse=True), *self._made):
                     folder.rmdir()
 
-    def _check_config(self, config: Mapping[str, Any]) -> None:
-        file = self.path / "config.yaml"
-        if file.exists():
-            try:
-                theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
-            except (yaml.YAMLError, UnicodeDecodeError):
-                theirs = None
-            if not isinstance(theirs, Mapping):
-                raise InvalidSetting(f"{file} cannot be read; move the folder away to start anew")
-            changed = differences(_comparable(config), _comparable(with_present_names(theirs)))
-            if changed:
-                raise InvalidSetting(
-                    f"{self.path} holds a run of another configuration ("
-                    + "; ".join(changed[:4])
-                    + ("; ..." if len(changed) > 4 else "")
-                    + "): repeat its settings to resume it, or set name=... or out=... for a new "
-                    "one"
-                )
-
-    def write_config(self, config: Mapping[str, Any]) -> None:
-        """Write `config.yaml`, which binds the folder to this configuration."""
-        with atomic_write(self.path / "config.yaml") as file:
+    def bind(self, config: Mapping[str, Any]) -> None:
+        """Bind the folder to this configuration, and list what has changed since the last start."""
+        append_changes(self.path, self.changes)
+        with atomic_write(self.path / CONFIG) as file:
             yaml.safe_dump(dict(config), file, sort_keys=True, allow_unicode=True)
 
     def _read_state(self) -> RunState:
@@ -220,13 +197,17 @@ class RunFolder:
     def write_gallery(
         self, cycle: int, panels: Mapping[str, Sequence[tuple[str, float | None, Panel]]]
     ) -> None:
-        """Write thumbnails of (name, score, panel) by kind, "most" or "least" wanted."""
+        """Write panels by kind ("most", "least"), each given as (name, score, panel).
+
+        The thumbnails that `index.csv` lists are drawn again at full size in the folder `full`.
+        """
         folder = self.path / "gallery" / f"cycle_{cycle:02d}"
         rows = []
         for kind, items in panels.items():
             for place, (name, score, panel) in enumerate(items, start=1):
                 file_name = f"{kind}_{place:02d}.jpg"
-                write_bytes(folder / file_name, _thumbnail(panel))
+                write_bytes(folder / FULL_SIZE / file_name, jpeg(render(panel, FULL)))
+                write_bytes(folder / file_name, jpeg(render(panel, THUMBNAIL), quality=80))
                 rows.append((file_name, name, "" if score is None else score, panel.caption))
         with atomic_write(folder / "index.csv") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -262,6 +243,32 @@ class RunFolder:
             ) from None
         return contents
 
+    def read_query(self, cycle: int) -> Query:
+        """Return the selection of a cycle, as `queries/` lists it.
+
+        Raises:
+            InvalidSetting: The file is missing or damaged.
+        """
+        file = self.path / "queries" / f"cycle_{cycle:02d}.csv"
+        try:
+            with open(file, encoding="utf-8", newline="") as lines:
+                rows = [(int(row["index"]), row["score"]) for row in csv.DictReader(lines)]
+            scores = [float(score) for _, score in rows if score]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InvalidSetting(
+                f"{file} cannot be read ({error}): restore it from a copy to add cycles"
+            ) from None
+        return Query(
+            np.array([index for index, _ in rows], np.int64),
+            np.array(scores) if scores else None,
+        )
+
+    def reopen(self, pool: dict[str, Any] | None) -> None:
+        """Let a finished run continue with more cycles; `pool` has the labels of its last query."""
+        self.state.finished = False
+        self.state.pool = pool if pool is not None else self.state.pool
+        self.save_state()
+
     def commit(self, row: Row, *, pool: dict[str, Any], checkpoint: str, finished: bool) -> None:
         """Add a cycle to the record: write `cycles.csv`, then `state.json`."""
         state = self.state
@@ -296,66 +303,15 @@ def _check_state(state: RunState) -> None:
             raise ValueError("a record has no cycle or no labels")
 
 
-def _locked(folder: Path) -> IO[str]:
-    """Create the folder and open its lock file, held by this process alone until it is closed."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = open(folder / ".lock", "w")  # noqa: SIM115  # held until close
-        except FileNotFoundError:  # another process has removed the folder of its unused run
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / ".lock")):
-                return lock
-        except FileNotFoundError:  # the same, after this process opened the file
-            pass
-        except BlockingIOError:
-            lock.close()
-            raise ActiveLearningError(
-                f"{folder} is in use by another process; wait for it, or give this run another "
-                "place: out=..."
-            ) from None
-        lock.close()
-
-
-def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a configuration that must not change when a run is resumed.
-
-    The settings of the oracle may change from one batch to the next, but not the oracle itself, and
-    the cache of regions may move. Configurations of older runs have neither group.
-    """
-    kept = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
-    query = {k: v for k, v in config.get("query", {"name": "images"}).items() if k != "cache"}
-    own = {key: value for key, value in query.items() if not isinstance(value, Mapping)}
-    return {**kept, "oracle": config.get("oracle", {}).get("name", "ground_truth"), "query": own}
-
-
 def row_of(record: CycleRecord, *, query_memory_mb: float, peak_memory_mb: float) -> Row:
     """Flatten a record into a row of `cycles.csv`."""
-    values: dict[str, float | int | None] = {
-        "cycle": record.cycle,
-        "num_labeled": record.num_labeled,
-        **record.metrics,
-        **{f"seconds_{what}": round(seconds, 4) for what, seconds in record.seconds.items()},
-        "query_memory_mb": round(query_memory_mb, 1),
-        "peak_memory_mb": round(peak_memory_mb, 1),
-    }
-    for key in TRAILING_COLUMNS:
-        if math.isnan(values.get(key) or 0.0):  # undefined, such as tau of constant losses
-            values[key] = None
-    own = [key for key in values if key not in (*LEADING_COLUMNS, *TRAILING_COLUMNS)]
-    return {key: values.get(key) for key in (*LEADING_COLUMNS, *own, *TRAILING_COLUMNS)}
-
-
-def _thumbnail(panel: Panel) -> bytes:
-    image = panel.image
-    longer = max(image.shape[:2])
-    scale = float(np.clip(longer, *THUMBNAIL_PIXELS)) / longer
-    # Small images are magnified without interpolation, to show the pixels that the model saw.
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    resized = cv2.cvtColor(cv2.resize(image, size, interpolation=how), cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".jpg", resized, [cv2.IMWRITE_JPEG_QUALITY, 90])
-    assert done, "OpenCV cannot write JPEG"
-    return data.tobytes()
+    return in_order(
+        {
+            "cycle": record.cycle,
+            "num_labeled": record.num_labeled,
+            **record.metrics,
+            **{f"{SECONDS}{phase}": round(seconds, 4) for phase, seconds in record.seconds.items()},
+            "query_memory_mb": round(query_memory_mb, 1),
+            "peak_memory_mb": round(peak_memory_mb, 1),
+        }
+    )

@@ -49,6 +49,23 @@ def restored_pool(state: dict[str, Any], unit: Unit, oracle: GroundTruthOracle) 
     return pool
 
 
+def check_added_cycles(config: RunConfig, unit: Unit, pool: Pool) -> None:
+    """Refuse more cycles than the rest of the pool is enough for.
+
+    Raises:
+        InvalidSetting: The queries that are left ask for more than the pool has.
+    """
+    costs = np.ones(len(unit), np.int64) if unit.costs is None else unit.costs
+    left = int(costs[pool.unlabeled].sum())
+    queries = config.cycles - 1 - pool.cycle
+    needed = queries * unit.budget(config.recipe.cycle.query_size)
+    if needed > left:
+        raise InvalidSetting(
+            f"cycles={config.cycles} ask for {needed} more {unit.counted_in}, but {left} are left: "
+            "lower it, or cycle.query_size"
+        )
+
+
 def check_sizes(config: RunConfig, task: Task, unit: Unit) -> None:
     """Check that the pool has enough images for the initial set and all queries.
 

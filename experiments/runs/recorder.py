@@ -8,24 +8,44 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
 from al_core import CycleRecord, Pool
-from experiments.annotation.oracle import PeopleOracle
 from experiments.engine.provenance import provenance
-from experiments.learning.learner import TaskLearner
-from experiments.runs.folder import Row, RunFolder
+from experiments.runs.assembly import Parts
+from experiments.runs.folder import RunFolder, row_of
+from experiments.runs.gallery import wanted_panels
 from experiments.runs.tracker import Tracker
 from experiments.settings.run_config import RunConfig
 from experiments.settings.wording import counted
-from experiments.tasks.base import Panel
-from experiments.units.unit import images_of
 
 logger = logging.getLogger(__name__)
 
-GALLERY_IMAGES = 8
-"""The number of thumbnails of the most wanted images of a cycle, and of the least wanted ones."""
+
+@contextmanager
+def recording(
+    folder: RunFolder | None,
+    tracker: Tracker | None,
+    config: RunConfig,
+    parts: Parts,
+    *,
+    swept: str,
+) -> Iterator[Recorder | None]:
+    """Open a recorder where there are a folder and a tracker, and close it at the end."""
+    if folder is None or tracker is None:
+        yield None
+        return
+    recorder = Recorder(folder, tracker, config, swept=swept, parts=parts)
+    recorder.open()
+    failed = True
+    try:
+        yield recorder
+        failed = False
+    finally:
+        recorder.close(failed=failed)
 
 
 class Recorder:
@@ -35,9 +55,9 @@ class Recorder:
         folder: The run folder.
         tracker: Shows the run while it proceeds.
         config: The run's configuration.
-        swept: The keys and values that a sweep varies in addition to strategy and seed.
-        learner: Draws images of its task, and has the weights to save.
-        people: The oracle that receives a request after each cycle; None for ground truth.
+        swept: The keys and values that a sweep varies beside strategy and seed.
+        parts: The parts of the run: its learner's weights are kept, its task draws images, and
+            people, if they are the oracle, receive a request after each cycle.
     """
 
     def __init__(
@@ -47,18 +67,16 @@ class Recorder:
         config: RunConfig,
         *,
         swept: str,
-        learner: TaskLearner,
-        people: PeopleOracle | None,
+        parts: Parts,
     ) -> None:
         self.folder, self.tracker, self.config, self.swept = folder, tracker, config, swept
-        self.learner, self.people = learner, people
-        self.task, self.unit = learner.task, learner.unit
+        self.learner, self.people, self.observer = parts.learner, parts.people, parts.observer
+        self.task, self.unit = parts.task, parts.unit
 
     def open(self) -> None:
         """Write configuration, provenance and unreadable images, and start the tracker."""
         folder, values, cycles = self.folder, self.config.values, self.config.cycles
         state = folder.state
-        folder.write_config(values)
         if state.cycle:
             logger.info("%s: resuming with cycle %d of %d", folder.path, state.cycle, cycles)
         else:
@@ -89,13 +107,19 @@ class Recorder:
             run_id=state.wandb_id,
         )
 
-    def record(self, record: CycleRecord, row: Row, pool: Pool, *, finished: bool) -> None:
-        """Write a cycle's files, the state last, and report the cycle to log and tracker."""
+    def record(self, record: CycleRecord, pool: Pool) -> None:
+        """Write a cycle's files, the state last, then show the cycle to people."""
         folder, task, learner = self.folder, self.task, self.learner
+        finished = record.cycle + 1 == self.config.cycles or not record.query.indices.size
+        row = row_of(
+            record,
+            query_memory_mb=self.observer.query_memory_mb,
+            peak_memory_mb=self.observer.peak_memory_mb,
+        )
         folder.write_query(record, task.train.names, self.unit)
-        folder.write_gallery(record.cycle, self._panels(record))
+        folder.write_gallery(record.cycle, wanted_panels(record, self.learner))
         if self.people is not None and not finished:
-            self.people.ask(record, learner)
+            self.people.ask(record.cycle + 1, record.query, learner)
         checkpoint = folder.write_checkpoint(
             record.cycle,
             {
@@ -120,24 +144,6 @@ class Recorder:
     def close(self, *, failed: bool) -> None:
         """End the run in the tracker, as failed or not."""
         self.tracker.finish(self._summary(), failed=failed)
-
-    def _panels(self, record: CycleRecord) -> dict[str, list[tuple[str, float | None, Panel]]]:
-        """Draw the most and the least wanted candidates; return (name, score, panel) by kind."""
-        query, ranking = record.query, record.query.ranking
-        order = query.indices if ranking is None else ranking.indices
-        images, first = images_of(self.unit, order)
-        scores = [None] * len(images) if ranking is None else ranking.scores[first].tolist()
-        kinds = {"most": slice(GALLERY_IMAGES)}
-        if ranking is not None:
-            start = max(GALLERY_IMAGES, len(images) - GALLERY_IMAGES)
-            kinds["least"] = slice(start, None)
-        found = {}
-        for kind, part in kinds.items():
-            chosen = images[part]
-            panels = self.unit.marked(self.learner.draw(chosen), chosen, query.indices)
-            names = [self.task.train.names[image] for image in chosen]
-            found[kind] = list(zip(names, scores[part], panels, strict=True))
-        return {kind: items if kind == "most" else items[::-1] for kind, items in found.items()}
 
     def _summary(self) -> dict[str, float]:
         """Return the last metric and the area under the budget curve, in units of the metric."""

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 from al_core.entropies import HEADER, read_ranking_csv
 from al_core.errors import InvalidSetting
 from al_core.loop import CycleRecord
+from experiments.runs.folder import FULL_SIZE
 
 logger = logging.getLogger(__name__)
 
@@ -242,7 +243,10 @@ def _staging_in(folder: Path) -> Iterator[None]:
 
 
 def _read_panels(folder: Path) -> dict[str, list[tuple[Path, str]]]:
-    """Return files and captions of the most and the least wanted images by panel key."""
+    """Return files and captions of the most and the least wanted images, by the panel's key.
+
+    The files are those at full size where a run has them.
+    """
     panels: dict[str, list[tuple[Path, str]]] = {}
     if (folder / "index.csv").is_file():
         with open(folder / "index.csv", encoding="utf-8", newline="") as file:
@@ -250,7 +254,8 @@ def _read_panels(folder: Path) -> dict[str, list[tuple[Path, str]]]:
                 key = f"gallery/{row['file'].partition('_')[0]}_wanted"  # most or least
                 score = f"score {float(row['score']):.4g}" if row["score"] else ""
                 caption = ", ".join(filter(None, (row["caption"], score, row["name"])))
-                panels.setdefault(key, []).append((folder / row["file"], caption))
+                thumbnail, full = folder / row["file"], folder / FULL_SIZE / row["file"]
+                panels.setdefault(key, []).append((full if full.is_file() else thumbnail, caption))
     return panels
 
 

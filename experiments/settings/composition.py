@@ -118,16 +118,26 @@ def part_serving(choice: Mapping[str, Any], kind: str, *, group: str) -> Mapping
     return part
 
 
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return `key: theirs -> ours` for every leaf at which two plain configurations differ."""
-    found: list[str] = []
+def changed_leaves(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = ""
+) -> list[tuple[str, Any, Any]]:
+    """Return (dotted key, their value, our value) for every leaf in which configurations differ.
+
+    A key that one of them lacks counts as None there.
+    """
+    found: list[tuple[str, Any, Any]] = []
     for key in sorted({*ours, *theirs}):
         mine, other = ours.get(key), theirs.get(key)
         if isinstance(mine, Mapping) and isinstance(other, Mapping):
-            found += differences(mine, other, f"{prefix}{key}.")
+            found += changed_leaves(mine, other, f"{prefix}{key}.")
         elif mine != other:
-            found.append(f"{prefix}{key}: {other} -> {mine}")
+            found.append((f"{prefix}{key}", other, mine))
     return found
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Return `key: theirs -> ours` for every leaf in which two plain configurations differ."""
+    return [f"{key}: {other} -> {mine}" for key, other, mine in changed_leaves(ours, theirs)]
 
 
 def _check_call(where: str, bind: Callable[..., Any], arguments: Mapping[str, Any]) -> None:

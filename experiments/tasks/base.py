@@ -7,7 +7,6 @@ strategies and files are outside of it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -19,6 +18,7 @@ from al_core import IndexArray, Prediction
 from experiments.data.labels import Label
 from experiments.data.samples import Batch, Samples
 from experiments.data.targets import Targets
+from experiments.drawing.panel import Panel
 
 
 class Metrics(Protocol):
@@ -35,14 +35,6 @@ class Metrics(Protocol):
     def compute(self) -> Mapping[str, float]:
         """Return the metrics by name."""
         ...
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A sample drawn for people: RGB uint8 (h, w, 3) and one line about it."""
-
-    image: NDArray[np.uint8]
-    caption: str
 
 
 class Task(Protocol):
@@ -171,7 +163,13 @@ class Task(Protocol):
         ...
 
     def draw(self, indices: IndexArray, prediction: Prediction, targets: Targets) -> list[Panel]:
-        """Draw training samples for people, with the model's predictions."""
+        """Describe pictures of training samples for people, with the model's predictions.
+
+        Args:
+            indices: The samples.
+            prediction: The model's prediction of them.
+            targets: Their annotations, shown where they are revealed.
+        """
         ...
 
     def sizes(self, indices: IndexArray) -> list[tuple[int, int]]:

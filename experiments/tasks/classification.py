@@ -1,7 +1,8 @@
 """Image classification: cross-entropy, accuracy, and the augmentation of the CIFAR recipe.
 
 Source: the recipe of kuangliu/pytorch-cifar @49b7aa9, which Yoo & Kweon, CVPR 2019, section 4.1
-use too: random crop with 4 pixels of zero padding, horizontal flip, normalization.
+use too: random crop with 4 pixels of zero padding, horizontal flip, normalization. Photographs have
+an augmentation of their own.
 """
 
 from __future__ import annotations
@@ -17,15 +18,20 @@ from torch.nn import functional as F
 
 from al_core import IndexArray, Prediction
 from al_core.errors import InvalidSetting, require_positive
+from experiments.data import classification_augmentation
 from experiments.data.classification import ImageClassification
-from experiments.data.decoding import resize_square
 from experiments.data.labels import Label
+from experiments.data.photographs import fit_square, whole_image
 from experiments.data.samples import Batch
 from experiments.data.targets import HiddenTargets, Targets
+from experiments.drawing.panel import Panel
+from experiments.drawing.views import class_view
 from experiments.metrics.classification import ClassificationMetrics
 from experiments.models.dropout import InputDropout
 from experiments.models.trial import backbone_name, built, try_network
-from experiments.tasks.base import Panel
+
+NUM_SHOWN = 3
+"""The most probable classes of an image, of which a caption names the likely ones."""
 
 
 class Classification:
@@ -35,7 +41,13 @@ class Classification:
         data: Images and labels.
         backbone: Called with `num_classes`, returns a model: (b, 3, h, w) to logits (b, k), with
             `get_discriminative_al_features()` where embeddings are wanted.
-        crop_padding: Pixels of zero padding around which a random crop moves; 0 for none.
+        augmentation: "cifar", "photographs" or "none".
+        crop_padding: Of "cifar": pixels of zero padding around which a random crop moves; 0 for
+            none.
+        min_area: Of "photographs": smallest area of a random crop, as a share of the image's.
+        color_jitter: Of "photographs": largest relative change of brightness, contrast and
+            saturation; 0 for none.
+        randaugment: Of "photographs": operations of RandAugment for each image; 0 for none.
         eval_batch_size: Images in a batch of inference.
         dropout: Whether the classifier's input is dropped from in training, whatever the strategy:
             to compare strategies that sample with others on one network.
@@ -44,8 +56,8 @@ class Classification:
             input; 0 for none. With any the network is trained with dropout.
 
     Raises:
-        InvalidSetting: A padding that is negative or as large as the image, or a backbone that
-            cannot be built or does not take the images.
+        InvalidSetting: An augmentation that is unknown or out of range, such as a padding as large
+            as the image, or a backbone that cannot be built or does not take the images.
     """
 
     metric = "accuracy"
@@ -55,7 +67,11 @@ class Classification:
         data: ImageClassification,
         backbone: Callable[..., nn.Module],
         *,
+        augmentation: str = "cifar",
         crop_padding: int = 4,
+        min_area: float = 0.35,
+        color_jitter: float = 0.0,
+        randaugment: int = 0,
         eval_batch_size: int = 256,
         dropout: bool = False,
         dropout_rate: float = 0.5,
@@ -67,7 +83,7 @@ class Classification:
         self.train, self.test = data.train, data.test
         self.class_names: Sequence[str] = data.class_names
         self._backbone = backbone
-        self._flip = data.flip
+        self._resize = data.resize
         self._mean = torch.tensor(data.mean).view(1, 3, 1, 1)
         self._std = torch.tensor(data.std).view(1, 3, 1, 1)
         labels = torch.as_tensor(data.train_targets)
@@ -75,13 +91,11 @@ class Classification:
         self.targets: Targets = HiddenTargets(
             len(data.train), lambda indices: labels[torch.from_numpy(indices)], data.train.names
         )
-        self._size = height, width = self._image_size()
-        if type(crop_padding) is not int or not 0 <= crop_padding < min(height, width):
-            raise InvalidSetting(
-                f"task.build.crop_padding must lie in 0..{min(height, width) - 1} for images of "
-                f"{height}x{width}, got {crop_padding!r}"
-            )
-        self._padding = crop_padding
+        self._size = self._image_size()
+        self._augment = classification_augmentation.augmentation(
+            augmentation, size=self._size, flip=data.flip, crop_padding=crop_padding,
+            min_area=min_area, color_jitter=color_jitter, randaugment=randaugment,
+        )  # fmt: skip
         self._try_network()
 
     def build_model(self) -> nn.Module:
@@ -113,22 +127,8 @@ class Classification:
     def augment(
         self, images: Tensor, targets: Any, generator: torch.Generator
     ) -> tuple[Tensor, Any]:
-        """Crop and flip every image of the batch on its own, in one gather."""
-        b, _, height, width = images.shape
-        device = images.device
-        slack = 2 * self._padding
-        top, left = torch.randint(0, slack + 1, (2, b), generator=generator, device=device)
-        padded = F.pad(images, (self._padding,) * 4)
-        chosen = torch.arange(b, device=device)
-        if self._flip:
-            mirrored = torch.rand(b, generator=generator, device=device) < 0.5
-            # The mirror image of a crop is a crop of the mirror image, counted from its other side.
-            padded = torch.cat([padded, padded.flip(3)])
-            chosen = chosen + b * mirrored
-            left = torch.where(mirrored, slack - left, left)
-        # A view with every crop of every image, of which one each is copied, row by row.
-        crops = padded.unfold(2, height, 1).unfold(3, width, 1).permute(0, 2, 3, 1, 4, 5)
-        return crops[chosen, top, left], targets
+        """Change every image of the batch on its own, as `classification_augmentation` says."""
+        return self._augment(images, generator), targets
 
     def normalize(self, images: Tensor) -> Tensor:
         """Scale to 0..1, subtract the mean, divide by the standard deviation, per channel."""
@@ -183,27 +183,33 @@ class Classification:
         return ClassificationMetrics()
 
     def data_facts(self) -> dict[str, Any]:
-        """Return the side of the images in pixels, and the mean and deviation of their channels."""
+        """Return side and resizing of the images, and mean and deviation of their channels."""
         height, _ = self._size
         mean, std = self._mean.flatten().tolist(), self._std.flatten().tolist()
-        return {"image_size": height, "mean": mean, "std": std}
+        return {"image_size": height, "resize": self._resize, "mean": mean, "std": std}
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Bring the shorter side to that of the pool's images and keep the center square."""
-        return resize_square(image, self._size[0])
+        """Bring an image to the square that one of the pool would become."""
+        return fit_square(image, self._size[0], self._resize)
 
     def inference_batch_size(self, height: int, width: int) -> int:
         """Return `eval_batch_size`."""
         return self.eval_batch_size
 
     def draw(self, indices: IndexArray, prediction: Prediction, targets: Targets) -> list[Panel]:
-        """Return the images with the predicted class and its probability."""
-        images = self.train.images(indices).permute(0, 2, 3, 1).contiguous().numpy()
-        best = prediction.log_probs.max(1)
-        return [
-            Panel(image, f"predicted {self.class_names[int(k)]} ({float(log_p.exp()):.0%})")
-            for image, k, log_p in zip(images, best.indices, best.values, strict=True)
-        ]
+        """Return whole images, captioned with the most probable classes and their probabilities."""
+        images = [whole_image(self.train, index) for index in indices.tolist()]
+        best = prediction.log_probs.exp().cpu().topk(min(NUM_SHOWN, len(self.class_names)))
+        panels = []
+        for index, image, classes, values in zip(
+            indices.tolist(), images, best.indices.tolist(), best.values.tolist(), strict=True
+        ):
+            truth = None
+            if targets.is_revealed(index):
+                truth = self.class_names[int(targets.read(np.array([index]))[0])]
+            names = [self.class_names[k] for k in classes]
+            panels.append(class_view(image, list(zip(names, values, strict=True)), truth=truth))
+        return panels
 
     def sizes(self, indices: IndexArray) -> list[tuple[int, int]]:
         """Return the one size of all images."""

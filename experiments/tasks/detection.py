@@ -28,18 +28,16 @@ from experiments.data.labels import Box, Label
 from experiments.data.pictures import StretchedSamples, load_all, stretch
 from experiments.data.samples import Batch
 from experiments.data.targets import HiddenTargets, Targets
-from experiments.drawing.boxes import canvas, outline
+from experiments.drawing.panel import Panel
+from experiments.drawing.views import box_view
 from experiments.metrics.detection import DetectionMetrics
 from experiments.models.dropout import InputDropout
 from experiments.models.trial import backbone_name, built, try_network
 from experiments.settings.checks import check_flag, check_number
-from experiments.tasks.base import Panel
 from vendored.ssd_pytorch import Detect, MultiBoxDetector, MultiBoxLoss, Outputs
 
 DRAWN_SCORE = 0.3
-"""Detections below it are not drawn."""
-NUM_CAPTIONED = 6
-PREDICTED_COLOR, TRUE_COLOR = (255, 64, 32), (64, 255, 64)
+"""Detections below it are neither drawn nor handed out as drafts."""
 
 
 @dataclass(frozen=True)
@@ -281,11 +279,16 @@ class Detection:
         return self.eval_batch_size
 
     def draw(self, indices: IndexArray, prediction: Prediction, targets: Targets) -> list[Panel]:
-        """Return the images with what is found in red, and what is there in green if annotated."""
-        detected = self._detections(prediction)
+        """Return the images with the boxes of `drafts`, and the annotated ones where there are."""
+        drafts = self.drafts(prediction, self.sizes(indices))
         return [
-            self._panel(index, rows, targets)
-            for index, rows in zip(indices.tolist(), detected, strict=True)
+            box_view(
+                self.train.pictures.picture(index),
+                draft.boxes or (),
+                self.class_names,
+                truth=self._truth(index, targets),
+            )
+            for index, draft in zip(indices.tolist(), drafts, strict=True)
         ]
 
     def sizes(self, indices: IndexArray) -> list[tuple[int, int]]:
@@ -339,26 +342,18 @@ class Detection:
         detected: Tensor = self._detect(prediction.offsets, probabilities, prediction.priors)
         return detected.cpu()
 
-    def _panel(self, index: int, detected: Tensor, targets: Targets) -> Panel:
-        image = canvas(self.train.pictures.picture(index))
-        truth: Objects | None = None
-        if targets.is_revealed(index):
-            truth = targets.read(np.array([index]))[0]
-            boxes = _fractions(truth.boxes, self.train.pictures.size(index))
-            outline(image, boxes, TRUE_COLOR)
-        label, row = torch.nonzero(detected[1:, :, 0] >= DRAWN_SCORE, as_tuple=True)
-        best = detected[label + 1, row]
-        order = best[:, 0].argsort(descending=True)
-        best, label = best[order], label[order]
-        found = [
-            f"{self.class_names[k]} {score:.0%}"
-            for k, score in zip(label.tolist(), best[:, 0].tolist(), strict=True)
-        ]
-        outline(image, best[:, 1:].numpy(), PREDICTED_COLOR, found)
-        caption = f"predicted {_listed(found)}"
-        if truth is not None:
-            caption += f"; true {_listed([self.class_names[k] for k in truth.labels])}"
-        return Panel(image, caption)
+    def _truth(self, index: int, targets: Targets) -> list[Box] | None:
+        """Return the annotated objects of an image, in its pixels; None for no annotation."""
+        if not targets.is_revealed(index):
+            return None
+        objects: Objects = targets.read(np.array([index]))[0]
+        boxes = []
+        for corners, label, difficult in zip(
+            objects.boxes.tolist(), objects.labels.tolist(), objects.difficult.tolist(), strict=True
+        ):
+            x_min, y_min, x_max, y_max = corners
+            boxes.append(Box(self.class_names[label], (x_min, y_min, x_max, y_max), difficult))
+        return boxes
 
 
 def _detected(detect: Detect, outputs: Outputs) -> Tensor:
@@ -376,10 +371,3 @@ def _fractions(boxes: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.
 def _rows(boxes: NDArray[np.float32], *columns: NDArray[Any]) -> Tensor:
     """Return boxes and further columns side by side, float32."""
     return torch.from_numpy(np.column_stack([boxes, *columns]).astype(np.float32))
-
-
-def _listed(names: list[str]) -> str:
-    if not names:
-        return "nothing"
-    more = f" and {len(names) - NUM_CAPTIONED} more" if len(names) > NUM_CAPTIONED else ""
-    return ", ".join(names[:NUM_CAPTIONED]) + more

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,10 +27,11 @@ from experiments.data.samples import Batch
 from experiments.data.segmentation import IGNORED, Mask, SemanticSegmentation, WholeSamples
 from experiments.data.segmentation_augmentation import augment, resize_image, resize_mask
 from experiments.data.targets import HiddenTargets, Targets
+from experiments.drawing.panel import Panel
+from experiments.drawing.views import mask_view
 from experiments.metrics.segmentation import SegmentationMetrics
 from experiments.models.trial import backbone_name, built, try_network
 from experiments.settings.checks import check_flag, check_number, check_whole_number
-from experiments.tasks.base import Panel
 from vendored.drn import DRNSeg
 
 log = logging.getLogger(__name__)
@@ -40,11 +40,7 @@ Outputs = tuple[Tensor, Tensor]
 """Log-probabilities (b, k, h, w), and the scores at 1/8 of the size they come from."""
 
 BATCH_PIXELS = 2**20
-"""Pixels in a batch of inference if its size is not set: enough for a GPU, and small in memory."""
-OPACITY = 0.6
-"""Opacity of the classes drawn over an image."""
-NUM_CAPTIONED = 4
-MIN_CAPTIONED_SHARE = 0.01
+"""Of a batch of inference where its size is not set: what a GPU is busy with, and memory bears."""
 
 
 class Segmentation:
@@ -92,7 +88,7 @@ class Segmentation:
         eval_batch_size: int | None = None,
     ) -> None:
         check_whole_number("task.build.crop_size", crop_size, low=16, high=8192)
-        check_number("task.build.image_scale", image_scale, low=0.01)
+        check_number("task.build.image_scale", image_scale, low=0.01, high=16)
         check_number("task.build.max_scale", max_scale, low=1)
         check_whole_number("task.build.max_rotation", max_rotation, low=0, high=180)
         check_flag("task.build.dropout", dropout)
@@ -272,17 +268,23 @@ class Segmentation:
         return self._wanted_batch_size or max(1, BATCH_PIXELS // pixels)
 
     def draw(self, indices: IndexArray, prediction: Prediction, targets: Targets) -> list[Panel]:
-        """Return four tiles an image: itself, the uncertainty, the prediction, and the truth.
-
-        Uncertainty is the entropy of the prediction, from black (sure) to yellow; the truth is gray
-        where it is not annotated.
-        """
+        """Return four tiles an image: itself, the uncertainty, the prediction, the annotation."""
         images = self.train.images(indices).permute(0, 2, 3, 1).contiguous().numpy()
         predicted = prediction.log_probs.argmax(1).byte().cpu().numpy()
         entropy = torch.special.entr(prediction.log_probs.exp()).sum(1).cpu().numpy()
+        colors = [(red, green, blue) for red, green, blue in self._palette.tolist()]
         return [
-            self._panel(*drawn, targets)
-            for drawn in zip(images, predicted, entropy, indices.tolist(), strict=True)
+            mask_view(
+                image,
+                mask,
+                self.class_names,
+                colors,
+                entropy=uncertainty,
+                truth=_truth(index, targets),
+            )
+            for image, mask, uncertainty, index in zip(
+                images, predicted, entropy, indices.tolist(), strict=True
+            )
         ]
 
     def sizes(self, indices: IndexArray) -> list[tuple[int, int]]:
@@ -314,46 +316,6 @@ class Segmentation:
                 wanted=f"log-probabilities {(2, num_classes, *size)} first",
             )
 
-    def _panel(
-        self,
-        image: NDArray[np.uint8],
-        predicted: Mask,
-        entropy: NDArray[np.float32],
-        index: int,
-        targets: Targets,
-    ) -> Panel:
-        heat = np.clip(255 * entropy / np.log(len(self.class_names)), 0, 255).astype(np.uint8)
-        uncertainty = cv2.applyColorMap(heat, cv2.COLORMAP_INFERNO)[:, :, ::-1]
-        caption = f"predicted {self._described(predicted)}"
-        truth = np.full_like(image, 128)
-        if targets.is_revealed(index):
-            mask: Mask = targets.read(np.array([index]))[0]()
-            truth = self._overlaid(image, mask)
-            labeled = mask != IGNORED
-            if labeled.any():
-                caption += f"; {(predicted == mask)[labeled].mean():.0%} of pixels right"
-        overlay = self._overlaid(image, predicted)
-        tiles = np.vstack([np.hstack([image, uncertainty]), np.hstack([overlay, truth])])
-        return Panel(np.ascontiguousarray(tiles, np.uint8), caption)
-
-    def _overlaid(self, image: NDArray[np.uint8], mask: Mask) -> NDArray[np.uint8]:
-        """Tint the image by class; black where a pixel has none."""
-        colors = np.zeros((256, 3), np.float32)
-        colors[: len(self._palette)] = self._palette
-        tinted = (1 - OPACITY) * image + OPACITY * colors[mask]
-        tinted[mask == IGNORED] = 0
-        return tinted.astype(np.uint8)
-
-    def _described(self, mask: Mask) -> str:
-        shares = np.bincount(mask.ravel(), minlength=len(self.class_names)) / mask.size
-        largest = np.argsort(-shares, kind="stable")[:NUM_CAPTIONED].tolist()
-        named = [
-            f"{self.class_names[k]} {shares[k]:.0%}"
-            for k in largest
-            if shares[k] >= MIN_CAPTIONED_SHARE
-        ]
-        return ", ".join(named)
-
     def _batch_size(self) -> int:
         wanted = self._wanted_batch_size
         train, test = self.train.common_size(), self.test.common_size()
@@ -362,3 +324,11 @@ class Segmentation:
                 log.info("the images differ in size: a batch of inference is one image")
             return 1
         return self.inference_batch_size(*max(train, test, key=lambda size: size[0] * size[1]))
+
+
+def _truth(index: int, targets: Targets) -> Mask | None:
+    """Return the annotated mask of an image, 255 for no class; None for no annotation."""
+    if not targets.is_revealed(index):
+        return None
+    read: Callable[[], Mask] = targets.read(np.array([index]))[0]
+    return read()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
@@ -24,18 +25,15 @@ from al_core import CostArray, IndexArray, Prediction
 from al_core.errors import InvalidSetting
 from experiments.data.segmentation import IGNORED, Mask
 from experiments.data.targets import Targets
+from experiments.drawing.panel import Panel
 from experiments.settings.checks import check_number, check_whole_number
-from experiments.tasks.base import Panel
+from experiments.settings.wording import counted
 from experiments.tasks.segmentation import Segmentation
 from experiments.units.superpixels import MAX_REGIONS, RegionMap, Superpixels
 from experiments.units.unit import Extract, images_of
 
 ReadMask = Callable[[], Mask]
 BOX = ("x_min", "y_min", "x_max", "y_max")
-OUTLINE = (255, 255, 255)
-"""Color of the borders of chosen regions in panels."""
-SEAM = 1 / 200
-"""Thickness of these borders as a fraction of the longer side of an image."""
 
 
 class Regions:
@@ -178,13 +176,10 @@ class Regions:
         if not chosen.size:
             return panel
         regions = self.map(image)
-        seam = _seam(regions, np.isin(regions, chosen - self._superpixels.first[image]))
-        height, width = regions.shape
-        drawn = panel.image.copy()
-        for y in range(0, drawn.shape[0], height):
-            for x in range(0, drawn.shape[1], width):
-                drawn[y : y + height, x : x + width][seam] = OUTLINE
-        return Panel(drawn, f"{panel.caption}; {chosen.size} regions chosen")
+        inside = np.isin(regions, chosen - self._superpixels.first[image])
+        caption = f"{panel.caption}; {counted(chosen.size, 'region')} chosen"
+        outlined = np.where(inside, regions.astype(np.int32), np.int32(-1))
+        return replace(panel, caption=caption, outlined=outlined)
 
     def _of(self, index: int) -> tuple[int, int]:
         """Return the image of a region, and the region's number in it."""
@@ -245,13 +240,3 @@ def _part(prediction: Prediction, row: int, pixels: Tensor) -> Prediction:
         log_probs=prediction.log_probs[row].flatten(1)[None, :, pixels],
         log_prob_samples=None if samples is None else samples[row].flatten(2)[None, ..., pixels],
     )
-
-
-def _seam(regions: RegionMap, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return a mask of the borders of chosen regions, thick enough for a thumbnail."""
-    labels = np.where(chosen, regions.astype(np.int32), -1)
-    seam = np.zeros(labels.shape, np.uint8)
-    seam[:, :-1] |= labels[:, :-1] != labels[:, 1:]
-    seam[:-1] |= labels[:-1] != labels[1:]
-    thickness = max(1, round(SEAM * max(labels.shape)))
-    return cv2.dilate(seam, np.ones((thickness, thickness), np.uint8)) > 0

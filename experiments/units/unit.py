@@ -14,7 +14,8 @@ from torch import Tensor
 
 from al_core import CostArray, IndexArray, Prediction
 from experiments.data.targets import Targets
-from experiments.tasks.base import Panel, Task
+from experiments.drawing.panel import Panel
+from experiments.tasks.base import Task
 
 Extract = Callable[[Prediction], Tensor]
 

@@ -107,5 +107,5 @@ def model_of(learner: TaskLearner, config: DictConfig) -> TrainedModel:
     torch.save(kept["model"], weights)
     return TrainedModel(
         kept["config"], tuple(kept["class_names"]), kept["data_facts"], kept["posterior_seed"],
-        weights.getvalue(), sha256="0", said="made for a test",
+        weights.getvalue(), sha256="0", description="made for a test",
     )  # fmt: skip

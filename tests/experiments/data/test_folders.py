@@ -61,15 +61,22 @@ def test_links_are_followed_but_not_for_ever(tmp_path: Path) -> None:
     assert names == ("a/y.png", "b/x.png")
 
 
-def test_names_that_no_csv_could_hold(tmp_path: Path) -> None:
-    """A name that is not UTF-8 is one clear line at the start, not a crash at the first CSV."""
+def test_a_name_that_no_csv_could_hold_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A name that is not UTF-8 is reported and left out; all other images are used."""
+    touch(tmp_path, "a.png")
     try:
-        with open(os.fsencode(tmp_path) + b"/\xff.png", "wb"):
-            pass
+        for name in (b"/\xff.png", b"/\xfe.txt", b"/\xff/b.png"):
+            path = Path(os.fsdecode(os.fsencode(tmp_path) + name))
+            touch(path.parent, path.name)
     except OSError:
         pytest.skip("this file system holds UTF-8 names only")
-    with pytest.raises(InvalidSetting, match="not UTF-8"):
-        find_images(tmp_path)
+    found = find_images(tmp_path)
+    assert found.names == ("a.png",)
+    assert found.ignored == Counter({"with a name that is not UTF-8": 2, ".txt": 1})
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "2 images left out, their names are not UTF-8; the first is '\\udcff.png'" in warning
 
 
 def test_folder_that_cannot_be_read(tmp_path: Path) -> None:

@@ -14,11 +14,11 @@ from al_core.errors import InvalidSetting
 from experiments.data.cityscapes import CLASSES, cityscapes, read_train_ids
 from experiments.data.decoding import UnreadableImage
 from experiments.data.drn_list import drn_list
+from experiments.data.palette import distinct_palette
 from experiments.data.segmentation import (
     SemanticSegmentation,
     WholeSamples,
     digit_scenes,
-    distinct_palette,
     picture_statistics,
     read_mask,
 )

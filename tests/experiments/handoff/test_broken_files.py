@@ -28,7 +28,7 @@ OBJECT = (
 @pytest.mark.parametrize(
     ("file", "content", "says"),
     [
-        ("plain.xml", voc(OBJECT)[:-9], "no XML"),
+        ("plain.xml", voc(OBJECT)[:-9], "not well-formed XML"),
         ("plain.xml", '<!DOCTYPE a [<!ENTITY b "c">]>' + voc(OBJECT), "refused"),
         ("plain.xml", voc(OBJECT.replace("red cell", "dragon")), "no class 'dragon'"),
         ("plain.xml", voc(OBJECT.replace("<xmin>2", "<xmin>two")), "no bndbox of four numbers"),
@@ -45,11 +45,11 @@ OBJECT = (
         ),
         ("other.xml", voc(OBJECT, "/elsewhere/other.png"), "no image of the pool"),
         ("kml.xml", "<kml/>", "neither of Pascal VOC nor of CVAT"),
-        ("half.json", '[{"data": {"name": "plain', "no complete JSON"),
+        ("half.json", '[{"data": {"name": "plain', "not complete JSON"),
         ("coco.json", '{"images": []}', "not in COCO's format"),
         ("number.json", "3", "neither COCO's nor Label Studio's"),
         ("odd.json", '[{"data": 3, "annotations": [{}]}]', "task 1"),
-        ("deep.json", "[" * 100_000, "no complete JSON"),
+        ("deep.json", "[" * 100_000, "not complete JSON"),
         ("zip.zip", "PK", "unpack it here"),
         ("a.csv", "name;class\nplain.png;x\n", "columns name, label"),
         ("a.csv", "name,label\nplain.png,red cell\n", "no class for a whole image"),

@@ -25,7 +25,7 @@ import pytest
 from experiments.data.labels import Label
 from experiments.handoff import coco, label_studio
 from experiments.handoff.export import export
-from experiments.handoff.masks import from_brush, to_brush
+from experiments.handoff.regions import from_brush, to_brush
 from tests.experiments.handoff.items import CLASSES, KINDS, check_same, items, rules
 from tests.experiments.handoff.reading import URL, read_all
 

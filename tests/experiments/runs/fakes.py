@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from al_core import IndexArray, Pool, Prediction, Query, Ranking, Stopwatch
 from experiments.annotation.people import Waiting
 from experiments.data.targets import HiddenTargets
-from experiments.tasks.base import Panel
+from experiments.drawing.panel import Panel, Tile
 from experiments.units.unit import WholeImages
 
 
@@ -43,6 +43,11 @@ class Task:
     def __init__(self, count: int = 10, unreadable: Mapping[int, str] | None = None) -> None:
         self.train, self.test = Samples(count, unreadable), Samples(2)
         self.targets = HiddenTargets(count, lambda indices: indices, self.train.names)
+
+    def pool_images(self, indices: IndexArray) -> Tensor:
+        """Return images (b, 3, 8, 8) that differ from one another."""
+        shades = np.random.default_rng(0).integers(0, 255, (len(self.train), 3, 8, 8), np.uint8)
+        return torch.from_numpy(shades[indices])
 
     def data_facts(self) -> dict[str, Any]:
         """Return nothing."""
@@ -106,7 +111,10 @@ class Learner:
 
     def draw(self, indices: IndexArray) -> list[Panel]:
         """Return black images."""
-        return [Panel(np.zeros((4, 4, 3), np.uint8), f"image {index}") for index in indices]
+        return [
+            Panel((Tile("image", np.zeros((4, 4, 3), np.uint8)),), f"image {index}")
+            for index in indices
+        ]
 
     def load_state_dict(self, state: Mapping[str, Any], **how: Any) -> None:
         """Take over weights."""
@@ -181,9 +189,9 @@ class People:
         """Answer later."""
         return False
 
-    def ask(self, record: Any, learner: Learner) -> None:
+    def ask(self, cycle: int, query: Query, learner: Learner | None) -> None:
         """Write the request down."""
-        self.asked.append((record.cycle, record.query.indices.tolist()))
+        self.asked.append((cycle, query.indices.tolist()))
 
     def waiting(self, cycle: int) -> Waiting:
         """Return the note."""

@@ -17,7 +17,7 @@ CONFIG: dict[str, Any] = {
     "cycle": {"epochs": 2},
     "out": "runs",
     "tracker": {"mode": "offline"},
-    "oracle": {"name": "people", "formats": ["coco"]},
+    "oracle": {"name": "ground_truth"},
     "query": {"name": "regions", "cache": "here", "segmentation": {"size": 3}},
 }
 
@@ -46,7 +46,7 @@ def commit(folder: RunFolder, *, finished: bool = False) -> None:
 def begun(path: Path, cycles: int = 1) -> Path:
     """Make the folder of a run with some cycles."""
     with opened(path) as folder:
-        folder.write_config(CONFIG)
+        folder.bind(CONFIG)
         for _ in range(cycles):
             commit(folder)
     return path

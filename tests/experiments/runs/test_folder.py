@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from al_core import CycleRecord, Pool, Query, Ranking
+from experiments.drawing.panel import Panel, Tile
 from experiments.runs.folder import RunFolder, row_of
-from experiments.tasks.base import Panel
 from experiments.units.unit import WholeImages
 
 WHOLE = WholeImages(SimpleNamespace(train=[], targets=None))  # type: ignore[arg-type]
@@ -103,8 +103,8 @@ def test_queries_and_rankings_are_written_as_documented(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("size", "expected"),
     [
-        ((28, 28), (128, 128)),
-        ((100, 200), (100, 200)),
+        ((28, 28), (252, 252)),
+        ((100, 250), (100, 250)),
         ((256, 512), (160, 320)),
         ((1000, 3), (320, 1)),
     ],
@@ -112,17 +112,22 @@ def test_queries_and_rankings_are_written_as_documented(tmp_path: Path) -> None:
 def test_thumbnails_fit_and_keep_their_colors(
     tmp_path: Path, size: tuple[int, int], expected: tuple[int, int]
 ) -> None:
-    """The longer side is 128 to 320 pixels, the proportions stay, red stays red."""
+    """The longer side is 240 to 320 pixels, the proportions stay, red stays red."""
     image = np.zeros((*size, 3), dtype=np.uint8)
     image[:, :, 0] = 255
     folder = RunFolder(tmp_path / "run", CONFIG)
-    panels: Any = {"most": [("a.png", 0.5, Panel(image, "predicted red"))], "least": []}
+    panels: Any = {
+        "most": [("a.png", 0.5, Panel((Tile("image", image),), "predicted red"))],
+        "least": [],
+    }
     folder.write_gallery(2, panels)
     written = cv2.imread(str(folder.path / "gallery" / "cycle_02" / "most_01.jpg"))
     assert written.shape[:2] == expected
     blue, green, red = written.reshape(-1, 3).mean(0)
     assert red > 240
     assert max(blue, green) < 15
+    full = cv2.imread(str(folder.path / "gallery" / "cycle_02" / "full" / "most_01.jpg"))
+    assert max(full.shape) >= 640
     index = (folder.path / "gallery" / "cycle_02" / "index.csv").read_text()
     assert index == "file,name,score,caption\nmost_01.jpg,a.png,0.5,predicted red\n"
     folder.close()

@@ -234,7 +234,7 @@ def test_a_damaged_configuration_is_refused(tmp_path: Path, content: bytes) -> N
         ({"seed": 1}, "seed: 0 -> 1"),
         ({"cycle": {"epochs": 2, "warm_start": True}}, "cycle.warm_start"),
         ({"cycle": {}}, "cycle.epochs"),
-        ({"oracle": {"name": "ground_truth"}}, "oracle: people -> ground_truth"),
+        ({"oracle": {"name": "people"}}, "oracle: ground_truth -> people"),
         ({"query": {"name": "images"}}, "query.name: regions -> images"),
     ],
 )
@@ -264,12 +264,11 @@ def test_many_differences_are_cut_short(tmp_path: Path) -> None:
         {},
         {"out": "elsewhere"},
         {"tracker": {"mode": "online"}},
-        {"oracle": {"name": "people", "formats": ["voc"]}},
         {"query": {"name": "regions", "cache": "there", "segmentation": {"size": 3}}},
     ],
 )
 def test_what_changes_no_result_may_change(tmp_path: Path, change: dict[str, Any]) -> None:
-    """A run goes on with another tracker, from another place, or asking people otherwise."""
+    """A run continues with another tracker, from another place, or with another cache."""
     begun(tmp_path)
     with opened(tmp_path, {**CONFIG, **change}) as folder:
         assert folder.state.cycle == 1
@@ -287,6 +286,6 @@ def test_moved_modules_are_no_difference(tmp_path: Path) -> None:
     old = {**CONFIG, "backbone": {"_target_": "experiments.backbones.ssd300"}}
     new = {**CONFIG, "backbone": {"_target_": "experiments.models.ssd.ssd300"}}
     with opened(tmp_path, old) as folder:
-        folder.write_config(old)
+        folder.bind(old)
         commit(folder)
     RunFolder(tmp_path, new).close()

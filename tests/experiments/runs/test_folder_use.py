@@ -24,7 +24,7 @@ def test_an_unused_folder_goes_with_the_parents_made_for_it(tmp_path: Path) -> N
     """Log, configuration and the list of images are no use; folders that were there stay."""
     (tmp_path / "runs").mkdir()
     with opened(tmp_path / "runs" / "data" / "margin" / "seed0") as folder:
-        folder.write_config(CONFIG)
+        folder.bind(CONFIG)
         (folder.path / "log.txt").write_text("stopped")
         (folder.path / "annotations").mkdir()
         (folder.path / "annotations" / "images.json").write_text("[]")
@@ -46,7 +46,7 @@ def test_a_parent_that_another_run_uses_stays(tmp_path: Path) -> None:
 def test_a_folder_with_anything_else_is_kept(tmp_path: Path, name: str) -> None:
     """As soon as something was trained or anybody asked, every file stays."""
     with opened(tmp_path / "run") as folder:
-        folder.write_config(CONFIG)
+        folder.bind(CONFIG)
         (folder.path / name).parent.mkdir(exist_ok=True)
         (folder.path / name).write_text("kept")
         before = files(folder.path)

@@ -136,7 +136,7 @@ def test_people_are_asked_before_the_commit_and_answer_between_two_starts(one: R
     people = People([[0, 1]])
     outcome = one.start(people=people)
     assert outcome == Outcome(2.0, Waiting("waits for the batch of cycle 1"))
-    assert people.asked == [(0, [9, 8])]
+    assert people.asked == [(1, [9, 8])]
     assert (one.state["cycle"], one.state["finished"]) == (1, False)
     summary = {"final_accuracy": 2.0, "area_under_budget_curve": 2.0}
     assert one.tracker.calls[-1] == ("finish", (summary, False))
@@ -160,10 +160,34 @@ def test_a_request_that_cannot_be_written_is_written_again(one: Run) -> None:
     assert one.state["cycle"] == 0
     people = People([[0, 1]])
     assert one.start(people=people).waiting is not None
-    assert people.asked == [(0, [9, 8])]
+    assert people.asked == [(1, [9, 8])]
 
 
-def _disk_is_full(record: Any, learner: Any) -> None:
+@pytest.mark.parametrize("warm", [False, True])
+def test_more_cycles_end_as_a_run_that_had_them_from_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm: bool
+) -> None:
+    """A finished run of 2 cycles goes on to 4 without training its last cycle again."""
+    unbroken = Run(tmp_path / "unbroken", monkeypatch)
+    unbroken.start(cycles=4, warm_start=warm)
+    run = Run(tmp_path / "run", monkeypatch)
+    run.start(cycles=2, warm_start=warm)
+    learner = Learner(Task())
+    assert run.start(learner, cycles=4, warm_start=warm) == Outcome(8.0)
+    assert [len(each) for each in learner.fitted] == [6, 8]
+    assert run.results() == unbroken.results()
+
+
+def test_more_cycles_than_the_pool_is_enough_for_are_refused(one: Run) -> None:
+    """The finished run stays as it was."""
+    one.start(cycles=2)
+    before = one.state
+    with pytest.raises(InvalidSetting, match=r"cycles=9 ask for 12 more images, but 4 are left"):
+        one.start(cycles=9)
+    assert one.state == before
+
+
+def _disk_is_full(*what: Any) -> None:
     raise OSError("no space left")
 
 
@@ -254,7 +278,7 @@ def test_another_process_takes_over_state_and_weights(one: Run) -> None:
 def test_another_process_finds_the_run_finished_too(one: Run) -> None:
     """It returns the same result, so that processes end together."""
     state = RunState(1, True, None, [{"cycle": 0, "num_labeled": 2, "accuracy": 2.5}], "a.pt")
-    assert one.start(engine=Engine(main=lambda value: state)) == Outcome(2.5)
+    assert one.start(engine=Engine(main=lambda value: state), cycles=1) == Outcome(2.5)
     assert one.assembled == []
 
 
@@ -262,4 +286,4 @@ def test_the_outcome_of_a_folder_without_a_metric_is_zero(one: Run) -> None:
     """A cell of the metric may be empty: the quantity does not exist."""
     row: Any = {"cycle": 0, "num_labeled": 2, "accuracy": None}
     state = RunState(1, True, None, [row], "a.pt")
-    assert one.start(engine=Engine(main=lambda value: state)) == Outcome(0.0)
+    assert one.start(engine=Engine(main=lambda value: state), cycles=1) == Outcome(0.0)

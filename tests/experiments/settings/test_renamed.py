@@ -1,10 +1,14 @@
-"""Names of before the modules moved lead to what they led to."""
+"""Configurations of earlier versions mean what they meant."""
 
 from __future__ import annotations
 
+import copy
+
 from hydra.utils import get_object
 
-from experiments.settings.renamed import MOVED, with_present_names
+from experiments.settings.composition import plain
+from experiments.settings.renamed import ADDED, MOVED, with_added_keys, with_present_names
+from tests.small_runs import compose
 
 OLD = (
     "experiments.queried.WholeImages",
@@ -29,3 +33,21 @@ def test_old_names_lead_somewhere() -> None:
     assert all(any(old.startswith(prefix) for old in OLD) for prefix in MOVED)
     own = {"_target_": "my_package.backbones.Net", "name": "experiments.backbones.ssd300"}
     assert with_present_names(own) == own
+
+
+def test_added_keys_have_the_values_that_change_nothing() -> None:
+    """Keys that an older configuration lacks are read as they were fixed, others not at all."""
+    values = plain(compose("task=cifar10", "data=image_folder", "data.root=/data"))
+    older = copy.deepcopy(values)
+    for key in ADDED:
+        *parents, last = key.split(".")
+        node = older
+        for parent in parents:
+            node = node[parent]
+        del node[last]
+    assert with_added_keys(older, values) == values
+    older["data"]["image_size"] = 64
+    del older["data"]["flip"]
+    completed = with_added_keys(older, values)
+    assert completed["data"]["image_size"] == 64
+    assert "flip" not in completed["data"]
