@@ -42,7 +42,7 @@ FILES = {
 
 @pytest.mark.parametrize("kind", FILES)
 def test_sizes_are_read_from_the_header(kind: str) -> None:
-    """Of every common format, whatever follows the header."""
+    """The size is read for every common format, whatever follows the header."""
     name = kind.partition(" ")[0]
     if name not in PILLOW_FORMATS:
         pytest.skip(f"this Pillow has no {name}")
@@ -178,7 +178,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, number: int, *, times: int) -> list
 def test_an_error_of_the_disk_is_tried_again(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What passes within seconds is not noticed; what stays is an OSError and no broken image."""
+    """Errors that pass within seconds have no effect; lasting ones are an OSError, not a broken image."""
     path = tmp_path / "a.png"
     path.write_bytes(saved("PNG"))
     waits = failing(monkeypatch, number, times=2)
