@@ -45,13 +45,13 @@ def test_test_images_are_found_under_the_usual_names(tmp_path: Path, part: str) 
 def test_of_several_test_folders_the_first_is_taken(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With test and val, val is passed over, and the log says so."""
+    """With test and val, val is ignored, and the log says so."""
     for part in ("train", "test", "val"):
         write_classes(tmp_path / part, {"cat": 2, "dog": 2})
     with caplog.at_level(logging.INFO):
         files = find_labeled(tmp_path, test_fraction=None)
     assert files.test.folder == tmp_path / "test"
-    assert "test has the test set; passed over val" in caplog.text
+    assert "test has the test set; ignored val" in caplog.text
 
 
 @pytest.mark.parametrize("with_train", [False, True])
