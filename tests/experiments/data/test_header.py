@@ -48,7 +48,7 @@ FILES = {
 
 @pytest.mark.parametrize("kind", FILES)
 def test_sizes_are_read_from_the_header(kind: str) -> None:
-    """Of every common format, whatever follows the header."""
+    """The size is read for every common format, whatever follows the header."""
     name = kind.partition(" ")[0]
     if name not in PILLOW_FORMATS:
         pytest.skip(f"this Pillow has no {name}")

@@ -45,7 +45,7 @@ def test_test_images_are_found_under_the_usual_names(tmp_path: Path, part: str) 
 def test_of_several_test_folders_the_first_is_taken(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With test and val, val is passed over, and the log says so."""
+    """With test and val, val is ignored, and the log says so."""
     for part in ("train", "test", "val"):
         write_classes(tmp_path / part, {"cat": 2, "dog": 2})
     with caplog.at_level(logging.INFO):
@@ -81,7 +81,7 @@ def test_what_is_held_out_stays_so(tmp_path: Path) -> None:
 
 
 def test_small_classes_are_in_both_parts(tmp_path: Path) -> None:
-    """Of two images one is held out, and of one none, however the hashes fall."""
+    """One of two images is held out, and none of a single one, for any hashes."""
     counts = {f"pair{i}": 2 for i in range(30)} | {"single": 1}
     files = find_labeled(write_classes(tmp_path, counts), test_fraction=0.02)
     assert np.bincount(files.test.targets).tolist() == [1] * 30

@@ -15,7 +15,7 @@ from tests.experiments.runs.fakes import Learner, People, Task
 from tests.experiments.runs.sessions import Run
 
 CYCLES = 2
-NUM_MOVES = 21
+NUM_MOVES = 25
 """Files that a run of two cycles moves into its folder."""
 
 
