@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-input -
 SOURCES := al_core vendored experiments conf tests $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format format-check lint types constraints clean
+.PHONY: help install demo test check format format-check lint types prose constraints clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -45,7 +45,7 @@ demo: install  ## random, learning loss and margin on real digits, then a report
 test: install  ## the test suite (ARGS='-m "not slow" -x' goes to pytest)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-auto} --maxprocesses 8 --dist worksteal $(ARGS)
 
-check: install format-check lint types  ## format, lint and types, changing nothing
+check: install format-check lint types prose  ## format, lint, types and prose, changing nothing
 
 format: install  ## put the code into the house's format
 	@$(BIN)/ruff format $(SOURCES)
@@ -59,6 +59,9 @@ lint: install
 
 types: install
 	@$(BIN)/mypy
+
+prose: install
+	@$(BIN)/python -m tests.prose
 
 # A renewal: the newest versions that every extra together allows, in an environment of their own.
 constraints:  ## renew constraints.txt (TORCH=2.14.0 holds torch back)

@@ -22,7 +22,7 @@ ScoreArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one batch, for any task.
+    """Predictions of a model for one batch, for any task.
 
     Attributes:
         log_probs: (b, k, *positions) log-probabilities over k classes; positions are () for
@@ -95,7 +95,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Query:
-    """What to label next, most wanted first.
+    """The samples to label next, most wanted first.
 
     Attributes:
         indices: (budget,) positions.

@@ -74,7 +74,7 @@ def accuracies(
 
 
 def experiment(values: NDArray[np.float64]) -> Experiment:
-    """What the report would read from run folders with these accuracies."""
+    """Return what the report would read from run folders with these accuracies."""
     columns = ("cycle", "num_labeled", "accuracy")
     runs = {
         strategy: {

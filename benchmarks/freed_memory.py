@@ -1,4 +1,4 @@
-"""What it spares that freed memory is kept for the next batch: `keep_freed_memory`.
+"""Time saved by keeping freed memory for the next batch: `keep_freed_memory`.
 
     python -m benchmarks.freed_memory                              LeNet and DRN, two threads
     python -m benchmarks.freed_memory --work resnet18 --turns 3

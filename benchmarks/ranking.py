@@ -67,7 +67,7 @@ def main() -> None:
                 for part in chunks(store.pending(), scorer.chunk_size)
             )
             for part in score_inline(scorer, pending):
-                store.record(part.ids, part.scores, part.reasons)
+                store.record(*part)
             assert store.counts().scored == len(files)
             store.close()
 
@@ -86,7 +86,7 @@ def main() -> None:
     )
     both = zip(times["bare decoding"], times["bare forward"], strict=True)
     times["bare decoding + bare forward"] = [sum(pair) for pair in both]
-    print(f"\n{model.said}; {arguments.threads} threads, {arguments.rounds} rounds of "
+    print(f"\n{model.description}; {arguments.threads} threads, {arguments.rounds} rounds of "
           f"{len(files)} images, {arguments.clock} time\n")  # fmt: skip
     print(table(times, against="bare decoding + bare forward", unit="image", scale_name="us"))
     slower = max(("bare forward", "bare decoding"), key=lambda part: statistics.median(times[part]))

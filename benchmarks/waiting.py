@@ -1,4 +1,4 @@
-"""What it costs, and spares, that threads without work give up their core: OMP_WAIT_POLICY=PASSIVE.
+"""Cost and gain of idle threads that give up their core: OMP_WAIT_POLICY=PASSIVE.
 
     python -m benchmarks.waiting                       LeNet, two threads
     python -m benchmarks.waiting --backbone resnet18 --steps 3

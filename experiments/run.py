@@ -1,7 +1,7 @@
-"""The entry point: `python -m experiments.run task=cifar10 data=digits cycles=3`.
+"""Run an experiment or a sweep: `python -m experiments.run task=cifar10 data=digits cycles=3`.
 
-Configuration in, run folder out. Nothing heavy is imported before a run starts, so that `--help`,
-`--cfg job` and mistyped overrides answer at once.
+Nothing heavy is imported before a run starts, so that `--help`, `--cfg job` and mistyped overrides
+answer at once.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from al_core.errors import ActiveLearningError
 from experiments.runs.sweep import JobFailed, refuse_what_kills
 from experiments.settings.messages import check_groups, check_mode, line
 
-MAX_BROKEN_POOLS = 10  # times that a sweep's processes may die before it gives up
+MAX_BROKEN_POOLS = 10  # deaths of a sweep's processes before it gives up
 AWAITING = 3  # exit status of a run that waits for annotations
 
 
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
 def _job(config: DictConfig) -> float:
-    """Run one job of Hydra's; what a user can set right becomes one line."""
+    """Run one job of Hydra; errors that a user can correct become one line."""
     from experiments.runs.session import run
 
     hydra_config = HydraConfig.get()
@@ -46,7 +46,7 @@ def _job(config: DictConfig) -> float:
         return outcome.metric
     if not in_sweep:
         sys.exit(AWAITING)
-    raise JobFailed(f"it waits for annotations: {outcome.waiting.text}".splitlines()[0])
+    raise JobFailed(f"waiting for annotations: {outcome.waiting.text}".splitlines()[0])
 
 
 def _stop(error: Exception) -> NoReturn:
@@ -58,19 +58,19 @@ def main() -> None:
     """Run the command line."""
     check_mode(sys.argv[1:])
     check_groups(sys.argv[1:])
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # it hands its errors on, to be told in one line
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors, which become one line here
     try:
         for _ in range(MAX_BROKEN_POOLS):
             try:
                 _job()
                 return
-            except BrokenExecutor:  # one dies and joblib ends all; each goes on from its folder
-                print("a process of the sweep died; starting what is left again", file=sys.stderr)
-        _stop(HydraException("processes of the sweep keep dying; the same command goes on"))
+            except BrokenExecutor:  # joblib ends all jobs when one dies; each resumes its folder
+                print("a process of the sweep died; restarting unfinished runs", file=sys.stderr)
+        _stop(HydraException("processes of the sweep keep dying; repeat the command to resume"))
     except (HydraException, OmegaConfBaseException, OSError) as error:
         _stop(error)
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on with this cycle", file=sys.stderr)
+        print("interrupted; repeat the command to resume with this cycle", file=sys.stderr)
         sys.exit(130)
 
 

@@ -1,6 +1,6 @@
-"""What a run waits for, in plain words: `python -m experiments.status RUN...`.
+"""Report what a run waits for, in plain words: `python -m experiments.status RUN...`.
 
-Reads the run folder and the folder in which annotations come back, changes nothing, and imports
+Reads the run folder and the folder in which annotations come back, and changes nothing. Imports
 neither torch nor Hydra, so that it answers at once.
 """
 
@@ -19,11 +19,11 @@ from experiments.reporting.runs import run_folders
 from experiments.settings.wording import counted, listed
 
 SHOWN = 5
-"""Images that are named of a longer list."""
+"""Number of missing images that are named."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the status of each run; 1 and a line on standard error for what is no run."""
+    """Print the status of each run; return 1, with a line on standard error, if one is no run."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.status", description="What a run waits for, in plain words."
     )
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def describe(run: AskingRun) -> str:
-    """Return what there is to say, several lines.
+    """Return the status of a run, in several lines.
 
     Raises:
         UnusableFile: The record is damaged.

@@ -1,4 +1,4 @@
-"""What holds for all tests, and the small run that many of them look at."""
+"""Fixtures and settings of all tests, among them the small run that many of them inspect."""
 
 from __future__ import annotations
 

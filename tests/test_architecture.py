@@ -42,6 +42,7 @@ CONFINED = {  # what only some modules of experiments may use
             "rank",
             "report",
             "compare",
+            "runs.comparison",
         )
     ),
     "wandb": ("experiments.runs.tracker",),
@@ -252,7 +253,7 @@ MACHINE_PATH = re.compile(
 
 
 def committed_files(root: Path = ROOT) -> list[Path]:
-    """What git tracks; without git or before the first commit, what its ignore file leaves."""
+    """Return the files that git tracks; without git or a commit, those that are not ignored."""
     if shutil.which("git") and (root / ".git").exists():
         answer = subprocess.run(
             ["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=False

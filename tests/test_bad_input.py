@@ -1,4 +1,4 @@
-"""What a user does wrong, and the one line that must be said: by the real commands, in process.
+"""Mistakes of users, each answered by one line: with the real commands, in this process.
 
 Each row is refused before anything is trained, with exit status 1 and one line that names what is
 wrong, where, and what is allowed; nothing is written, and what was there is as it was.
@@ -179,7 +179,7 @@ RANKS = [
     ("rank", "checkpoint={place}/no.pt", "checkpoint={place}/no.pt does not exist"),
     ("rank", "checkpoint={place}", "checkpoint={place} is a folder: name a file"),
     ("rank", "checkpoint={place}/no.csv", "no.csv cannot be read as a checkpoint"),
-    ("rank", "checkpoint={place}/weights.pth", "not the checkpoint of a run: say"),
+    ("rank", "checkpoint={place}/weights.pth", "not the checkpoint of a run: name"),
     ("rank", "checkpoint={place}/weights.pth task=ssd_voc backbone=light_ssd", "does not fit"),
     ("rank", "task=ssd_voc backbone=light_ssd", "task"),
     ("rank", "strategy=random", "gives images no scores of their own"),

@@ -272,7 +272,7 @@ def test_the_published_protocol_is_the_papers() -> None:
 
 @pytest.mark.parametrize("experiment", choices("experiment"))
 def test_the_command_of_every_experiment_composes(experiment: str) -> None:
-    """What its header says to run exists, for each of the strategies that it names."""
+    """The command in its header composes for each strategy that it names."""
     header = (CONF / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")
     text = header.replace("\\\n#", " ").partition("experiments.run -m ")[2].splitlines()[0]
     settings = dict(setting.split("=", 1) for setting in text.split())

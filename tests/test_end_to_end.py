@@ -178,7 +178,7 @@ def test_a_pool_can_be_used_up(images: Path, tmp_path: Path) -> None:
 def test_images_on_disk_and_in_memory_give_the_same_run(
     unbroken: Path, images: Path, tmp_path: Path
 ) -> None:
-    """Whether the images fit into memory changes no number and no file."""
+    """Images in memory and images on disk give the same numbers and files."""
     run_here(f"data.root={images}", f"out={tmp_path}", "data.max_memory_gb=0")
     assert results(tmp_path / "small" / "learning_loss" / "seed0") == results(unbroken)
 
@@ -285,7 +285,7 @@ def test_two_processes_complete_a_run_and_resume_it(images: Path, tmp_path: Path
 
 
 def test_composed_configurations_resolve_outside_of_a_job(images: Path) -> None:
-    """What tests compose is what the command line composes: nothing refers to Hydra's own node."""
+    """Tests compose the same configuration as the command line: nothing refers to Hydra's node."""
     config = compose(*overrides(f"data.root={images}"))
     assert config.name == "small"
     assert config.cycle.epochs == 1

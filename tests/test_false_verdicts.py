@@ -1,5 +1,6 @@
-"""What the report and the sequential comparison say of simulated studies whose truth is known; the
-table of docs/statistics.md has more of them.
+"""Verdicts of the report and of the sequential comparison on simulated studies of known truth.
+
+The table of docs/statistics.md has more of them.
 """
 
 from __future__ import annotations

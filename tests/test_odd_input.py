@@ -154,7 +154,7 @@ def test_images_of_every_shape_and_kind_are_trained_on_and_ranked(
 def test_the_smallest_pools(
     kind: str, num_images: int, cycles: int, says: str, tmp_path: Path
 ) -> None:
-    """Of 0, 1, 2 and 5 images: what can be trained is, and the rest is one line."""
+    """Data sets of 0, 1, 2 and 5 images are trained if possible, or refused in one line."""
     config = compose(
         *TASKS[kind], "data=digits", f"data.num_scenes={num_images}", "data.num_test_scenes=1",
         "data.scene_size=64", *TINY, "cycle.initial_size=2", f"cycles={cycles}",

@@ -1,4 +1,4 @@
-"""What the project says it needs, what it pins and what its modules import agree."""
+"""Declared, pinned and imported packages agree."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ def test_a_folder_in_use_is_refused(place: Path, images: Path, tmp_path: Path) -
 def test_a_damaged_folder_is_refused_and_left_alone(
     place: Path, images: Path, tmp_path: Path, file: str, text: str, says: str
 ) -> None:
-    """What cannot be read is named; it is not taken for a new run, nor overwritten."""
+    """An unreadable file is named; the folder is neither taken for a new run nor overwritten."""
     (place / file).write_text(text)
     before = contents(place)
     ended = run_program(

@@ -1,4 +1,4 @@
-"""What a user or a machine can get wrong: one line, and nothing half-written."""
+"""Errors of users and machines: one line, and nothing half-written."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def composed(images: Path) -> DictConfig:
 def test_wrong_settings_are_one_line(
     composed: DictConfig, tmp_path: Path, key: str, value: object, says: str
 ) -> None:
-    """What a group lets through is refused by a run, before a cycle is trained."""
+    """A run refuses wrong values that its groups accept, before a cycle is trained."""
     config = copy.deepcopy(composed)
     OmegaConf.set_struct(config, False)
     OmegaConf.update(config, "out", str(tmp_path))

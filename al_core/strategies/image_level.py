@@ -25,17 +25,19 @@ def class_distribution(prediction: Prediction, background: int | None = None) ->
     return _without(probabilities.flatten(2).mean(2), background)
 
 
-def sampled_distributions(prediction: Prediction, background: int | None = None) -> Tensor:
-    """Return the same of each posterior sample, (b, m, k).
+def sampled_distributions(
+    prediction: Prediction, background: int | None = None, *, at_least: int = 2
+) -> Tensor:
+    """Return the class distribution of each image by each posterior pass, (b, m, k).
 
     Raises:
-        InvalidSetting: There are no posterior samples.
+        InvalidSetting: There are fewer than `at_least` posterior samples.
     """
     samples = prediction.log_prob_samples
-    if samples is None or samples.shape[1] < 2:
+    if samples is None or samples.shape[1] < at_least:
         raise InvalidSetting(
-            "this strategy needs at least 2 posterior samples: Monte-Carlo dropout or an ensemble "
-            "gives them (on the command line +strategy.mc_dropout_passes=10 or "
+            f"this strategy needs at least {at_least} posterior samples: Monte-Carlo dropout or an "
+            "ensemble gives them (on the command line +strategy.mc_dropout_passes=10 or "
             "+strategy.ensemble_size=5)"
         )
     if samples.ndim == 3:

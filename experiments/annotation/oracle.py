@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from al_core import CycleRecord, IndexArray, Pool
+from al_core import IndexArray, Pool, Query
 from al_core.errors import InvalidSetting
 from experiments.annotation.people import People, Waiting
 from experiments.annotation.settings import GroundTruthSettings, PeopleSettings
 from experiments.annotation.unlabeled import Collected, checked_class_names
+from experiments.data.blank import MAX_IMAGE_SIZE
 from experiments.data.labels import Rules
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
@@ -57,15 +58,14 @@ class PeopleOracle:
         """Return False: people answer later. `ask` writes the request for them."""
         return False
 
-    def ask(self, record: CycleRecord, learner: TaskLearner) -> None:
-        """Write the request for the query of a cycle, with the model's drafts."""
+    def ask(self, cycle: int, query: Query, learner: TaskLearner | None) -> None:
+        """Write the request that the training of `cycle` waits for, with drafts of a learner."""
         assert self.people is not None, "another process than the one that writes asked people"
-        query = record.query
         self.people.ask(
-            record.cycle + 1,
+            cycle,
             [self.collected.names[index] for index in query.indices],
             None if query.scores is None else query.scores.tolist(),
-            learner.drafts(query.indices),
+            None if learner is None else learner.drafts(query.indices),
         )
 
     def waiting(self, cycle: int) -> Waiting:
@@ -129,7 +129,7 @@ def consult_people(
 def _try_network(config: RunConfig) -> None:
     """Refuse a network that cannot take the images before people annotate any of them."""
     data = config.values["data"]
-    check_whole_number("data.image_size", data["image_size"], low=1, high=4096)
+    check_whole_number("data.image_size", data["image_size"], low=1, high=MAX_IMAGE_SIZE)
     # Neither mean nor deviation matters to whether a network takes an image.
     facts = {"image_size": data["image_size"], "mean": (0.5,) * 3, "std": (0.25,) * 3}
     names = checked_class_names(data["class_names"], config.kind)

@@ -2,15 +2,16 @@
 
 The rules, all of which `docs/annotate-your-own.md` states for users:
 
-- A batch is complete when each of its images is labeled or refused; with `oracle.partial` a run
-  goes on with what has come, and the rest joins when it comes. Nobody is asked for it again.
+- A batch is complete when each of its images is labeled or refused. With `oracle.partial` a run
+  goes on with the annotations that are back; the others join when they come, and are not asked for
+  again.
 - A refused image ("cannot label") is neither trained on nor asked for again. Another annotation of
   it lifts the refusal.
 - The newest annotation of an image counts, from the next training on; every older one stays on
   record. An annotation of an image that was not asked for is used too.
-- An image that is gone is left out until it is back, its annotation stays on record. New images
+- An image that is gone is left out until it is back; its annotation stays on record. New images
   join the pool.
-- What cannot be used is reported with its reason at each start, and read again until it can be.
+- A file that cannot be used is reported with the reason at each start, and read again until it can.
 - Test images are drawn at random from the pool, asked for with batch 0, and never trained on.
 """
 
@@ -48,7 +49,7 @@ WAYS_BACK = {
     "segmentation": "PNG masks, JSON of COCO or Label Studio, XML of CVAT",
 }
 MIN_TRAIN, MIN_TEST = 2, 1
-"""Labels without which nothing can be trained, or measured."""
+"""Smallest numbers of labels to train on and to measure with."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,16 @@ class Waiting:
 
 
 class People:
-    """The people of one run; for the process that writes its folder.
+    """The people of one run; used by the process that writes the run folder.
 
     Args:
-        settings: How they are asked.
-        run_folder: Where what they are asked and answer is kept.
+        settings: Settings of people as the oracle.
+        run_folder: The run folder, which keeps requests and answers.
         root: Folder of the images.
         rules: Classes and task.
-        has_test: Whether a test set is given, so that none need be drawn.
-        embed: Returns embeddings of files and the positions of those that can be read, to choose
-            the initial set by; None to draw it at random.
+        has_test: Whether a test set is given, so that none is drawn.
+        embed: Returns embeddings of files, and the positions of those that can be read, for the
+            choice of the initial set; None to draw it at random.
 
     Raises:
         InvalidSetting: A folder lies inside the images' own, or a format does not fit.
@@ -129,7 +130,7 @@ class People:
             self._ask_first(
                 cycles=cycles, initial_size=initial_size, query_size=query_size, seed=seed
             )
-            self._collect()  # what is here already may be of these images
+            self._collect()  # files that are here already may be about these images
         self._tell_what_is_gone()
         if len(self.ledger.requests) <= cycle:
             raise InvalidSetting(
@@ -167,7 +168,7 @@ class People:
         ]
         return Waiting("\n".join(lines))
 
-    # -- what there is ----------------------------------------------------------------------------
+    # -- images and annotations -------------------------------------------------------------------
 
     def _find_images(self) -> None:
         if not self._root.is_dir():
@@ -225,33 +226,55 @@ class People:
     # -- asking -----------------------------------------------------------------------------------
 
     def _ask_first(self, *, cycles: int, initial_size: int, query_size: int, seed: int) -> None:
-        """Draw batch 0: the initial set, and the test set if none is given."""
-        test = 0 if self._has_test else self._settings.test_size
+        """Make batch 0: the initial set, and the test set if none is given.
+
+        Annotations that are there already count first, divided between the two sets in their
+        proportion; only images that are missing then are asked for.
+        """
+        test_size = 0 if self._has_test else self._settings.test_size
+        train, test = self._divided(test_size, initial_size, seed=seed)
+        num_test, num_train = max(0, test_size - len(test)), max(0, initial_size - len(train))
         free = [i for i, name in enumerate(self.ledger.names) if name not in self.ledger.answers]
-        needed = test + initial_size + (cycles - 1) * query_size
+        needed = num_test + num_train + (cycles - 1) * query_size
         if needed > len(free):
             raise InvalidSetting(
                 f"cycles={cycles} with cycle.initial_size={initial_size}, "
-                f"cycle.query_size={query_size} and {test} test images ask for {needed} images, "
-                f"but there are {len(free)} without an annotation: lower one of them"
+                f"cycle.query_size={query_size} and {test_size} test images ask for {needed} "
+                f"images, but there are {len(free)} without an annotation: lower one of them"
             )
         rng = stream(seed, 0, "initial set")
         shuffled = [self.ledger.names[free[place]] for place in rng.permutation(len(free))]
-        # The test set is drawn first, at random, so that it measures what the pool is like.
-        held_out = self._readable(shuffled, test)
+        # The test set is drawn first, at random, so that it is like the pool.
+        held_out = self._readable(shuffled, num_test)
         left = [name for name in shuffled if name not in held_out]
-        if self._embed is None:
-            chosen = list(self._readable(left, initial_size))
+        if not num_train or self._embed is None:
+            chosen = list(self._readable(left, num_train))
         else:
-            chosen = self._typical(self._embed, left, initial_size, rng)
-        if len(held_out) < test or len(chosen) < MIN_TRAIN:
-            raise InvalidSetting(
-                f"data.root: only {len(held_out) + len(chosen)} images can be read"
-            )
-        self._write(Request(0, tuple(chosen), tuple(held_out)), None)
+            chosen = self._typical(self._embed, left, num_train, rng)
+        train, test = [*chosen, *train], [*held_out, *test]
+        if len(test) < test_size or len(train) < MIN_TRAIN:
+            raise InvalidSetting(f"data.root: only {len(test) + len(train)} images can be read")
+        self._write(Request(0, tuple(train), tuple(test)), None)
+
+    def _divided(
+        self, test_size: int, initial_size: int, *, seed: int
+    ) -> tuple[list[str], list[str]]:
+        """Divide annotations that are there before anything was asked into training and test."""
+        names = [name for name in self.ledger.labeled(self.ledger.names) if name in self._present]
+        if not names:
+            return [], []
+        order = stream(seed, 0, "existing annotations").permutation(len(names))
+        shuffled = [names[place] for place in order]
+        share = test_size / (test_size + initial_size)
+        num_test = min(test_size, round(share * len(names)))
+        logger.info(
+            "%s there already: %d to train on, %d to measure with",
+            counted(len(names), "annotation"), len(names) - num_test, num_test,
+        )  # fmt: skip
+        return shuffled[num_test:], shuffled[:num_test]
 
     def _readable(self, names: Sequence[str], count: int) -> dict[str, None]:
-        """Return the first `count` of them that can be decoded, in order."""
+        """Return the first `count` names whose images can be decoded, in order."""
         found: dict[str, None] = {}
         for name in names:
             if len(found) == count:
@@ -263,7 +286,7 @@ class People:
     def _typical(
         self, embed: Embed, names: Sequence[str], count: int, rng: np.random.Generator
     ) -> list[str]:
-        """Return typical images of clusters without labels, most wanted first."""
+        """Return typical images of the clusters that have no label, most wanted first."""
         had = [name for name in self.ledger.labeled(self._training()) if name in self._present]
         everyone = [*had, *names]
         rows, readable = embed([self._root / name for name in everyone])
@@ -282,7 +305,7 @@ class People:
         return True
 
     def _write(self, request: Request, drafts: Sequence[Label] | None) -> None:
-        """Write a request; what makes it one, `request.json`, last."""
+        """Write a request, and `request.json`, with which it exists, last."""
         scores = request.scores
         items = [
             Item(
@@ -295,7 +318,7 @@ class People:
             for place, name in enumerate(request.names)
         ]
         lost = hand_out(
-            items,
+            [item for item in items if item.name not in self.ledger.answers],
             self._rules,
             request_folder(self._run_folder, request.cycle),
             formats=self._settings.formats,
@@ -345,7 +368,7 @@ class People:
         return {name for name in self.ledger.labeled(self.ledger.names) if name in self._present}
 
     def _training(self) -> list[str]:
-        """Return the names that may be trained on: all but the test set."""
+        """Return the names of images that may be trained on: all but the test set."""
         test = set(self.ledger.test)
         return [name for name in self.ledger.names if name not in test]
 
@@ -354,7 +377,7 @@ class People:
         position = {name: index for index, name in enumerate(ledger.names)}
         asked = {name for request in ledger.requests for name in request.names}
         batches = [[n for n in request.train if n in usable] for request in ledger.requests]
-        # What nobody asked for counts with the newest batch: it has come by now, and is used.
+        # Annotations that nobody asked for are used from now on: they join the newest batch.
         batches[-1] += [n for n in self._training() if n in usable and n not in asked]
         labeled = {name for batch in batches for name in batch}
         open_ = {*asked, *ledger.answers} - labeled

@@ -1,4 +1,4 @@
-"""How people are asked, as `conf/oracle/people.yaml` sets it, and every check of it."""
+"""Settings of people as the oracle (`conf/oracle/people.yaml`), with every check of them."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ class GroundTruthSettings:
 
 @dataclass(frozen=True)
 class PeopleSettings:
-    """How people are asked, and what counts as an answer.
+    """How requests are made, and which annotations count as answers.
 
     Attributes:
         returned: Folder in which annotations come back; null for `returned` in the run folder.
-        partial: Go on with what has come, without waiting for the rest of the batch.
-        test_size: Images of batch 0 that are held out for measuring; none are drawn where
+        partial: Whether to go on with the annotations that are back, without the rest of the batch.
+        test_size: Number of images of batch 0 that are held out for measuring; none are drawn if
             `data.test` gives a test set.
-        initial: How the initial set is chosen: "random", or "typiclust" by embeddings, for typical
-            images of clusters.
-        embedding_network: Of torchvision, for "typiclust".
+        initial: Choice of the initial set: "random", or "typiclust" for typical images of clusters
+            of embeddings.
+        embedding_network: Network of torchvision for "typiclust".
         embedding_weights: File of its weights.
-        refusal: The word that stands where a class would for an image that cannot be labeled.
+        refusal: The word that stands for a class where an image cannot be labeled.
         empty_is_answer: Whether an image without objects in a file of VOC, COCO or CVAT counts as
-            looked at.
-        voc_origin: What Pascal VOC's XML calls the first pixel, 1, or 0 as CVAT does.
-        formats: What is written for annotation tools, some of `export.FILES`.
-        images: "link", "copy" or "none": what the folder of a request has of its images.
+            an answer.
+        voc_origin: Coordinate of the first pixel in Pascal VOC's XML: 1, or 0 as CVAT has it.
+        formats: Formats that a request is written in, some of `export.FILES`.
+        images: "link", "copy" or "none": how the folder of a request holds its images.
         image_url: Address of an image for Label Studio; {name} stands for its name.
     """
 

@@ -1,7 +1,7 @@
-"""Images of your own without labels: the pool of `oracle=people`, for all three tasks.
+"""Images without labels: the pool of `oracle=people`, for all three tasks.
 
-The images are those below a folder; labels are what people have said of them so far. The test set
-is what people have said of the images that were held out for it, or a folder of labeled images.
+The images are those below a folder; their labels are the answers of people so far. The test set is
+the labeled images among those that were held out for it, or a folder of labeled images.
 """
 
 from __future__ import annotations
@@ -41,20 +41,21 @@ from experiments.settings.wording import counted, listed
 
 T = TypeVar("T")
 IMAGE_FOLDERS = ("images", "JPEGImages")
-"""Where a test set has its images, if it has something else in other folders."""
+"""Folders in which a test set may have its images, beside annotations in other folders."""
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What people have said so far.
+    """The answers of people so far.
 
     Attributes:
-        run_folder: Where masks are kept.
-        names: Of the images, below the folder, by position.
-        labels: By position, of the images that are labeled and there.
-        batches: Positions to train on, since which cycle: one tuple a cycle.
-        test: Positions that are held out for measuring; empty where a test set is given.
-        excluded: Positions that are neither trained on nor asked for: test, refused, still out.
+        run_folder: The run folder, which keeps the masks.
+        names: Names of the images, below their folder, by position.
+        labels: Labels by position, of the images that are labeled and present.
+        batches: Positions to train on, one tuple for each cycle that added some.
+        test: Positions that are held out for measuring; empty if a test set is given.
+        excluded: Positions that are neither trained on nor asked for: test images, refused ones,
+            and those that are still out for annotation.
     """
 
     run_folder: Path
@@ -77,7 +78,7 @@ def classification(
     flip: bool = True,
     collected: Collected | None = None,
 ) -> ImageClassification:
-    """Images to be classified; sizes and memory as in `classification.image_folder`.
+    """Return images to be classified; sizes and memory as in `classification.image_folder`.
 
     Args:
         root: Folder of the images.
@@ -85,10 +86,10 @@ def classification(
         test: Folder of a test set in folders named for the classes, or with a CSV; or null.
         image_size: Side of the images in pixels.
         resize: "crop", "letterbox" or "stretch".
-        max_memory_gb: A larger set is decoded whenever it is read.
+        max_memory_gb: Limit of the memory for decoded images; a larger set is decoded when read.
         cache: Folder that keeps the resized images; None for no cache.
-        flip: False where mirror images are not of the same class.
-        collected: What people have said.
+        flip: False if mirror images are not of the same class.
+        collected: The answers of people.
 
     Raises:
         InvalidSetting: A setting or the test set is wrong.
@@ -137,7 +138,7 @@ def detection(
     flip: bool = True,
     collected: Collected | None = None,
 ) -> ObjectDetection:
-    """Images to find objects in; arguments as `classification`.
+    """Return images to find objects in; arguments as `classification`.
 
     A test set is images with Pascal VOC's XML beside them or in another folder, or with a JSON of
     COCO.
@@ -171,7 +172,7 @@ def segmentation(
     flip: bool = True,
     collected: Collected | None = None,
 ) -> SemanticSegmentation:
-    """Images to be segmented; arguments as `classification`.
+    """Return images to be segmented; arguments as `classification`.
 
     A test set has `images` and, in another folder, masks of their names.
     """
@@ -204,7 +205,7 @@ def segmentation(
 
 @dataclass(frozen=True, eq=False)
 class KeptMasks:
-    """Masks that people have drawn, as `Masks`; those of other images are never read."""
+    """Masks that people have drawn, as `Masks`; other masks are never read."""
 
     collected: Collected
     positions: Sequence[int]
@@ -225,7 +226,7 @@ class KeptMasks:
 
 @dataclass(frozen=True, eq=False)
 class GivenMasks:
-    """Masks of a test set, kept as PNG files are: a thousandth of their size."""
+    """Masks of a test set, held as PNG data, which takes a fraction of their size."""
 
     packed: Sequence[bytes]
 
@@ -241,13 +242,14 @@ class GivenMasks:
 def labeled_folder(
     test: str, rules: Rules, convert: Callable[[Label], T]
 ) -> tuple[Path, dict[str, T]]:
-    """Read a folder of images with their annotations, in any form in which they can come back.
+    """Read a folder of images with their annotations, in any format that people may return.
 
     Returns:
-        The folder of the images, and of each labeled one, by its name, what `convert` makes of it.
+        The folder of the images, and the converted label of each labeled image by its name.
 
     Raises:
-        InvalidSetting: There is none, or an annotation cannot be used: a test set must be right.
+        InvalidSetting: There is no annotated image, or an annotation cannot be used: a test set
+            must be right.
     """
     folder = check_folder("data.test", test)
     if not folder.is_dir():
@@ -281,15 +283,15 @@ def checked_class_names(names: Sequence[object], kind: str) -> tuple[str, ...]:
     """Check the names of the classes.
 
     Raises:
-        InvalidSetting: It is no list of as many distinct names as the task needs.
+        InvalidSetting: They are no list of distinct, printable names, or too few for the task.
     """
     least = 1 if kind == "detection" else 2
     listed_ = isinstance(names, (list, tuple))
-    if listed_:  # classes that are numbers are named by them
+    if listed_:  # YAML reads a name such as 7 as a number
         names = [str(name) if isinstance(name, int) else name for name in names]
     if (
         not listed_
-        or not all(isinstance(name, str) and name.strip() for name in names)
+        or not all(isinstance(name, str) and name.strip() and name.isprintable() for name in names)
         or not least <= len(set(names)) == len(names) <= MAX_CLASSES
     ):
         raise InvalidSetting(

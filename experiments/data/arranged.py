@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,6 +156,7 @@ def arranged(data: T, *, train: Arrangement, test: Arrangement) -> T:
 
 def _with_part(data: T, part: str, arrangement: Arrangement) -> T:
     order, samples = arrangement.order, getattr(data, part)
+    changed: dict[str, Any]
     if isinstance(data, ImageClassification):
         # The class of a sample that is gone is never read.
         targets = np.append(getattr(data, f"{part}_targets"), 0)[order]

@@ -25,7 +25,9 @@ from experiments.data.palette import distinct_palette
 from experiments.data.pictures import MemoryPictures
 from experiments.data.samples import MemorySamples
 from experiments.data.segmentation import MemoryMasks, SemanticSegmentation
+from experiments.settings.checks import check_whole_number
 
+MAX_IMAGE_SIZE = 4096  # pixels, as of the data sets
 BLANK_PIXELS = 32
 """Side of the one black image that a detector or a segmentation network stands ready with."""
 
@@ -63,6 +65,7 @@ def blank_data(kind: str, class_names: Sequence[str], facts: Mapping[str, Any]) 
     names = tuple(class_names)
     try:
         if kind == "classification":
+            check_whole_number("image_size", facts["image_size"], low=1, high=MAX_IMAGE_SIZE)
             samples = _blank(facts["image_size"])
             targets = np.zeros(1, np.int64)
             return ImageClassification(
@@ -76,25 +79,32 @@ def blank_data(kind: str, class_names: Sequence[str], facts: Mapping[str, Any]) 
             )
             return ObjectDetection(pictures, [nothing], pictures, [nothing], names, flip=False)
         masks = MemoryMasks(np.zeros((1, BLANK_PIXELS, BLANK_PIXELS), np.uint8))
-        palette = facts.get("palette") or distinct_palette(len(names))
+        palette = _palette(facts.get("palette") or distinct_palette(len(names)), len(names))
         return SemanticSegmentation(
-            pictures, masks, pictures, masks, names,
-            tuple((red, green, blue) for red, green, blue in palette),
-            *_mean_and_std(facts), flip=False,
-        )  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidSetting(f"what the model was trained with is not to be had: {error}") from None
+            pictures, masks, pictures, masks, names, palette, *_mean_and_std(facts), flip=False
+        )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        reason = f"there is no {error}" if isinstance(error, KeyError) else error
+        raise InvalidSetting(f"facts about the model's training data: {reason}") from None
 
 
 def _blank(side: int) -> MemorySamples:
     return MemorySamples(torch.zeros(1, 3, side, side, dtype=torch.uint8), ["blank"])
 
 
+def _palette(colors: Sequence[Sequence[int]], count: int) -> tuple[tuple[int, int, int], ...]:
+    found = tuple((red, green, blue) for red, green, blue in colors)
+    ordinary = all(type(value) is int and 0 <= value < 256 for color in found for value in color)
+    if len(found) != count or not ordinary:
+        raise ValueError(f"palette must be {count} colors of three whole numbers, 0 .. 255")
+    return found
+
+
 def _mean_and_std(
     facts: Mapping[str, Any],
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    mean = red, green, blue = tuple(map(float, facts["mean"]))
-    std = tuple(map(float, facts["std"]))
+    mean, std = (tuple(map(float, facts[key])) for key in ("mean", "std"))
     if not all(0 <= value <= 1 for value in mean) or not all(0 < value <= 1 for value in std):
         raise ValueError(f"mean and std are fractions of 255, got {mean} and {std}")
-    return (red, green, blue), (std[0], std[1], std[2])
+    (red, green, blue), (red_std, green_std, blue_std) = mean, std
+    return (red, green, blue), (red_std, green_std, blue_std)

@@ -34,7 +34,7 @@ CLASSES = {
 LARGEST_LABEL_ID = 33
 MEAN = (0.29010095242892997, 0.32808144844279574, 0.28696394422942517)
 STD = (0.1829540508368939, 0.18656561047509476, 0.18447508988480435)
-"""Of the training images, as fyu/drn @ d75db2e has them."""
+"""Mean and deviation of the training images, from fyu/drn @ d75db2e."""
 
 IMAGES, ANNOTATIONS = "leftImg8bit", "gtFine"
 

@@ -32,8 +32,8 @@ from experiments.settings.wording import counted, listed
 
 log = logging.getLogger(__name__)
 
-MAX_BYTES = 4 * 2**30
-"""Of a file: nine times COCO's own of 118,287 images."""
+MAX_BYTES, MAX_PARTS = 8 * 2**30, 256_000_000
+"""Largest file that is read: a data set of one's own may be larger than what people send back."""
 
 
 def coco(
@@ -47,17 +47,17 @@ def coco(
 ) -> ObjectDetection:
     """Images with objects in COCO's format: COCO itself, or the export of an annotation tool.
 
-    Classes are the categories of the pool's file, by id. An image that is listed but missing is
-    left out and named in the run folder's `quarantine.csv`, and so is one of another size than the
-    file says.
+    Classes are the categories of the pool's file, by id. An image that is listed but missing, or of
+    another size than the file states, is left out and named in the run folder's `quarantine.csv`. A
+    faulty entry of the file is left out and named in the log.
 
     Args:
         root: Folder that the other four are relative to.
         train_annotations: JSON file of the pool.
         train_images: Folder of its images.
-        test_annotations: JSON file of the test set; its categories are told by their names.
+        test_annotations: JSON file of the test set; its categories are matched by name.
         test_images: Folder of its images.
-        flip: False where mirror images are not of the same class, as with text.
+        flip: False if mirror images are not of the same class, as with text.
 
     Raises:
         InvalidSetting: A file is missing or not of this format, an image is in both parts, or
@@ -109,7 +109,8 @@ def _read(file: Path, images: Path) -> _File:
         InvalidSetting: It is not of COCO's format.
     """
     try:
-        content = read_coco(parse_json(read_untrusted(file, max_bytes=MAX_BYTES)))
+        data = read_untrusted(file, max_bytes=MAX_BYTES)
+        content = read_coco(parse_json(data, max_parts=MAX_PARTS))
     except UnusableFile as error:
         raise InvalidSetting(f"data: {file}: {error}") from None
     except OSError as error:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
-from experiments.data.labels import Problem, UnusableFile, stated_size
+from experiments.data.labels import Problem, UnusableFile, shown, stated_size
 from experiments.data.untrusted import Number, checked
 
 Id = Annotated[int | str, Field(union_mode="left_to_right")]
@@ -87,7 +87,7 @@ class CocoAnnotation:
             x, y, width, height = checked(_BOX, self.bbox)
         except UnusableFile:
             raise UnusableFile(
-                f"{self.where}: bbox must be [x, y, width, height], it is {_shown(self.bbox)}"
+                f"{self.where}: bbox must be [x, y, width, height], it is {shown(self.bbox)}"
             ) from None
         return x, y, x + width, y + height
 
@@ -100,7 +100,7 @@ class CocoImage:
         name: Its `file_name`.
         size: (height, width) in pixels, if the file states one.
         annotations: Its objects.
-        faults: What of it, or of its objects, was left out and why, one line each.
+        faults: Parts of it that were left out, with their reasons, one line each.
     """
 
     name: str
@@ -153,7 +153,7 @@ def read_coco(content: object) -> CocoFile:
         if image is None:
             orphans.append(f"{where}, of image {one.image_id}")
         elif one.category_id not in class_names:
-            image.faults.append(f"{where}: there is no category {_shown(one.category_id)}")
+            image.faults.append(f"{where}: there is no category {shown(one.category_id)}")
         else:
             class_name = class_names[one.category_id]
             image.annotations.append(
@@ -208,15 +208,10 @@ def _images(entries: Iterable[Any], problems: list[Problem]) -> dict[int | str, 
 def _named(entry: object, position: int) -> str:
     """Return the id of an entry, or its place in the file where it has none."""
     id_ = entry.get("id") if isinstance(entry, dict) else None
-    return _shown(id_) if isinstance(id_, (int, str)) else f"at position {position}"
+    return shown(id_) if isinstance(id_, (int, str)) else f"at position {position}"
 
 
 def _image_id(entry: object) -> Any:
     """Return the image that an otherwise faulty annotation belongs to."""
     id_ = entry.get("image_id") if isinstance(entry, dict) else None
     return id_ if isinstance(id_, (int, str)) else None
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -6,9 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from al_core.errors import ActiveLearningError
-from experiments.data.decoding import UnreadableImage, for_each
-from experiments.data.reading import read_bytes
+from experiments.data.decoding import for_each, read_bytes
 
 HASH_BYTES = 16
 
@@ -21,27 +19,16 @@ def content_hashes(paths: Sequence[Path], *, progress: str | None = None) -> lis
         progress: Text before a progress bar; None for no bar.
 
     Returns:
-        One a file; None where there is no file.
+        One a file; None where there is no file, or none that may be read.
 
     Raises:
-        ActiveLearningError: A file is there but cannot be read.
+        OSError: A file cannot be read at present.
     """
     found: list[bytes | None] = [None] * len(paths)
 
     def hash_one(position: int) -> None:
-        try:
-            data = read_bytes(paths[position])
-        except (FileNotFoundError, ValueError):  # a broken link; a NUL in a table
-            return
-        except OSError as error:
-            raise UnreadableImage(error.strerror or str(error)) from None
+        data = read_bytes(paths[position])
         found[position] = hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
 
-    failed = for_each(len(paths), hash_one, progress=progress)
-    if failed:
-        position, reason = next(iter(sorted(failed.items())))
-        raise ActiveLearningError(
-            f"{paths[position]} cannot be read at present ({reason}): the same command goes on "
-            "once it can"
-        )
+    for_each(len(paths), hash_one, progress=progress)
     return found

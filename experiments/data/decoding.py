@@ -8,6 +8,7 @@ as its EXIF orientation says, drop an alpha channel, repeat a gray one, and brin
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import stat
@@ -25,7 +26,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from al_core.errors import ActiveLearningError
-from experiments.data.reading import LASTING, read_bytes
+from experiments.data.header import MAX_PIXELS, PILLOW_FORMATS, size_in_header
+from experiments.data.retrying import is_permanent, retried
 from experiments.engine.cores import num_cores
 
 # One image, one thread: the parallelism is over images, here and in every process that decodes.
@@ -43,19 +45,16 @@ IMAGE_SUFFIXES = frozenset({
 # fmt: on
 """Lower-case endings of the files that are taken for images."""
 
-MAX_PIXELS = 178_956_970
-"""Of an image: beyond it a small file is taken for one that is made to fill the memory, as Pillow
-does. OpenCV is told so in `experiments/__init__.py`, before it is loaded."""
 _MAX_CHUNK = 64  # images a thread takes at once: handing over one costs as much as a small JPEG
 _MAX_THREADS = 16  # a bound for machines of many cores: each thread holds an image at full size
 
 
-AT_PRESENT = "cannot be read at present"
-"""How the reason begins where a device or a network failed, rather than the image's bytes."""
-
-
 class UnreadableImage(ActiveLearningError):
     """An image that cannot be read or decoded; the text is the reason, without the file's name."""
+
+
+class TooManyPixels(UnreadableImage):
+    """An image file that is not decoded because of its size."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,47 +65,80 @@ class Decoded:
     unreadable: dict[int, str]
 
 
-def read_rgb(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+def read_rgb(path: str | os.PathLike[str], *, max_pixels: float = MAX_PIXELS) -> NDArray[np.uint8]:
     """Decode one image file at its full size, upright.
+
+    The size in its header is checked before any pixel is decoded. Where reading fails for a reason
+    that is not the file's own, it is tried again a few times.
+
+    Args:
+        path: The file.
+        max_pixels: Images with more pixels are refused.
 
     Returns:
         uint8 (height, width, 3), RGB. Of an animation or a stack of pages, the first.
 
     Raises:
-        UnreadableImage: The file is missing, empty, cut short, damaged or no image, has more than
-            MAX_PIXELS, or its samples have 32 bits (their range is not defined). A JPEG that lacks
-            only its end mark is read.
+        TooManyPixels: It has more than `max_pixels`.
+        UnreadableImage: The file is missing, empty, cut short, damaged or no image, or its samples
+            have 32 bits (their range is not defined). A JPEG that lacks only its end mark is read.
+        OSError: Reading fails for another reason, again and again.
     """
-    try:
-        mode = os.stat(path).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # reading a pipe would wait for ever
-            raise UnreadableImage("it is no regular file")
-        data = read_bytes(path)  # not cv2.imread, which garbles non-ASCII paths on Windows
-    except (OSError, ValueError) as error:  # ValueError: a NUL in a name
-        reason = getattr(error, "strerror", None) or str(error)
-        if isinstance(error, OSError) and error.errno not in LASTING:
-            reason = f"{AT_PRESENT} ({reason})"
-        raise UnreadableImage(reason) from error
+    data = read_bytes(path)
     if not data:
         raise UnreadableImage("the file is empty")
+    if (size := size_in_header(data)) is not None:
+        _check_pixels(*size, max_pixels)
+    image = None
     if not _is_webp_with_exif(data):
-        try:
+        with contextlib.suppress(cv2.error):
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-        except cv2.error:
-            image = None
-        if image is not None:
-            return image.astype(np.uint8, copy=False)
-    return _read_with_pillow(data)
+    found = _read_with_pillow(data) if image is None else image.astype(np.uint8, copy=False)
+    _check_pixels(found.shape[1], found.shape[0], max_pixels)
+    return found
+
+
+def _check_pixels(width: int, height: int, max_pixels: float) -> None:
+    if width * height > max_pixels:
+        raise TooManyPixels(
+            f"{width} x {height} pixels are more than the limit of {max_pixels / 1e6:g} megapixels"
+        )
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Read a file, again and again where that fails for a reason that is not the file's own.
+
+    Raises:
+        UnreadableImage: It is missing, may not be read, or is no file.
+        OSError: Reading fails for another reason at every try.
+    """
+
+    def read() -> bytes:
+        mode = os.stat(path).st_mode
+        # Reading a pipe would wait for ever.
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise UnreadableImage("it is no regular file")
+        with open(path, "rb") as file:  # not cv2.imread, which garbles non-ASCII paths on Windows
+            return file.read()
+
+    try:
+        return retried(read, path)
+    except ValueError as error:  # a NUL in a name
+        raise UnreadableImage(str(error)) from error
+    except OSError as error:
+        if not is_permanent(error):
+            raise
+        raise UnreadableImage(error.strerror or str(error)) from error
 
 
 def _is_webp_with_exif(data: bytes) -> bool:
-    """Whether only Pillow turns this image upright (OpenCV 4.11 ignores the EXIF block of WebP)."""
+    """Return whether this image needs Pillow: OpenCV 4.11 ignores the EXIF orientation of WebP."""
     return data[8:16] == b"WEBPVP8X" and len(data) > 20 and bool(data[20] & 0x08)
 
 
 def _read_with_pillow(data: bytes) -> NDArray[np.uint8]:
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as opened:
             image = ImageOps.exif_transpose(opened)
             if image.mode in ("I", "F"):
                 raise UnreadableImage(

@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 PIXEL_MEAN = (123.0, 117.0, 104.0)
-"""Of ImageNet, RGB in 0..255: subtracted from inputs, and the color of an expanded canvas."""
+"""ImageNet's mean, RGB in 0..255: subtracted from inputs, and the color of an expanded canvas."""
 MAX_BRIGHTNESS = 32.0
 FACTORS = (0.5, 1.5)
-"""Of contrast and saturation."""
+"""Range of the factors of contrast and saturation."""
 MAX_HUE_DEGREES = 18.0
 MIN_OVERLAPS = (None, 0.1, 0.3, 0.7, 0.9, 0.0)
 """Modes of the crop: the whole image, least overlaps with some object, any patch."""
@@ -35,7 +35,7 @@ Boxes = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Window:
-    """What of the plane is shown: pixels, in the image's own coordinates; it may reach beyond."""
+    """The visible rectangle in pixels of the image; it may reach beyond the image."""
 
     left: float
     top: float

@@ -25,23 +25,17 @@ class Pictures(Protocol):
     """A set of images; a sample is known by its position, 0 .. len - 1."""
 
     @property
-    def names(self) -> Sequence[str]:
-        """As in `Samples`."""
-        ...
+    def names(self) -> Sequence[str]: ...
 
     @property
-    def paths(self) -> Sequence[Path] | None:
-        """As in `Samples`."""
-        ...
+    def paths(self) -> Sequence[Path] | None: ...
 
     @property
-    def unreadable(self) -> Mapping[int, str]:
-        """As in `Samples`."""
-        ...
+    def unreadable(self) -> Mapping[int, str]: ...
 
     @property
     def in_memory(self) -> bool:
-        """Whether the images are decoded already."""
+        """True if the images are decoded already."""
         ...
 
     def __len__(self) -> int: ...
@@ -68,29 +62,24 @@ class MemoryPictures:
 
     @property
     def names(self) -> Sequence[str]:
-        """As in `Samples`."""
         return self.samples.names
 
     @property
     def paths(self) -> Sequence[Path] | None:
-        """As in `Samples`."""
         return self.samples.paths
 
     @property
     def unreadable(self) -> Mapping[int, str]:
-        """As in `Samples`."""
         return self.samples.unreadable
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def size(self, index: int) -> tuple[int, int]:
-        """As in `Pictures`."""
         height, width = self.samples.pixels.shape[2:]
         return height, width
 
     def picture(self, index: int) -> NDArray[np.uint8]:
-        """As in `Pictures`."""
         image: NDArray[np.uint8] = self.samples.images(np.array([index]))[0].numpy()
         return image.transpose(1, 2, 0)
 
@@ -141,12 +130,11 @@ class FilePictures:
         return len(self.paths)
 
     def size(self, index: int) -> tuple[int, int]:
-        """As in `Pictures`."""
         height, width = self.sizes[index].tolist()
         return height, width
 
     def picture(self, index: int) -> NDArray[np.uint8]:
-        """As in `Pictures`; a file that has become unreadable since is an UnreadableImage too."""
+        """Decode the file; one that has become unreadable since is an UnreadableImage too."""
         if index in self.unreadable:
             raise UnreadableImage(
                 f"{self.names[index]} cannot be used, it is unreadable: {self.unreadable[index]}"
@@ -167,22 +155,18 @@ class PictureView:
 
     @property
     def names(self) -> Sequence[str]:
-        """As in `Samples`."""
         return self.pictures.names
 
     @property
     def paths(self) -> Sequence[Path] | None:
-        """As in `Samples`."""
         return self.pictures.paths
 
     @property
     def unreadable(self) -> Mapping[int, str]:
-        """As in `Samples`."""
         return self.pictures.unreadable
 
     @property
     def in_memory(self) -> bool:
-        """As in `Samples`."""
         return self.pictures.in_memory
 
     def __len__(self) -> int:
@@ -196,7 +180,7 @@ class StretchedSamples(PictureView):
     image_size: int
 
     def images(self, indices: IndexArray) -> Tensor:
-        """As in `Samples`: uint8 (b, 3, image_size, image_size)."""
+        """Load images of one size: uint8 (b, 3, image_size, image_size)."""
         size = self.image_size
         if isinstance(self.pictures, MemoryPictures) and self.pictures.size(0) == (size, size):
             return self.pictures.samples.images(indices)  # nothing to stretch: all at once

@@ -34,12 +34,10 @@ class ResizedPictures(PictureView):
     scale: float
 
     def size(self, index: int) -> tuple[int, int]:
-        """As in `Pictures`."""
         height, width = self.pictures.size(index)
         return (0, 0) if not height else scaled_size(height, width, self.scale)
 
     def picture(self, index: int) -> NDArray[np.uint8]:
-        """As in `Pictures`."""
         return resize_image(self.pictures.picture(index), self.size(index))
 
 
@@ -54,7 +52,6 @@ class ResizedMasks:
         return len(self.masks)
 
     def mask(self, index: int) -> Mask:
-        """As in `Masks`."""
         whole = self.masks.mask(index)
         height, width = whole.shape
         return resize_mask(whole, scaled_size(height, width, self.scale))

@@ -58,7 +58,7 @@ class Samples(Protocol):
 
     @property
     def in_memory(self) -> bool:
-        """Whether `images` is a cheap gather (else it reads and decodes files)."""
+        """True if `images` is a cheap gather; otherwise it reads and decodes files."""
         ...
 
     def __len__(self) -> int: ...
@@ -95,7 +95,7 @@ class MemorySamples:
         return len(self.pixels)
 
     def images(self, indices: IndexArray) -> Tensor:
-        """As in `Samples`; a copy."""
+        """Copy images."""
         _check_indices(indices, self.names, self.unreadable)
         return self.pixels.index_select(0, torch.tensor(indices, dtype=torch.int64))
 
@@ -135,7 +135,7 @@ class FileSamples:
         return len(self.paths)
 
     def images(self, indices: IndexArray) -> Tensor:
-        """As in `Samples`; a file that has become unreadable since is an UnreadableImage too."""
+        """Decode files; one that has become unreadable since is an UnreadableImage too."""
         _check_indices(indices, self.names, self.unreadable)
         paths = [self.paths[index] for index in indices]
         decoded = decode_many(paths, self.image_size, read=self.read, num_threads=self.num_threads)

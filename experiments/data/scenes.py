@@ -24,11 +24,11 @@ from experiments.data.samples import MemorySamples
 from experiments.settings.checks import check_whole_number
 
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-"""Of the labels 0..9; 1 + label in a mask, where 0 is ground."""
+"""Names of the labels 0..9; a mask holds 1 + label, and 0 for the ground."""
 MIN_SIZE_PIXELS = 32
 HARD_SHARE = 1 / 3
 NUM_HELD_OUT_GLYPHS = 1000
-"""Of the 5,000 digits, those that only held-out scenes are made of."""
+"""The number of the 5,000 digits that only held-out scenes are made of."""
 FALL_OFF = {False: 0.70, True: 0.88}
 """By hard: how many times as often as its predecessor a digit occurs (0 is the most frequent)."""
 TRIES = 12

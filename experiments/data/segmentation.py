@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from experiments.data.decoding import UnreadableImage
+from experiments.data.decoding import UnreadableImage, read_bytes
 from experiments.data.detection import warn_unreadable
+from experiments.data.header import PILLOW_FORMATS
 from experiments.data.palette import Color, distinct_palette
 from experiments.data.pictures import FilePictures, Pictures, PictureView, load_all
 from experiments.data.samples import ChannelValues, IndexArray
@@ -58,7 +59,6 @@ class MemoryMasks:
         return len(self.masks)
 
     def mask(self, index: int) -> Mask:
-        """As in `Masks`."""
         one: Mask = self.masks[index]
         return one
 
@@ -74,7 +74,6 @@ class FileMasks:
         return len(self.paths)
 
     def mask(self, index: int) -> Mask:
-        """As in `Masks`."""
         try:
             return self.read(self.paths[index])
         except UnreadableImage as error:
@@ -125,7 +124,6 @@ class WholeSamples(PictureView):
     """Pictures as `Samples`, each at its own size: a batch must be of images of one size."""
 
     def images(self, indices: IndexArray) -> Tensor:
-        """As in `Samples`."""
         found: list[NDArray[np.uint8]] = [np.empty((0, 0, 3), np.uint8)] * indices.size
 
         def load(row: int) -> None:
@@ -149,9 +147,11 @@ def read_mask(path: Path) -> Mask:
 
     Raises:
         UnreadableImage: The file is missing, damaged, in color, or has numbers above 255.
+        OSError: Reading fails for a reason that is not the file's own.
     """
+    data = read_bytes(path)
     try:
-        with Image.open(io.BytesIO(path.read_bytes())) as opened:
+        with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as opened:
             if opened.mode not in ("L", "P", "1", "I", "I;16"):
                 raise UnreadableImage(
                     f"a mask needs one channel of class numbers; this one is {opened.mode}"

@@ -117,8 +117,8 @@ def _resized(numbers: NDArray[Number], size: tuple[int, ...]) -> NDArray[Number]
         (np.arange(count) + 0.5) * have / count
         for count, have in zip(size, numbers.shape, strict=True)
     )
-    found: NDArray[Number] = numbers[rows.astype(np.int64)[:, None], columns.astype(np.int64)]
-    return found
+    resized: NDArray[Number] = numbers[rows.astype(np.int64)[:, None], columns.astype(np.int64)]
+    return resized
 
 
 def _border(mask: NDArray[np.generic], line: int) -> NDArray[np.bool_]:

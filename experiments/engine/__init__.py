@@ -1,1 +1,1 @@
-"""Devices, precision, processes, memory and locks."""
+"""Devices, precision, processes, cores, memory and locks."""

@@ -5,36 +5,55 @@ Boxes are (x, y, width, height) in pixels from 0. Run lengths go down the column
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, TypeAdapter
 
 from experiments.data.coco_json import CocoAnnotation, CocoImage, read_coco
 from experiments.data.labels import (
     NO_CLASS,
     Box,
+    Drawing,
     Found,
     Item,
     Label,
+    Patch,
     Problem,
     Rules,
+    Shape,
+    Size,
     UnusableFile,
+    shown,
 )
-from experiments.handoff.masks import (
-    Region,
+from experiments.data.untrusted import Number, Whole, checked
+from experiments.handoff.regions import (
     from_coco_string,
+    from_column_runs,
     from_polygons,
-    from_runs,
+    polygons_area,
     runs_of,
 )
+
+
+@dataclass(frozen=True)
+class _Runs:
+    size: tuple[Whole, Whole]
+    counts: str | list[Whole]
+
+
+_Polygons = Annotated[list[list[Number]], Field(min_length=1)]
+_SHAPE: TypeAdapter[_Runs | list[list[float]]] = TypeAdapter(_Polygons | _Runs)
 
 
 def read(content: object, rules: Rules) -> Iterator[Found | Problem]:
     """Read a file of images, annotations and categories.
 
-    An image with a faulty annotation is a problem as a whole: without it, the others would say that
-    there is nothing else in the image.
+    An image with a faulty annotation is a problem as a whole: with the other annotations alone, the
+    image would seem to have nothing else in it.
 
     Raises:
         UnusableFile: It is not of this format.
@@ -54,7 +73,7 @@ def read(content: object, rules: Rules) -> Iterator[Found | Problem]:
                 yield Found((image.name,), label, image.size)
 
 
-def _label(image: CocoImage, rules: Rules) -> Label | None:
+def _label(image: CocoImage, rules: Rules) -> Label | Drawing | None:
     drawn = image.annotations
     if rules.kind == "classification":
         return rules.classified([each.class_name for each in drawn]) if drawn else None
@@ -63,26 +82,34 @@ def _label(image: CocoImage, rules: Rules) -> Label | None:
     if image.size is None:
         raise UnusableFile("width and height must be whole numbers of pixels")
     size = image.size
-    return rules.painted([(each.class_name, _region(each, size)) for each in drawn], size)
+    return rules.painted([_shape(each, size) for each in drawn], size)
 
 
-def _region(annotation: CocoAnnotation, size: tuple[int, int]) -> Region:
-    shape = annotation.segmentation
-    if isinstance(shape, list) and shape:
-        return from_polygons(shape, size)
-    if not isinstance(shape, Mapping) or list(shape.get("size", [])) != list(size):
-        raise UnusableFile("segmentation must be polygons or run lengths of the image's size")
-    counts = shape.get("counts")
-    runs = from_coco_string(counts) if isinstance(counts, str) else counts
-    if not isinstance(runs, list):
-        raise UnusableFile("the counts of a segmentation must be a list or text")
-    return from_runs(runs, size[0] * size[1]).reshape(size[::-1]).T
+def _shape(annotation: CocoAnnotation, size: Size) -> Shape:
+    try:
+        shape = checked(_SHAPE, annotation.segmentation)
+    except UnusableFile:
+        raise UnusableFile(
+            f"{annotation.where}: segmentation must be polygons [[x, y, ...], ...] or run lengths "
+            f"{{size, counts}}, it is {shown(annotation.segmentation)}"
+        ) from None
+    name = annotation.class_name
+    if isinstance(shape, _Runs):
+        if shape.size != size:
+            raise UnusableFile(f"{annotation.where}: its run lengths are not of the image's size")
+        return Shape(name, size[0] * size[1], partial(_from_runs, shape, size))
+    return Shape(name, polygons_area(shape, size), partial(from_polygons, shape, size))
+
+
+def _from_runs(shape: _Runs, size: Size) -> Patch:
+    counts = shape.counts
+    return from_column_runs(from_coco_string(counts) if isinstance(counts, str) else counts, size)
 
 
 def write(items: Sequence[Item], rules: Rules) -> dict[str, Any]:
     """Return a file of the items, with their drafts as annotations.
 
-    Scores are beside them: of an image `score`, of a box `score`.
+    Images and boxes have an additional key `score`.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

@@ -1,7 +1,8 @@
-"""Annotations that came back: whatever lies in a folder, told apart by what it is.
+"""Read returned annotations: the files in a folder, recognized by their content.
 
 CSV (`name,label`), folders named for classes, Pascal VOC, COCO, CVAT for images, Label Studio's
-JSON, masks. A file that cannot be used, or a part of it, is a `Problem`; the rest counts.
+JSON, masks. A file that cannot be used, or a part of it, is a `Problem`; the rest counts. A file is
+opened by `data.untrusted` only, and a mask is decoded once its size is known to be its image's.
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path, PurePosixPath
 
-from PIL import Image
-
-from experiments.data.labels import Found, Label, Problem, Rules, UnusableFile
-from experiments.data.untrusted import parse_json, parse_xml
+from experiments.data.labels import Found, Label, Problem, Rules, Size, UnusableFile
+from experiments.data.untrusted import (
+    open_untrusted,
+    opened_image,
+    parse_json,
+    parse_xml,
+    read_untrusted,
+)
 from experiments.handoff import coco, cvat, label_studio, tables, voc
-from experiments.handoff.masks import LABELMAP, read_labelmap, read_png
+from experiments.handoff.masks import LABELMAP, png_size, read_labelmap, read_png
 from experiments.handoff.names import ImageNames
 from experiments.settings.wording import is_utf8
 
@@ -27,17 +33,19 @@ PICTURES = (
     ".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm",
 )  # fmt: skip
 INSTANCES = "SegmentationObject"
-"""CVAT and VOC keep there what tells objects of one class apart, which nothing here asks for."""
+"""Folder of CVAT and VOC with masks that tell objects of one class apart: not used here."""
+MAX_MASK_BYTES, MAX_LABELMAP_BYTES = 64 * 2**20, 2**20
+"""The first is a mask of 67 million pixels without any compression."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What came back for one image.
+    """The annotation of one image.
 
     Attributes:
-        name: Of the image in the pool.
-        label: What is said of it.
-        source: The file, below the folder of what came back.
+        name: Name of the image in the pool.
+        label: Its label.
+        source: The file, below the folder in which annotations come back.
     """
 
     name: str
@@ -48,7 +56,7 @@ class Answer:
 def files_in(folder: Path) -> dict[str, str]:
     """Return path -> fingerprint (size and time of change) of the files, the oldest first.
 
-    Links to folders are followed, each folder is looked through once.
+    Links to folders are followed; each folder is visited once.
     """
     found: list[tuple[int, str, str]] = []
     visited: set[tuple[int, int]] = set()
@@ -65,7 +73,7 @@ def files_in(folder: Path) -> dict[str, str]:
                 continue
             try:
                 status = path.stat()
-            except OSError:  # a link that leads nowhere: told when it is read
+            except OSError:  # a link that leads nowhere is reported when it is read
                 status = path.lstat()
             name = path.relative_to(folder).as_posix()
             found.append((status.st_mtime_ns, name, f"{status.st_size}-{status.st_mtime_ns}"))
@@ -77,17 +85,17 @@ def read_file(
     source: str,
     rules: Rules,
     names: ImageNames,
-    size_of: Callable[[str], tuple[int, int]],
+    size_of: Callable[[str], Size],
 ) -> Iterator[Answer | Problem]:
-    """Read one file.
+    """Read one file. Whatever is wrong with it is a problem, never an error.
 
     Args:
-        folder: Of what came back.
+        folder: Folder in which annotations come back.
         source: The file, below it.
-        rules: Names of the classes, and what counts as an answer.
-        names: Of the pool.
-        size_of: Returns (height, width) of an image of the pool, to check boxes and masks against.
-            It raises UnusableFile where there is no such image now.
+        rules: Classes and task.
+        names: Names of the pool's images.
+        size_of: Returns (height, width) of an image of the pool, to check boxes and masks against;
+            raises UnusableFile where the image cannot be read.
     """
     try:
         if not is_utf8(source):
@@ -98,11 +106,10 @@ def read_file(
                 continue
             try:
                 name = names.find(found.names, stem=stem)
-                _check(found, name, size_of)
-                yield Answer(name, found.label, source)
+                yield Answer(name, _label_for(found, name, size_of), source)
             except UnusableFile as error:
-                where = "" if len(found.names) == 0 else f", {found.names[0]}"
-                yield Problem(f"{source}{where}" if not stem else source, str(error))
+                where = "" if stem or not found.names else f", {found.names[0]}"
+                yield Problem(f"{source}{where}", str(error))
     except UnusableFile as error:
         yield Problem(source, str(error))
     except OSError as error:
@@ -110,33 +117,34 @@ def read_file(
 
 
 def _found(folder: Path, source: str, rules: Rules) -> Iterator[tuple[Found | Problem, bool]]:
-    """Yield what a file says, and whether it names images by their stems."""
+    """Yield the labels of a file, and whether it names images by their stems."""
     path, inner = folder / source, PurePosixPath(source)
     suffix = inner.suffix.lower()
     if suffix in ARCHIVES:
         raise UnusableFile("it is an archive: unpack it here")
-    if suffix == ".csv":
-        yield from ((one, False) for one in tables.read_csv(path, rules))
+    if suffix in PICTURES and rules.kind == "classification":
+        yield tables.read_class_folder(inner, path, rules), False
+    elif suffix == ".png" and rules.kind == "segmentation" and INSTANCES not in inner.parts:
+        yield _mask(folder, inner, rules), True
+    elif suffix == ".csv":
+        data = read_untrusted(path, inside=folder)
+        yield from ((one, False) for one in tables.read_csv(data, rules))
     elif suffix == ".xml":
-        yield from _in_xml(path, inner, rules)
+        yield from _in_xml(read_untrusted(path, inside=folder), inner, rules)
     elif suffix == ".json":
-        content = parse_json(path.read_bytes())
+        content = parse_json(read_untrusted(path, inside=folder))
         if isinstance(content, list):
             yield from ((one, False) for one in label_studio.read(content, rules))
         elif isinstance(content, dict):
             yield from ((one, False) for one in coco.read(content, rules))
         else:
             raise UnusableFile("it is neither COCO's nor Label Studio's JSON")
-    elif suffix in PICTURES and rules.kind == "classification":
-        yield tables.read_class_folder(inner, path, rules), False
-    elif suffix == ".png" and rules.kind == "segmentation" and INSTANCES not in inner.parts:
-        yield _mask(folder, inner, rules), True
 
 
 def _in_xml(
-    path: Path, inner: PurePosixPath, rules: Rules
+    data: bytes, inner: PurePosixPath, rules: Rules
 ) -> Iterator[tuple[Found | Problem, bool]]:
-    root = parse_xml(path.read_bytes())
+    root = parse_xml(data)
     if root.tag == "annotations":
         yield from ((one, False) for one in cvat.read(root, rules))
     elif root.tag != "annotation":
@@ -154,45 +162,60 @@ def _mask(folder: Path, inner: PurePosixPath, rules: Rules) -> Found:
     for parent in path.parents:
         if not parent.is_relative_to(folder):
             break
-        if (parent / LABELMAP).is_file():
-            rules = replace(rules, colors=read_labelmap(parent / LABELMAP))
+        if os.path.lexists(parent / LABELMAP):
+            rules = replace(rules, colors=_colors(parent / LABELMAP, folder))
             break
-    return Found((str(inner),), Label(mask=read_png(path.read_bytes(), rules)))
+    data = read_untrusted(path, inside=folder, max_bytes=MAX_MASK_BYTES)
+    return Found((str(inner),), lambda: Label(mask=read_png(data, rules)), png_size(data))
 
 
-def _check(found: Found, name: str, size_of: Callable[[str], tuple[int, int]]) -> None:
-    """Refuse what is drawn on another image than the one it is for, or on another size of it."""
-    label = found.label
-    if label.mask is None and not label.boxes:
-        return
+def _colors(file: Path, folder: Path) -> dict[tuple[int, int, int], str]:
+    try:
+        return read_labelmap(read_untrusted(file, inside=folder, max_bytes=MAX_LABELMAP_BYTES))
+    except UnusableFile as error:
+        raise UnusableFile(f"{LABELMAP} beside it: {error}") from None
+
+
+def _label_for(found: Found, name: str, size_of: Callable[[str], Size]) -> Label:
+    """Return the label if it was drawn on an image of the size of this one.
+
+    Raises:
+        UnusableFile: It was drawn on another size, is damaged, or a box is not inside the image.
+    """
+    drawn = found.label
+    if isinstance(drawn, Label) and not drawn.boxes:
+        return drawn
     height, width = size_of(name)
-    drawn_on = found.size if label.mask is None else label.mask.shape
-    if drawn_on not in (None, (height, width)):
+    if found.size is not None and found.size != (height, width):
         raise UnusableFile(
-            f"{name} has {width}x{height} pixels, what is drawn on it {drawn_on[1]}x{drawn_on[0]}"
+            f"{name} has {width}x{height} pixels, what is drawn on it "
+            f"{found.size[1]}x{found.size[0]}"
         )
+    label = drawn if isinstance(drawn, Label) else drawn()
     for box in label.boxes or ():
         x_min, y_min, x_max, y_max = box.corners
         inside = min(x_max, width) - max(x_min, 0), min(y_max, height) - max(y_min, 0)
-        if min(inside) < 1:
+        if not min(inside) >= 1 or not all(map(isfinite, box.corners)):
             raise UnusableFile(
                 f"the box {', '.join(f'{edge:g}' for edge in box.corners)} of a {box.class_name} "
                 f"is not in {name}, which has {width}x{height} pixels, or is smaller than a pixel"
             )
+    return label
 
 
-def upright_size(path: Path) -> tuple[int, int]:
+def upright_size(path: Path) -> Size:
     """Return (height, width) of an image as a person sees it, from its header.
 
     Raises:
         UnusableFile: It cannot be read.
     """
     try:
-        with Image.open(path) as image:
+        with open_untrusted(path) as file, opened_image(file) as image:
             width, height = image.size
             turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UnusableFile(f"the image {path.name} cannot be read: {error}") from None
+    except (UnusableFile, OSError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UnusableFile(f"the image {path.name} cannot be read: {reason}") from None
     return (width, height) if turned else (height, width)
 
 
@@ -202,7 +225,7 @@ def is_class_folder(source: str, rules: Rules) -> bool:
 
 
 def one_class_each(answers: Sequence[Answer]) -> tuple[list[Answer], list[Problem]]:
-    """Take out images that lie in the folders of two classes: nobody knows which is meant."""
+    """Separate images that lie in the folders of two classes: which one is meant is unknown."""
     by_name: dict[str, list[Answer]] = defaultdict(list)
     for answer in answers:
         by_name[answer.name].append(answer)

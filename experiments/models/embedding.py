@@ -1,8 +1,8 @@
-"""Embeddings of image files from a network that has learned from other images.
+"""Embeddings of image files from a network that was trained on other images.
 
-Before the first label there is no model of one's own. What a network of torchvision has learned
-from ImageNet tells images apart well enough to choose typical ones (TypiClust, Hacohen et al., ICML
-2022, section 3, which uses a self-supervised network). An embedding is what enters the network's
+Before the first label there is no model of the run's own. A network of torchvision that was trained
+on ImageNet distinguishes images well enough to choose typical ones (TypiClust, Hacohen et al., ICML
+2022, section 3, which uses a self-supervised network). An embedding is the input of the network's
 last linear layer.
 """
 
@@ -25,7 +25,7 @@ from experiments.engine.engine import Engine
 
 IMAGE_SIZE = 224  # pixels, of torchvision's ImageNet networks
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's pixels, as torchvision normalizes."""
+"""Mean and deviation by which torchvision normalizes for ImageNet."""
 BATCH_SIZE = 64
 
 
@@ -38,13 +38,13 @@ def embed(
         paths: The files.
         network: Name of one of torchvision's classification networks, such as resnet50.
         weights: File of its state_dict, as https://download.pytorch.org/models has them.
-        engine: What it computes on.
+        engine: Device and memory layout.
 
     Returns:
-        (n, d), of length 1 each, and the positions of the files that could be read.
+        Rows of length 1, float32 (n, d), and the positions of the files that could be read.
 
     Raises:
-        InvalidSetting: There is no such network, or the weights are not of it.
+        InvalidSetting: The network is unknown, or the weights are those of another one.
     """
     model = engine.placed(_network(network, weights)).eval()
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
@@ -93,7 +93,7 @@ def _network(name: str, weights: str) -> nn.Module:
 
 @contextmanager
 def _inputs_of_last_linear(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Give a list to which every forward pass appends what enters the last linear layer."""
+    """Return a list to which every forward pass appends the input of the last linear layer."""
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise InvalidSetting("oracle.embedding_network must end in a linear layer")

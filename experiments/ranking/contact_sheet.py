@@ -1,21 +1,22 @@
-"""A page with the most and the least wanted images of a ranking, and how the scores are spread.
+"""A page with the first and the last images of a ranking, and the distribution of the scores.
 
-The page is self-contained: pictures are data URIs, there is no script, nothing is fetched, and
-every text is escaped. The model's draft annotations are drawn on the images. Popovers enlarge them
-by mouse, touch and keyboard.
+The page is self-contained: pictures are data URIs, nothing is fetched, every text is escaped, and
+its policy permits no script but its own. The model's draft annotations are drawn on the images.
+Popovers enlarge them by mouse, touch and keyboard.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from al_core.files import atomic_write
@@ -26,6 +27,7 @@ from experiments.drawing.duplicates import distinct, with_duplicates
 from experiments.drawing.rendering import FULL, THUMBNAIL, jpeg, render, webp
 from experiments.drawing.text import Image
 from experiments.drawing.views import label_view
+from experiments.reporting import html
 
 COMPARED_PER_SHOWN = 4
 """Images at either end of a ranking that are looked at for each that is shown, near-duplicates of
@@ -100,18 +102,15 @@ def write_contact_sheet(
         drawn = (_shown(*each, budget, class_names, palette) for each in found)
         return [image for image in drawn if image is not None]
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("contact_sheet.html.jinja").render(
+    script = Path(__file__).with_name("contact_sheet.js").read_text(encoding="utf-8")
+    page = html.render(
+        Path(__file__).with_name("contact_sheet.html.jinja"),
         title=title,
         facts=facts,
         histogram=_histogram(scores, budget),
         flat=f"All {scores.size:,} scores are {scores[0]:.4g}.",
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         sections={"Most wanted": shown(wanted), "Least wanted": shown(unwanted[::-1])},
     )
     with atomic_write(path) as file:

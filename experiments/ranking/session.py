@@ -1,4 +1,4 @@
-"""One ranking, from its settings to its files: list, score what is not scored yet, write."""
+"""One ranking, from its settings to its files: list the images, score those left, write."""
 
 from __future__ import annotations
 
@@ -48,17 +48,21 @@ logger = logging.getLogger(__name__)
 
 CONTACT_SHEET, SUMMARY, SCORES = "contact_sheet.html", "ranking.json", "scores.sqlite"
 IDENTITY = "identity"
+MAX_FAILURES = 100
+"""Images that cannot be read because of errors that may pass, such as those of a network: from so
+many on the ranking stops, since each of them has been waited for."""
 
 
 def rank(settings: RankSettings, groups: Mapping[str, Any]) -> Path:
     """Rank the images, or go on where a process was stopped; return the folder of the files.
 
     Args:
-        settings: What and how.
+        settings: Images, checkpoint and output.
         groups: The groups of the configuration, resolved; see `GROUPS`.
 
     Raises:
-        ActiveLearningError: Whatever a user can set right; one line.
+        ActiveLearningError: Something is wrong that a user can correct; one line.
+        OSError: The disk is full, or a disk or network fails.
     """
     engine_settings = dict(groups["engine"])
     if engine_settings.pop("num_processes", 1) != 1:
@@ -79,7 +83,7 @@ def rank(settings: RankSettings, groups: Mapping[str, Any]) -> Path:
                 _check_identity(store, settings, _identity(settings, model, engine_settings))
                 _Ranking(settings, model, recipe, listing, store).go()
             except ActiveLearningError:
-                unused = made and not store.counts().scored
+                unused = made and not store.num_scored
                 raise
             finally:
                 store.close()
@@ -90,7 +94,7 @@ def rank(settings: RankSettings, groups: Mapping[str, Any]) -> Path:
 
 
 class _Ranking:
-    """The parts of a ranking."""
+    """A ranking in progress."""
 
     def __init__(
         self,
@@ -103,18 +107,20 @@ class _Ranking:
         self.settings, self.model, self.recipe = settings, model, recipe
         self.listing, self.store = listing, store
         self._scorer: Scorer | None = None
+        self.failures: list[str] = []
+        """Errors with which reading images failed, for reasons that are not theirs."""
 
     @property
     def scorer(self) -> Scorer:
-        """A scorer of this process; made when it is first needed."""
+        """Scorer of this process, made when it is first needed."""
         if self._scorer is None:
             self._scorer = self.recipe.scorer_here()
         return self._scorer
 
     def go(self) -> None:
-        """List, score, write."""
+        """List, score and write."""
         settings, store = self.settings, self.store
-        logger.info("%s: %s", settings.checkpoint, self.model.said)
+        logger.info("%s: %s", settings.checkpoint, self.model.description)
         self._list()
         left = store.counts().left
         wanted = {"budget": settings.budget, "num_shown": settings.num_shown}
@@ -123,13 +129,18 @@ class _Ranking:
             return
         seconds = self._score(left) if left else 0.0
         counts = store.counts()
+        if not counts.scored and counts.left:
+            raise ActiveLearningError(f"no image could be read: {self._failed()}")
         if not counts.scored:
             name, reason = next(store.unreadable())
             raise InvalidSetting(
                 f"none of the {counts.images} images can be read, the first is {name} ({reason})"
             )
         self._write(left, seconds)
-        store.set_note(WRITTEN, wanted)
+        if counts.left:
+            logger.warning("%s left out: %s", counted(counts.left, "image"), self._failed())
+        else:
+            store.set_note(WRITTEN, wanted)
 
     def _list(self) -> None:
         listing, store = self.listing, self.store
@@ -149,17 +160,26 @@ class _Ranking:
             )  # fmt: skip
 
     def _score(self, left: int) -> float:
-        """Score what is left; return the seconds that it took."""
+        """Score the images that are left; return the seconds that it took."""
         start = time.perf_counter()
         progress = tqdm(
             total=left, desc="score", unit="image", unit_scale=True, mininterval=1, disable=None
         )
         with progress:
             for part in self._scored_parts():
-                self.store.record(part.ids, part.scores, part.reasons)
+                self.store.record(part.ids, part.scores, part.reasons, part.failures)
+                self.failures += part.failures.values()
                 progress.update(len(part.ids))
+                if len(self.failures) >= MAX_FAILURES:
+                    raise ActiveLearningError(
+                        f"{len(self.failures)} images could not be read: {self._failed()}"
+                    )
         self.store.commit()
         return time.perf_counter() - start
+
+    def _failed(self) -> str:
+        """Describe why images could not be read, and what to do."""
+        return f"{self.failures[0]}. What was scored is kept; the same command tries them again"
 
     def _scored_parts(self) -> Iterator[Scores]:
         settings = self.settings
@@ -184,7 +204,7 @@ class _Ranking:
         summary = {
             "images": str(settings.images.absolute()),
             "checkpoint": str(settings.checkpoint.absolute()),
-            "model": self.model.said,
+            "model": self.model.description,
             "num_ranked": counts.scored,
             "num_unreadable": unreadable,
             "budget": settings.budget,
@@ -225,7 +245,7 @@ class _Ranking:
         palette = self.scorer.task.data_facts().get("palette")
         facts = [
             ("images", str(settings.images.absolute())),
-            ("model", f"{settings.checkpoint}: {self.model.said}"),
+            ("model", f"{settings.checkpoint}: {self.model.description}"),
             ("ranked", f"{counts.scored:,}; {unreadable:,} could not be read"),
             ("selected", f"the first {min(settings.budget, counts.scored):,}, in {QUERY}"),
         ]
@@ -254,7 +274,7 @@ class _Ranking:
 def _identity(
     settings: RankSettings, model: TrainedModel, engine: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what decides the scores, and so may not change within one output folder."""
+    """Return everything that determines the scores, which may not change within one folder."""
     return {
         "images": str(settings.images.absolute()),
         "checkpoint": {"sha256": model.sha256, "file": settings.checkpoint.name},
@@ -269,17 +289,20 @@ def _identity(
 
 
 def _check_identity(store: Store, settings: RankSettings, ours: dict[str, Any]) -> None:
-    """Bind an output folder to what decides its scores, or refuse another.
+    """Bind an output folder to everything that determines its scores.
 
     Raises:
-        InvalidSetting: It holds a ranking of something else; the text says of what.
+        InvalidSetting: It is bound to something else; the text lists the differences.
+        ActiveLearningError: The file of scores is damaged.
     """
     ours = json.loads(json.dumps(ours))
     theirs = store.note(IDENTITY)
     if theirs is None:
         store.set_note(IDENTITY, ours)
         return
-    if theirs["checkpoint"]["sha256"] == ours["checkpoint"]["sha256"]:
+    if not isinstance(theirs, dict) or not isinstance(theirs.get("checkpoint"), dict):
+        raise store.damaged(f"its note {IDENTITY!r} describes no ranking")
+    if theirs["checkpoint"].get("sha256") == ours["checkpoint"]["sha256"]:
         theirs["checkpoint"] = ours["checkpoint"]  # the same weights under another name
     changed = differences(ours, with_added_keys(with_present_names(theirs), ours))
     if changed:

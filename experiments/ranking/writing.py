@@ -1,8 +1,8 @@
-"""The files of a ranking: what a team uploads, what a person looks at, what could not be read.
+"""The tables of a ranking: its order, the file to upload, the query, and the unreadable images.
 
-Each is moved into its place whole. Names in `ranking.csv`, `query.csv` and `quarantine.csv` are
-paths below the folder of images (or as the list has them); `upload.csv` has bare file names, since
-an annotation tool matches nothing else.
+Each is moved into its place complete. Names in `ranking.csv`, `query.csv` and `quarantine.csv` are
+paths below the folder of images, or those of the list; `upload.csv` has bare file names, since
+annotation tools match nothing else.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ QUARANTINE, CLASHES = "quarantine.csv", "clashes.csv"
 
 
 def write_tables(store: Store, folder: Path, *, budget: int, unnamable: Sequence[str]) -> None:
-    """Write every table; those that would be empty are taken away instead.
+    """Write all tables, and remove quarantine and clashes of an earlier time if there are none now.
 
     Args:
         store: A complete ranking.
-        folder: Where to.
-        budget: How many of the first images make the query.
+        folder: Folder of the tables.
+        budget: Number of images, from the first on, that make the query.
         unnamable: Escaped names of the files that no CSV can name.
     """
     values = store.scores()

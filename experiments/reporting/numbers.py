@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from experiments.metrics.columns import column
-from experiments.reporting.statistics import Estimate
+
+if TYPE_CHECKING:  # statistics imports scipy, which pages without statistics do without
+    from experiments.reporting.statistics import Estimate
 
 NONE = "\N{EN DASH}"
 """Stands for a number that does not exist."""

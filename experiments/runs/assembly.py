@@ -1,11 +1,11 @@
-"""Put the parts of a run together from its configuration.
+"""Build the parts of a run from its configuration.
 
 Checks that need no data come first, so that a wrong setting is reported before images are read.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class Parts:
         learner: Trains and infers.
         strategy: Selects.
         observer: Follows the cycles.
-        people: The oracle if people annotate; None for the data set's own labels.
+        people: The oracle if people annotate; None if the data set has the labels.
         images: Which images the positions of pool and test set stand for.
     """
 
@@ -46,7 +46,7 @@ class Parts:
     strategy: QueryStrategy
     observer: CycleObserver
     people: PeopleOracle | None
-    images: RunImages
+    images: RunImages = field(default_factory=lambda: RunImages({}))
 
 
 def assemble(
@@ -57,18 +57,18 @@ def assemble(
     Args:
         engine: Devices and processes.
         config: The run's configuration.
-        run_folder: Folder of the requests to people and of their answers.
+        run_folder: The run folder, which holds the requests to people and their answers.
         next_cycle: The cycle that trains next.
 
     Returns:
-        The parts, or a note for people if their answers do not suffice for the next training.
+        The parts, or a note for people if the next training needs more of their answers.
 
     Raises:
-        InvalidSetting: A setting is wrong, or parts do not go together; one line.
+        InvalidSetting: A setting is wrong, or parts do not fit together; one line.
     """
     strategy: QueryStrategy = config.build("strategy.query")
     name, of_regions = str(config.values["strategy"]["name"]), config.queries_regions
-    # The network may turn out to have embeddings or not; all else is known before data is read.
+    # Whether the network has embeddings is only known after it is built.
     known = config.provided | {Requirement.EMBEDDING}
     check_requirements(strategy, name, provided=known, of_regions=of_regions)
     people: PeopleOracle | None = None
@@ -88,7 +88,7 @@ def assemble(
     provided = known if task.has_embedding else config.provided
     check_requirements(strategy, name, provided=provided, of_regions=of_regions)
     unit: Unit = config.build_for_task("query", task=task)
-    if people is None and next_cycle == 0:  # before regions are cut, which may take long
+    if people is None and next_cycle == 0:  # before `prepare`, which may take long
         check_sizes(config, task, unit)
     unit.prepare()
     observer = CycleObserver(engine)

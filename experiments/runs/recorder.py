@@ -1,39 +1,29 @@
-"""Write a run's record to its folder and show it through the tracker.
+"""Write the record of a run to its folder and report it to the tracker.
 
-The files of a cycle are written first, the state last, and the tracker is called after that: even
-if the tracker fails, the folder is a complete record.
+The files of a cycle are written first and the state last. The tracker is called after that, so the
+folder is a complete record even if the tracker fails.
 """
 
 from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 import numpy as np
 
-from al_core import CycleRecord, IndexArray, Pool
-from experiments.data.decoding import AT_PRESENT
-from experiments.drawing.duplicates import distinct, with_duplicates
-from experiments.drawing.panel import Panel
+from al_core import CycleRecord, Pool
 from experiments.engine.provenance import provenance
 from experiments.runs.assembly import Parts
 from experiments.runs.folder import RunFolder, row_of
+from experiments.runs.gallery import wanted_panels
 from experiments.runs.identity import IS_GONE
-from experiments.runs.known_images import write_record
 from experiments.runs.tracker import Tracker
 from experiments.settings.run_config import RunConfig
 from experiments.settings.wording import counted
-from experiments.units.unit import images_of
 
 logger = logging.getLogger(__name__)
-
-GALLERY_IMAGES = 8
-"""Thumbnails of the most and of the least wanted images of a cycle."""
-MAX_COMPARED = 8 * GALLERY_IMAGES
-"""Images at either end of a ranking that are looked at for so many that differ."""
 
 
 @contextmanager
@@ -60,11 +50,11 @@ def recording(
 
 
 class Recorder:
-    """Writes the record of one run while it runs, and shows it.
+    """The writer of one run's record.
 
     Args:
         folder: The run folder.
-        tracker: The view for people.
+        tracker: Shows the run while it proceeds.
         config: The run's configuration.
         swept: The keys and values that a sweep varies beside strategy and seed.
         parts: The parts of the run: its learner's weights are kept, its task draws images, and
@@ -82,22 +72,20 @@ class Recorder:
     ) -> None:
         self.folder, self.tracker, self.config, self.swept = folder, tracker, config, swept
         self.learner, self.people, self.observer = parts.learner, parts.people, parts.observer
-        self.task, self.unit, self.images = parts.task, parts.unit, parts.images
+        self.task, self.unit = parts.task, parts.unit
 
     def open(self) -> None:
-        """Write what is known before the first cycle, and start the tracker."""
+        """Write configuration, provenance and unreadable images, and start the tracker."""
         folder, values, cycles = self.folder, self.config.values, self.config.cycles
         state = folder.state
-        folder.write_config(values)
         if state.cycle:
-            logger.info("%s: going on with cycle %d of %d", folder.path, state.cycle, cycles)
+            logger.info("%s: resuming with cycle %d of %d", folder.path, state.cycle, cycles)
         else:
             logger.info("%s: %s", folder.path, counted(cycles, "cycle"))
             device_name = self.learner.engine.device_name
             folder.write_provenance(provenance(values, device_name=device_name))
-        write_record(folder.path, self.images.record)
-        self._report_left_out()
         state.class_names = list(self.task.class_names)
+        self._list_unreadable()
         if state.wandb_id is None:
             state.wandb_id = uuid.uuid4().hex[:8]
             folder.save_state()
@@ -111,26 +99,19 @@ class Recorder:
             run_id=state.wandb_id,
         )
 
-    def _report_left_out(self) -> None:
-        """List the images that are broken; those of which nothing is known yet are logged alone."""
-        broken, unknown = [], []
-        for part, samples in (("train", self.task.train), ("test", self.task.test)):
-            for index, reason in samples.unreadable.items():
-                if reason.startswith(AT_PRESENT):
-                    unknown.append((samples.names[index], reason))
-                elif reason != IS_GONE:
-                    broken.append((part, samples.names[index], reason))
-        self.folder.write_quarantine(broken)
-        if broken:
+    def _list_unreadable(self) -> None:
+        """Write `quarantine.csv`: images that are there but cannot be read."""
+        quarantine = [
+            (part, samples.names[index], reason)
+            for part, samples in (("train", self.task.train), ("test", self.task.test))
+            for index, reason in samples.unreadable.items()
+            if reason != IS_GONE
+        ]
+        self.folder.write_quarantine(quarantine)
+        if quarantine:
             logger.warning(
-                "%s left out, unreadable; see %s",
-                counted(len(broken), "image"), self.folder.path / "quarantine.csv",
-            )  # fmt: skip
-        if unknown:
-            name, reason = unknown[0]
-            logger.warning(
-                "%s left out until the next start, the first is %s: %s",
-                counted(len(unknown), "image"), name, reason,
+                "%s cannot be read and will not be used; see %s",
+                counted(len(quarantine), "image"), self.folder.path / "quarantine.csv",
             )  # fmt: skip
 
     def record(self, record: CycleRecord, pool: Pool) -> None:
@@ -143,9 +124,9 @@ class Recorder:
             peak_memory_mb=self.observer.peak_memory_mb,
         )
         folder.write_query(record, task.train.names, self.unit)
-        folder.write_gallery(record.cycle, self._panels(record))
+        folder.write_gallery(record.cycle, wanted_panels(record, self.learner))
         if self.people is not None and not finished:
-            self.people.ask(record, learner)
+            self.people.ask(record.cycle + 1, record.query, learner)
         checkpoint = folder.write_checkpoint(
             record.cycle,
             {
@@ -168,45 +149,8 @@ class Recorder:
         self.tracker.log_cycle(record, row, run_folder=folder.path)
 
     def close(self, *, failed: bool) -> None:
-        """Tell the tracker how the run ended."""
+        """End the run in the tracker, as failed or not."""
         self.tracker.finish(self._summary(), failed=failed)
-
-    def _panels(self, record: CycleRecord) -> dict[str, list[tuple[str, float | None, Panel]]]:
-        """Draw the most and the least wanted candidates, and their scores.
-
-        Of near-duplicates only the first is drawn; its caption gives the number of the others.
-        """
-        query, ranking = record.query, record.query.ranking
-        order = query.indices if ranking is None else ranking.indices
-        images, first = images_of(self.unit, order)
-        scores = [None] * len(images) if ranking is None else ranking.scores[first].tolist()
-        from_the_end = range(len(images) - 1, -1, -1)
-        kinds = {"most": self._distinct(images, range(len(images)))}
-        if ranking is not None:
-            compared = sum(1 + duplicates for _, duplicates in kinds["most"])
-            left = from_the_end[: max(0, len(images) - compared)]
-            kinds["least"] = self._distinct(images, left)
-        found = {}
-        for kind, places in kinds.items():
-            chosen = images[[place for place, _ in places]]
-            panels = self.unit.marked(self.learner.draw(chosen), chosen, query.indices)
-            found[kind] = [
-                (
-                    self.task.train.names[images[place]],
-                    scores[place],
-                    replace(panel, caption=with_duplicates(panel.caption, duplicates)),
-                )
-                for (place, duplicates), panel in zip(places, panels, strict=True)
-            ]
-        return found
-
-    def _distinct(self, images: IndexArray, places: Sequence[int]) -> list[tuple[int, int]]:
-        """Return the first places whose images differ, each with its number of near-duplicates."""
-        pictures = (
-            (place, self.task.pool_images(images[place : place + 1])[0].permute(1, 2, 0).numpy())
-            for place in places[:MAX_COMPARED]
-        )
-        return distinct(pictures, GALLERY_IMAGES)
 
     def _summary(self) -> dict[str, float]:
         """Return the last metric and the area under the budget curve, in units of the metric."""

@@ -1,7 +1,7 @@
-"""One run, from its configuration to its finished run folder, in each of its processes.
+"""Execute one run, from its configuration to its finished run folder.
 
-Every process runs the same cycles in step; the first one alone writes the run folder and calls the
-tracker.
+Every process of the run executes the same cycles in step. Only the first one writes the run folder
+and calls the tracker.
 """
 
 from __future__ import annotations
@@ -15,15 +15,24 @@ from pathlib import Path
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from al_core import CycleRecord, Oracle, Pool, run_cycles
+from al_core import CycleRecord, Oracle, Pool, Query, run_cycles
+from al_core.errors import InvalidSetting
 from experiments.annotation.oracle import check_oracle
 from experiments.annotation.people import Waiting
 from experiments.data.targets import GroundTruthOracle
 from experiments.engine.engine import Engine
+from experiments.learning.learner import TaskLearner
 from experiments.runs.assembly import Parts, assemble
+from experiments.runs.binding import run_folder
 from experiments.runs.folder import RunFolder, RunState
+from experiments.runs.known_images import write_record
 from experiments.runs.log_file import EXPECTED, logged_to
-from experiments.runs.pool import check_classes, first_pool, restored_pool
+from experiments.runs.pool import (
+    check_added_cycles,
+    check_classes,
+    first_pool,
+    restored_pool,
+)
 from experiments.runs.recorder import recording
 from experiments.runs.tracker import Tracker
 from experiments.settings.composition import make
@@ -39,7 +48,7 @@ class Outcome:
 
     Attributes:
         metric: The primary metric of the last cycle; 0 before the first.
-        waiting: A note for people if the run cannot go on without their annotations, else None.
+        waiting: A note for people if the run needs their annotations to continue, else None.
     """
 
     metric: float
@@ -47,15 +56,15 @@ class Outcome:
 
 
 def run(composed: DictConfig, *, swept: str = "") -> Outcome:
-    """Run, resume, or find finished.
+    """Start a run, resume it, or report that it is finished.
 
     Args:
         composed: The configuration as the command line composes it.
-        swept: The keys and values that a sweep varies beside strategy and seed, which are part of
-            the run folder's path.
+        swept: The keys and values that a sweep varies in addition to strategy and seed; they are
+            part of the run folder's path.
 
     Raises:
-        ActiveLearningError: Anything that a user can correct; one line.
+        ActiveLearningError: A user can correct the problem; one line.
     """
     config = RunConfig.of(composed)
     check_oracle(config)
@@ -64,19 +73,31 @@ def run(composed: DictConfig, *, swept: str = "") -> Outcome:
 
 
 def _run_in_process(engine: Engine, config: RunConfig, swept: str) -> Outcome:
-    path = config.path(swept=swept)
+    path = run_folder(config, swept=swept)
     with _held(path, engine, config) as (folder, state):
-        if state.finished:
+        query = _query_to_label(engine, folder, state, config)
+        if state.finished and query is None:
             return _already_finished(path, state, config)
         with logged_to(path / "log.txt" if engine.is_main else None):
             tracker: Tracker | None = config.build("tracker") if folder is not None else None
-            if folder is not None and config.asks_people:
-                folder.write_config(config.values)  # for `experiments.status`
+            if query is not None and config.asks_people:
+                _ask_for_added_cycles(engine, config, folder, state, query, path=path)
+                query = None
             parts = assemble(engine, config, run_folder=path, next_cycle=state.cycle)
+            if folder is not None:
+                folder.bind(config.values)
             if isinstance(parts, Waiting):
                 logger.info("%s", parts.text)
                 return Outcome(_last_metric(state, config), parts)
+            if folder is not None:  # before any state that has these positions in it
+                write_record(path, parts.images.record)
             pool, oracle = _pool_and_oracle(config, parts, state)
+            if query is not None:
+                oracle.annotate(query.indices)
+                pool.label(query.indices)
+                check_added_cycles(config, parts.unit, pool)
+                if folder is not None:
+                    folder.reopen(pool.state_dict())
             if config.recipe.cycle.warm_start and state.cycle:
                 kept = engine.gather(folder.read_checkpoint() if folder else None)[0]
                 assert kept is not None, "a cycle was committed without its checkpoint"
@@ -94,6 +115,43 @@ def _run_in_process(engine: Engine, config: RunConfig, swept: str) -> Outcome:
                     engine.barrier()
                     outcome = _outcome(record, config, parts)
             return outcome
+
+
+def _query_to_label(
+    engine: Engine, folder: RunFolder | None, state: RunState, config: RunConfig
+) -> Query | None:
+    """Return the last query of a finished run that is to have more cycles; None for any other."""
+    if not state.finished or config.cycles <= state.cycle:
+        return None
+    query = engine.gather(folder.read_query(state.cycle - 1) if folder else None)[0]
+    return query if query is not None and query.indices.size else None  # none was left to label
+
+
+def _ask_for_added_cycles(
+    engine: Engine,
+    config: RunConfig,
+    folder: RunFolder | None,
+    state: RunState,
+    query: Query,
+    *,
+    path: Path,
+) -> None:
+    """Ask people for the last query of a finished run, with drafts of its last network."""
+    last = assemble(engine, config, run_folder=path, next_cycle=state.cycle - 1)
+    if isinstance(last, Waiting) or last.people is None:
+        raise InvalidSetting(f"{path}: annotations of its last cycle are missing: put them back")
+    if folder is not None:
+        kept = folder.read_checkpoint()
+        assert kept is not None, "a cycle was committed without its checkpoint"
+        learner: TaskLearner | None = last.learner
+        try:
+            last.learner.load_state_dict(kept["model"], posterior_seed=kept["posterior_seed"])
+        except ValueError:  # the weights are of the network before this start changed it
+            logger.info("the network has changed: the request has no drafts")
+            learner = None
+        last.people.ask(state.cycle, query, learner)
+        folder.reopen(None)
+    state.finished = False
 
 
 @contextmanager

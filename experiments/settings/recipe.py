@@ -1,4 +1,4 @@
-"""The training recipe: how long a cycle trains, with which optimizer, and how loss is predicted."""
+"""The training recipe: length of the training, optimizer, and loss prediction."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from experiments.settings.composition import make
 
 @dataclass(frozen=True)
 class CycleSettings:
-    """What one cycle consists of.
+    """Settings of a cycle.
 
     Attributes:
-        initial_size: Labels that cycle 0 trains on, drawn at random.
+        initial_size: Size of the initial set, which cycle 0 trains on.
         query_size: Labels added by each further cycle.
-        candidates: A strategy is shown this many randomly drawn unlabeled samples; null for all.
+        candidates: Size of the random subset of the unlabeled samples that a strategy selects from;
+            null for all of them.
         epochs: Passes over the labeled samples.
-        min_steps: Epochs are added until there are this many optimizer steps: a handful of labels
-            would otherwise be trained on for a handful of steps.
-        batch_size: Over all processes together.
+        min_steps: The least number of optimizer steps, for which epochs are added: a few labels
+            would otherwise be trained on for a few steps only.
+        batch_size: Samples in a batch, over all processes together.
         schedule: "step" (lr times `gamma` at each of `milestones`) or "cosine" (to 0).
         milestones: Fractions of the training length, in (0, 1), ascending.
         gamma: Factor of "step".
-        warm_start: Go on from the weights of the previous cycle instead of fresh ones.
+        warm_start: Start from the weights of the previous cycle instead of fresh ones.
     """
 
     initial_size: int
@@ -78,10 +79,10 @@ class OptimizerSettings:
     """Stochastic gradient descent.
 
     Attributes:
-        lr: Learning rate at the start.
-        momentum: Of SGD.
-        weight_decay: On every parameter.
-        nesterov: Nesterov's momentum.
+        lr: Initial learning rate.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of every parameter.
+        nesterov: Use Nesterov's momentum.
     """
 
     lr: float
@@ -103,16 +104,16 @@ class LossPredictionSettings:
     """The loss-prediction module and its part in training.
 
     Attributes:
-        enabled: Whether models get one; a strategy that asks for predicted losses turns it on.
+        enabled: Add the module to models; strategies that use predicted losses turn it on.
         weight: The factor lambda of the ranking loss.
         margin: The margin xi of the ranking loss.
         pairs: "folded" (sample i with b-1-i, as published) or "all".
         pool_size: Side of the pooled features.
         width: Width of the hidden layer of each feature.
-        detach_at: From this fraction of the training length on, its gradient stops at the features.
+        detach_at: Fraction of the training length after which its gradient stops at the features.
         warm_up_epochs: Epochs at the start without the ranking loss.
-        loss: What the module is trained by: "ranking", as published, or "mse", the squared error,
-            the paper's ablation.
+        loss: The loss of the module: "ranking", as published, or "mse", the squared error of the
+            paper's ablation.
     """
 
     enabled: bool = False

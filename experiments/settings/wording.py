@@ -1,4 +1,4 @@
-"""Numbers, and text from elsewhere, in sentences for people."""
+"""Words for numbers in messages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def counted(count: int, singular: str, plural: str = "") -> str:
-    """Return a count with its noun: "1 image", "3 images", or with a plural of its own."""
+    """Return a count with its noun: "1 image", "3 images", or with an irregular plural."""
     return f"{count} {singular if count == 1 else plural or singular + 's'}"
 
 

@@ -37,37 +37,37 @@ from vendored.drn import DRNSeg
 log = logging.getLogger(__name__)
 
 Outputs = tuple[Tensor, Tensor]
-"""Log-probabilities (b, k, h, w), and the scores at 1/8 of the size that they come from."""
+"""Log-probabilities (b, k, h, w), and the scores at 1/8 of the size that they are computed from."""
 
 BATCH_PIXELS = 2**20
 """Of a batch of inference where its size is not set: what a GPU is busy with, and memory bears."""
 
 
 class Segmentation:
-    """A class for every pixel.
+    """Semantic segmentation: one class per pixel.
 
     Args:
         data: Images and masks.
         backbone: Called with `num_classes` and `add_dropout`, returns a `DRNSeg` whose
             log-probabilities are of the size of its images.
-        crop_size: Side in pixels of the squares that are trained on.
-        image_scale: Images and masks are brought to this many times their sides before anything
-            else, test set included: metrics are of masks of that size.
+        crop_size: Side in pixels of the square crops for training.
+        image_scale: Factor by which images and masks are resized before anything else, those of the
+            test set included: metrics refer to masks of that size.
         max_scale: Augmentation: sides are multiplied by a number in [1/s, s]; 1 for none.
         max_rotation: Augmentation: degrees to either side; 0 for none.
-        reduction: What the loss of an image is, which the loss-prediction module learns and the
-            strategy ranks by. "labeled_pixels": the mean over the pixels that have a class, and the
-            objective is the mean over those of the batch, as fyu/drn trains. "all_pixels": the mean
-            over all, where those without a class count as 0, and the objective is the mean of that,
-            as the superannotate fork trains; there an image is easy for having little annotated.
-        dropout: Whether the network has dropout, whatever the strategy: to compare strategies that
-            sample with others on one network.
+        reduction: The loss of an image, which the loss-prediction module learns and strategies rank
+            by. "labeled_pixels": the mean over the pixels that have a class; the objective is the
+            mean over those of the batch, as in fyu/drn. "all_pixels": the mean over all pixels,
+            where those without a class count as 0; the objective is the mean of that, as in the
+            superannotate fork. There an image with few annotated pixels has a small loss.
+        dropout: Give the network dropout for every strategy, so that strategies with and without
+            posterior samples are compared on one network.
         mc_dropout_passes: Posterior samples of a prediction: passes with dropout; 0 for none.
-        eval_batch_size: Images in a batch of inference; null for about a megapixel. It is 1 where
-            the images differ in size.
+        eval_batch_size: Images in a batch of inference; null for about a megapixel. It is 1 if the
+            images differ in size.
 
     Raises:
-        InvalidSetting: A value out of range, or a backbone without its weights.
+        InvalidSetting: A value is out of range, or the weights of the backbone are missing.
     """
 
     has_embedding = True
@@ -88,7 +88,7 @@ class Segmentation:
         eval_batch_size: int | None = None,
     ) -> None:
         check_whole_number("task.build.crop_size", crop_size, low=16, high=8192)
-        check_number("task.build.image_scale", image_scale, low=0.01)
+        check_number("task.build.image_scale", image_scale, low=0.01, high=16)
         check_number("task.build.max_scale", max_scale, low=1)
         check_whole_number("task.build.max_rotation", max_rotation, low=0, high=180)
         check_flag("task.build.dropout", dropout)
@@ -99,7 +99,7 @@ class Segmentation:
             )
         self._pool_pictures, self._image_scale = data.train, image_scale
         self.size_on_disk = data.train.size
-        """Gives (height, width) of a training image before `image_scale`."""
+        """Returns (height, width) of a training image before `image_scale`."""
         if image_scale != 1:
             data = resized(data, image_scale)
         self.class_names: Sequence[str] = data.class_names
@@ -120,7 +120,7 @@ class Segmentation:
         self._has_dropout = dropout or mc_dropout_passes > 0
         self.train, self.test = WholeSamples(data.train), WholeSamples(data.test)
         self._test_masks = data.test_masks
-        # What the oracle gives are masks yet to be read, so that those of a batch are read at once.
+        # The targets are functions that read masks, so that those of a batch are read in parallel.
         self.targets = HiddenTargets(
             len(data.train),
             lambda indices: [partial(data.train_masks.mask, index) for index in indices.tolist()],
@@ -136,7 +136,7 @@ class Segmentation:
         """Return a fresh network for the classes.
 
         Raises:
-            InvalidSetting: The backbone is no `DRNSeg`, or lacks its weights.
+            InvalidSetting: The backbone is no `DRNSeg`, or its weights are missing.
         """
         model = self._backbone(num_classes=len(self.class_names), add_dropout=self._has_dropout)
         if not isinstance(model, DRNSeg):
@@ -150,7 +150,7 @@ class Segmentation:
     def training_batch(self, indices: IndexArray, targets: Targets, *, seed: int) -> Batch:
         """Load labeled crops, augmented one by one, with their classes, uint8 (b, side, side).
 
-        What is random about a sample depends on `seed` and its index, so not on who loads it.
+        The augmentation of a sample depends only on `seed` and its index.
         """
         readers: list[Callable[[], Mask]] = targets.read(indices)
         side = self._crop_size
@@ -173,7 +173,7 @@ class Segmentation:
         return self.train.images(indices)
 
     def label_counts(self, indices: IndexArray, targets: Targets) -> Mapping[str, int]:
-        """Count the pixels that are trained on: those that are labeled and have a class."""
+        """Count the pixels for training: those that are labeled and have a class."""
         readers: list[Callable[[], Mask]] = targets.read(indices)
         counts = np.zeros(indices.size, np.int64)
 
@@ -196,7 +196,7 @@ class Segmentation:
     def augment(
         self, images: Tensor, targets: Any, generator: torch.Generator
     ) -> tuple[Tensor, Any]:
-        """Return the batch as it is: augmentation is per sample, in `training_batch`."""
+        """Return the batch unchanged: `training_batch` augments each sample."""
         return images, targets
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -212,7 +212,7 @@ class Segmentation:
         return self.objective(outputs, targets)[1]
 
     def objective(self, outputs: Outputs, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what `reduction` says is minimized, and the loss of each image."""
+        """Return the scalar to minimize and the loss of each image, both as `reduction` says."""
         pixels = F.nll_loss(
             outputs[0].float(), targets.long(), ignore_index=IGNORED, reduction="none"
         )
@@ -223,7 +223,7 @@ class Segmentation:
         return sums.sum() / counts.sum().clamp(min=1), sums / counts.clamp(min=1)
 
     def predict(self, outputs: Outputs, model: nn.Module) -> Prediction:
-        """Return log-probabilities (b, k, h, w), and the pooled last map (b, d) as embedding."""
+        """Return log-probabilities (b, k, h, w) and the pooled last map (b, d) as embedding."""
         assert isinstance(model, DRNSeg)
         return Prediction(outputs[0].float(), embedding=model.get_embedding().float())
 
@@ -256,14 +256,14 @@ class Segmentation:
         return {"mean": mean, "std": std, "palette": self._palette.tolist()}
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the image at `image_scale`: the network takes any size."""
+        """Resize the image by `image_scale`; the network takes any size."""
         if self._image_scale == 1:
             return image
         height, width = image.shape[:2]
         return resize_image(image, scaled_size(height, width, self._image_scale))
 
     def inference_batch_size(self, height: int, width: int) -> int:
-        """Return `eval_batch_size`, or as many as are about a megapixel."""
+        """Return `eval_batch_size`, or the number of images in about a megapixel."""
         pixels = height * width * max(1, self._passes)
         return self._wanted_batch_size or max(1, BATCH_PIXELS // pixels)
 
@@ -288,7 +288,7 @@ class Segmentation:
         ]
 
     def sizes(self, indices: IndexArray) -> list[tuple[int, int]]:
-        """Return the sizes of the files, whatever `image_scale` is."""
+        """Return the sizes of the files, before `image_scale`."""
         return [self._pool_pictures.size(index) for index in indices.tolist()]
 
     def drafts(self, prediction: Prediction, sizes: Sequence[tuple[int, int]]) -> list[Label]:
@@ -300,7 +300,7 @@ class Segmentation:
         ]
 
     def _try_network(self) -> None:
-        """Build a network once, and try it on crops: it takes every size if it takes theirs."""
+        """Build a network once and try it on crops; it is convolutional, so any size works then."""
         num_classes, size = len(self.class_names), (self._crop_size,) * 2
         name = backbone_name(self._backbone)
         with torch.random.fork_rng(devices=[]):
@@ -321,7 +321,7 @@ class Segmentation:
         train, test = self.train.common_size(), self.test.common_size()
         if train is None or test is None:
             if wanted is not None and wanted > 1:
-                log.info("the images differ in size: batches of inference are of one image")
+                log.info("the images differ in size: a batch of inference is one image")
             return 1
         return self.inference_batch_size(*max(train, test, key=lambda size: size[0] * size[1]))
 

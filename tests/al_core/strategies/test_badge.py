@@ -87,7 +87,7 @@ def test_queries_have_the_probabilities_of_k_means_seeding(
 
 
 def test_rows_that_float32_cannot_tell_apart_have_their_probabilities() -> None:
-    """Of two rows at distances 2 to 1 from a chosen one the first is drawn four times of five.
+    """A row at distance 2 from a chosen one is drawn four times as often as one at distance 1.
 
     They differ from it in the fourth digit, so their squared distances in the eighth of the length.
     """
@@ -109,7 +109,7 @@ def test_rows_that_float32_cannot_tell_apart_have_their_probabilities() -> None:
 
 
 def test_distances_are_those_of_the_gradients() -> None:
-    """What is said of a pick is its distance to the nearest earlier one, by brute force."""
+    """The reported distance of a pick is that to the nearest earlier one, by brute force."""
     rng = np.random.default_rng(0)
     embeddings = rng.standard_normal((700, 12)).astype(np.float32)
     residuals = rng.standard_normal((700, 5)).astype(np.float32)
@@ -123,9 +123,9 @@ def test_distances_are_those_of_the_gradients() -> None:
 
 
 def test_equal_gradients_are_drawn_once_all_others_are() -> None:
-    """Of repeated rows one is chosen while there are others; then the rest, at random.
+    """One of several equal rows is chosen while there are others; then the rest, at random.
 
-    So it is for any numbers: what rounding leaves of the difference of equals is no distance.
+    This holds for any numbers: a difference of equals is 0 in spite of rounding.
     """
     rng = np.random.default_rng(4)
     kind = rng.permutation(np.repeat(np.arange(5), 8))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import al_core.strategies.batch_bald as module
 from al_core import Prediction, batch_bald
 from al_core.errors import InvalidSetting
 from al_core.strategies.image_level import sampled_distributions
@@ -56,6 +57,22 @@ def test_drawn_configurations_estimate_the_same() -> None:
     drawn = batch_bald(rows, 5, num_configurations=60, rng=np.random.default_rng(0))
     assert drawn[1].sum() == pytest.approx(exact[1].sum(), rel=0.1)
     assert drawn[0][:3].tolist() == exact[0][:3].tolist()  # 27 configurations: still all of them
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_drawn_configurations_tell_no_more_than_there_is_to_know(seed: int) -> None:
+    """The joint gains of a long batch sum up to log m nats, however few configurations are kept."""
+    rows = sampled(400, 10, 6, seed, sharp=0.7)
+    joint = module._Joint(10)
+    rng = np.random.default_rng(seed)
+    bound = joint.gains(rows)
+    told = 0.0
+    while joint.doubt() > module.NOTHING_LEFT:
+        row = module._best(rows, bound, joint)
+        told += bound[row]
+        bound[row] = -np.inf
+        joint.extend(rows[row], 40, rng)
+    assert told == pytest.approx(math.log(10), rel=0.25)
 
 
 def test_copies_are_not_chosen_while_others_tell_more() -> None:

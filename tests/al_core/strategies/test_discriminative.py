@@ -62,7 +62,7 @@ def test_an_optimizer_of_another_network_would_be_seen(monkeypatch: pytest.Monke
 
 
 def test_what_is_unlike_the_labeled_is_queried() -> None:
-    """Of candidates, half of them like the labeled ones, the others are chosen."""
+    """If half of the candidates are like the labeled samples, the other half is chosen."""
     learner = Embedded(np.concatenate([NEAR, FAR]))
     pool = Pool(120)
     pool.label(range(60))  # 20 near ones and 40 far ones are left

@@ -139,7 +139,7 @@ def test_a_read_only_file_and_a_folder_give_the_same(tmp_path: Path) -> None:
 
 
 def test_labeled_samples_are_the_first_centers() -> None:
-    """What lies beside a labeled sample is not queried before what lies far from all."""
+    """A sample beside a labeled one is not queried before one that lies far from all."""
     values = np.array([0.0, 0.1, 5.0, 5.1, -4.0])
     pool = Pool(5)
     pool.label([0, 2])

@@ -107,7 +107,7 @@ class First:
 
 
 def first(given: list[int], budget: int, seed: int = 0) -> list[int]:
-    """What `First` selects."""
+    """Return the selection of `First`."""
     rng = np.random.default_rng(seed)
     return First().select(Pool(10), np.array(given), FakeLearner([]), budget, rng).indices.tolist()
 

@@ -63,7 +63,7 @@ def test_top_k_takes_the_largest_scores(situation: tuple[Pool, FakeLearner, int,
 
 
 def test_uncertainty_is_wanted_first() -> None:
-    """Of samples from sure to unsure all three uncertainty scores query the unsure first."""
+    """All three uncertainty scores query the least certain samples first."""
     learner = FakeLearner([9.0, 0.1, -5.0, 0.0, 2.0, -1.0])
     for acquisition in (entropy, margin, least_confidence):
         query = select(TopK(acquisition), Pool(6), learner, 6)

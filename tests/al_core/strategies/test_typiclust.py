@@ -28,7 +28,7 @@ def by_hand(rows: np.ndarray, members: np.ndarray, neighbors: int) -> np.ndarray
 
 
 def test_each_cluster_gives_its_most_typical_row_the_largest_first() -> None:
-    """Of clusters without labels the largest comes first, with its row of largest typicality."""
+    """The largest cluster without labels comes first, with its row of largest typicality."""
     sizes = [7, 12, 30, 9]
     rows = rays(sizes)
     starts = np.cumsum([0, *sizes])

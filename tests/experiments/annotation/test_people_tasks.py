@@ -254,7 +254,7 @@ def test_files_are_looked_through_before_they_are_handed_in(
     (copy / "returned" / "export.json").write_text("[]", encoding="utf-8")
     told(capsys, annotate.main, "import", copy, export)
     assert (copy / "returned" / "export.json").read_text(encoding="utf-8") == "[]"
-    assert (copy / "returned" / "export~1.json").read_bytes() == export.read_bytes()
+    assert (copy / "returned" / "import_1" / "export.json").read_bytes() == export.read_bytes()
     assert "batch 1 is complete" in told(capsys, status.main, copy)
     half = tmp_path / "half.json"
     half.write_text("[", encoding="utf-8")

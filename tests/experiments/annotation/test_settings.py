@@ -39,7 +39,7 @@ from tests.small_runs import read_rows, run_here
     ],
 )
 def test_wrong_settings_are_one_line(team: Team, change: str, says: str) -> None:
-    """What is wrong, where, and what is allowed; a run that never asked leaves nothing behind."""
+    """The line says what is wrong, where, and what is allowed; such a run leaves nothing behind."""
     changes = team.settings(change)
     if change.startswith(("oracle=", "data=")):
         key = change.partition("=")[0]

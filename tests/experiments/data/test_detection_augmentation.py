@@ -120,7 +120,7 @@ def test_ways_of_augmentation_all_occur() -> None:
 
 
 def test_least_overlap_and_objects_without_center() -> None:
-    """Of objects cut off by a crop those stay whose center is seen; one stays at least."""
+    """Objects cut off by a crop stay if their center is visible; at least one stays."""
     image, _ = marked()
     boxes = np.array([[5, 5, 15, 15], [70, 40, 85, 55], [40, 25, 50, 35]], np.float32)
     numbers = set()

@@ -144,7 +144,7 @@ def test_own_classes(tree: Path) -> None:
     ],
 )
 def test_wrong_settings(tree: Path, change: dict[str, Any], message: str) -> None:
-    """What a user can set wrongly is told in one line with what is permitted."""
+    """A wrong setting is one line that says what is permitted."""
     with pytest.raises(InvalidSetting, match=message) as caught:
         voc_folder(**{"root": tree, **change})
     assert "\n" not in str(caught.value)

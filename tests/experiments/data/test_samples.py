@@ -37,7 +37,7 @@ def both(folder: Path, count: int, *, broken: Sequence[int] = ()) -> list[Sample
 
 
 def test_memory_and_files_agree_bit_for_bit(tmp_path: Path) -> None:
-    """Whether a set fits into memory changes nothing but the speed."""
+    """A set in memory and one on disk give the same images."""
     memory, files = both(tmp_path, 40, broken=[5, 17])
     assert (memory.in_memory, files.in_memory) == (True, False)
     assert dict(memory.unreadable) == dict(files.unreadable)

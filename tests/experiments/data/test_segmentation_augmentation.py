@@ -8,7 +8,7 @@ import pytest
 from experiments.data.segmentation_augmentation import augment, pad, rotate, scale
 
 COLORS = 1 + np.random.default_rng(5).permutation(250)[:12]
-"""Of classes: an image that shows its own mask."""
+"""Gray values of the classes: the image shows its own mask."""
 
 
 def shown(size: tuple[int, int] = (60, 80), *, seed: int = 0) -> tuple[Any, Any]:
@@ -95,7 +95,7 @@ def test_right_angles_turn_exactly(degrees: int) -> None:
 
 
 def test_rotation_leaves_corners_without_class_but_not_black() -> None:
-    """What turns in from outside is the reflected image, with class 255."""
+    """A rotation fills the corners with the reflected image and class 255."""
     image, mask = shown()
     turned, classes = rotate(image, mask, 30)
     assert (classes == 255).any()

@@ -176,7 +176,7 @@ def weights() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def of_two(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """What two processes came to, in one launch; forked, as importing takes each of them 5 s."""
+    """Results of two processes in one launch; forked, since importing takes each of them 5 s."""
     engine = cpu_engine(num_processes=2)
     forked = {"start_method": warmed_up().get_start_method()}
     with pytest.MonkeyPatch.context() as patch:

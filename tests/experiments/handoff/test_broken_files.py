@@ -57,7 +57,7 @@ OBJECT = (
     ],
 )
 def test_a_broken_file_is_one_line(tmp_path: Path, file: str, content: str, says: str) -> None:
-    """What cannot be used is named with its reason; the file beside it is read all the same."""
+    """An unusable file is named with its reason; the file beside it is read all the same."""
     images = tmp_path / "images"
     items(images, "detection")
     folder = tmp_path / "back"

@@ -1,4 +1,4 @@
-"""What is written in each format is read back as it was, names and all."""
+"""Labels written in each format are read back unchanged, names included."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class _Flat(nn.Module):
 
 @pytest.mark.parametrize("name", [k for k, v in BACKBONES.items() if "classification" in v][::6])
 def test_the_last_linear_layer_is_the_classifier(name: str) -> None:
-    """What is dropped from is the embedding, on networks of every kind."""
+    """Dropout acts on the embedding, in networks of every kind."""
     with torch.device("meta"):
         model = build(plain(BACKBONES[name].classification), where="backbone", num_classes=7)
     (classifier,) = _classifiers(model)

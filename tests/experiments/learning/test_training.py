@@ -39,7 +39,7 @@ def recorded(**fit: Any) -> tuple[dict[str, Tensor], list[Any], dict[str, Any]]:
 
 
 def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    """Whether two models have the same weights, bit for bit."""
+    """Return whether two models have the same weights, bit for bit."""
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
@@ -92,7 +92,7 @@ def test_each_epoch_is_another_order_of_all_labeled_samples() -> None:
     ],
 )
 def test_optimizer_steps_are_counted(num_labeled: int, cycle: Any, steps: int) -> None:
-    """What is recorded is the number of steps that were taken."""
+    """The record has the number of steps that were taken."""
     _, batches, returned = recorded(labeled=LABELED[:num_labeled], **cycle)
     assert len(batches) == steps
     assert returned["optimizer_steps"] == steps
@@ -268,7 +268,7 @@ def test_ranking_takes_as_many_operations_for_any_batch() -> None:
 
 
 def test_a_step_never_waits_for_the_device() -> None:
-    """What is read back is read once an epoch, not once a step."""
+    """Losses are read back once an epoch, not once a step."""
 
     def waits(num_labeled: int) -> int:
         task = small_task()

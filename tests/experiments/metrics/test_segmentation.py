@@ -96,7 +96,7 @@ def test_it_is_one_matrix_not_a_mean_over_batches() -> None:
 
 
 def test_the_counts_of_processes_are_merged() -> None:
-    """What several processes counted adds up to what one would have counted."""
+    """Counts of several processes add up to those of one."""
     parts = [random_masks((2, 9, 9), 3, seed=seed) for seed in range(3)]
     merged = SegmentationMetrics(names(3))
     merged.merge([counted(*part, 3) for part in parts])

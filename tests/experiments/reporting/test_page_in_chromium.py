@@ -100,7 +100,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def told_by(page: Path, width: int) -> dict[str, Any]:
-    """What the checks tell of the page in a window (a frame, since windows have a least width)."""
+    """Return the results of the checks in a frame of this width (windows have a least width)."""
     text = page.read_text(encoding="utf-8")
     checked = page.with_name(f"checked_{width}.html")
     checked.write_text(

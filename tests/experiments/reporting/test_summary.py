@@ -106,7 +106,7 @@ def test_curves_over_what_labels_cost(tmp_path: Path) -> None:
 
 
 def test_rankings_turn_a_loss_around(tmp_path: Path) -> None:
-    """Of a loss the smallest area has rank one and wins the cycles."""
+    """For a loss the smallest area has rank one and wins the cycles."""
     make_runs(tmp_path, {"good": 2.0, "bad": -2.0})
     (experiment,) = experiments_in(tmp_path, "test_loss")
     summary = summarize(experiment)
@@ -122,7 +122,7 @@ def test_rankings_turn_a_loss_around(tmp_path: Path) -> None:
 
 
 def test_smaller_loss_is_better(tmp_path: Path) -> None:
-    """Of a loss the smaller value is the better one."""
+    """For a loss the smaller value is the better one."""
     make_runs(tmp_path, {"good": 2.0})
     (experiment,) = experiments_in(tmp_path, "test_loss")
     summary = summarize(experiment)

@@ -86,7 +86,7 @@ def test_a_failure_in_mid_run_is_one_warning(
     tracker.finish(SUMMARY, failed=False)
     (message,) = warnings_of(caplog)
     assert message.startswith("W&B failed (")
-    assert "the run goes on without it" in message
+    assert "the run continues without it" in message
     assert f"wandb sync {tmp_path}/run/wandb/offline-run-" in message
 
     tracker = WandbTracker(mode="offline")

@@ -64,7 +64,7 @@ def test_build_refuses_in_one_line(change: dict[str, Any], says: str) -> None:
 
 
 def test_build_names_a_missing_argument() -> None:
-    """What a target needs and is not given is said."""
+    """The error names the argument that a target lacks."""
     with pytest.raises(InvalidSetting, match="missing a required argument: 'acquisition'"):
         build({"_target_": "al_core.TopK"}, where="part")
 
@@ -165,7 +165,7 @@ def test_loss_prediction_settings_that_make_no_sense_are_refused(change: dict[st
     ],
 )
 def test_top_level_values_are_checked(key: str, value: Any, says: str) -> None:
-    """What belongs to no settings class is checked too, invented keys of a group included."""
+    """Values without a settings class are checked too, unknown keys of a group included."""
     config = compose(*overrides("data.root=/data"))
     RunConfig.of(config)
     OmegaConf.set_struct(config, False)

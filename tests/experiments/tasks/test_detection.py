@@ -225,7 +225,7 @@ def test_perfect_outputs_score_100(data: ObjectDetection) -> None:
 
 
 def task_prediction(task: Detection, outputs: Outputs) -> Prediction:
-    """What the task makes of these outputs."""
+    """Return the task's prediction from these outputs."""
     model = task.build_model()
     with torch.inference_mode():
         model(task.example().repeat(4, 1, 1, 1))

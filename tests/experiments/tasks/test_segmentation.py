@@ -171,7 +171,7 @@ def test_what_it_scores_with_was_trained() -> None:
 
 
 def test_the_last_epoch_is_measured_on_whole_images_by_one_matrix() -> None:
-    """What is reported is the last weights' IoU over all pixels of the test set, in one count."""
+    """The report has the last weights' IoU over all pixels of the test set, in one count."""
     task = small_task()
     learner = small_learner(task)
     reported = learner.evaluate()
