@@ -4,12 +4,11 @@
     python -m benchmarks.selection --samples 1000000            a million: 2 GB of embeddings
     python -m benchmarks.selection --strategies k_center,badge --rivals
 
-Each strategy of `conf/strategy` is built as configured and asked for a query by a learner that
-answers from a table: a mixture of clusters with predictions that go with them. What is timed is all
-that a query does beside the network and the scores. Every measurement is a process of its own; its
-peak of memory is counted beyond the table. `--rivals` adds the plain loops of NumPy and
-scikit-activeml. On a machine that others keep busy, `--threads 1` and CPU seconds can be compared:
-threads that wait for each other burn time.
+Each strategy of `conf/strategy` is built as configured and selects with a learner that answers from
+a table: a mixture of clusters with matching predictions. The time is that of a query without the
+network and the scores. Every measurement runs in its own process; its peak memory is counted beyond
+the table. `--rivals` adds the plain loops of NumPy and scikit-activeml. On a busy machine, compare
+CPU seconds with `--threads 1`: threads that wait for each other consume time.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ LEFT_OUT = {"precomputed", "learning_loss_mse", "ensemble_entropy", "ensemble_ba
 
 
 class Table:
-    """A learner that looks its answers up: rows of a mixture of 100 clusters, after a ReLU."""
+    """A learner with a table of answers: rows of a mixture of 100 clusters, after a ReLU."""
 
     def __init__(self, folder: Path) -> None:
         self.embeddings, self.logits = (np.load(folder / f"{name}.npy") for name in FILES)
@@ -53,7 +52,7 @@ class Table:
 
     @staticmethod
     def write(folder: Path, num_samples: int, width: int) -> None:
-        """Make the table, once for all that are measured."""
+        """Write the table that all contenders use."""
         rng = np.random.default_rng(0)
         centers = 2 * rng.standard_normal((100, width), dtype=np.float32)
         embeddings, logits = (
@@ -71,7 +70,7 @@ class Table:
             logits[part][np.arange(cluster.size), cluster % NUM_CLASSES] += 3
 
     def infer(self, indices: IndexArray, extract: Callable[[Prediction], Tensor]) -> Tensor:
-        """Answer, and count the seconds that it takes."""
+        """Answer, and count the seconds."""
         start, start_cpu = time.perf_counter(), time.process_time()
         rows = [
             self._extracted(indices[i : i + BATCH], extract) for i in range(0, indices.size, BATCH)
@@ -94,7 +93,7 @@ class Table:
 
 
 def plain_k_center(rows: NDArray[np.float32], budget: int) -> object:
-    """The usual NumPy loop, float32, |x|^2 + |c|^2 - 2 x.c a pick; starts from nothing."""
+    """Select by the usual NumPy loop, float32, |x|^2 + |c|^2 - 2 x.c for each pick."""
     norms = np.einsum("ij,ij->i", rows, rows)
     nearest = np.full(len(rows), np.inf, np.float32)
     pick = 0
@@ -105,7 +104,7 @@ def plain_k_center(rows: NDArray[np.float32], budget: int) -> object:
 
 
 def plain_badge(rows: NDArray[np.float32], residuals: NDArray[np.float32], budget: int) -> object:
-    """The usual NumPy loop of k-means++, factorized, a column a pick."""
+    """Select by the usual NumPy loop of k-means++, factorized, with one column per pick."""
     rng = np.random.default_rng(0)
     norms = np.einsum("ij,ij->i", rows, rows) * np.einsum("ij,ij->i", residuals, residuals)
     nearest, pick = norms.copy(), int(norms.argmax())
@@ -118,7 +117,7 @@ def plain_badge(rows: NDArray[np.float32], residuals: NDArray[np.float32], budge
 
 
 def rival(name: str, table: Table, budget: int) -> object:
-    """Run one of the others."""
+    """Run a contender outside of the project."""
     rows = table.embeddings
     if name == "k_center, NumPy":
         return plain_k_center(rows, budget)
@@ -152,7 +151,7 @@ def measure(name: str, folder: Path, budget: int, threads: int | None) -> dict[s
     table = Table(folder)
     pool = Pool(len(table.logits))
     pool.label(np.arange(NUM_LABELED))
-    table.infer(np.arange(64), lambda prediction: prediction.log_probs)  # what is set up once
+    table.infer(np.arange(64), lambda prediction: prediction.log_probs)  # set-up that happens once
     table.seconds = table.cpu_seconds = 0.0
     give_back_freed_memory()
     engine.reset_peak_memory()
@@ -174,7 +173,7 @@ def measure(name: str, folder: Path, budget: int, threads: int | None) -> dict[s
 
 
 def main() -> None:
-    """Measure each in a process of its own, and print a table."""
+    """Measure each contender in its own process, and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -207,7 +206,7 @@ def main() -> None:
 
 
 def measured(name: str, folder: str, options: argparse.Namespace) -> str:
-    """Query once in a process of its own; return the cells of its row."""
+    """Query once in a separate process; return the cells of its row."""
     command = [sys.executable, "-m", "benchmarks.selection", "--one", name, folder]
     command.append(f"--budget={options.budget}")
     if options.threads:

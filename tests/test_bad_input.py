@@ -218,7 +218,7 @@ OTHERS = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything that can be wrong about files, and what is right."""
+    """Files with every kind of error, and correct ones."""
     place = tmp_path_factory.mktemp("place")
     write_image_folder(place / "images")
     write_drn_list(place / "masks")

@@ -45,7 +45,7 @@ def check_node(node: DictConfig) -> None:
 
 
 def give_paths(config: DictConfig) -> None:
-    """Give what a user has to give: where the data are."""
+    """Set the values that a user must set: the places of the data."""
     for key in map(str, config.data):
         if OmegaConf.is_missing(config.data, key):
             config.data[key] = "/data"
@@ -135,7 +135,7 @@ class OneBatch:
 
 @pytest.mark.parametrize("strategy", choices("strategy"))
 def test_every_strategy_selects(strategy: str) -> None:
-    """Each is built as configured and meets its budget; its name is that of its file."""
+    """Each strategy is built as configured and meets its budget; its name is that of its file."""
     config = compose(f"strategy={strategy}")
     assert config.strategy.name == strategy
     for key in map(str, config.strategy.query):  # what a user has to give
@@ -296,7 +296,7 @@ def test_every_replication_has_its_experiment() -> None:
     "path", sorted(CONF.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
 )
 def test_every_file_says_what_it_is(path: Path) -> None:
-    """A choice opens with a comment, for whoever chooses."""
+    """Every choice begins with a comment that explains it."""
     lines = path.read_text(encoding="utf-8").splitlines()
     first = next(line for line in lines if not line.startswith("# @package"))
     assert first.startswith("# ")

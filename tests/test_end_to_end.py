@@ -153,7 +153,7 @@ def test_checkpoint_holds_the_weights_of_the_last_cycle(unbroken: Path) -> None:
 
 
 def test_random_writes_no_scores_and_shows_what_it_queried(images: Path, tmp_path: Path) -> None:
-    """A strategy that does not score has no entropy CSVs, empty scores and no ends of a ranking."""
+    """Without scores there are no entropy CSVs and no least wanted images, and scores are empty."""
     run_here(f"data.root={images}", f"out={tmp_path}", "strategy=random", "cycles=2")
     folder = tmp_path / "small" / "random" / "seed0"
     assert not (folder / "entropies").exists()

@@ -1,4 +1,7 @@
-"""The disk fills up at one write after the other: one line, nothing half there, and it goes on."""
+"""The disk is full at a write: one line, nothing half there, and the run goes on with room.
+
+tests/experiments/runs tries every write of a run without training.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,7 @@ OF_A_RUN = (
 def command(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., tuple[object, str]]]:
-    """Run a command line in this process, on a disk that is full when a file is to be kept."""
+    """Run a command line in this process, with a disk that is full at a given file."""
     root, sync = logging.getLogger(), os.fsync
     handlers, level = list(root.handlers), root.level
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # what the command sets is taken back
@@ -62,7 +65,7 @@ def command(
     root.setLevel(level)
 
 
-def test_full_at_every_kind_of_write_a_run_ends_as_the_unbroken_one(
+def test_full_at_a_write_a_run_ends_as_the_unbroken_one(
     command: Callable[..., tuple[object, str]], unbroken: Path, images: Path, tmp_path: Path
 ) -> None:
     """One line each time, no file is half there, and with room the results are the same bits."""

@@ -81,7 +81,7 @@ def without_layer(sources: Sources) -> list[str]:
 
 
 def circles(sources: Sources) -> list[str]:
-    """Modules that import themselves over others."""
+    """Modules that import themselves through others."""
     known = {
         module: {owner for name in imports(source) for owner in _owners(name, sources)} - {module}
         for module, source in sources.items()

@@ -1,4 +1,4 @@
-"""Images of every shape and kind, the smallest pools, a full disk: what is odd but no mistake."""
+"""Unusual but valid input: images of every shape and kind, the smallest pools, a full disk."""
 
 from __future__ import annotations
 
@@ -201,7 +201,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_is_full_is_one_line_and_with_room_the_run_goes_on(
     small_disk: Path, tmp_path: Path
 ) -> None:
-    """Nothing is half there then, and the end is that of a run that had room from the start."""
+    """No file is half-written, and the resumed run ends like one that had room from the start."""
     images = write_labeled(tmp_path / "images")
     whole = run_program(
         overrides(f"data.root={images}", f"out={tmp_path / 'whole'}"), tmp_path / "output"
@@ -242,7 +242,7 @@ def test_data_on_a_disk_that_can_only_be_read(small_disk: Path, tmp_path: Path) 
 def test_a_clock_that_jumps_back_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the order of anything nor a resume goes by the time of day."""
+    """No order and no resumption depends on the time of day."""
     images = write_labeled(tmp_path / "images")
     part = Path("small") / "learning_loss" / "seed0"
     settings = (f"data.root={images}", "cycles=2")

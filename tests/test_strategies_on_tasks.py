@@ -63,7 +63,7 @@ def check(folder: Path) -> None:
 def test_what_needs_more_than_a_score_runs_on_the_task(
     task: str, strategy: str, tmp_path: Path
 ) -> None:
-    """Dropout, an ensemble and embeddings are there on all three tasks."""
+    """Dropout, ensembles and embeddings work on all three tasks."""
     check(run_small(task, strategy, tmp_path))
 
 

@@ -1,7 +1,7 @@
-"""Data of a task without images: enough to build the task and ask its model about images elsewhere.
+"""Data sets of one black image, with which a task can be built for inference on other images.
 
-What training measured on its pool comes from a checkpoint, as `Task.data_facts` gave it; what the
-published weights of the three original repositories were trained with is kept here.
+Facts about the training images come from a checkpoint (see `Task.data_facts`). Those of the
+published weights of the three original repositories are in this module.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from experiments.settings.checks import check_whole_number
 
 MAX_IMAGE_SIZE = 4096  # pixels, as of the data sets
 BLANK_PIXELS = 32
-"""Side of the one black image that a detector or a segmentation network stands ready with."""
+"""Side of the black image of a detector or a segmentation network."""
 
 BlankData = ImageClassification | ObjectDetection | SemanticSegmentation
 
 
 def published_facts(kind: str) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Return class names and data facts of the weights that the original repositories publish.
+    """Return class names and data facts of the weights published by the original repositories.
 
     CIFAR-10 for classification, Pascal VOC for detection, Cityscapes for segmentation.
     """
@@ -52,15 +52,15 @@ def published_facts(kind: str) -> tuple[tuple[str, ...], dict[str, Any]]:
 
 
 def blank_data(kind: str, class_names: Sequence[str], facts: Mapping[str, Any]) -> BlankData:
-    """Return a data set with one black image, of which nothing is known.
+    """Return a data set with one black, unlabeled image.
 
     Args:
         kind: "classification", "detection" or "segmentation".
-        class_names: One a class, without background.
-        facts: As `Task.data_facts` gives them.
+        class_names: One name per class, without background.
+        facts: Facts about the training images, as from `Task.data_facts`.
 
     Raises:
-        InvalidSetting: A fact is missing or of no use.
+        InvalidSetting: A fact is missing or unusable.
     """
     names = tuple(class_names)
     try:

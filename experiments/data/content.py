@@ -19,10 +19,10 @@ def content_hashes(paths: Sequence[Path], *, progress: str | None = None) -> lis
         progress: Text before a progress bar; None for no bar.
 
     Returns:
-        One a file; None where there is no file, or none that may be read.
+        One per file; None for a file that is missing or may not be read.
 
     Raises:
-        OSError: A file cannot be read at present.
+        OSError: Reading a file fails for a reason that may pass.
     """
     found: list[bytes | None] = [None] * len(paths)
 

@@ -1,9 +1,9 @@
-"""Image files of any common format to RGB uint8 arrays; a broken file is a reason, not a crash.
+"""Decode image files of common formats to RGB uint8 arrays, and report broken files with a reason.
 
-OpenCV decodes first: it is the fastest of the decoders that were measured, bit-equal to Pillow on
-JPEG and PNG, and releases the GIL, so threads are enough. Pillow takes what OpenCV cannot read (GIF
-and AVIF in older releases, rare modes) and words the reason where neither can. Both turn the image
-as its EXIF orientation says, drop an alpha channel, repeat a gray one, and bring 16 bits to 8.
+OpenCV decodes first: it is the fastest of the measured decoders, bit-equal to Pillow on JPEG and
+PNG, and releases the GIL, so threads are enough. Pillow decodes the files that OpenCV cannot read
+(GIF and AVIF in older releases, rare modes) and gives the reason if neither can. Both apply the
+EXIF orientation, drop an alpha channel, repeat a gray one, and reduce 16 bits to 8.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from experiments.data.header import MAX_PIXELS, PILLOW_FORMATS, size_in_header
 from experiments.data.retrying import is_permanent, retried
 from experiments.engine.cores import num_cores
 
-# One image, one thread: the parallelism is over images, here and in every process that decodes.
+# Each image is decoded by one thread; several images are decoded in parallel.
 cv2.setNumThreads(0)
 # OpenCV prints several lines for each broken file; the reason is returned and reported instead.
 # (OpenCV 4 has the function at its top, OpenCV 5 in a module.)
@@ -43,7 +43,7 @@ IMAGE_SUFFIXES = frozenset({
     ".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm",
 })
 # fmt: on
-"""Lower-case endings of the files that are taken for images."""
+"""Lower-case endings of image files."""
 
 _MAX_CHUNK = 64  # images a thread takes at once: handing over one costs as much as a small JPEG
 _MAX_THREADS = 16  # a bound for machines of many cores: each thread holds an image at full size
@@ -76,7 +76,7 @@ def read_rgb(path: str | os.PathLike[str], *, max_pixels: float = MAX_PIXELS) ->
         max_pixels: Images with more pixels are refused.
 
     Returns:
-        uint8 (height, width, 3), RGB. Of an animation or a stack of pages, the first.
+        uint8 (height, width, 3), RGB; the first image of an animation or of several pages.
 
     Raises:
         TooManyPixels: It has more than `max_pixels`.
@@ -157,11 +157,11 @@ def _read_with_pillow(data: bytes) -> NDArray[np.uint8]:
 
 
 def resize_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Bring the shorter side to `size` pixels and keep the center square.
+    """Crop the center square and resize it to `size` pixels.
 
-    The square is cut first, so that a very long image costs nothing and nothing is stretched.
-    Pixels are averaged over their area when shrinking and interpolated linearly when enlarging; an
-    image whose shorter side is `size` keeps its pixels as they are.
+    The crop comes first, so that a very long image costs no more than a square one. Pixels are
+    averaged over their area when shrinking and interpolated linearly when enlarging; a square of
+    `size` pixels is unchanged.
 
     Args:
         image: uint8 (height, width, channels).
@@ -186,10 +186,10 @@ def decode_many(
     num_threads: int | None = None,
     progress: str | None = None,
 ) -> Decoded:
-    """Decode files into one tensor by several threads.
+    """Decode files in several threads into one tensor of squares, see `resize_square`.
 
     Args:
-        paths: One file a row.
+        paths: One file per row.
         size: Side of the images in pixels.
         read: Returns a file as uint8 (size, size, 3); None for `read_rgb` and `resize_square`.
         num_threads: None for one a core that this process may use. It never changes the result.
@@ -231,7 +231,7 @@ def for_each(
     num_threads: int | None = None,
     progress: str | None = None,
 ) -> dict[int, str]:
-    """Call `decode(0)` to `decode(count - 1)` in several threads; arguments as `decode_many`.
+    """Call `decode(0)` to `decode(count - 1)` in several threads; other arguments as `decode_many`.
 
     Returns:
         Position -> reason of the calls that raised UnreadableImage.
@@ -247,9 +247,9 @@ def for_each(
         return reasons
 
     num_threads = num_threads or min(num_cores(), _MAX_THREADS)
-    chunk = max(1, min(_MAX_CHUNK, count // (4 * num_threads)))  # a small batch is shared by all
+    chunk = max(1, min(_MAX_CHUNK, count // (4 * num_threads)))  # all threads share a small batch
     starts = range(0, count, chunk)
-    hidden = True if progress is None else None  # None: hidden where there is no terminal
+    hidden = True if progress is None else None  # None: hidden without a terminal
     unreadable: dict[int, str] = {}
     with tqdm(total=count, desc=progress, unit="image", mininterval=1, disable=hidden) as bar:
         if num_threads <= 1:
@@ -262,6 +262,6 @@ def for_each(
             for first, reasons in zip(starts, executor.map(decode_chunk, starts), strict=True):
                 unreadable |= reasons
                 bar.update(min(chunk, count - first))
-        finally:  # an interrupt does not wait for the images that are still queued
+        finally:  # after an interrupt, do not wait for queued images
             executor.shutdown(cancel_futures=True)
     return unreadable

@@ -1,4 +1,4 @@
-"""Finding the image files of a folder, in an order that does not depend on the file system."""
+"""Find the image files of a folder, in an order that does not depend on the file system."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class FoundImages:
 
 
 def find_images(folder: Path) -> FoundImages:
-    """Find every image file below `folder`, however deep and whatever the case of its ending.
+    """Find every image file below `folder`, at any depth; the case of its ending does not matter.
 
     Symbolic links are followed. Files and folders whose names begin with "." are passed over, and
     so are files whose ending is not in `IMAGE_SUFFIXES`; the files are counted. An image whose name
@@ -63,9 +63,9 @@ def find_images(folder: Path) -> FoundImages:
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """Yield every file below `folder`, in no order, as a path relative to it with "/".
+    """Yield every file below `folder`, in no particular order, as a relative path with "/".
 
-    Symbolic links are followed, but for those to a folder above; hidden folders are passed over.
+    Symbolic links are followed, except those to a folder above; hidden folders are ignored.
 
     Raises:
         InvalidSetting: A folder cannot be read.
@@ -81,7 +81,7 @@ def _files_below(folder: Path, prefix: str, parents: tuple[tuple[int, int], ...]
         raise InvalidSetting(f"the folder {folder} cannot be read: {error.strerror}") from error
     identity = (status.st_dev, status.st_ino)
     with scan as entries:
-        if identity in parents:  # a link to a folder above: following it would never end
+        if identity in parents:  # a link to a folder above, which would be an endless loop
             return
         for entry in entries:
             if entry.is_dir():
@@ -93,6 +93,6 @@ def _files_below(folder: Path, prefix: str, parents: tuple[tuple[int, int], ...]
 
 
 def describe_ignored(ignored: Counter[str]) -> str:
-    """Word the count for a log line, as in `4 files (3 .txt, 1 hidden)`."""
+    """Describe the counts for a log line, such as `4 files (3 .txt, 1 hidden)`."""
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()))
     return f"{ignored.total()} files ({kinds})"

@@ -1,7 +1,7 @@
-"""Images of various sizes, for tasks whose ground truth is drawn on them.
+"""Images of various sizes, for tasks whose ground truth refers to pixels.
 
-`Pictures` gives each image at its own size, which training crops from; `StretchedSamples` gives a
-batch of one size, as the model is asked.
+`Pictures` provides each image at its own size, for crops in training. `StretchedSamples` provides
+batches of one size, for inference.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from experiments.data.samples import IndexArray, MemorySamples
 
 
 class Pictures(Protocol):
-    """A set of images; a sample is known by its position, 0 .. len - 1."""
+    """A set of images; a sample is identified by its position, 0 .. len - 1."""
 
     @property
     def names(self) -> Sequence[str]: ...
@@ -41,14 +41,14 @@ class Pictures(Protocol):
     def __len__(self) -> int: ...
 
     def size(self, index: int) -> tuple[int, int]:
-        """Return (height, width) in pixels; of an unreadable image (0, 0)."""
+        """Return (height, width) in pixels, (0, 0) for an unreadable image."""
         ...
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """Return uint8 (height, width, 3), RGB.
 
         Raises:
-            UnreadableImage: The sample is one of `unreadable`; the text names it.
+            UnreadableImage: The image is unreadable; the text names the sample.
         """
         ...
 
@@ -86,17 +86,17 @@ class MemoryPictures:
 
 @dataclass(frozen=True, eq=False)
 class FilePictures:
-    """Image files, decoded whenever they are asked for.
+    """Image files that are decoded on each request.
 
-    Building it decodes every file once, for its size and for `unreadable`; nothing else is kept.
+    The constructor decodes every file once to find sizes and unreadable files, and keeps no image.
 
     Attributes:
-        paths: One file a sample.
-        names: One a sample, unique.
-        refused: Position -> reason of samples that are known to be of no use: their annotation
-            cannot be read, say. They become `unreadable` without a look at the image.
-        check: Called once with the position, height and width of each image, in several threads;
-            what it raises as UnreadableImage makes the sample `unreadable`.
+        paths: One file per sample.
+        names: One unique name per sample.
+        refused: Position -> reason of samples that are known to be unusable, for example because
+            their annotation cannot be read. They become `unreadable` without decoding the image.
+        check: Called once with the position, height and width of each image, in several threads; if
+            it raises UnreadableImage, the sample becomes `unreadable`.
         progress: Text before the progress bar.
     """
 
@@ -134,7 +134,7 @@ class FilePictures:
         return height, width
 
     def picture(self, index: int) -> NDArray[np.uint8]:
-        """Decode the file; one that has become unreadable since is an UnreadableImage too."""
+        """Decode the file; one that has become unreadable since raises UnreadableImage too."""
         if index in self.unreadable:
             raise UnreadableImage(
                 f"{self.names[index]} cannot be used, it is unreadable: {self.unreadable[index]}"
@@ -149,7 +149,7 @@ class FilePictures:
 
 @dataclass(frozen=True, eq=False)
 class PictureView:
-    """Pictures seen another way: the same samples, by the same names."""
+    """A view of pictures with the same samples and names."""
 
     pictures: Pictures
 
@@ -175,7 +175,7 @@ class PictureView:
 
 @dataclass(frozen=True, eq=False)
 class StretchedSamples(PictureView):
-    """Pictures as `Samples`: stretched to a square, their aspect not kept, as SSD takes them."""
+    """Pictures as `Samples`, stretched to a square without keeping the aspect ratio, as for SSD."""
 
     image_size: int
 
@@ -183,7 +183,7 @@ class StretchedSamples(PictureView):
         """Load images of one size: uint8 (b, 3, image_size, image_size)."""
         size = self.image_size
         if isinstance(self.pictures, MemoryPictures) and self.pictures.size(0) == (size, size):
-            return self.pictures.samples.images(indices)  # nothing to stretch: all at once
+            return self.pictures.samples.images(indices)  # they have the size already
         batch = np.empty((indices.size, size, size, 3), np.uint8)
 
         def load(row: int) -> None:
@@ -194,10 +194,10 @@ class StretchedSamples(PictureView):
 
 
 def load_all(count: int, load: Callable[[int], None], *, in_memory: bool) -> None:
-    """Call `load(0)` to `load(count - 1)`, in several threads where each reads a file.
+    """Call `load(0)` to `load(count - 1)`, in several threads unless the images are in memory.
 
     Raises:
-        UnreadableImage: The first that a call raised.
+        UnreadableImage: Calls have raised it; this is the error of the first of them.
     """
     reasons = for_each(count, load, num_threads=1 if in_memory else None)
     if reasons:

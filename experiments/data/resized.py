@@ -1,4 +1,4 @@
-"""A segmentation set at another size: large images made affordable, the same for every strategy."""
+"""Resize a segmentation set, so that large images are affordable for every strategy alike."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from experiments.data.segmentation_augmentation import resize_image, resize_mask
 
 
 def resized(data: SemanticSegmentation, scale: float) -> SemanticSegmentation:
-    """Return the set with images and masks, of pool and test set, at `scale` times their sides.
+    """Return the set with all images and masks, also of the test set, at `scale` times their sides.
 
-    Sides are rounded, and at least 1 pixel. Everything is resized when it is read, not before.
+    Sides are rounded and at least 1 pixel. Images and masks are resized when they are read.
     """
     train, test = ResizedPictures(data.train, scale), ResizedPictures(data.test, scale)
     return replace(

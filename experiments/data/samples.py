@@ -1,8 +1,8 @@
-"""Sets of images by position, the form in which every task and the engine ask for them.
+"""Sets of images, whose samples are read by position.
 
-`MemorySamples` keeps decoded images (small sets: a batch is one gather), `FileSamples` decodes when
-asked (sets that do not fit). Which images cannot be read is known once a set is built, so that they
-are never selected, trained on or scored; asking for one is an error, not a black image.
+`MemorySamples` holds decoded images, for sets that fit into memory; a batch is one gather.
+`FileSamples` decodes files on request. A set knows its unreadable images when it is built, so that
+they are never selected, trained on or scored; reading one raises an error.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Batch:
     """Images with their ground truth.
 
     Attributes:
-        images: uint8 (b, 3, height, width), RGB; float32 on the same scale, and perhaps a little
-            beyond it, where images were augmented one by one.
-        targets: Whatever the task makes of its ground truth; int64 (b,) in classification.
+        images: uint8 (b, 3, height, width), RGB; float32 on the same scale, possibly slightly out
+            of range, if images were augmented one by one.
+        targets: The task's form of the ground truth; int64 (b,) in classification.
     """
 
     images: Tensor
@@ -39,11 +39,11 @@ class Batch:
 
 
 class Samples(Protocol):
-    """A set of images; a sample is known by its position, 0 .. len - 1."""
+    """A set of images; a sample is identified by its position, 0 .. len - 1."""
 
     @property
     def names(self) -> Sequence[str]:
-        """One a sample, unique: a path with "/" below the set's folder, or a made-up file name."""
+        """Unique names of the samples: paths with "/" below the set's folder, or generated ones."""
         ...
 
     @property
@@ -53,7 +53,7 @@ class Samples(Protocol):
 
     @property
     def unreadable(self) -> Mapping[int, str]:
-        """Position -> reason, ascending, of the images that cannot be decoded."""
+        """Position -> reason of the images that cannot be decoded, ascending."""
         ...
 
     @property
@@ -68,7 +68,7 @@ class Samples(Protocol):
 
         Raises:
             IndexError: A position is out of range.
-            UnreadableImage: A position is one of `unreadable`; the text names the sample.
+            UnreadableImage: An image is unreadable; the text names the sample.
         """
         ...
 
@@ -135,7 +135,7 @@ class FileSamples:
         return len(self.paths)
 
     def images(self, indices: IndexArray) -> Tensor:
-        """Decode files; one that has become unreadable since is an UnreadableImage too."""
+        """Decode files; one that has become unreadable since raises UnreadableImage too."""
         _check_indices(indices, self.names, self.unreadable)
         paths = [self.paths[index] for index in indices]
         decoded = decode_many(paths, self.image_size, read=self.read, num_threads=self.num_threads)
@@ -152,8 +152,9 @@ def channel_statistics(
 ) -> tuple[ChannelValues, ChannelValues]:
     """Return mean and standard deviation of the pixels of each channel, RGB, in 0..1.
 
-    They are of `max_images` readable images, evenly spaced, or of all; sums are exact, so the
-    result is the same on every machine. A channel without variation gets 1/255, to be divided by.
+    They are computed from `max_images` readable images, evenly spaced, or from all of them. Sums
+    are exact, so the result is the same on every machine. A deviation is at least 1/255, so that it
+    can be divided by.
 
     Raises:
         InvalidSetting: No image is readable.

@@ -22,6 +22,7 @@ from defusedxml.ElementTree import fromstring
 from PIL import Image, UnidentifiedImageError
 from pydantic import AllowInfNan, Field, Strict, TypeAdapter, ValidationError
 
+from experiments.data.header import PILLOW_FORMATS
 from experiments.data.labels import UnusableFile
 
 MAX_BYTES = 512 * 2**20
@@ -89,7 +90,8 @@ def opened_image(
 
     Args:
         file: Its content.
-        formats: Names of the formats that Pillow may take it for; None for all.
+        formats: Names of the formats that it may have; None for all image formats, of which
+            PostScript is none.
 
     Raises:
         UnusableFile: It is no image of these formats, too large, or damaged.
@@ -97,7 +99,7 @@ def opened_image(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # see MAX_PIXELS
-            with Image.open(file, formats=formats) as image:
+            with Image.open(file, formats=formats or PILLOW_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise UnusableFile(f"it has more than {MAX_PIXELS} pixels")
                 yield image

@@ -112,7 +112,8 @@ def permitted_changes(
     theirs = read_config(folder)
     if theirs is None:
         return ()
-    ours, before = _comparable(config), _comparable(with_added_keys(theirs, config))
+    theirs = with_added_keys(theirs, config)
+    ours, before = _comparable(config), _comparable(theirs)
     changes = tuple(
         Change(cycles_done, key, str(former), str(new))
         for key, former, new in changed_leaves(ours, before)
@@ -179,11 +180,19 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     that keep regions and resized images. Runs that are older than these choices have neither.
     """
     kept = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
-    data = {key: value for key, value in config.get("data", {}).items() if key != "cache"}
-    for kind, part in data.items():
-        if isinstance(part, Mapping):
-            data[kind] = {key: value for key, value in part.items() if key != "cache"}
-    query = {k: v for k, v in config.get("query", {"name": "images"}).items() if k != "cache"}
-    own = {key: value for key, value in query.items() if not isinstance(value, Mapping)}
-    oracle = config.get("oracle", {}).get("name", "ground_truth")
-    return {**kept, "oracle": oracle, "query": own, "data": data}
+    data = _without_cache(config.get("data", {}))
+    query = _without_cache(config.get("query", {"name": "images"}))
+    return {
+        **kept,
+        "oracle": config.get("oracle", {}).get("name", "ground_truth"),
+        "query": {key: value for key, value in query.items() if not isinstance(value, Mapping)},
+        **({"data": data} if data else {}),
+    }
+
+
+def _without_cache(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_cache(value) if isinstance(value, Mapping) else value
+        for key, value in node.items()
+        if key != "cache"
+    }

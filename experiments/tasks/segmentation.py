@@ -37,7 +37,7 @@ from vendored.drn import DRNSeg
 log = logging.getLogger(__name__)
 
 Outputs = tuple[Tensor, Tensor]
-"""Log-probabilities (b, k, h, w), and the scores at 1/8 of the size that they are computed from."""
+"""Log-probabilities (b, k, h, w), and the scores at 1/8 of the size they come from."""
 
 BATCH_PIXELS = 2**20
 """Of a batch of inference where its size is not set: what a GPU is busy with, and memory bears."""

@@ -101,7 +101,7 @@ def checkpoint_of(learner: TaskLearner, config: DictConfig) -> dict[str, Any]:
 
 
 def model_of(learner: TaskLearner, config: DictConfig) -> TrainedModel:
-    """The same, as a ranking has it."""
+    """Return the recipe of the same model for a ranking."""
     kept = checkpoint_of(learner, config)
     weights = io.BytesIO()
     torch.save(kept["model"], weights)

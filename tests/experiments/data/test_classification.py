@@ -91,7 +91,7 @@ def test_folder_reports_what_it_leaves_out(tree: Path, caplog: pytest.LogCapture
     assert [data.test.names[i] for i in data.test.unreadable] == ["cat/cut.jpg"]
     assert len(data.train) == 8
     text = caplog.text
-    assert "passed over 4 files (1 .txt, 2 hidden, 1 outside the class folders)" in text
+    assert "ignored 4 files (1 .txt, 2 hidden, 1 outside the class folders)" in text
     assert "2 of 8 images cannot be read, the first is cat/text.jpg (not an image" in text
 
 
@@ -219,7 +219,7 @@ def test_digits_are_the_same_every_time(small_digits: ImageClassification) -> No
 
 
 def test_digit_names_give_no_label_away(small_digits: ImageClassification) -> None:
-    """The number in a name says nothing about the digit."""
+    """The number in a name does not reveal the digit."""
     numbers = np.array([int(name[6:11]) for name in small_digits.train.names])
     assert abs(np.corrcoef(numbers, small_digits.train_targets)[0, 1]) < 0.05
 

@@ -53,7 +53,7 @@ def write_split(root: Path, split: str, names: Sequence[str]) -> None:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A VOC tree of two classes as people leave it."""
+    """A VOC tree of two classes with the usual errors."""
     write_voc(
         tmp_path,
         "a",
@@ -83,7 +83,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_untidy_annotations(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Boxes are 0-based edges, clipped; what has no area, lies outside or is unknown is dropped."""
+    """Boxes are clipped; those without area, outside or of unknown class are dropped."""
     with caplog.at_level(logging.INFO):
         data = voc_folder(tree)
     assert data.class_names == ("cat", "dog")
@@ -242,7 +242,7 @@ def test_untidy_coco(coco_tree: Path, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_coco_is_missing_or_of_another_format(coco_tree: Path) -> None:
-    """A missing or foreign file is told in one line, which names it."""
+    """A missing file or one of another format is one line that names it."""
     with pytest.raises(InvalidSetting, match=r"data\.test_images.*data=digits"):
         coco(coco_tree, test_images="nowhere")
     file = coco_tree / "annotations" / "instances_val2017.json"

@@ -25,7 +25,7 @@ def test_images_are_found_at_any_depth_and_in_any_case(tmp_path: Path) -> None:
 
 
 def test_other_files_are_counted_by_kind(tmp_path: Path) -> None:
-    """Nothing is passed over without being counted, phone formats that nobody decodes included."""
+    """Every ignored file is counted, phone formats that cannot be decoded included."""
     touch(
         tmp_path, "a.jpg", "a.txt", "b.txt", "c.HEIC", ".DS_Store", "._a.jpg", "jpg", ".git/x.png"
     )
@@ -38,7 +38,7 @@ def test_other_files_are_counted_by_kind(tmp_path: Path) -> None:
 def test_order_does_not_depend_on_the_file_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever order the system lists a folder in, the names come out the same."""
+    """The names do not depend on the order in which the system lists a folder."""
     touch(tmp_path, *(f"{c}/{i}.png" for c in "cab" for i in (10, 9, 1)))
     expected = find_images(tmp_path).names
     scandir = os.scandir
@@ -53,7 +53,7 @@ def test_order_does_not_depend_on_the_file_system(
 
 
 def test_links_are_followed_but_not_for_ever(tmp_path: Path) -> None:
-    """A linked folder counts as one of its own; a link to a folder above ends."""
+    """A linked folder is followed; a link to a folder above is not."""
     touch(tmp_path, "elsewhere/x.png", "set/a/y.png")
     (tmp_path / "set" / "b").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "set" / "a" / "loop").symlink_to(tmp_path / "set")

@@ -67,7 +67,7 @@ def test_an_error_comes_where_the_batch_would_have_come(ahead: bool) -> None:
 
 
 def test_leaving_early_stops_loading() -> None:
-    """A consumer that raises leaves no thread that goes on reading the disk."""
+    """If a consumer raises, no thread continues to read the disk."""
     loaded: list[int] = []
     before = threading.active_count()
     for k in prefetched(lambda k: loaded.append(k) or k, range(1000), ahead=True):  # type: ignore[func-returns-value]

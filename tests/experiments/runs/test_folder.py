@@ -62,7 +62,7 @@ def test_counts_of_labels_stand_beside_the_number_of_images() -> None:
 
 
 def test_a_quantity_that_does_not_exist_is_an_empty_cell(tmp_path: Path) -> None:
-    """A tau of constant losses is no number: the cell is empty, and the state is proper JSON."""
+    """Tau of constant losses is undefined: the cell is empty, and the state is valid JSON."""
     folder = RunFolder(tmp_path / "run", CONFIG)
     row = row_of(record(loss_ranking_tau=float("nan")), query_memory_mb=0.0, peak_memory_mb=1.0)
     folder.commit(row, pool=Pool(4).state_dict(), checkpoint="cycle_00.pt", finished=False)
@@ -134,7 +134,7 @@ def test_thumbnails_fit_and_keep_their_colors(
 
 
 def test_quarantine_lists_images_with_reasons(tmp_path: Path) -> None:
-    """The set it is of, its name as in every other table, and why."""
+    """The file lists the set, the name as in every other table, and the reason."""
     folder = RunFolder(tmp_path / "run", CONFIG)
     folder.write_quarantine(
         [("train", "b.png", "cut short"), ("test", "a.png", "the file is empty")]
