@@ -25,6 +25,7 @@ from experiments.learning.learner import TaskLearner
 from experiments.runs.assembly import Parts, assemble
 from experiments.runs.binding import run_folder
 from experiments.runs.folder import RunFolder, RunState
+from experiments.runs.known_images import write_record
 from experiments.runs.log_file import EXPECTED, logged_to
 from experiments.runs.pool import (
     check_added_cycles,
@@ -88,6 +89,8 @@ def _run_in_process(engine: Engine, config: RunConfig, swept: str) -> Outcome:
             if isinstance(parts, Waiting):
                 logger.info("%s", parts.text)
                 return Outcome(_last_metric(state, config), parts)
+            if folder is not None:  # before any state that has these positions in it
+                write_record(path, parts.images.record)
             pool, oracle = _pool_and_oracle(config, parts, state)
             if query is not None:
                 oracle.annotate(query.indices)

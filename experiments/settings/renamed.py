@@ -1,9 +1,9 @@
 """How the configurations of older runs and checkpoints are read: moved modules and added keys.
 
-A run folder's `config.yaml` and a checkpoint hold the `_target_` of every part. The moves of 0.2
-changed these names and nothing else, so a configuration that was written before is read as if it
-had the present ones. A key that was added later stands for something that was fixed before, so a
-configuration without the key is read as if it had the fixed value.
+A run folder's `config.yaml` and a checkpoint hold the `_target_` of every part. Version 0.2 moved
+modules without other changes, so older configurations are read with the present names. A key that
+was added later stands for something that was fixed before, so a configuration without the key is
+read as if it had the fixed value.
 """
 
 from __future__ import annotations

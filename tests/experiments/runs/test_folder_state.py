@@ -289,3 +289,20 @@ def test_moved_modules_are_no_difference(tmp_path: Path) -> None:
         folder.bind(old)
         commit(folder)
     RunFolder(tmp_path, new).close()
+
+
+def test_keys_that_were_added_since_are_no_difference(tmp_path: Path) -> None:
+    """A run without them resumes under their old meaning, with any cache, and under no other."""
+    older = {**CONFIG, "data": {"name": "image_folder", "classification": {"flip": True}}}
+    with opened(tmp_path / "run", older) as folder:
+        folder.bind(older)
+        commit(folder)
+    keys = {"resize": "crop", "cache": "/somewhere"}
+    present: dict[str, Any] = {**CONFIG, "data": {"name": "image_folder", **keys}}
+    present["data"]["classification"] = {"flip": True, **keys}
+    with opened(tmp_path / "run", present) as folder:
+        assert folder.changes == ()
+    present["data"]["classification"]["resize"] = "letterbox"
+    says = r"data.classification.resize: crop -> letterbox"
+    with pytest.raises(InvalidSetting, match=says), opened(tmp_path / "run", present):
+        pass

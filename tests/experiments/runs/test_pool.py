@@ -12,7 +12,7 @@ from al_core import Pool
 from al_core.errors import InvalidSetting, LabelHidden
 from experiments.data.targets import GroundTruthOracle
 from experiments.runs.identity import RunImages
-from experiments.runs.pool import check_sizes, first_pool, restored_pool
+from experiments.runs.pool import check_classes, check_sizes, first_pool, restored_pool
 from tests.experiments.runs.fakes import Config, Learner, Task
 
 UNREADABLE = {3: "cut short", 7: "empty"}
@@ -25,11 +25,16 @@ def first(task: Task, **settings: Any) -> Pool:
     return first_pool(config, learner, GroundTruthOracle(task.targets))
 
 
-def restored(task: Task, state: dict[str, Any]) -> Pool:
-    """Restore a pool."""
-    return restored_pool(
-        state, task, Learner(task).unit, RunImages({}), GroundTruthOracle(task.targets)
-    )
+def restored(
+    task: Task, state: dict[str, Any], images: RunImages | None = None, *, regions: bool = False
+) -> Pool:
+    """Restore a pool; without `images` the run has no record of them."""
+    unit: Any = Learner(task).unit
+    if regions:
+        unit.groups = np.arange(len(unit))
+    known: Any = task
+    oracle = GroundTruthOracle(task.targets)
+    return restored_pool(state, known, unit, images or RunImages({}), oracle)
 
 
 def test_the_first_pool_has_the_initial_set_and_its_labels() -> None:
@@ -113,15 +118,76 @@ def test_a_restored_pool_is_the_one_that_was_kept() -> None:
     assert not task.targets.is_revealed(int(again.unlabeled[0]))
 
 
-@pytest.mark.parametrize(
-    ("count", "unreadable"),
-    [(11, UNREADABLE), (9, UNREADABLE)],
-)
-def test_a_pool_of_other_images_is_refused(count: int, unreadable: dict[int, str]) -> None:
-    """Another number of images in a run without a record of them; no label is revealed."""
+@pytest.mark.parametrize("count", [9, 11])
+def test_another_number_of_images_is_refused_without_a_record(count: int) -> None:
+    """Nobody knows which is which; no label is revealed."""
     state = first(Task(10, UNREADABLE), initial_size=3, query_size=1).state_dict()
-    task = Task(count, unreadable)
-    says = f"10 then, 2 of them unreadable; {count} and {len(unreadable)} now"
+    task = Task(count, UNREADABLE)
+    says = f"10 then, 2 of them unreadable; {count} and 2 now"
     with pytest.raises(InvalidSetting, match=says):
         restored(task, state)
     assert not any(task.targets.is_revealed(index) for index in range(count))
+
+
+def test_a_shorter_set_than_the_record_promises_is_refused() -> None:
+    """A record keeps the place of what is gone, so fewer images cannot be of this run."""
+    state = first(Task(10), initial_size=3, query_size=1).state_dict()
+    with pytest.raises(InvalidSetting, match="the images have changed"):
+        restored(Task(9), state, RunImages({}, recorded=True))
+
+
+def test_added_images_join_the_pool() -> None:
+    """With a record there may be more images than before, and the first ones are the same."""
+    pool = first(Task(10), initial_size=3, query_size=1)
+    again = restored(Task(12), pool.state_dict(), RunImages({}, recorded=True))
+    assert again.labeled.tolist() == pool.labeled.tolist()
+    assert again.unlabeled.tolist() == [*pool.unlabeled.tolist(), 10, 11]
+
+
+def test_images_come_and_go(caplog: pytest.LogCaptureFixture) -> None:
+    """What can be read now is offered, and what cannot is neither offered nor trained on."""
+    pool = first(Task(10, UNREADABLE), initial_size=3, query_size=1)
+    gone = int(pool.labeled[1])
+    task = Task(10, {7: "empty", gone: "it is gone"})
+    again = restored(task, pool.state_dict(), RunImages({}, recorded=True))
+    kept = [index for index in pool.labeled.tolist() if index != gone]
+    assert again.labeled.tolist() == kept
+    assert again.cycle == pool.cycle
+    assert again.excluded.tolist() == sorted((7, gone))
+    assert 3 in again.unlabeled
+    assert (
+        f"1 labeled image no longer trained on, the first is {gone}.png: it is gone" in caplog.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "says"),
+    [
+        (RunImages({}, recorded=True, lost=(4,)), "4.png can no longer be used"),
+        (RunImages({}, recorded=True, came_back=(5,)), "5.png can be used again"),
+        (RunImages({}, recorded=True, changed=(6,)), "6.png has another content"),
+    ],
+)
+def test_regions_are_refused_over_other_images(images: RunImages, says: str) -> None:
+    """Regions are numbered over all images, so that none may come or go."""
+    state = first(Task(10), initial_size=3, query_size=1).state_dict()
+    with pytest.raises(InvalidSetting, match=says):
+        restored(Task(10), state, images, regions=True)
+
+
+@pytest.mark.parametrize(
+    ("before", "says"),
+    [
+        (["a", "b", "c"], "c gone"),
+        (["a"], "b new"),
+        (["a", "c"], "b new; c gone"),
+        (["b", "a"], "in another order"),
+    ],
+)
+def test_other_classes_are_refused(before: list[str], says: str) -> None:
+    """A run goes on with the classes that it began with; older runs have not recorded them."""
+    task: Any = Task()
+    with pytest.raises(InvalidSetting, match=says):
+        check_classes(before, task)
+    check_classes(["a", "b"], task)
+    check_classes(None, task)
