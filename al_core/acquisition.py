@@ -1,6 +1,6 @@
-"""Acquisition functions: from a `Prediction` to one score per sample; the larger is queried first.
+"""Acquisition functions map a `Prediction` to one score per sample; the largest is queried first.
 
-Where a prediction has positions (boxes, pixels), a score is computed at each and aggregated.
+Where a prediction has positions (boxes, pixels), scores are computed per position and aggregated.
 
 Sources: entropy, Shannon 1948 and Settles 2009 (Active Learning Literature Survey, 2.1); margin,
 Scheffer, Decomain & Wrobel 2001; least confidence, Lewis & Gale 1994 and Culotta & McCallum 2005;
@@ -38,8 +38,8 @@ def _aggregate(scores: Tensor, how: Aggregation) -> Tensor:
 def _others(log_probs: Tensor) -> Tensor:
     """Return the probabilities (b, k, *positions), that of the most probable class set to zero.
 
-    Their sum is one minus the largest probability, but exact where that rounds to 1, as it does in
-    the log-softmax of any confident sample in float32: such samples keep their order.
+    Their sum is one minus the largest probability. It stays exact where the largest rounds to 1, as
+    in the float32 log-softmax of any confident sample, so that such samples keep their order.
     """
     return log_probs.exp().scatter(1, log_probs.argmax(1, keepdim=True), 0.0)
 
@@ -80,7 +80,7 @@ def least_confidence(prediction: Prediction, *, aggregation: Aggregation = "mean
 
 @requires(Requirement.PREDICTED_LOSS)
 def predicted_loss(prediction: Prediction) -> Tensor:
-    """The loss that the loss-prediction module expects; only its order has a meaning.
+    """Loss predicted by the loss-prediction module; only the order of the values has a meaning.
 
     Returns:
         (b,) scores.
@@ -114,8 +114,8 @@ def predictive_entropy(prediction: Prediction, *, aggregation: Aggregation = "me
 def bald(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor:
     """Mutual information of prediction and weights, in nats, in [0, min(log k, log m)].
 
-    The entropy of the mean of the posterior samples less the mean of their entropies: how much they
-    disagree, each being sure of itself.
+    It is the entropy of the mean of the posterior samples minus the mean of their entropies, and it
+    is large where the samples are confident but disagree.
 
     Returns:
         (b,) scores.
@@ -124,7 +124,7 @@ def bald(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor
         InvalidSetting: The prediction has fewer than two posterior samples.
     """
     mean, _, expected_entropy = _sample_moments(prediction, at_least=2)
-    # Not below zero, where samples that agree differ by rounding.
+    # Rounding can make the difference negative where the samples agree.
     information = (torch.special.entr(mean).sum(1) - expected_entropy).clamp(min=0)
     return _aggregate(information, aggregation)
 
@@ -133,7 +133,7 @@ def bald(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor
 def variance(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor:
     """Variance of the probabilities over the posterior samples, summed over classes, in [0, 1].
 
-    It is that of the m samples themselves (divided by m, not m - 1).
+    The sum of squares is divided by m, not by m - 1.
 
     Returns:
         (b,) scores.
@@ -147,7 +147,7 @@ def variance(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Te
 
 @requires(Requirement.LOG_PROB_SAMPLES, Requirement.SEVERAL_PASSES)
 def variation_ratio(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor:
-    """Share of the posterior samples that do not vote for the class most voted for, in [0, 1).
+    """Share of the posterior samples that do not vote for the winning class, in [0, 1).
 
     Returns:
         (b,) scores, at most 1 - 1/min(m, k).
@@ -158,9 +158,9 @@ def variation_ratio(prediction: Prediction, *, aggregation: Aggregation = "mean"
     samples = _samples(prediction, at_least=2)
     votes = samples.argmax(2)  # (b, m, *positions)
     most = torch.zeros_like(votes[:, 0])
-    for number in range(votes.shape[1]):  # the most voted for is voted for by one of them
+    for number in range(votes.shape[1]):  # the winning class is the vote of some sample
         most = torch.maximum(most, (votes == votes[:, number, None]).sum(1))
-    # A sample that is not finite votes for nothing; what it lacks is carried on.
+    # argmax hides values that are not finite; this term carries them into the score.
     scores = 1 - most.to(samples.dtype) / votes.shape[1] + 0 * samples.sum((1, 2)).exp()
     return _aggregate(scores, aggregation)
 
@@ -171,7 +171,7 @@ def _samples(prediction: Prediction, *, at_least: int) -> Tensor:
     if samples is None or num_samples < at_least:
         raise InvalidSetting(
             f"this score needs at least {at_least} posterior samples, the prediction has "
-            f"{num_samples}: Monte-Carlo dropout or an ensemble gives them (on the command line "
+            f"{num_samples}: Monte-Carlo dropout or an ensemble provides them (on the command line "
             "+strategy.mc_dropout_passes=10 or +strategy.ensemble_size=5)"
         )
     return samples
@@ -180,8 +180,7 @@ def _samples(prediction: Prediction, *, at_least: int) -> Tensor:
 def _sample_moments(prediction: Prediction, *, at_least: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """Return mean and variance of the probabilities (b, k, *positions), and the mean entropy.
 
-    The samples are gone through one by one: all at once would take their memory again, several
-    times over.
+    The loop over samples avoids intermediate tensors of the size of all samples together.
     """
     samples = _samples(prediction, at_least=at_least)
     num_samples = samples.shape[1]

@@ -1,4 +1,4 @@
-"""Every name that `from al_core import ...` gives, and where it lives."""
+"""Public names of the library: everything that `from al_core import ...` can import."""
 
 from al_core.acquisition import (
     bald,

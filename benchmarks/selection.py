@@ -117,6 +117,31 @@ def plain_badge(rows: NDArray[np.float32], residuals: NDArray[np.float32], budge
     return nearest
 
 
+def plain_bait(rows: NDArray[np.float32], budget: int) -> object:
+    """The usual NumPy loop, a rank-one update a pick, float32; starts from nothing."""
+    fisher = rows.T @ rows / len(rows)
+    inverse = np.eye(rows.shape[1], dtype=np.float32)
+    left = np.ones(len(rows), bool)
+    chosen: list[int] = []
+    for step in range(3 * budget):
+        forward = step < 2 * budget
+        among = rows if forward else rows[chosen]
+        through = among @ inverse
+        leverage = np.einsum("ij,ij->i", through, among)
+        sensitivity = np.einsum("ij,ij->i", through @ fisher, through)
+        if forward:
+            place = int(np.where(left, sensitivity / (1 + leverage), -np.inf).argmax())
+            chosen.append(place)
+            left[place] = False
+        else:
+            place = int((sensitivity / (1 - leverage)).argmin())
+            del chosen[place]
+        direction = inverse @ among[place]
+        sign = 1 if forward else -1
+        inverse = inverse - np.outer(direction, direction) / (sign + leverage[place])
+    return chosen
+
+
 def rival(name: str, table: Table, budget: int) -> object:
     """Run one of the others."""
     rows = table.embeddings
@@ -126,19 +151,28 @@ def rival(name: str, table: Table, budget: int) -> object:
         residuals = torch.from_numpy(table.logits).softmax(1)
         residuals -= torch.nn.functional.one_hot(residuals.argmax(1), NUM_CLASSES)
         return plain_badge(rows, residuals.numpy(), budget)
-    from skactiveml.pool import CoreSet, TypiClust
+    if name == "bait, NumPy":
+        best = torch.from_numpy(table.logits).softmax(1).amax(1).numpy()
+        return plain_bait(rows * np.sqrt(best * (1 - best))[:, None], budget)
+    from skactiveml.pool import CoreSet, MaxHerding, TypiClust
 
     labels = np.full(len(rows), np.nan)
     labels[:NUM_LABELED] = 0
-    strategy = CoreSet if name == "k_center, scikit-activeml" else TypiClust
-    return strategy(missing_label=np.nan, random_state=0).query(rows, labels, batch_size=budget)
+    strategies = {"k_center": CoreSet, "typiclust": TypiClust, "max_herding": MaxHerding}
+    strategy = strategies[name.split(",")[0]]
+    settings = {"metric_dict": {"gamma": 1.0}} if strategy is MaxHerding else {}
+    return strategy(missing_label=np.nan, random_state=0, **settings).query(
+        rows, labels, batch_size=budget
+    )
 
 
 RIVALS = (
     "k_center, NumPy",
     "badge, NumPy",
+    "bait, NumPy",
     "k_center, scikit-activeml",
     "typiclust, scikit-activeml",
+    "max_herding, scikit-activeml",
 )
 
 

@@ -83,7 +83,7 @@ def test_cluster_margin_goes_from_small_clusters_to_large() -> None:
 def test_cluster_margin_refuses_before_it_asks_the_model() -> None:
     """Too many to compare all pairs of is one line, before a pool has been inferred from."""
     learner = FakeLearner(np.zeros(30_000))
-    with pytest.raises(InvalidSetting, match=r"clustering 25000 .* 20000 can be had.*factor"):
+    with pytest.raises(InvalidSetting, match=r"clustering 25000 .* at most 20000 .*factor"):
         select(ClusterMargin(), Pool(30_000), learner, 2500)
     assert learner.calls == []
 
@@ -237,7 +237,7 @@ def test_an_earlier_query_is_repeated(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "budget", "says"),
     [
-        ("index\n1\n2\n", 3, "lists 2 samples without a label, and a query of 3"),
+        ("index\n1\n2\n", 3, "lists 2 samples without a label, fewer than the query of 3"),
         ("index\n1\n12\n", 1, "index 12 lies outside the 10 samples"),
         ("index\n1\n1\n", 1, "indices repeat"),
         ("name\nx.png\n", 1, "it has no column index"),

@@ -94,7 +94,7 @@ def test_too_many_candidates_are_refused_and_told_how_many_can_be_had(
 ) -> None:
     """A graph beyond memory is one clear line, not a killed process."""
     monkeypatch.setattr(module, "MAX_BYTES", 100)
-    with pytest.raises(InvalidSetting, match=r"29 candidates are too many, 28 .*cycle.candidates"):
+    with pytest.raises(InvalidSetting, match=r"29 candidates are too many, at most 28 .*cycle.candidates"):
         probcover(np.zeros((29, 2), np.float32), 1, delta=1.0)
     learner = FakeLearner(np.zeros(29))
     with pytest.raises(InvalidSetting, match="29 candidates are too many"):
