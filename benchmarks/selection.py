@@ -4,12 +4,11 @@
     python -m benchmarks.selection --samples 1000000            a million: 2 GB of embeddings
     python -m benchmarks.selection --strategies k_center,badge --rivals
 
-Each strategy of `conf/strategy` is built as configured and asked for a query by a learner that
-answers from a table: a mixture of clusters with predictions that go with them. What is timed is all
-that a query does beside the network and the scores. Every measurement is a process of its own; its
-peak of memory is counted beyond the table. `--rivals` adds the plain loops of NumPy and
-scikit-activeml. On a machine that others keep busy, `--threads 1` and CPU seconds can be compared:
-threads that wait for each other burn time.
+Each strategy of `conf/strategy` is built as configured and selects from a table that stands for the
+model: a mixture of clusters with matching predictions. The time is that of a query without
+inference. Every measurement runs in a process of its own, and its peak memory is counted beyond the
+table. `--rivals` adds plain loops in NumPy and scikit-activeml. On a busy machine, compare CPU
+seconds with `--threads 1`, because threads that wait for each other burn time.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ NUM_CLASSES, NUM_POSTERIOR, NUM_LABELED = 10, 10, 1000
 BATCH = 4096
 FILES = ("embeddings", "logits")
 LEFT_OUT = {"precomputed", "learning_loss_mse", "ensemble_entropy", "ensemble_bald"}
-"""A file, and what differs from its neighbor in training only."""
+"""A strategy that needs a file, and those that differ from others in training only."""
 
 
 class Table:
-    """A learner that looks its answers up: rows of a mixture of 100 clusters, after a ReLU."""
+    """A learner with predictions from a table: a mixture of 100 clusters after a ReLU."""
 
     def __init__(self, folder: Path) -> None:
         self.embeddings, self.logits = (np.load(folder / f"{name}.npy") for name in FILES)
@@ -53,7 +52,7 @@ class Table:
 
     @staticmethod
     def write(folder: Path, num_samples: int, width: int) -> None:
-        """Make the table, once for all that are measured."""
+        """Write the table, once for all measurements."""
         rng = np.random.default_rng(0)
         centers = 2 * rng.standard_normal((100, width), dtype=np.float32)
         embeddings, logits = (
@@ -71,7 +70,7 @@ class Table:
             logits[part][np.arange(cluster.size), cluster % NUM_CLASSES] += 3
 
     def infer(self, indices: IndexArray, extract: Callable[[Prediction], Tensor]) -> Tensor:
-        """Answer, and count the seconds that it takes."""
+        """Extract from the table, and count the seconds."""
         start, start_cpu = time.perf_counter(), time.process_time()
         rows = [
             self._extracted(indices[i : i + BATCH], extract) for i in range(0, indices.size, BATCH)
@@ -94,7 +93,7 @@ class Table:
 
 
 def plain_k_center(rows: NDArray[np.float32], budget: int) -> object:
-    """The usual NumPy loop, float32, |x|^2 + |c|^2 - 2 x.c a pick; starts from nothing."""
+    """Run the usual NumPy loop in float32, one matrix-vector product per pick, without labels."""
     norms = np.einsum("ij,ij->i", rows, rows)
     nearest = np.full(len(rows), np.inf, np.float32)
     pick = 0
@@ -105,7 +104,7 @@ def plain_k_center(rows: NDArray[np.float32], budget: int) -> object:
 
 
 def plain_badge(rows: NDArray[np.float32], residuals: NDArray[np.float32], budget: int) -> object:
-    """The usual NumPy loop of k-means++, factorized, a column a pick."""
+    """Run the usual NumPy loop of k-means++, factorized, one column per pick."""
     rng = np.random.default_rng(0)
     norms = np.einsum("ij,ij->i", rows, rows) * np.einsum("ij,ij->i", residuals, residuals)
     nearest, pick = norms.copy(), int(norms.argmax())
@@ -118,7 +117,7 @@ def plain_badge(rows: NDArray[np.float32], residuals: NDArray[np.float32], budge
 
 
 def plain_bait(rows: NDArray[np.float32], budget: int) -> object:
-    """The usual NumPy loop, a rank-one update a pick, float32; starts from nothing."""
+    """Run the usual NumPy loop in float32, one rank-one update per pick, without labels."""
     fisher = rows.T @ rows / len(rows)
     inverse = np.eye(rows.shape[1], dtype=np.float32)
     left = np.ones(len(rows), bool)
@@ -143,7 +142,7 @@ def plain_bait(rows: NDArray[np.float32], budget: int) -> object:
 
 
 def rival(name: str, table: Table, budget: int) -> object:
-    """Run one of the others."""
+    """Run one of the rivals."""
     rows = table.embeddings
     if name == "k_center, NumPy":
         return plain_k_center(rows, budget)
