@@ -87,7 +87,7 @@ def least_confidence(prediction: Prediction, *, aggregation: Aggregation = "mean
 
 @requires(Requirement.PREDICTED_LOSS)
 def predicted_loss(prediction: Prediction) -> Tensor:
-    """Predicted loss of the loss-prediction module; only the order of its values has a meaning.
+    """Loss predicted by the loss-prediction module; only the order of the values has a meaning.
 
     Returns:
         (b,) scores.
@@ -131,7 +131,7 @@ def bald(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor
         InvalidSetting: The prediction has fewer than two posterior samples.
     """
     mean, _, expected_entropy = _sample_moments(prediction, at_least=2)
-    # Rounding can make it slightly negative where the samples agree.
+    # Rounding can make the difference negative where the samples agree.
     information = (torch.special.entr(mean).sum(1) - expected_entropy).clamp(min=0)
     return _aggregate(information, aggregation)
 

@@ -1,4 +1,4 @@
-"""The public names of `al_core`, imported when the first of them is used."""
+"""Public names of the library: everything that `from al_core import ...` can import."""
 
 from al_core.acquisition import (
     bald,

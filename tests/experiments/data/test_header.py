@@ -183,7 +183,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, number: int, *, times: int) -> list
 def test_an_error_of_the_disk_is_tried_again(
     number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error that passes within seconds is not noticed; another is an OSError, no broken image."""
+    """Errors that pass within seconds have no effect; a lasting one is an OSError."""
     path = tmp_path / "a.png"
     path.write_bytes(saved("PNG"))
     waits = failing(monkeypatch, number, times=2)
