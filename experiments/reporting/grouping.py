@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from experiments.reporting.runs import DIAGNOSTICS, SECONDS, ReportError, Run, one_line
+from experiments.settings.renamed import with_added_keys, without_tables
 
 BASELINE = "random"
 # Settings in which runs of one experiment may differ: what is compared (a strategy may bring the
@@ -78,9 +79,10 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _method(run: Run) -> dict[str, str]:
+    settings = without_tables(with_added_keys(run.config))
     return {
         key: value
-        for key, value in flatten(run.config).items()
+        for key, value in flatten(settings).items()
         if (key.split(".")[0] not in _FREE and key.split(".")[-1] not in _WITHOUT_EFFECT)
         or key in _ENGINE_METHOD
     }
@@ -88,7 +90,8 @@ def _method(run: Run) -> dict[str, str]:
 
 def _compared(run: Run) -> dict[str, str]:
     """The settings that make the strategy, those of the group `strategy` without the prefix."""
-    compared = {key: run.config[key] for key in _COMPARED if key in run.config}
+    settings = with_added_keys(run.config)
+    compared = {key: settings[key] for key in _COMPARED if key in settings}
     return {
         key.removeprefix("strategy."): value
         for key, value in flatten(compared).items()

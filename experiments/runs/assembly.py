@@ -87,6 +87,7 @@ def assemble(
     learner = kind(task, engine, config.recipe, unit=unit, observer=observer)
     if unit.costs is not None:
         strategy = Affordable(strategy, unit.costs)
-    if config.recipe.cycle.candidates is not None:
-        strategy = Subsampled(strategy, config.recipe.cycle.candidates, groups=unit.groups)
+    num_candidates = config.recipe.cycle.num_candidates
+    if num_candidates is not None:
+        strategy = Subsampled(strategy, num_candidates, groups=unit.groups)
     return Parts(task, unit, learner, strategy, observer, people)

@@ -28,7 +28,7 @@ from al_core import CycleRecord, Pool, write_ranking_csv, write_upload_csv
 from al_core.errors import ActiveLearningError, InvalidSetting
 from al_core.files import atomic_write, write_bytes
 from experiments.settings.composition import differences
-from experiments.settings.renamed import with_present_names
+from experiments.settings.renamed import with_added_keys, with_present_names, without_tables
 from experiments.tasks.base import Panel
 from experiments.units.unit import Unit, image_of, images_of
 from vendored.checkpoints import UNREADABLE
@@ -114,7 +114,8 @@ class RunFolder:
                 theirs = None
             if not isinstance(theirs, Mapping):
                 raise InvalidSetting(f"{file} cannot be read; move the folder away to start anew")
-            changed = differences(_comparable(config), _comparable(with_present_names(theirs)))
+            earlier = _comparable(with_added_keys(with_present_names(theirs)))
+            changed = differences(_comparable(config), earlier)
             if changed:
                 raise InvalidSetting(
                     f"{self.path} holds a run of another configuration ("
@@ -291,7 +292,7 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     How people are asked may change from one batch to the next, not that they are; and so may the
     folder that keeps regions. Runs from before there were such choices have neither.
     """
-    kept = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
+    kept = {k: v for k, v in without_tables(config).items() if k not in WITHOUT_EFFECT}
     query = {k: v for k, v in config.get("query", {"name": "images"}).items() if k != "cache"}
     own = {key: value for key, value in query.items() if not isinstance(value, Mapping)}
     return {**kept, "oracle": config.get("oracle", {}).get("name", "ground_truth"), "query": own}

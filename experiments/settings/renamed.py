@@ -1,8 +1,8 @@
-"""Names that modules had before they moved, for the configurations of older runs and checkpoints.
+"""Read the configurations of older runs and checkpoints as if they had been written now.
 
 A run folder's `config.yaml` and a checkpoint hold the `_target_` of every part. The moves of 0.2
-changed these names and nothing else, so a configuration that was written before is read as if it
-had the present ones.
+changed these names and nothing else. Keys that were added since then have a value with which
+nothing changes.
 """
 
 from __future__ import annotations
@@ -20,6 +20,34 @@ MOVED = {
     "experiments.data.unlabeled.": "experiments.annotation.unlabeled.",
 }
 """Beginning of a `_target_` as it was -> as it is."""
+
+
+ADDED: dict[str, dict[str, Any]] = {
+    "cycle": {"merge_remainder": False},
+    "loss_prediction": {"output_tap": False},
+}
+"""Keys that were added to a group later, with the value that changes nothing."""
+
+
+def with_added_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's configuration with the keys that its groups have by now."""
+    return {
+        key: {**ADDED[key], **value} if key in ADDED and isinstance(value, Mapping) else value
+        for key, value in config.items()
+    }
+
+
+def without_tables(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's configuration without the tables of its task.
+
+    Other keys look their values up there (`task.protocols`), so what is in force stands elsewhere:
+    a protocol that a run does not use may change.
+    """
+    task = config.get("task")
+    if not isinstance(task, Mapping):
+        return dict(config)
+    kept = {k: v for k, v in task.items() if k == "build" or not isinstance(v, Mapping)}
+    return {**config, "task": kept}
 
 
 def with_present_names(node: Any) -> Any:

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from hydra.utils import get_object
 
-from experiments.settings.renamed import MOVED, with_present_names
+from experiments.settings.recipe import CycleSettings, LossPredictionSettings
+from experiments.settings.renamed import (
+    ADDED,
+    MOVED,
+    with_added_keys,
+    with_present_names,
+    without_tables,
+)
 
 OLD = (
     "experiments.queried.WholeImages",
@@ -29,3 +36,23 @@ def test_old_names_lead_somewhere() -> None:
     assert all(any(old.startswith(prefix) for old in OLD) for prefix in MOVED)
     own = {"_target_": "my_package.backbones.Net", "name": "experiments.backbones.ssd300"}
     assert with_present_names(own) == own
+
+
+def test_added_keys_change_nothing() -> None:
+    """A run from before a key existed is read as if it had the key's default."""
+    cycle = CycleSettings(initial_size=4, query_size=2, candidates=None, epochs=1, batch_size=4)
+    for group, defaults in (("cycle", cycle), ("loss_prediction", LossPredictionSettings())):
+        for key, value in ADDED[group].items():
+            assert getattr(defaults, key) == value
+            assert with_added_keys({group: {}})[group][key] == value
+            assert with_added_keys({group: {key: "set"}})[group] == {**ADDED[group], key: "set"}
+    assert with_added_keys({"name": "x"}) == {"name": "x"}
+
+
+def test_tables_of_a_task_are_no_setting() -> None:
+    """A protocol that a run does not use may change; what its task is built with may not."""
+    task = {"name": "t", "build": {"a": 1}, "protocols": {"quick": {"epochs": 1}}}
+    assert without_tables({"task": task, "seed": 0}) == {
+        "task": {"name": "t", "build": {"a": 1}},
+        "seed": 0,
+    }
