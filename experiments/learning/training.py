@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,8 @@ from experiments.tasks.base import Task
 
 logger = logging.getLogger(__name__)
 
+AfterEpoch = Callable[[int, nn.Module], None]
+"""Called with the number of an epoch, from 0, and the model when the epoch has ended."""
 UNFITTED_SHARE = 0.2
 """Share of the loss of a network's first batch: a last epoch above it has not fitted its labels."""
 
@@ -72,7 +74,13 @@ class Training:
         return self.engine.placed(model)
 
     def run(
-        self, model: nn.Module, labeled: IndexArray, targets: Targets, *, seed: int
+        self,
+        model: nn.Module,
+        labeled: IndexArray,
+        targets: Targets,
+        *,
+        seed: int,
+        after_epoch: AfterEpoch | None = None,
     ) -> Mapping[str, float]:
         """Train a model.
 
@@ -81,6 +89,7 @@ class Training:
             labeled: Positions of images in the pool.
             targets: Their labels, as far as the oracle has given them.
             seed: Decides order, augmentation and dropout.
+            after_epoch: Looks at the model after every epoch, and does not change it.
 
         Returns:
             `train_loss` and `train_ranking_accuracy` of the last epoch, `optimizer_steps`, and a
@@ -126,6 +135,8 @@ class Training:
                 first_loss = summary.pop("first_batch_loss")
                 untrained_loss = untrained_loss if epoch else first_loss
                 bar.update()
+                if after_epoch is not None:
+                    after_epoch(epoch, model)
         if not self._cycle.warm_start:  # which begins with what the cycle before has fitted
             self._warn_if_unfitted(summary["train_loss"], untrained_loss, labeled.size, epochs)
         counted = self.task.label_counts(labeled, targets)

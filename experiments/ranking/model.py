@@ -33,6 +33,9 @@ DEFAULT_STRATEGY = "entropy"
 SCORING_TARGET = "al_core.TopK"
 """A strategy that gives each image a score of its own; any other chooses images together."""
 
+SEVERAL_NETWORKS = {"ensemble_size", "snapshot_at"}
+"""Keys of strategies that compare networks."""
+
 
 @dataclass(frozen=True)
 class TrainedModel:
@@ -119,7 +122,7 @@ def _of_run(
     strategy, said = asked.get("strategy"), "as asked"
     if strategy is None:
         strategy, said = config["strategy"], "that of the run"
-        if strategy["query"]["_target_"] != SCORING_TARGET or "ensemble_size" in strategy:
+        if strategy["query"]["_target_"] != SCORING_TARGET or SEVERAL_NETWORKS & set(strategy):
             strategy = _default_strategy()
             said = f"since the run's own, {trained_for}, gives images no scores of their own"
     return _model(
@@ -191,9 +194,9 @@ def _model(
             f"strategy={strategy['name']} gives images no scores of their own, so it cannot rank: "
             "choose entropy, margin, least_confidence or learning_loss"
         )
-    if "ensemble_size" in strategy:
+    if SEVERAL_NETWORKS & set(strategy):
         raise InvalidSetting(
-            f"strategy={strategy['name']} needs an ensemble, and a checkpoint holds one network: "
+            f"strategy={strategy['name']} needs several networks, and a checkpoint holds one: "
             "choose entropy, margin, least_confidence or learning_loss"
         )
     if strategy["name"].startswith("learning_loss") and HEAD_KEY not in state:
