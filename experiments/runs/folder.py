@@ -114,8 +114,7 @@ class RunFolder:
                 theirs = None
             if not isinstance(theirs, Mapping):
                 raise InvalidSetting(f"{file} cannot be read; move the folder away to start anew")
-            earlier = _comparable(with_added_keys(with_present_names(theirs)))
-            changed = differences(_comparable(config), earlier)
+            changed = differences(_comparable(config), _comparable(with_present_names(theirs)))
             if changed:
                 raise InvalidSetting(
                     f"{self.path} holds a run of another configuration ("
@@ -292,7 +291,8 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     How people are asked may change from one batch to the next, not that they are; and so may the
     folder that keeps regions. Runs from before there were such choices have neither.
     """
-    kept = {k: v for k, v in without_tables(config).items() if k not in WITHOUT_EFFECT}
+    whole = without_tables(with_added_keys(config))
+    kept = {key: value for key, value in whole.items() if key not in WITHOUT_EFFECT}
     query = {k: v for k, v in config.get("query", {"name": "images"}).items() if k != "cache"}
     own = {key: value for key, value in query.items() if not isinstance(value, Mapping)}
     return {**kept, "oracle": config.get("oracle", {}).get("name", "ground_truth"), "query": own}

@@ -187,6 +187,28 @@ def test_what_changes_no_result_may_change(tmp_path: Path) -> None:
     reopened(folder, {**CONFIG, "out": "elsewhere", "tracker": {"mode": "online"}}).close()
 
 
+def test_a_run_from_before_a_key_existed_goes_on(tmp_path: Path) -> None:
+    """It counts as having the key's default; another value, or another build, is a difference."""
+    task = {"name": "t", "build": {"size": 1}, "protocols": {"quick": {"epochs": 30}}}
+    before = {**CONFIG, "task": task, "loss_prediction": {"enabled": True}}
+    folder = RunFolder(tmp_path / "run", before)
+    folder.write_config(before)
+    commit(folder)
+    since = {
+        **CONFIG,
+        "task": {**task, "protocols": {"quick": {"epochs": 60, "detach_at": 0.0}}},
+        "cycle": {"epochs": 2, "merge_remainder": False},
+        "loss_prediction": {"enabled": True, "output_tap": False},
+    }
+    reopened(folder, since).close()
+    for group, value, says in (
+        ("loss_prediction", {"enabled": True, "output_tap": True}, "output_tap: False -> True"),
+        ("task", {**task, "build": {"size": 2}}, "task.build.size: 1 -> 2"),
+    ):
+        with pytest.raises(InvalidSetting, match=says):
+            RunFolder(folder.path, {**since, group: value})
+
+
 # ---- files
 
 
