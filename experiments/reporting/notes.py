@@ -48,6 +48,17 @@ def notes_on(
         notes.append(f"The seeds differ ({'; '.join(seeds)}); differences use the common ones.")
     for run in experiment.left_out:
         notes.append(f"A second run of {run.strategy} seed {run.seed} is left out: {run.folder}.")
+    moved = [
+        label
+        for label, runs in experiment.runs.items()
+        if any(_moves_its_network(run) for run in runs.values())
+    ]
+    if moved and len(moved) < len(experiment.runs):
+        notes.append(
+            f"The loss-prediction module of {_and(moved)} changes the network that is trained, so a "
+            "difference to the others is not one of selection alone; with "
+            "loss_prediction.detach_at=0 every strategy trains the same network."
+        )
     for key, consequence in (
         ("commit", "the code may not be the same"),
         ("versions", "the numbers may not be comparable"),
@@ -56,6 +67,14 @@ def notes_on(
         if len({repr(run.provenance.get(key)) for run in experiment.all_runs}) > 1:
             notes.append(f"The runs differ in {key}: {consequence}.")
     return notes
+
+
+def _moves_its_network(run: Run) -> bool:
+    """Whether the gradient of a loss-prediction module reached the features."""
+    head = run.config.get("loss_prediction")
+    if not isinstance(head, Mapping) or head.get("enabled") is not True:
+        return False
+    return head.get("detach_at") != 0
 
 
 def _progress(run: Run) -> str:
