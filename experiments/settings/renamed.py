@@ -22,19 +22,30 @@ MOVED = {
 """Beginning of a `_target_` as it was -> as it is."""
 
 
-ADDED: dict[str, dict[str, Any]] = {
-    "cycle": {"merge_remainder": False},
-    "loss_prediction": {"output_tap": False},
+ADDED: dict[str, Any] = {
+    "cycle.merge_remainder": False,
+    "loss_prediction.output_tap": False,
 }
-"""Keys that were added to a group later, with the value that changes nothing."""
+"""Dotted key that older configurations lack -> the value that changes nothing."""
 
 
 def with_added_keys(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's configuration with the keys that its groups have by now."""
-    return {
-        key: {**ADDED[key], **value} if key in ADDED and isinstance(value, Mapping) else value
-        for key, value in config.items()
-    }
+    """Return a plain configuration with the keys that were added after it was written.
+
+    Groups that it does not have stay absent.
+    """
+    filled = dict(config)
+    for key, value in ADDED.items():
+        *groups, name = key.split(".")
+        node: dict[str, Any] | None = filled
+        for group in groups:
+            inner = None if node is None else node.get(group)
+            if node is not None and isinstance(inner, Mapping):
+                node[group] = inner = dict(inner)
+            node = inner if isinstance(inner, dict) else None
+        if node is not None:
+            node.setdefault(name, value)
+    return filled
 
 
 def without_tables(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from hydra.utils import get_object
 
 from experiments.settings.recipe import CycleSettings, LossPredictionSettings
 from experiments.settings.renamed import (
-    ADDED,
     MOVED,
     with_added_keys,
     with_present_names,
@@ -41,12 +40,14 @@ def test_old_names_lead_somewhere() -> None:
 def test_added_keys_change_nothing() -> None:
     """A run from before a key existed is read as if it had the key's default."""
     cycle = CycleSettings(initial_size=4, query_size=2, candidates=None, epochs=1, batch_size=4)
-    for group, defaults in (("cycle", cycle), ("loss_prediction", LossPredictionSettings())):
-        for key, value in ADDED[group].items():
-            assert getattr(defaults, key) == value
-            assert with_added_keys({group: {}})[group][key] == value
-            assert with_added_keys({group: {key: "set"}})[group] == {**ADDED[group], key: "set"}
-    assert with_added_keys({"name": "x"}) == {"name": "x"}
+    filled = with_added_keys({"name": "x", "cycle": {}, "loss_prediction": {}})
+    assert filled == {
+        "name": "x",
+        "cycle": {"merge_remainder": cycle.merge_remainder},
+        "loss_prediction": {"output_tap": LossPredictionSettings().output_tap},
+    }
+    set_already = {"cycle": {"merge_remainder": True}}
+    assert with_added_keys(set_already) == set_already
 
 
 def test_tables_of_a_task_are_no_setting() -> None:
