@@ -37,9 +37,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m compileall -qq -j 0 -x '/(tests?|testing/_internal)/' $(VENV)/lib || true
 	@touch $@
 
-demo: install  ## random, learning loss and margin on real digits, then a report with curves
+demo: install  ## random, learning loss and margin on a skewed pool of digits, then a report
 	$(BIN)/python -m experiments.run -m experiment=demo strategy=random,learning_loss,margin \
-	  seed=0,1,2 hydra/launcher=joblib hydra.launcher.n_jobs=2
+	  seed=0,1,2,3,4 hydra/launcher=joblib hydra.launcher.n_jobs=2
 	$(BIN)/python -m experiments.report runs/demo
 
 test: install  ## the test suite (ARGS='-m "not slow" -x' goes to pytest)

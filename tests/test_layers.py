@@ -40,7 +40,7 @@ LAYERS: dict[str, Layers] = {
         ("acquisition", "costs", "learning_loss", "selection"),
         ("requirements", "stages"),
         ("contracts", "taps"),
-        ("entropies", "layouts", "pool", "ranking"),
+        ("entropies", "layouts", "output_tap", "pool", "ranking"),
         ("errors", "files", "randomness"),
     ),
     "vendored": (

@@ -31,6 +31,9 @@ DEFAULT_STRATEGY = "entropy"
 SCORING_TARGET = "al_core.TopK"
 """Target of the strategies that score each image by itself; others select images jointly."""
 
+SEVERAL_NETWORKS = {"ensemble_size", "snapshot_at"}
+"""Keys of strategies that compare networks."""
+
 
 @dataclass(frozen=True)
 class TrainedModel:
@@ -100,7 +103,7 @@ def _of_run(
     strategy, reason = groups.get("strategy"), "as asked"
     if strategy is None:
         strategy, reason = config["strategy"], "that of the run"
-        if strategy["query"]["_target_"] != SCORING_TARGET or "ensemble_size" in strategy:
+        if strategy["query"]["_target_"] != SCORING_TARGET or SEVERAL_NETWORKS & set(strategy):
             strategy = _default_strategy()
             reason = f"since the run's own, {trained_for}, gives images no scores of their own"
     return _model(
@@ -176,9 +179,9 @@ def _model(
             f"strategy={strategy['name']} gives images no scores of their own, so it cannot rank: "
             "choose entropy, margin, least_confidence or learning_loss"
         )
-    if "ensemble_size" in strategy:
+    if SEVERAL_NETWORKS & set(strategy):
         raise InvalidSetting(
-            f"strategy={strategy['name']} needs an ensemble, and a checkpoint holds one network: "
+            f"strategy={strategy['name']} needs several networks, and a checkpoint holds one: "
             "choose entropy, margin, least_confidence or learning_loss"
         )
     if strategy["name"].startswith("learning_loss") and HEAD_KEY not in state:

@@ -18,7 +18,11 @@ import yaml
 from al_core.errors import InvalidSetting
 from al_core.files import atomic_write
 from experiments.settings.composition import changed_leaves
-from experiments.settings.renamed import with_added_keys, with_present_names
+from experiments.settings.renamed import (
+    with_added_keys,
+    with_present_names,
+    without_tables,
+)
 from experiments.settings.run_config import RunConfig
 
 CONFIG, CHANGES = "config.yaml", "changes.csv"
@@ -179,7 +183,8 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     The way in which people are asked may change from one batch to the next, and so may the folders
     that keep regions and resized images. Runs that are older than these choices have neither.
     """
-    kept = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
+    whole = without_tables(config)
+    kept = {key: value for key, value in whole.items() if key not in WITHOUT_EFFECT}
     data = _without_cache(config.get("data", {}))
     query = _without_cache(config.get("query", {"name": "images"}))
     return {
