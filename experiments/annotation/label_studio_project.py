@@ -1,4 +1,4 @@
-"""The project of a run in Label Studio: create or join it, and keep its open tasks as they should be.
+"""The project of a run in Label Studio: create or join it, and keep its open tasks in order.
 
 A task is recognized by `al_name` in its data, the name of its image, so that a process that is
 killed between an import and its journal neither loses nor doubles one. The journal, in

@@ -150,10 +150,9 @@ class LabelStudioSettings(PeopleSettings):
         except ValueError:
             is_address = is_plain = False
         if not is_address or not is_plain:
-            given = repr(self.url) if self.url is None or is_address and is_plain else "it"
-            raise InvalidSetting(
+            raise InvalidSetting(  # a token that stands in it must not be shown
                 "oracle.url must be the address of Label Studio, such as http://localhost:8080, "
-                f"without a user or a token in it; {given} is none"
+                "without a user, a query or a token in it"
             )
 
     def _check_image_url(self) -> None:
