@@ -125,7 +125,8 @@ class LocalServer:
         with open(self.log_file, "ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-                cwd=self._data, start_new_session=True,  # Ctrl-C is for this process, which stops it
+                cwd=self._data,
+                start_new_session=True,  # Ctrl-C reaches this process alone, which stops the server
             )  # fmt: skip
         try:
             self._wait_until_it_answers()
