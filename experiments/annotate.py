@@ -1,8 +1,8 @@
 """Annotate a folder of images: `python -m experiments.annotate FOLDER --classes cat,dog`.
 
 It installs Label Studio into an environment of its own, starts it on this machine, and runs cycles
-of annotation and training until they are done. `export RUN FORMAT` and `import RUN FILE...` exchange
-annotations with tools by hand.
+of annotation and training until they are done. `export RUN FORMAT` and `import RUN FILE...` serve
+tools that are used by hand.
 
 Export writes a batch of a run for an annotation tool, with the model's drafts, and lists the names
 that the tool would lose. Import checks the files of a tool, reports the annotations that count, and
@@ -29,7 +29,6 @@ from experiments.data.labels import UnusableFile
 from experiments.data.untrusted import open_untrusted
 from experiments.handoff.export import FILES, export
 from experiments.settings.wording import counted, listed
-
 
 COMMANDS = ("export", "import")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from al_core.errors import InvalidSetting, UnusableFile
+from al_core.errors import InvalidSetting
 from experiments.annotation.label_studio_answers import Annotation, Project, Task
 from experiments.annotation.label_studio_client import Client
 from experiments.annotation.label_studio_oracle import Courier
@@ -22,7 +22,7 @@ from experiments.annotation.label_studio_project import (
 )
 from experiments.annotation.run_view import AskingRun, open_run
 from experiments.annotation.settings import LabelStudioSettings
-from experiments.data.labels import Rules
+from experiments.data.labels import Rules, UnusableFile
 from experiments.handoff.label_studio import interface
 from tests.experiments.team import Team
 
