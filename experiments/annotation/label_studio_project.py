@@ -48,7 +48,7 @@ MODEL_VERSION = "learning-loss"
 
 @dataclass
 class Journal:
-    """What the run folder keeps about its project; no token is among it.
+    """The record of a project in the run folder; it has no token.
 
     Attributes:
         mark: Text in the description of the project that the run created.
