@@ -101,17 +101,21 @@ class Client:
         Raises:
             LabelStudioError: One of its classes.
         """
+        other = f"{self.url} answers, but not as Label Studio does: check oracle.url"
         try:
             release = self._get("/api/version", VERSION).release
-        except NotThere:
-            raise WrongVersion(f"{self.url} answers, but not as Label Studio does") from None
+        except (NotThere, WrongVersion):
+            raise WrongVersion(other) from None
         numbers = re.match(r"(\d+)\.(\d+)", release)
         if not numbers or (int(numbers[1]), int(numbers[2])) < OLDEST:
             raise WrongVersion(
                 f"{self.url} is Label Studio {release}; {'.'.join(map(str, OLDEST))} or newer is "
                 f"needed ({TESTED} is tested)"
             )
-        self._send("GET", "/api/current-user/whoami")
+        try:
+            self._send("GET", "/api/current-user/whoami")
+        except NotThere:
+            raise WrongVersion(other) from None
         return release
 
     def project(self, number: int) -> Project:
@@ -280,9 +284,14 @@ class Client:
         bare = path.partition("?")[0]
         if code in PASSING:
             return ServerDown(f"{self.url} reports HTTP {code} for {bare}")
-        if code in (401, 403):
+        if code == 403:
             return WrongToken(
-                f"{self.url} does not accept the token (HTTP {code} for {bare}): copy it from "
+                f"{self.url} does not let the token's user {method} {bare} (HTTP 403): use the "
+                "token of a user who may manage the project"
+            )
+        if code == 401:
+            return WrongToken(
+                f"{self.url} does not accept the token (HTTP 401 for {bare}): copy it from "
                 "Account & Settings of Label Studio into LABEL_STUDIO_API_KEY"
             )
         if code == 404:

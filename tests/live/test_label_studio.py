@@ -169,3 +169,42 @@ def test_faults_have_rules(
     assert [row["num_labeled"] for row in rows] == [str(INITIAL - 1), str(INITIAL - 1 + QUERY)]
     assert os.environ.get(KEY) is None
     assert files_with(server.key, tmp_path) == []
+
+
+def test_a_part_of_a_batch_may_suffice(
+    server: LocalServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run trains on half of a batch, puts the rest behind the next one, and uses it later."""
+    monkeypatch.setenv(KEY, server.key)
+    truth = prepare(tmp_path, "classification")
+    command = settings(
+        tmp_path, server, "classification", "oracle.partial=true", "oracle.project=Bars and lines"
+    )
+    folder = tmp_path / "runs" / "small" / "margin" / "seed0"
+    people = Annotators(server, folder, truth)
+    program, size = Program(command, tmp_path / "output"), INITIAL + TEST
+    until("batch 0", lambda: len(people.tasks()) == size, program=program)
+    assert people.client.project(people.project).title == "Bars and lines"
+    request = annotator.open_run(folder).request(0)
+    by_name = {str(task.data["al_name"]): task for task in people.tasks()}
+    for name in (*request.test[:2], *request.train[:11]):
+        people.answer(by_name[name])
+    until("batch 1", lambda: len(people.tasks()) == size + QUERY, program=program)
+    until("order", lambda: _in_order(people, folder), program=program)
+    first = people.next()
+    assert first is not None
+    assert first.data["al_name"] == annotator.open_run(folder).request(1).names[0]
+    people.answer_open()
+    assert program.wait(240).status == 0
+    rows = read_rows(folder / "cycles.csv")
+    assert rows[0]["num_labeled"] == "11"
+    assert int(rows[1]["num_labeled"]) in range(13, INITIAL + QUERY + 1)
+
+
+def _in_order(people: Annotators, folder: Path) -> bool:
+    """Tell whether the open tasks are those of batch 1, then those of batch 0."""
+    run = annotator.open_run(folder)
+    order = [*run.request(1).names, *run.request(0).names]
+    open_ = sorted((task for task in people.tasks() if not task.annotations), key=_score)
+    names = [str(task.data["al_name"]) for task in open_]
+    return names == [name for name in order if name in names]

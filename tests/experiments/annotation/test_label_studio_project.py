@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from al_core.errors import InvalidSetting
+from al_core.errors import ActiveLearningError, InvalidSetting
 from experiments.annotation.label_studio_answers import Annotation, Project, Task
 from experiments.annotation.label_studio_client import Client
 from experiments.annotation.label_studio_oracle import Courier
@@ -23,7 +23,9 @@ from experiments.annotation.label_studio_project import (
 from experiments.annotation.run_view import AskingRun, open_run
 from experiments.annotation.settings import LabelStudioSettings
 from experiments.data.labels import Rules, UnusableFile
+from experiments.engine.locks import hold
 from experiments.handoff.label_studio import interface
+from experiments.runs.binding import permitted_changes
 from tests.experiments.team import Team
 
 RULES = {
@@ -154,3 +156,37 @@ def test_several_annotators_are_noted_once(
     for _ in range(2):
         collect(run, courier, [answered(1, name, (1, "01", "bars"), (2, "02", "rows"))])
     assert caplog.text.count(f"{name}: 2 people have annotated it; the newest counts") == 1
+
+
+def test_a_run_has_one_exchange_at_a_time(team: Team, waiting: tuple[AskingRun, Courier]) -> None:
+    """A second start of a run that waits is refused, while `status` can still read the run."""
+    lock = hold(team.run / "label_studio", otherwise="")
+    try:
+        assert not open_run(team.run).is_running
+        with pytest.raises(ActiveLearningError, match="in use by another process"):
+            waiting[1].bring_back()
+    finally:
+        lock.release()
+
+
+def test_a_run_keeps_its_oracle(team: Team, waiting: tuple[AskingRun, Courier]) -> None:
+    """A run that people answer in folders does not become one of Label Studio."""
+    before = waiting[0].config
+    live = {**before, "oracle": {"name": "label_studio"}}
+    with pytest.raises(InvalidSetting, match="oracle: people -> label_studio"):
+        permitted_changes(team.run, live, cycles_done=1)
+    (team.run / "config.yaml").write_text(json.dumps(live))
+    more = {**live, "cycles": before["cycles"] + 1, "seed": before["seed"]}
+    assert [one.key for one in permitted_changes(team.run, more, cycles_done=1)] == ["cycles"]
+
+
+def test_open_images_are_wanted_in_order(waiting: tuple[AskingRun, Courier]) -> None:
+    """Places are those in the batch, so that an answer moves nothing; gone images are left out."""
+    run, courier = waiting
+    names = run.request().names
+    gone = names[4]
+    (run.root / gone).unlink()
+    wanted = courier._wanted(run, {names[0], names[2]})
+    assert [(place, item.name) for place, item in wanted] == [
+        (place, name) for place, name in enumerate(names) if place not in (0, 2, 4)
+    ]
