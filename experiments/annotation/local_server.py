@@ -114,7 +114,9 @@ class LocalServer:
             "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
             "LABEL_STUDIO_BASE_DATA_DIR": str(self._data),
             "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
-            "COLLECT_ANALYTICS": "False",
+            "COLLECT_ANALYTICS": "False",  # nothing is reported to its makers
+            "SENTRY_DSN": "",
+            "FRONTEND_SENTRY_DSN": "",
             "LATEST_VERSION_CHECK": "False",
         }
         environment.pop("LABEL_STUDIO_API_KEY", None)

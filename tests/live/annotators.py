@@ -19,7 +19,6 @@ from tests import annotator
 from tests.small_runs import Program
 
 SECONDS = 240.0
-KEY = "LABEL_STUDIO_API_KEY"
 
 
 def until(what: str, condition: Callable[[], bool], *, program: Program | None = None) -> None:
