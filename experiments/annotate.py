@@ -25,6 +25,7 @@ from experiments.annotation.inbox import read_returned
 from experiments.annotation.ledger import request_folder
 from experiments.annotation.local_server import ENVIRONMENT
 from experiments.annotation.run_view import AskingRun, open_run
+from experiments.annotation.settings import address_in_files
 from experiments.data.labels import UnusableFile
 from experiments.data.untrusted import open_untrusted
 from experiments.handoff.export import FILES, export
@@ -96,9 +97,8 @@ def _export(run: AskingRun, format_name: str, batch: int | None, out: Path | Non
     assert run.ledger is not None, "there is a request"
     items = run.ledger.items(request, run.root, run.rules)
     folder = out or request_folder(run.folder, request.cycle)
-    files, lost = export(
-        items, run.rules, format_name, folder, image_url=run.config["oracle"]["image_url"]
-    )
+    image_url = address_in_files(run.config["oracle"]["image_url"])
+    files, lost = export(items, run.rules, format_name, folder, image_url=image_url)
     print(f"batch {request.cycle}, {counted(len(items), 'image')}: {', '.join(map(str, files))}")
     if lost:
         names = counted(len(lost), "name")

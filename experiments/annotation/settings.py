@@ -13,6 +13,16 @@ from al_core.errors import InvalidSetting
 from experiments.handoff.export import FILES, IMAGES
 from experiments.settings.checks import check_flag, check_number, check_whole_number
 
+LOCAL_FILES = "/data/local-files/?d={name}"
+"""Address of an image in a local storage of Label Studio."""
+UPLOAD = "upload"
+"""The value of `oracle.image_url` with which a live run uploads its images."""
+
+
+def address_in_files(image_url: str) -> str:
+    """Return the address of images in files for Label Studio, which cannot upload any."""
+    return LOCAL_FILES if image_url == UPLOAD else image_url
+
 
 @dataclass(frozen=True)
 class GroundTruthSettings:
@@ -52,7 +62,7 @@ class PeopleSettings:
     voc_origin: int = 1
     formats: tuple[str, ...] = ()
     images: str = "link"
-    image_url: str = "/data/local-files/?d={name}"
+    image_url: str = LOCAL_FILES
 
     def __post_init__(self) -> None:
         check_flag("oracle.partial", self.partial)
@@ -94,8 +104,6 @@ class PeopleSettings:
             raise InvalidSetting(f"oracle.image_url must have {{name}} in it: {self.image_url!r}")
 
 
-UPLOAD = "upload"
-"""The value of `oracle.image_url` with which a live run uploads its images."""
 KEY_VARIABLE = "LABEL_STUDIO_API_KEY"
 """Environment variable with the access token."""
 

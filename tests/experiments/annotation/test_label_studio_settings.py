@@ -14,7 +14,7 @@ from experiments.annotation.folder_run import arguments
 from experiments.annotation.label_studio_answers import ServerDown
 from experiments.annotation.label_studio_client import Client
 from experiments.annotation.local_server import LocalServer
-from experiments.annotation.settings import KEY_VARIABLE, LabelStudioSettings
+from experiments.annotation.settings import KEY_VARIABLE, LabelStudioSettings, address_in_files
 from experiments.run import hide_key
 from experiments.runs.session import run
 from experiments.settings.run_config import RunConfig
@@ -152,3 +152,9 @@ def test_secrets_of_a_local_server_are_private(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "token").stat().st_mode) == 0o600
     assert LocalServer(tmp_path, data=tmp_path)._secret("token", 20) == token
     assert server._secret("password", 12) != token
+
+
+def test_files_for_label_studio_have_addresses() -> None:
+    """A file cannot upload images, so it names a local storage where the run would upload."""
+    assert address_in_files("upload") == "/data/local-files/?d={name}"
+    assert address_in_files("https://host/{name}") == "https://host/{name}"
