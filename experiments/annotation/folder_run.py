@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from al_core.errors import InvalidSetting
 from experiments.annotation.local_server import USER, LocalServer
 from experiments.annotation.settings import KEY_VARIABLE
 from experiments.data.folders import find_images
+from experiments.engine.processes import ended_with_this
 
 TASKS = {
     "classification": (
@@ -92,7 +94,8 @@ def annotate_folder(
 
 
 def _run(command: Sequence[str], environment: dict[str, str]) -> int:
-    with subprocess.Popen(command, env=environment) as process:
+    bind = ended_with_this(signal.SIGTERM)
+    with subprocess.Popen(command, env=environment, preexec_fn=bind) as process:
         try:
             return process.wait()
         except KeyboardInterrupt:  # the terminal has sent it to the run too, which ends by itself

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from urllib.request import ProxyHandler, build_opener
 
 from al_core.errors import ActiveLearningError
 from al_core.files import write_bytes
+from experiments.engine.processes import ended_with_this
 
 VERSION = "1.23.2"
 """The release against which the live tests run."""
@@ -129,6 +131,7 @@ class LocalServer:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
                 cwd=self._data,
                 start_new_session=True,  # Ctrl-C reaches this process alone, which stops the server
+                preexec_fn=ended_with_this(signal.SIGTERM),
             )  # fmt: skip
         try:
             self._wait_until_it_answers()
