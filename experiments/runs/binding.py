@@ -24,6 +24,7 @@ from experiments.settings.renamed import (
     without_tables,
 )
 from experiments.settings.run_config import RunConfig
+from experiments.settings.run_path import PEOPLE
 
 CONFIG, CHANGES = "config.yaml", "changes.csv"
 WITHOUT_EFFECT = ("out", "tracker")
@@ -122,7 +123,7 @@ def permitted_changes(
         Change(cycles_done, key, str(former), str(new))
         for key, former, new in changed_leaves(ours, before)
     )
-    is_asked = ours["oracle"] == "people" == before["oracle"]
+    is_asked = ours["oracle"] in PEOPLE and before["oracle"] in PEOPLE
     refused = [each for each in changes if not _may_change(each, is_asked=is_asked)]
     if refused:
         listed = "; ".join(f"{each.key}: {each.before} -> {each.after}" for each in refused[:4])

@@ -14,12 +14,10 @@ from al_core.errors import InvalidSetting, require_positive
 from experiments.settings.checks import check_number, check_whole_number
 from experiments.settings.composition import build, check_keys, part_serving, plain
 from experiments.settings.recipe import Recipe
-from experiments.settings.run_path import WHOLE_IMAGES, run_path, strategy_label
+from experiments.settings.run_path import LIVE, PEOPLE, WHOLE_IMAGES, run_path, strategy_label
 
 GROUPS = ("task", "backbone", "cycle", "strategy", "query", "data", "oracle", "engine", "tracker")
 TOP_LEVEL = {*GROUPS, "optimizer", "loss_prediction", "name", "out", "seed", "cycles"}
-PEOPLE = "people"
-"""The choice of `oracle` in which people annotate."""
 
 _KNOWN_KEYS = {
     "task": {"name", "kind", "metric", "build", "background"},
@@ -123,7 +121,12 @@ class RunConfig:
     @property
     def asks_people(self) -> bool:
         """True if people annotate, False if the data set has the labels."""
-        return bool(self.values["oracle"]["name"] == PEOPLE)
+        return bool(self.values["oracle"]["name"] in PEOPLE)
+
+    @property
+    def is_live(self) -> bool:
+        """True if the run itself exchanges tasks and annotations with a server."""
+        return bool(self.values["oracle"]["name"] == LIVE)
 
     @property
     def ensemble_size(self) -> int:
@@ -235,5 +238,5 @@ def _check_combinations(values: Mapping[str, Any]) -> None:
             f"predicts the loss of a whole image: with strategy={strategy['name']} use "
             f"query={WHOLE_IMAGES}, or another strategy without loss_prediction.enabled=true"
         )
-    if values["oracle"]["name"] == PEOPLE:
+    if values["oracle"]["name"] in PEOPLE:
         raise InvalidSetting(f"oracle=people labels whole images: use query={WHOLE_IMAGES}")
