@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from al_core.entropies import write_upload_csv
 from al_core.files import write_bytes
 from experiments.data.labels import Item, Rules, UnusableFile
 from experiments.handoff import coco, cvat, label_studio, tables, voc, yolo
+from experiments.handoff.dataset import put_images
 from experiments.handoff.masks import write_png
 from experiments.handoff.names import is_xml_text, lost_names
 
@@ -153,13 +153,7 @@ def hand_out(
         lost += [f"{format_name}: {line}" for line in unfit]
     if images != "none":
         shutil.rmtree(folder / "images", ignore_errors=True)
-        for item in items:
-            target = folder / "images" / item.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if images == "copy":
-                shutil.copy2(item.path, target)
-            else:
-                os.symlink(item.path.resolve(), target)
+        put_images(items, folder / "images", images)
     return lost
 
 
