@@ -17,7 +17,17 @@ Layers = tuple[tuple[str, ...], ...]  # from top to bottom
 
 LAYERS: dict[str, Layers] = {
     "experiments": (
-        ("annotate", "compare", "dashboard", "export", "rank", "report", "run", "status"),
+        (
+            "annotate",
+            "compare",
+            "dashboard",
+            "export",
+            "predict",
+            "rank",
+            "report",
+            "run",
+            "status",
+        ),
         ("runs",),
         ("annotation",),
         ("ranking",),
