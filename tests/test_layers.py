@@ -18,6 +18,7 @@ Layers = tuple[tuple[str, ...], ...]  # from top to bottom
 LAYERS: dict[str, Layers] = {
     "experiments": (
         (
+            "__main__",
             "annotate",
             "compare",
             "dashboard",

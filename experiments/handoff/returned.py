@@ -138,11 +138,15 @@ def _in_archive(
     All are unpacked before the first is read, since some need another one beside them.
     """
     with tempfile.TemporaryDirectory(prefix="learning-loss-") as place:
-        unfit, inner = [], []
+        unfit: list[Problem] = []
+        inner: list[PurePosixPath] = []
         for one in unpacked(
             folder / source, Path(place), inside=folder, size_limit=partial(_wanted_bytes, rules)
         ):
-            (unfit if isinstance(one, Problem) else inner).append(one)
+            if isinstance(one, Problem):
+                unfit.append(one)
+            else:
+                inner.append(one)
         for problem in unfit:
             yield replace(problem, where=f"{source}/{problem.where}")
         for path in inner:
