@@ -83,7 +83,7 @@ def test_unreadable_files_are_listed_and_the_rest_is_predicted(run: Path, tmp_pa
 def test_an_interrupted_prediction_goes_on(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was committed is not predicted again, and the result is that of one go."""
+    """No committed image is predicted again, and the result is that of one go."""
     write_images(tmp_path / "images", 9)
     arguments = (run, f"images={tmp_path / 'images'}", "batch_size=1")
     assert predicted(*arguments, f"out={tmp_path / 'whole'}") == 0
