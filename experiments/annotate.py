@@ -123,6 +123,8 @@ def _import(run: AskingRun, files: Sequence[Path], *, only_check: bool) -> int:
         f"new: {counted(len(taken), 'annotation')}, {of_batch} of the {len(wanted)} that "
         f"batch {request.cycle} waits for"
     )
+    for note in found.notes:
+        print(note)
     if problems:
         things = counted(len(problems), "thing")
         print(f"{things} cannot be used:\n{listed(problems)}")

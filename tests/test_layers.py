@@ -17,7 +17,18 @@ Layers = tuple[tuple[str, ...], ...]  # from top to bottom
 
 LAYERS: dict[str, Layers] = {
     "experiments": (
-        ("annotate", "compare", "dashboard", "rank", "report", "run", "status"),
+        (
+            "__main__",
+            "annotate",
+            "compare",
+            "dashboard",
+            "export",
+            "predict",
+            "rank",
+            "report",
+            "run",
+            "status",
+        ),
         ("runs",),
         ("annotation",),
         ("ranking",),

@@ -45,7 +45,7 @@ Embed = Callable[[Sequence[Path]], tuple[NDArray[np.float32], list[int]]]
 WAYS_BACK = {
     "classification": "labels.csv filled in, images in folders named for their class, JSON of "
     "Label Studio, XML of CVAT",
-    "detection": "XML of Pascal VOC or CVAT, JSON of COCO or Label Studio",
+    "detection": "XML of Pascal VOC or CVAT, JSON of COCO or Label Studio, YOLO's folders",
     "segmentation": "PNG masks, JSON of COCO or Label Studio, XML of CVAT",
 }
 MIN_TRAIN, MIN_TEST = 2, 1
@@ -222,6 +222,8 @@ class People:
                 sum(kept.refused for kept in taken.values()),
                 sum(name not in asked for name in taken if name not in relabeled), len(relabeled),
             )  # fmt: skip
+        for note in found.notes:
+            logger.info("%s: %s", self.returned, note)
         if problems:
             logger.warning(
                 "%s in %s that cannot be used, to be read again at the next start:\n%s",

@@ -59,8 +59,8 @@ def notes_on(
     ]
     if moved and len(moved) < len(experiment.runs):
         notes.append(
-            f"The loss-prediction module of {listed(moved)} changes the network that is trained, so "
-            "a difference to the others is not one of selection alone; with "
+            f"The loss-prediction module of {listed(moved)} changes the network that is trained, "
+            "so a difference to the others is not one of selection alone; with "
             "loss_prediction.detach_at=0 every strategy trains the same network."
         )
     for key, consequence in (

@@ -97,7 +97,7 @@ def test_added_and_removed_images_shift_nobody(
 def test_an_image_that_is_back_has_its_place_again(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What was gone at one start is offered again at the next, under its position."""
+    """An image that is back is offered again at the next start, under its position."""
     _, images = started(root)
     (root / "train" / "a" / "1.png").rename(root / "kept.png")
     _, without = started(root, images.record)
@@ -247,7 +247,7 @@ def test_a_broken_test_image_stays_left_out(root: Path) -> None:
 
 
 def test_an_image_that_is_repaired_is_offered_again(root: Path) -> None:
-    """What was broken when the run began joins the pool when it can be read."""
+    """An image that was broken when the run began joins the pool when it can be read."""
     path = root / "train" / "a" / "1.png"
     damage(path)
     data, images = started(root)
@@ -259,7 +259,7 @@ def test_an_image_that_is_repaired_is_offered_again(root: Path) -> None:
 
 
 def test_an_image_that_breaks_is_left_out(root: Path) -> None:
-    """What could be read when the run began and is broken now keeps its position."""
+    """An image that was readable when the run began and is broken now keeps its position."""
     _, images = started(root)
     damage(root / "train" / "a" / "1.png")
     data, now = started(root, images.record)

@@ -145,7 +145,7 @@ def test_added_images_join_the_pool() -> None:
 
 
 def test_images_come_and_go(caplog: pytest.LogCaptureFixture) -> None:
-    """What can be read now is offered, and what cannot is neither offered nor trained on."""
+    """Readable images are offered; others are neither offered nor trained on."""
     pool = first(Task(10, UNREADABLE), initial_size=3, query_size=1)
     gone = int(pool.labeled[1])
     task = Task(10, {7: "empty", gone: "it is gone"})
