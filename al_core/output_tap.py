@@ -14,7 +14,7 @@ from al_core.errors import InvalidSetting
 LOWEST = -12.0
 """Log-probabilities and logarithms of entropies below it count as it (in nats)."""
 FRACTIONS = (1, 4, 16, 64, 256)
-"""Of positions: entropies are averaged over the most uncertain 1/1, 1/4, ... of them."""
+"""With positions, entropies are averaged over the most uncertain 1/1, 1/4, ... of them."""
 
 
 def num_output_statistics(log_probs: Tensor) -> int:

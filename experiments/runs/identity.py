@@ -32,7 +32,7 @@ from experiments.settings.wording import counted
 logger = logging.getLogger(__name__)
 
 HASHED_BYTES = 500_000_000
-"""Of a set: up to here its contents are hashed at each start, which takes less than a second."""
+"""Bytes of a set up to which its contents are hashed at each start, in less than a second."""
 IS_GONE = "it is gone"
 NUM_NAMED = 3
 """Names in a line of the log."""

@@ -56,7 +56,7 @@ def test_the_earlier_network_is_that_of_its_moment(at: float, epochs: int, head:
 
 
 def test_a_network_that_does_not_move_has_no_discrepancy() -> None:
-    """Of a training that changes nothing all scores are 0, of another none is."""
+    """A training that changes nothing has scores of 0 only, another has none."""
     for lr, still in ((0.0, True), (0.05, False)):
         learner = snapshot_learner(0.5, lr=lr)
         learner.fit(LABELED, seed=0)
