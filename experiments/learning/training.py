@@ -21,10 +21,12 @@ from al_core import (
     IndexArray,
     LossPredictionLoss,
     LossPredictionMSELoss,
+    find_stages,
     ranking_accuracy,
     stream_seed,
 )
-from al_core.errors import InvalidSetting, NonFiniteValue
+from al_core.errors import InvalidSetting, NonFiniteValue, TapError
+from al_core.taps import MethodTaps
 from experiments.data.loading import prefetched
 from experiments.data.targets import Targets
 from experiments.engine.engine import Engine
@@ -46,6 +48,7 @@ class Training:
         self.engine = engine
         self._cycle, self._optimizer = recipe.cycle, recipe.optimizer
         self._head = head = recipe.loss_prediction
+        self._stages: list[str] = []  # of networks without features of their own; found once
         self._head_loss: nn.Module = LossPredictionMSELoss()
         if head.loss == "ranking":
             self._head_loss = LossPredictionLoss(
@@ -60,8 +63,27 @@ class Training:
             model = self.task.build_model()
             if self._head.enabled:
                 # After the backbone: its weights are the same with and without the module.
-                model = ActiveLearning(model, self._head.pool_size, self._head.width)
+                model = self._with_module(model)
         return self.engine.placed(model)
+
+    def _with_module(self, model: nn.Module) -> ActiveLearning:
+        """Add a loss-prediction module to a fresh model on the CPU."""
+        sizes, layers = (self._head.pool_size, self._head.width), self._head.layers
+        if layers is None and MethodTaps.offered_by(model):
+            return ActiveLearning(model, *sizes)
+        example = self.task.example()
+        try:
+            if layers is None and not self._stages:
+                self._stages = find_stages(model, example)
+            return ActiveLearning(
+                model,
+                *sizes,
+                layers=list(layers or self._stages),
+                example=example,
+                layout=layers if isinstance(layers, Mapping) else "auto",
+            )
+        except (InvalidSetting, TapError) as error:
+            raise InvalidSetting(f"loss_prediction.layers: {error}") from error
 
     def run(
         self, model: nn.Module, labeled: IndexArray, targets: Targets, *, seed: int

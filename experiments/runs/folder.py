@@ -28,7 +28,7 @@ from al_core import CycleRecord, Pool, write_ranking_csv, write_upload_csv
 from al_core.errors import ActiveLearningError, InvalidSetting
 from al_core.files import atomic_write, write_bytes
 from experiments.settings.composition import differences
-from experiments.settings.renamed import with_present_names
+from experiments.settings.renamed import with_added_keys, with_present_names
 from experiments.tasks.base import Panel
 from experiments.units.unit import Unit, image_of, images_of
 from vendored.checkpoints import UNREADABLE
@@ -114,7 +114,8 @@ class RunFolder:
                 theirs = None
             if not isinstance(theirs, Mapping):
                 raise InvalidSetting(f"{file} cannot be read; move the folder away to start anew")
-            changed = differences(_comparable(config), _comparable(with_present_names(theirs)))
+            theirs = with_added_keys(with_present_names(theirs))
+            changed = differences(_comparable(config), _comparable(theirs))
             if changed:
                 raise InvalidSetting(
                     f"{self.path} holds a run of another configuration ("

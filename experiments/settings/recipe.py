@@ -113,6 +113,9 @@ class LossPredictionSettings:
         warm_up_epochs: Epochs at the start without the ranking loss.
         loss: What the module is trained by: "ranking", as published, or "mse", the squared error,
             the paper's ablation.
+        layers: Names of the network's layers whose outputs the module reads, or a mapping from
+            names to their layouts (see `al_core.ActiveLearning`). None for the features that a
+            network itself offers, and else for the last layer of each of its stages.
     """
 
     enabled: bool = False
@@ -124,6 +127,7 @@ class LossPredictionSettings:
     detach_at: float = 0.6
     warm_up_epochs: int = 0
     loss: str = "ranking"
+    layers: tuple[str, ...] | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         check_flag("loss_prediction.enabled", self.enabled)
@@ -140,6 +144,16 @@ class LossPredictionSettings:
         check_whole_number("loss_prediction.warm_up_epochs", self.warm_up_epochs, low=0)
         if self.loss not in ("ranking", "mse"):
             raise InvalidSetting(f"loss_prediction.loss must be ranking or mse, got {self.loss!r}")
+        if self.layers is None:
+            return
+        listed = isinstance(self.layers, (list, tuple, Mapping)) and len(self.layers) > 0
+        if not listed or not all(isinstance(name, str) for name in self.layers):
+            raise InvalidSetting(
+                "loss_prediction.layers must be a list of layer names, such as [layer1,layer2], or "
+                f"null, got {self.layers!r}"
+            )
+        if not isinstance(self.layers, Mapping):
+            object.__setattr__(self, "layers", tuple(self.layers))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Names that modules had before they moved, for the configurations of older runs and checkpoints.
+"""Read the configurations of older runs and checkpoints as present ones.
 
 A run folder's `config.yaml` and a checkpoint hold the `_target_` of every part. The moves of 0.2
-changed these names and nothing else, so a configuration that was written before is read as if it
-had the present ones.
+changed these names and nothing else. Keys that were added since have a value that stands for what
+runs did before, so an older run can be resumed.
 """
 
 from __future__ import annotations
@@ -20,6 +20,30 @@ MOVED = {
     "experiments.data.unlabeled.": "experiments.annotation.unlabeled.",
 }
 """Beginning of a `_target_` as it was -> as it is."""
+
+ADDED: dict[str, Any] = {
+    "loss_prediction.layers": None,
+}
+"""Dotted key that older configurations lack -> the value that changes nothing."""
+
+
+def with_added_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a plain configuration with the keys that were added after it was written.
+
+    Groups that it does not have stay absent.
+    """
+    filled = dict(config)
+    for key, value in ADDED.items():
+        *groups, name = key.split(".")
+        node: dict[str, Any] | None = filled
+        for group in groups:
+            inner = None if node is None else node.get(group)
+            if node is not None and isinstance(inner, Mapping):
+                node[group] = inner = dict(inner)
+            node = inner if isinstance(inner, dict) else None
+        if node is not None:
+            node.setdefault(name, value)
+    return filled
 
 
 def with_present_names(node: Any) -> Any:

@@ -23,6 +23,7 @@ from experiments.data.labels import Label
 from experiments.data.samples import Batch
 from experiments.data.targets import HiddenTargets, Targets
 from experiments.metrics.classification import ClassificationMetrics
+from experiments.models.classifier import Classifier, logits_of
 from experiments.models.dropout import InputDropout
 from experiments.models.trial import backbone_name, built, try_network
 from experiments.tasks.base import Panel
@@ -33,8 +34,8 @@ class Classification:
 
     Args:
         data: Images and labels.
-        backbone: Called with `num_classes`, returns a model: (b, 3, h, w) to logits (b, k), with
-            `get_discriminative_al_features()` where embeddings are wanted.
+        backbone: Called with `num_classes`, returns any model: (b, 3, h, w) to logits (b, k), or to
+            an object with these as `logits`.
         crop_padding: Pixels of zero padding around which a random crop moves; 0 for none.
         eval_batch_size: Images in a batch of inference.
         dropout: Whether the classifier's input is dropped from in training, whatever the strategy:
@@ -44,8 +45,8 @@ class Classification:
             input; 0 for none. With any the network is trained with dropout.
 
     Raises:
-        InvalidSetting: A padding that is negative or as large as the image, or a backbone that
-            cannot be built or does not take the images.
+        InvalidSetting: A padding that is negative or as large as the image, a backbone that cannot
+            be built or does not take the images, or dropout without a last linear layer.
     """
 
     metric = "accuracy"
@@ -82,12 +83,16 @@ class Classification:
                 f"{height}x{width}, got {crop_padding!r}"
             )
         self._padding = crop_padding
-        self._try_network()
+        self._classifier = self._tried_network()
+        self.has_embedding = self._classifier.has_embedding
+        self._check_dropout()
 
     def build_model(self) -> nn.Module:
         """Return a fresh model with one output a class."""
         model = self._backbone(num_classes=len(self.class_names))
-        self._dropout.install(_classifiers(model))
+        self._classifier.install(model)
+        if self._classifier.head is not None:
+            self._dropout.install([self._classifier.classifying_layer(model)])
         return model
 
     def example(self) -> Tensor:
@@ -147,34 +152,25 @@ class Classification:
 
     def predict(self, outputs: Tensor, model: nn.Module) -> Prediction:
         """Return log-probabilities (b, k) and the classifier's input (b, d) as embedding."""
-        features = getattr(model, "get_discriminative_al_features", None)
+        embedding = self._classifier.embedding(model)
         return Prediction(
             outputs.float().log_softmax(1),
-            embedding=None if features is None else features().float(),
+            embedding=None if embedding is None else embedding.float(),
         )
 
     def posterior_samples(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
         """Return `mc_dropout_passes` samples (b, m, k), or None for none.
 
-        The classifier is asked again and again about the embeddings of the latest forward: what
-        comes before it has no dropout.
-
-        Raises:
-            InvalidSetting: The network does not keep its embeddings.
+        The classifying layer is run several times on the embeddings of the latest forward: there is
+        no dropout before it.
         """
         if not self._dropout.passes:
             return None
-        features = getattr(model, "get_discriminative_al_features", None)
-        if features is None or not _classifiers(model):
-            raise InvalidSetting(
-                f"Monte-Carlo dropout drops from the input of a last linear layer: "
-                f"{type(model).__name__} needs one, and get_discriminative_al_features() that "
-                "returns its input (b, d)"
-            )
-        (classifier,), embedding = _classifiers(model), features()
+        embedding = self._classifier.embedding(model)
+        assert embedding is not None, "the model was not built by this task"
+        layer = self._classifier.classifying_layer(model)
         samples = [
-            self._dropout.through(classifier, embedding).float()
-            for _ in range(self._dropout.passes)
+            self._dropout.through(layer, embedding).float() for _ in range(self._dropout.passes)
         ]
         return torch.stack(samples, 1).log_softmax(2)
 
@@ -217,29 +213,38 @@ class Classification:
             for k, log_p in zip(best.indices, best.values, strict=True)
         ]
 
-    def _try_network(self) -> None:
+    def _tried_network(self) -> Classifier:
         num_classes = len(self.class_names)
         name = backbone_name(self._backbone)
+
+        def build() -> nn.Module:
+            return self._backbone(num_classes=num_classes)
+
+        def fits(outputs: Any) -> bool:
+            logits = logits_of(outputs)
+            return logits is not None and logits.shape == (2, num_classes)
+
         with torch.random.fork_rng(devices=[]):
-            network = built(self.build_model, name=name, num_classes=num_classes)
-            self.has_embedding = hasattr(network, "get_discriminative_al_features")
+            network = built(build, name=name, num_classes=num_classes)
             try_network(
                 network,
-                self.build_model,
+                build,
                 self._size,
                 name=name,
-                fits=lambda outputs: (
-                    isinstance(outputs, Tensor) and outputs.shape == (2, num_classes)
-                ),
+                fits=fits,
                 wanted=f"logits (2, {num_classes})",
+            )
+            return Classifier.of(network, build, self._size)
+
+    def _check_dropout(self) -> None:
+        if self._dropout.in_training and not self._classifier.can_resample:
+            raise InvalidSetting(
+                f"dropout drops from the input of a last linear layer that computes the class "
+                f"scores, and {backbone_name(self._backbone)} has none: leave out "
+                "task.build.dropout=true and strategies that sample by dropout, or use an ensemble"
             )
 
     def _image_size(self) -> tuple[int, int]:
         readable = next(i for i in range(len(self.train)) if i not in self.train.unreadable)
         height, width = self.train.images(np.array([readable])).shape[2:]
         return height, width
-
-
-def _classifiers(model: nn.Module) -> list[nn.Linear]:
-    """Return the layer that puts out the class scores, the last linear one; none for no layer."""
-    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1:]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from hydra.utils import get_object
 
-from experiments.settings.renamed import MOVED, with_present_names
+from experiments.settings.composition import plain
+from experiments.settings.renamed import ADDED, MOVED, with_added_keys, with_present_names
+from tests.small_runs import compose
 
 OLD = (
     "experiments.queried.WholeImages",
@@ -29,3 +31,25 @@ def test_old_names_lead_somewhere() -> None:
     assert all(any(old.startswith(prefix) for old in OLD) for prefix in MOVED)
     own = {"_target_": "my_package.backbones.Net", "name": "experiments.backbones.ssd300"}
     assert with_present_names(own) == own
+
+
+def test_added_keys_have_the_value_that_changes_nothing() -> None:
+    """An older configuration gets them, a present one keeps its own."""
+    older = {"loss_prediction": {"weight": 1.0}, "seed": 0}
+    filled = with_added_keys(older)
+    assert filled["loss_prediction"] == {"weight": 1.0, "layers": None}
+    assert older == {"loss_prediction": {"weight": 1.0}, "seed": 0}
+    own = {"loss_prediction": {"layers": ["a"]}}
+    assert with_added_keys(own)["loss_prediction"] == own["loss_prediction"]
+
+
+def test_every_added_key_exists_and_has_that_value_by_default() -> None:
+    """The defaults of a pytorch-cifar network are those of runs before a key was there."""
+    config = plain(
+        compose("task=cifar10", "data=image_folder", "data.root=/data", "backbone=lenet")
+    )
+    for key, value in ADDED.items():
+        node = config
+        for part in key.split("."):
+            node = node[part]
+        assert node == value, key
