@@ -262,7 +262,7 @@ def test_the_published_protocol_is_the_papers() -> None:
     assert (cycle.milestones, cycle.gamma, cycle.min_steps) == ((0.8,), 0.1, 0)
     assert not cycle.warm_start
     assert config.cycles == 10
-    optimizer = make(OptimizerSettings, plain(config.optimizer), where="optimizer")
+    optimizer = OptimizerSettings.of(plain(config.optimizer))
     assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (0.1, 0.9, 5e-4)
     head = make(LossPredictionSettings, plain(config.loss_prediction), where="loss_prediction")
     assert (head.weight, head.margin, head.pairs) == (1.0, 1.0, "folded")

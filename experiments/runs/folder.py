@@ -114,8 +114,7 @@ class RunFolder:
                 theirs = None
             if not isinstance(theirs, Mapping):
                 raise InvalidSetting(f"{file} cannot be read; move the folder away to start anew")
-            theirs = with_added_keys(with_present_names(theirs))
-            changed = differences(_comparable(config), _comparable(theirs))
+            changed = differences(_comparable(config), _comparable(with_present_names(theirs)))
             if changed:
                 raise InvalidSetting(
                     f"{self.path} holds a run of another configuration ("
@@ -290,12 +289,20 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what must be the same for a run to be resumed.
 
     How people are asked may change from one batch to the next, not that they are; and so may the
-    folder that keeps regions. Runs from before there were such choices have neither.
+    folder that keeps regions, and the tables of a task, whose values count where they are used.
+    Runs from before there were such choices have neither.
     """
+    config = with_added_keys(config)
     kept = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
     query = {k: v for k, v in config.get("query", {"name": "images"}).items() if k != "cache"}
     own = {key: value for key, value in query.items() if not isinstance(value, Mapping)}
-    return {**kept, "oracle": config.get("oracle", {}).get("name", "ground_truth"), "query": own}
+    oracle = config.get("oracle", {}).get("name", "ground_truth")
+    task = {
+        k: v
+        for k, v in config.get("task", {}).items()
+        if k == "build" or not isinstance(v, Mapping)
+    }
+    return {**kept, "oracle": oracle, "query": own, "task": task}
 
 
 def row_of(record: CycleRecord, *, query_memory_mb: float, peak_memory_mb: float) -> Row:

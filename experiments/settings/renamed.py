@@ -23,6 +23,14 @@ MOVED = {
 
 ADDED: dict[str, Any] = {
     "loss_prediction.layers": None,
+    "optimizer._target_": "torch.optim.SGD",
+    "optimizer.recipe": "scratch",
+    "optimizer.backbone_lr_scale": 1.0,
+    "optimizer.loss_prediction_lr_scale": 1.0,
+    "optimizer.warm_up": 0.0,
+    "optimizer.max_grad_norm": None,
+    "backbone.frozen_stages": 0,
+    "backbone.frozen_batch_norm": False,
 }
 """Dotted key that older configurations lack -> the value that changes nothing."""
 

@@ -24,7 +24,7 @@ PEOPLE = "people"
 _KNOWN_KEYS = {
     "task": {"name", "kind", "metric", "build", "background"},
     "strategy": {"name", "query", "mc_dropout_passes", "ensemble_size"},
-    "backbone": {"name"},
+    "backbone": {"name", "recipe", "frozen_stages", "frozen_batch_norm"},
     "data": {"name"},
     "loss": {"reduction"},
     "query": {"name"},

@@ -95,6 +95,10 @@ class Classification:
             self._dropout.install([self._classifier.classifying_layer(model)])
         return model
 
+    def head(self, model: nn.Module) -> list[nn.Module]:
+        """Return the layer that computes the class scores; none if it is not known."""
+        return [] if self._classifier.head is None else [self._classifier.classifying_layer(model)]
+
     def example(self) -> Tensor:
         """Return two black images, normalized."""
         return self.normalize(torch.zeros(2, 3, *self._size, dtype=torch.uint8))
