@@ -17,7 +17,12 @@ from PIL import Image
 
 from al_core.errors import InvalidSetting
 from experiments.annotation.ledger import Kept, listed
-from experiments.data.classification import ImageClassification, read_samples
+from experiments.data.classification import (
+    UNMEASURED,
+    ImageClassification,
+    Reading,
+    read_samples,
+)
 from experiments.data.decoding import UnreadableImage
 from experiments.data.detection import ObjectDetection, tidied, warn_unreadable
 from experiments.data.folders import find_images
@@ -37,6 +42,7 @@ from experiments.handoff.masks import write_png
 from experiments.handoff.names import ImageNames
 from experiments.handoff.returned import files_in, read_file, upright_size
 from experiments.settings.checks import check_flag, check_folder, check_number, check_whole_number
+from experiments.settings.input_format import DEFAULT_INTERPOLATION, check_interpolation
 from experiments.settings.wording import counted
 
 T = TypeVar("T")
@@ -71,8 +77,10 @@ def classification(
     class_names: Sequence[str],
     test: str | None = None,
     image_size: int = 32,
+    interpolation: str = DEFAULT_INTERPOLATION,
     max_memory_gb: float = 4.0,
     flip: bool = True,
+    lazy: bool = False,
     collected: Collected | None = None,
 ) -> ImageClassification:
     """Images to be classified; sizes and memory as in `classification.image_folder`.
@@ -82,8 +90,10 @@ def classification(
         class_names: The classes.
         test: Folder of a test set in folders named for the classes, or with a CSV; or null.
         image_size: Side of the images in pixels.
+        interpolation: As for `resize_square`.
         max_memory_gb: A larger set is decoded whenever it is read.
         flip: False where mirror images are not of the same class.
+        lazy: As for `classification.image_folder`.
         collected: What people have said.
 
     Raises:
@@ -92,12 +102,15 @@ def classification(
     folder = check_folder("data.root", root)
     check_whole_number("data.image_size", image_size, low=1, high=4096)
     check_number("data.max_memory_gb", max_memory_gb, low=0)
+    check_interpolation("data.interpolation", interpolation)
     check_flag("data.flip", flip)
+    check_flag("data.lazy", lazy)
     rules = Rules("classification", checked_class_names(class_names, "classification"))
     given = _checked(collected)
     position = {name: index for index, name in enumerate(rules.class_names)}
     in_memory = len(given.names) * 3 * image_size**2 <= max_memory_gb * 1e9
-    train = read_samples(folder, list(given.names), image_size=image_size, in_memory=in_memory)
+    reading = Reading(image_size, interpolation, in_memory=in_memory, lazy=lazy)
+    train = read_samples(folder, list(given.names), reading)
     train_targets = np.zeros(len(train), np.int64)
     for index, kept in given.labels.items():
         train_targets[index] = _known(position, kept.class_name)
@@ -110,8 +123,8 @@ def classification(
             test, rules, lambda label: _known(position, label.class_name)
         )
         test_names, targets = list(labeled), list(labeled.values())
-    test_samples = read_samples(test_folder, test_names, image_size=image_size, in_memory=in_memory)
-    mean, std = channel_statistics(train)
+    test_samples = read_samples(test_folder, test_names, reading)
+    mean, std = UNMEASURED if lazy else channel_statistics(train)
     return ImageClassification(
         train=train,
         train_targets=train_targets,
@@ -121,6 +134,7 @@ def classification(
         mean=mean,
         std=std,
         flip=flip,
+        interpolation=interpolation,
     )
 
 

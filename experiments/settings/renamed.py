@@ -29,8 +29,20 @@ ADDED: dict[str, Any] = {
     "optimizer.loss_prediction_lr_scale": 1.0,
     "optimizer.warm_up": 0.0,
     "optimizer.max_grad_norm": None,
+    "backbone.frozen": False,
+    "backbone.head": "linear",
     "backbone.frozen_stages": 0,
     "backbone.frozen_batch_norm": False,
+    "backbone.image_size": None,
+    "backbone.mean": None,
+    "backbone.std": None,
+    "backbone.interpolation": None,
+    "data.image_size": 32,
+    "data.interpolation": "area",
+    "data.lazy": False,
+    "data.classification.image_size": 32,
+    "data.classification.interpolation": "area",
+    "data.classification.lazy": False,
 }
 """Dotted key that older configurations lack -> the value that changes nothing."""
 

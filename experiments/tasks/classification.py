@@ -20,12 +20,13 @@ from al_core.errors import InvalidSetting, require_positive
 from experiments.data.classification import ImageClassification
 from experiments.data.decoding import resize_square
 from experiments.data.labels import Label
-from experiments.data.samples import Batch
+from experiments.data.samples import Batch, ChannelValues
 from experiments.data.targets import HiddenTargets, Targets
 from experiments.metrics.classification import ClassificationMetrics
 from experiments.models.classifier import Classifier, logits_of
 from experiments.models.dropout import InputDropout
 from experiments.models.trial import backbone_name, built, try_network
+from experiments.settings.input_format import InputFormat
 from experiments.tasks.base import Panel
 
 
@@ -69,8 +70,9 @@ class Classification:
         self.class_names: Sequence[str] = data.class_names
         self._backbone = backbone
         self._flip = data.flip
-        self._mean = torch.tensor(data.mean).view(1, 3, 1, 1)
-        self._std = torch.tensor(data.std).view(1, 3, 1, 1)
+        self._interpolation = data.interpolation
+        mean, std = _normalization(backbone, data)
+        self._mean, self._std = (torch.tensor(each).view(1, 3, 1, 1) for each in (mean, std))
         labels = torch.as_tensor(data.train_targets)
         self._test_labels = torch.as_tensor(data.test_targets)
         self.targets: Targets = HiddenTargets(
@@ -183,14 +185,14 @@ class Classification:
         return ClassificationMetrics()
 
     def data_facts(self) -> dict[str, Any]:
-        """Return the side of the images in pixels, and the mean and deviation of their channels."""
-        height, _ = self._size
+        """Return size and interpolation of the images, mean and deviation of their channels."""
         mean, std = self._mean.flatten().tolist(), self._std.flatten().tolist()
-        return {"image_size": height, "mean": mean, "std": std}
+        facts = {"image_size": self._size[0], "mean": mean, "std": std}
+        return {**facts, "interpolation": self._interpolation}
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Bring the shorter side to that of the pool's images and keep the center square."""
-        return resize_square(image, self._size[0])
+        return resize_square(image, self._size[0], self._interpolation)
 
     def inference_batch_size(self, height: int, width: int) -> int:
         """Return `eval_batch_size`."""
@@ -249,6 +251,19 @@ class Classification:
             )
 
     def _image_size(self) -> tuple[int, int]:
+        side = getattr(self.train, "image_size", None)
+        if side is not None:
+            return side, side
         readable = next(i for i in range(len(self.train)) if i not in self.train.unreadable)
         height, width = self.train.images(np.array([readable])).shape[2:]
         return height, width
+
+
+def _normalization(
+    backbone: Callable[..., nn.Module], data: ImageClassification
+) -> tuple[ChannelValues, ChannelValues]:
+    """Return the mean and deviation that the weights were trained with, or else the pool's."""
+    expected = getattr(backbone, "input_format", None)
+    if isinstance(expected, InputFormat) and expected.mean is not None and expected.std is not None:
+        return expected.mean, expected.std
+    return data.mean, data.std

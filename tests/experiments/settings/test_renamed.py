@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hydra.utils import get_object
 
-from experiments.settings.composition import plain
 from experiments.settings.renamed import ADDED, MOVED, with_added_keys, with_present_names
+from experiments.settings.run_config import RunConfig
 from tests.small_runs import compose
 
 OLD = (
@@ -45,9 +45,8 @@ def test_added_keys_have_the_value_that_changes_nothing() -> None:
 
 def test_every_added_key_exists_and_has_that_value_by_default() -> None:
     """The defaults of a pytorch-cifar network are those of runs before a key was there."""
-    config = plain(
-        compose("task=cifar10", "data=image_folder", "data.root=/data", "backbone=lenet")
-    )
+    composed = compose("task=cifar10", "data=image_folder", "data.root=/data", "backbone=lenet")
+    config = RunConfig.of(composed).values
     for key, value in ADDED.items():
         node = config
         for part in key.split("."):
