@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from al_core import Prediction
+from experiments.models.dropout import InputDropout
+
 EMBEDDING_METHOD = "get_discriminative_al_features"
 """The method of a network that returns the classifier's input (b, d) of the latest forward."""
 _KEPT = "_classifier_input"
@@ -97,6 +100,27 @@ class Classifier:
             return found
         kept = getattr(self.classifying_layer(network), _KEPT, None) if self.head else None
         return None if kept is None else kept.reshape(-1, kept.shape[-1])
+
+    def prediction(self, logits: Tensor, network: nn.Module) -> Prediction:
+        """Return log-probabilities (b, k) and the embedding (b, d) of the latest forward."""
+        embedding = self.embedding(network)
+        return Prediction(
+            logits.float().log_softmax(1),
+            embedding=None if embedding is None else embedding.float(),
+        )
+
+    def resampled(self, network: nn.Module, dropout: InputDropout) -> Tensor | None:
+        """Return as many samples (b, m, k) of log-probabilities as `dropout` has passes, or None.
+
+        The classifying layer is run several times on the embeddings of the latest forward: there is
+        no dropout before it.
+        """
+        if not dropout.passes:
+            return None
+        embedding, layer = self.embedding(network), self.classifying_layer(network)
+        assert embedding is not None, "the network was not prepared by `install`"
+        samples = [dropout.through(layer, embedding).float() for _ in range(dropout.passes)]
+        return torch.stack(samples, 1).log_softmax(2)
 
 
 def _logits_alone(network: nn.Module, inputs: Any, outputs: Any) -> Tensor | None:

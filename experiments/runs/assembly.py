@@ -14,12 +14,14 @@ from experiments.annotation.oracle import PeopleOracle, consult_people
 from experiments.annotation.people import Waiting
 from experiments.engine.engine import Engine
 from experiments.learning.ensemble import EnsembleLearner
+from experiments.learning.frozen import FOLDER, FrozenClassification
 from experiments.learning.learner import TaskLearner
 from experiments.learning.observer import CycleObserver
 from experiments.runs.pool import check_sizes
 from experiments.settings.requirements import check_requirements
 from experiments.settings.run_config import RunConfig
 from experiments.tasks.base import Task
+from experiments.tasks.classification import Classification
 from experiments.units.unit import Unit
 
 
@@ -75,6 +77,10 @@ def assemble(
     collected = {} if people is None else {"collected": people.collected}
     data = config.build_for_task("data", **collected)
     task: Task = config.build("task.build", data=data, backbone=config.backbone())
+    if config.backbone().frozen:
+        assert isinstance(task, Classification), "backbone.frozen serves classification"
+        folder = Path(config.values["out"], FOLDER)
+        task = FrozenClassification(task, engine, folder=folder)
     provided = known if task.has_embedding else config.provided
     check_requirements(strategy, name, provided=provided, of_regions=of_regions)
     unit: Unit = config.build_for_task("query", task=task)

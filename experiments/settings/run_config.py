@@ -94,6 +94,12 @@ class Backbone:
         return cls(str(choice["name"]), kind, part, frozen, head, given)
 
     @property
+    def source(self) -> str:
+        """The network and its arguments, for people."""
+        arguments = [f"{k}={v}" for k, v in self.node.items() if k != "_target_" and v is not None]
+        return f"backbone={self.name}" + (f" ({', '.join(arguments)})" if arguments else "")
+
+    @property
     def input_format(self) -> InputFormat:
         """The images that the network expects.
 

@@ -45,6 +45,9 @@ class Classification:
         mc_dropout_passes: Posterior samples of a prediction, by dropping from the classifier's
             input; 0 for none. With any the network is trained with dropout.
 
+    Attributes:
+        classifier: Where the network computes its class scores and keeps its embeddings.
+
     Raises:
         InvalidSetting: A padding that is negative or as large as the image, a backbone that cannot
             be built or does not take the images, or dropout without a last linear layer.
@@ -64,14 +67,14 @@ class Classification:
         mc_dropout_passes: int = 0,
     ) -> None:
         require_positive("task.build.eval_batch_size", eval_batch_size)
-        self._dropout = InputDropout(dropout=dropout, rate=dropout_rate, passes=mc_dropout_passes)
+        self.dropout = InputDropout(dropout=dropout, rate=dropout_rate, passes=mc_dropout_passes)
         self.eval_batch_size = eval_batch_size
         self.train, self.test = data.train, data.test
         self.class_names: Sequence[str] = data.class_names
-        self._backbone = backbone
+        self.backbone = backbone
         self._flip = data.flip
         self._interpolation = data.interpolation
-        mean, std = _normalization(backbone, data)
+        mean, std = _expected_normalization(backbone) or (data.mean, data.std)
         self._mean, self._std = (torch.tensor(each).view(1, 3, 1, 1) for each in (mean, std))
         labels = torch.as_tensor(data.train_targets)
         self._test_labels = torch.as_tensor(data.test_targets)
@@ -85,21 +88,26 @@ class Classification:
                 f"{height}x{width}, got {crop_padding!r}"
             )
         self._padding = crop_padding
-        self._classifier = self._tried_network()
-        self.has_embedding = self._classifier.has_embedding
+        self.classifier = self._tried_network()
+        self.has_embedding = self.classifier.has_embedding
         self._check_dropout()
+
+    @property
+    def normalization_is_measured(self) -> bool:
+        """Whether mean and deviation are those of the pool, and not of the network's weights."""
+        return _expected_normalization(self.backbone) is None
 
     def build_model(self) -> nn.Module:
         """Return a fresh model with one output a class."""
-        model = self._backbone(num_classes=len(self.class_names))
-        self._classifier.install(model)
-        if self._classifier.head is not None:
-            self._dropout.install([self._classifier.classifying_layer(model)])
+        model = self.backbone(num_classes=len(self.class_names))
+        self.classifier.install(model)
+        if self.classifier.head is not None:
+            self.dropout.install([self.classifier.classifying_layer(model)])
         return model
 
     def head(self, model: nn.Module) -> list[nn.Module]:
         """Return the layer that computes the class scores; none if it is not known."""
-        return [] if self._classifier.head is None else [self._classifier.classifying_layer(model)]
+        return [] if self.classifier.head is None else [self.classifier.classifying_layer(model)]
 
     def example(self) -> Tensor:
         """Return two black images, normalized."""
@@ -119,7 +127,11 @@ class Classification:
 
     def test_batch(self, indices: IndexArray) -> Batch:
         """Load test images and labels."""
-        return Batch(self.test.images(indices), self._test_labels[torch.from_numpy(indices)])
+        return Batch(self.test.images(indices), self.test_labels(indices))
+
+    def test_labels(self, indices: IndexArray) -> Tensor:
+        """Return labels of the test set, int64 (b,)."""
+        return self._test_labels[torch.from_numpy(indices)]
 
     def augment(
         self, images: Tensor, targets: Any, generator: torch.Generator
@@ -158,27 +170,11 @@ class Classification:
 
     def predict(self, outputs: Tensor, model: nn.Module) -> Prediction:
         """Return log-probabilities (b, k) and the classifier's input (b, d) as embedding."""
-        embedding = self._classifier.embedding(model)
-        return Prediction(
-            outputs.float().log_softmax(1),
-            embedding=None if embedding is None else embedding.float(),
-        )
+        return self.classifier.prediction(outputs, model)
 
     def posterior_samples(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
-        """Return `mc_dropout_passes` samples (b, m, k), or None for none.
-
-        The classifying layer is run several times on the embeddings of the latest forward: there is
-        no dropout before it.
-        """
-        if not self._dropout.passes:
-            return None
-        embedding = self._classifier.embedding(model)
-        assert embedding is not None, "the model was not built by this task"
-        layer = self._classifier.classifying_layer(model)
-        samples = [
-            self._dropout.through(layer, embedding).float() for _ in range(self._dropout.passes)
-        ]
-        return torch.stack(samples, 1).log_softmax(2)
+        """Return `mc_dropout_passes` samples (b, m, k), or None for none."""
+        return self.classifier.resampled(model, self.dropout)
 
     def metrics(self) -> ClassificationMetrics:
         """Return fresh counts."""
@@ -221,10 +217,10 @@ class Classification:
 
     def _tried_network(self) -> Classifier:
         num_classes = len(self.class_names)
-        name = backbone_name(self._backbone)
+        name = backbone_name(self.backbone)
 
         def build() -> nn.Module:
-            return self._backbone(num_classes=num_classes)
+            return self.backbone(num_classes=num_classes)
 
         def fits(outputs: Any) -> bool:
             logits = logits_of(outputs)
@@ -243,10 +239,10 @@ class Classification:
             return Classifier.of(network, build, self._size)
 
     def _check_dropout(self) -> None:
-        if self._dropout.in_training and not self._classifier.can_resample:
+        if self.dropout.in_training and not self.classifier.can_resample:
             raise InvalidSetting(
                 f"dropout drops from the input of a last linear layer that computes the class "
-                f"scores, and {backbone_name(self._backbone)} has none: leave out "
+                f"scores, and {backbone_name(self.backbone)} has none: leave out "
                 "task.build.dropout=true and strategies that sample by dropout, or use an ensemble"
             )
 
@@ -259,11 +255,11 @@ class Classification:
         return height, width
 
 
-def _normalization(
-    backbone: Callable[..., nn.Module], data: ImageClassification
-) -> tuple[ChannelValues, ChannelValues]:
-    """Return the mean and deviation that the weights were trained with, or else the pool's."""
+def _expected_normalization(
+    backbone: Callable[..., nn.Module],
+) -> tuple[ChannelValues, ChannelValues] | None:
+    """Return the mean and deviation that a network was trained with, as far as they are known."""
     expected = getattr(backbone, "input_format", None)
     if isinstance(expected, InputFormat) and expected.mean is not None and expected.std is not None:
         return expected.mean, expected.std
-    return data.mean, data.std
+    return None
