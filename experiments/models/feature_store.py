@@ -185,10 +185,9 @@ class FeatureStore:
         if len(files) <= MAX_BLOCKS:
             return
         parts = [self._read(file) for file in files]
+        features = [rows for rows, _, _ in parts if len(rows)] or [parts[0][0]]
         self._write(
-            np.concatenate(
-                [features for features, _, _ in parts if len(features)] or [parts[0][0]]
-            ),
+            np.concatenate(features),
             [key for _, keys, _ in parts for key in keys],
             {key: reason for _, _, reasons in parts for key, reason in reasons.items()},
         )
