@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 FOLDER = ".features"
 """Of an output folder: the stores of features."""
-EMBEDDED_BATCH = 64  # images, at most, that the network is run on at once
+EMBEDDED_BATCH = 16  # images that the network is run on at once; with 64 a CPU is half as fast
 HEAD_BATCH = 4096  # features in a batch of inference
 MEASURED_ROWS = 10_000  # of the pool, evenly spaced, that mean and deviation are measured on
 MIN_STD = 0.1  # of the mean deviation: features that hardly vary are not blown up to 1
@@ -108,8 +108,6 @@ class FrozenClassification:
         self._trunk = frozen_trunk(inner, engine)
         self.train: Samples = inner.train
         self.test: Samples = inner.test
-        self._mean: Tensor | None = None
-        self._std: Tensor | None = None
         if trunk is not None and trunk["sha256"] != self._trunk.sha256:
             raise InvalidSetting(
                 f"the checkpoint's head was trained on features of {trunk['source']}, weights "
@@ -117,19 +115,16 @@ class FrozenClassification:
                 f"{self._trunk.sha256[:12]}: the same weights are needed"
             )
         if folder is None:
-            images = inner.example()
-            self._num_features = self._trunk.embed(engine.to_device(images)).shape[1]
+            width = self._trunk.embed(engine.to_device(inner.example())).shape[1]
+            self._mean, self._std = torch.zeros(width), torch.ones(width)  # the checkpoint has them
         else:
             self._prepare(folder)
 
     def build_model(self) -> nn.Module:
         """Return a fresh head."""
+        hidden = self._backbone.head == "mlp"
         head = FeatureHead(
-            self._num_features,
-            len(self.class_names),
-            hidden=self._backbone.head == "mlp",
-            mean=self._mean,
-            std=self._std,
+            self._mean.clone(), self._std.clone(), len(self.class_names), hidden=hidden
         )
         self.inner.dropout.install([head.scores])
         return head
@@ -140,7 +135,7 @@ class FrozenClassification:
 
     def example(self) -> Tensor:
         """Return two features that are all zero."""
-        return torch.zeros(2, self._num_features)
+        return torch.zeros(2, self._mean.numel())
 
     def training_batch(self, indices: IndexArray, targets: Targets, *, seed: int) -> Batch:
         """Load features and labels."""
@@ -237,7 +232,6 @@ class FrozenClassification:
                 raise InvalidSetting(f"data.root: no image of {label} can be read ({reason})")
         self.train = EmbeddedSamples(self.inner.train, pool.unreadable)
         self.test = EmbeddedSamples(self.inner.test, test.unreadable)
-        self._num_features = pool.dim
         readable = np.setdiff1d(np.arange(len(self.train)), np.fromiter(pool.unreadable, np.int64))
         count = min(MEASURED_ROWS, readable.size)
         measured = pool.rows(readable[np.arange(count) * readable.size // count]).double()
@@ -246,7 +240,7 @@ class FrozenClassification:
         self._std = std.clamp_min(max(MIN_STD * float(std.mean()), 1e-12)).float()
         logger.info(
             "%s of %s in %.1f s, kept in %s",
-            counted(self._num_features, "feature"),
+            counted(pool.dim, "feature"),
             counted(len(self.train) + len(self.test), "image"),
             time.perf_counter() - start, store.folder,
         )  # fmt: skip
