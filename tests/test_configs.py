@@ -192,7 +192,11 @@ def test_every_backbone_takes_its_keys(backbone: str) -> None:
     check_node(node)
 
 
-@pytest.mark.parametrize("backbone", [k for k, v in BACKBONES.items() if "classification" in v])
+CLASSIFIERS = [k for k, v in BACKBONES.items() if "classification" in v and "weights" not in v]
+"""Those of pytorch-cifar; pretrained ones are in tests/experiments/models/test_pretrained.py."""
+
+
+@pytest.mark.parametrize("backbone", CLASSIFIERS)
 def test_every_classifier_takes_loss_prediction(backbone: str) -> None:
     """Each takes a class count, and its tapped features fit the module that is put on them."""
     config = compose(f"backbone={backbone}")

@@ -23,7 +23,7 @@ from experiments.settings.recipe import (
 )
 from experiments.tasks.classification import Classification
 from tests.experiments.small_tasks import cpu_engine, lenet_task, small_data, small_learner
-from tests.test_configs import BACKBONES
+from tests.test_configs import BACKBONES, CLASSIFIERS
 from vendored.pytorch_cifar import LeNet
 
 LABELED = np.arange(12)
@@ -148,7 +148,7 @@ class _Convolution(nn.Conv2d):
         return super().forward(x).mean((2, 3))
 
 
-@pytest.mark.parametrize("name", [k for k, v in BACKBONES.items() if "classification" in v][::6])
+@pytest.mark.parametrize("name", CLASSIFIERS[::6])
 def test_the_last_linear_layer_is_the_classifier(name: str) -> None:
     """What is dropped from is the embedding, on networks of every kind."""
     with torch.device("meta"):
