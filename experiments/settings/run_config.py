@@ -28,6 +28,8 @@ HEADS = ("linear", "mlp")
 """Heads on frozen features: one layer, or two."""
 DEFAULT_FORMAT = {"image_size": DEFAULT_IMAGE_SIZE, "interpolation": DEFAULT_INTERPOLATION}
 """Keys of `data` that are null where the backbone decides, and what else they are."""
+NO_WEIGHTS = (None, "none", "scratch")
+"""Values of an argument `weights` that stand for random ones."""
 PEOPLE = "people"
 """The choice of `oracle` in which people annotate."""
 
@@ -244,14 +246,20 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
     kind = values["task"]["kind"]
     choice, backbone = values["data"], values["backbone"]
     nodes = [choice, part] if isinstance(part := choice.get(kind), Mapping) else [choice]
+    if not isinstance(backbone.get(kind), Mapping):
+        return values  # which is refused where the backbone is asked for
+    network = Backbone.of(backbone, kind)
+    if backbone.get("frozen_batch_norm") and network.node.get("weights", "") in NO_WEIGHTS:
+        raise InvalidSetting(
+            f"backbone.weights={network.node['weights']} has no statistics of batch normalization "
+            "to keep: set backbone.frozen_batch_norm=false"
+        )
     missing = {key for key in DEFAULT_FORMAT for node in nodes if node.get(key, "") is None}
-    if missing and isinstance(backbone.get(kind), Mapping):
-        wanted = Backbone.of(backbone, kind).input_format
-        for key in missing:
-            found = getattr(wanted, key)
-            for node in nodes:
-                if key in node:
-                    node[key] = DEFAULT_FORMAT[key] if found is None else found
+    for key in missing:
+        found = getattr(network.input_format, key)
+        for node in nodes:
+            if key in node:
+                node[key] = DEFAULT_FORMAT[key] if found is None else found
     return values
 
 

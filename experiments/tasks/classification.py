@@ -29,6 +29,10 @@ from experiments.models.trial import backbone_name, built, try_network
 from experiments.settings.input_format import InputFormat
 from experiments.tasks.base import Panel
 
+LARGE_PIXELS, BATCH_PIXELS = 128**2, 2**20
+"""Larger images are evaluated in batches of so many pixels: activations of 256 photographs would
+take gigabytes, and a CPU is twice as fast with fewer."""
+
 
 class Classification:
     """One class per image.
@@ -38,7 +42,8 @@ class Classification:
         backbone: Called with `num_classes`, returns any model: (b, 3, h, w) to logits (b, k), or to
             an object with these as `logits`.
         crop_padding: Pixels of zero padding around which a random crop moves; 0 for none.
-        eval_batch_size: Images in a batch of inference.
+        eval_batch_size: Images in a batch of inference; of images above 128 pixels, as many as
+            make a megapixel.
         dropout: Whether the classifier's input is dropped from in training, whatever the strategy:
             to compare strategies that sample with others on one network.
         dropout_rate: The share of that input that is dropped.
@@ -68,7 +73,6 @@ class Classification:
     ) -> None:
         require_positive("task.build.eval_batch_size", eval_batch_size)
         self.dropout = InputDropout(dropout=dropout, rate=dropout_rate, passes=mc_dropout_passes)
-        self.eval_batch_size = eval_batch_size
         self.train, self.test = data.train, data.test
         self.class_names: Sequence[str] = data.class_names
         self.backbone = backbone
@@ -82,6 +86,9 @@ class Classification:
             len(data.train), lambda indices: labels[torch.from_numpy(indices)], data.train.names
         )
         self._size = height, width = self._image_size()
+        self.eval_batch_size = eval_batch_size
+        if height * width > LARGE_PIXELS:
+            self.eval_batch_size = min(eval_batch_size, max(1, BATCH_PIXELS // (height * width)))
         if type(crop_padding) is not int or not 0 <= crop_padding < min(height, width):
             raise InvalidSetting(
                 f"task.build.crop_padding must lie in 0..{min(height, width) - 1} for images of "
