@@ -39,7 +39,8 @@ def test_rows_that_do_not_fit_are_one_line(tmp_path: Path, monkeypatch: pytest.M
     learner, indices = FakeLearner(np.ones(40)), np.arange(40)
     monkeypatch.setattr(module, "_free_memory", lambda: 40 * 4 * 4 - 1)
     with pytest.raises(
-        InvalidSetting, match=r"the rows of 40 samples take 6.4e-07 GB .*6.39e-07.*embeddings_folder="
+        InvalidSetting,
+        match=r"the rows of 40 samples take 6.4e-07 GB .*6.39e-07.*embeddings_folder=",
     ):
         infer_rows(learner, indices, embedding)
     infer_rows(learner, indices, embedding, folder=tmp_path)
