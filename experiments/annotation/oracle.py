@@ -24,7 +24,9 @@ from experiments.annotation.unlabeled import Collected, checked_class_names
 from experiments.data.blank import MAX_IMAGE_SIZE
 from experiments.data.labels import Rules
 from experiments.engine.engine import Engine
+from experiments.learning.frozen import frozen_trunk
 from experiments.learning.learner import TaskLearner
+from experiments.learning.training import Training
 from experiments.models.embedding import embed
 from experiments.settings.checks import check_folder, check_whole_number
 from experiments.settings.composition import make
@@ -32,6 +34,7 @@ from experiments.settings.run_config import RunConfig
 from experiments.settings.run_path import LIVE
 from experiments.tasks.base import Task
 from experiments.tasks.blank import blank_task
+from experiments.tasks.classification import Classification
 
 DATA = "unlabeled"
 """The choice of `data` that people label."""
@@ -149,7 +152,7 @@ def consult_people(
     answer: Collected | Waiting = Waiting("")
     if engine.is_main:
         people = _people(asked, config, run_folder, engine)
-        _try_network(config)
+        _try_network(config, engine)
         answer = people.open(
             cycle=next_cycle,
             cycles=config.cycles,
@@ -161,14 +164,20 @@ def consult_people(
     return first if isinstance(first, Waiting) else PeopleOracle(first, people)
 
 
-def _try_network(config: RunConfig) -> None:
+def _try_network(config: RunConfig, engine: Engine) -> None:
     """Refuse a network that cannot take the images before people annotate any of them."""
     data = config.values["data"]
     check_whole_number("data.image_size", data["image_size"], low=1, high=MAX_IMAGE_SIZE)
     # Neither mean nor deviation matters to whether a network takes an image.
     facts = {"image_size": data["image_size"], "mean": (0.5,) * 3, "std": (0.25,) * 3}
     names = checked_class_names(data["class_names"], config.kind)
-    blank_task(config.values["task"], config.backbone(), names, facts)
+    backbone = config.backbone()
+    task = blank_task(config.values["task"], backbone, names, facts)
+    if backbone.frozen:
+        assert isinstance(task, Classification), "backbone.frozen serves classification"
+        frozen_trunk(task, engine).check()
+    elif config.recipe.loss_prediction.enabled:
+        Training(task, engine, config.recipe).fresh_model(seed=0)
 
 
 def _people(asked: PeopleSettings, config: RunConfig, run_folder: Path, engine: Engine) -> People:

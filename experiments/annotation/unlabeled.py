@@ -17,7 +17,12 @@ from PIL import Image
 
 from al_core.errors import InvalidSetting
 from experiments.annotation.ledger import Kept
-from experiments.data.classification import ImageClassification, read_samples, square_reader
+from experiments.data.classification import (
+    UNMEASURED,
+    ImageClassification,
+    read_samples,
+    square_reader,
+)
 from experiments.data.decoding import UnreadableImage
 from experiments.data.detection import ObjectDetection, tidied, warn_unreadable
 from experiments.data.folders import find_images
@@ -37,6 +42,7 @@ from experiments.handoff.masks import write_png
 from experiments.handoff.names import ImageNames
 from experiments.handoff.returned import files_in, read_file, upright_size
 from experiments.settings.checks import check_flag, check_folder, check_number
+from experiments.settings.input_format import DEFAULT_INTERPOLATION
 from experiments.settings.wording import counted, listed
 
 T = TypeVar("T")
@@ -73,9 +79,11 @@ def classification(
     test: str | None = None,
     image_size: int = 32,
     resize: str = "crop",
+    interpolation: str = DEFAULT_INTERPOLATION,
     max_memory_gb: float = 4.0,
     cache: str | None = None,
     flip: bool = True,
+    lazy: bool = False,
     collected: Collected | None = None,
 ) -> ImageClassification:
     """Return images to be classified; sizes and memory as in `classification.image_folder`.
@@ -86,23 +94,26 @@ def classification(
         test: Folder of a test set in folders named for the classes, or with a CSV; or null.
         image_size: Side of the images in pixels.
         resize: "crop", "letterbox" or "stretch".
+        interpolation: One of `INTERPOLATIONS`.
         max_memory_gb: Limit of the memory for decoded images; a larger set is decoded when read.
         cache: Folder that keeps the resized images; None for no cache.
         flip: False if mirror images are not of the same class.
+        lazy: Decode images only when they are needed, as for `image_folder`.
         collected: The answers of people.
 
     Raises:
         InvalidSetting: A setting or the test set is wrong.
     """
     folder = check_folder("data.root", root)
-    read = square_reader(image_size, resize=resize, cache=cache)
+    read = square_reader(image_size, resize=resize, interpolation=interpolation, cache=cache)
     check_number("data.max_memory_gb", max_memory_gb, low=0)
     check_flag("data.flip", flip)
+    check_flag("data.lazy", lazy)
     rules = Rules("classification", checked_class_names(class_names, "classification"))
     given = _checked(collected)
     position = {name: index for index, name in enumerate(rules.class_names)}
     in_memory = len(given.names) * 3 * image_size**2 <= max_memory_gb * 1e9
-    train = read_samples(folder, list(given.names), read=read, in_memory=in_memory)
+    train = read_samples(folder, list(given.names), read=read, in_memory=in_memory, lazy=lazy)
     train_targets = np.zeros(len(train), np.int64)
     for index, kept in given.labels.items():
         train_targets[index] = _known(position, kept.class_name)
@@ -115,8 +126,8 @@ def classification(
             test, rules, lambda label: _known(position, label.class_name)
         )
         test_names, targets = list(labeled), list(labeled.values())
-    test_samples = read_samples(test_folder, test_names, read=read, in_memory=in_memory)
-    mean, std = channel_statistics(train)
+    test_samples = read_samples(test_folder, test_names, read=read, in_memory=in_memory, lazy=lazy)
+    mean, std = UNMEASURED if lazy else channel_statistics(train)
     return ImageClassification(
         train=train,
         train_targets=train_targets,
@@ -127,6 +138,7 @@ def classification(
         std=std,
         flip=flip,
         resize=read.resize,
+        interpolation=read.interpolation,
     )
 
 

@@ -26,6 +26,7 @@ from experiments.data.pictures import MemoryPictures
 from experiments.data.samples import MemorySamples
 from experiments.data.segmentation import MemoryMasks, SemanticSegmentation
 from experiments.settings.checks import check_whole_number
+from experiments.settings.input_format import DEFAULT_INTERPOLATION
 
 MAX_IMAGE_SIZE = 4096  # pixels, as of the data sets
 BLANK_PIXELS = 32
@@ -70,7 +71,9 @@ def blank_data(kind: str, class_names: Sequence[str], facts: Mapping[str, Any]) 
             targets = np.zeros(1, np.int64)
             return ImageClassification(
                 samples, targets, samples, targets, names, *_mean_and_std(facts), flip=False,
-                resize=str(facts.get("resize", "crop")),  # earlier checkpoints knew no other
+                # Earlier checkpoints knew no other ways.
+                resize=str(facts.get("resize", "crop")),
+                interpolation=str(facts.get("interpolation", DEFAULT_INTERPOLATION)),
             )  # fmt: skip
         pictures = MemoryPictures(_blank(BLANK_PIXELS))
         if kind == "detection":

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from al_core.errors import InvalidSetting
-from experiments.data.decoding import decode_many, resize_square
+from experiments.data.decoding import decode_many
 from experiments.data.digits import load_digits
 from experiments.data.labeled_files import SplitFiles, find_labeled
 from experiments.data.long_tail import long_tailed
@@ -30,6 +30,7 @@ from experiments.data.samples import (
     channel_statistics,
 )
 from experiments.settings.checks import check_flag, check_folder, check_number, check_whole_number
+from experiments.settings.input_format import DEFAULT_INTERPOLATION, check_interpolation
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,9 @@ CIFAR10_CLASSES = (
 # The values of kuangliu/pytorch-cifar, with which the published results were obtained. Its std is
 # the mean of the images' deviations; the deviation of all pixels is (0.2470, 0.2435, 0.2616).
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+
+UNMEASURED: tuple[ChannelValues, ChannelValues] = ((0.0,) * 3, (1.0,) * 3)
+"""Mean and standard deviation that leave pixels in 0..1 as they are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +60,7 @@ class ImageClassification:
         std: Standard deviation of the pool's pixels, RGB, greater than 0.
         flip: True if the mirror image of a sample is of the same class.
         resize: The way in which images of other sizes become samples; see `SquareReader`.
+        interpolation: The interpolation of resized images, one of `INTERPOLATIONS`.
     """
 
     train: Samples
@@ -67,6 +72,7 @@ class ImageClassification:
     std: ChannelValues
     flip: bool
     resize: str = "crop"
+    interpolation: str = DEFAULT_INTERPOLATION
 
     def __post_init__(self) -> None:
         num_classes = len(self.class_names)
@@ -88,7 +94,12 @@ class ImageClassification:
 
 
 def cifar10(
-    root: str | Path, *, download: bool = False, imbalance: float = 1.0
+    root: str | Path,
+    *,
+    download: bool = False,
+    image_size: int = 32,
+    interpolation: str = DEFAULT_INTERPOLATION,
+    imbalance: float = 1.0,
 ) -> ImageClassification:
     """Read CIFAR-10: 50,000 images for training, 10,000 for testing, 32 x 32, 10 classes.
 
@@ -96,6 +107,8 @@ def cifar10(
         root: Folder with `cifar-10-batches-py`, or with the archive `cifar-10-python.tar.gz`, which
             is unpacked there if its MD5 is right.
         download: Download the archive (170 MB) if it is missing.
+        image_size: Side in pixels to which the images are resized from 32.
+        interpolation: As for `resize_square`.
         imbalance: The ratio of the first class to the last in the pool; see `long_tailed`.
 
     Raises:
@@ -107,6 +120,8 @@ def cifar10(
 
     folder = check_folder("data.root", root)
     check_flag("data.download", download)
+    check_whole_number("data.image_size", image_size, low=1, high=4096)
+    check_interpolation("data.interpolation", interpolation)
     archive, batches = folder / CIFAR10.filename, folder / CIFAR10.base_folder
     has_archive = not batches.exists() and check_integrity(archive, CIFAR10.tgz_md5)
     advice = (
@@ -132,7 +147,8 @@ def cifar10(
 
     def samples(part: CIFAR10, name: str, kept: NDArray[np.int64]) -> MemorySamples:
         pixels = torch.from_numpy(part.data[kept]).permute(0, 3, 1, 2).contiguous()
-        return MemorySamples(pixels, [f"{name}_{i:05d}.png" for i in kept])
+        names = [f"{name}_{i:05d}.png" for i in kept]
+        return MemorySamples(pixels, names, image_size=image_size, interpolation=interpolation)
 
     targets = [np.asarray(part.targets, dtype=np.int64) for part in parts]
     kept = long_tailed(targets[0], imbalance)
@@ -145,6 +161,7 @@ def cifar10(
         mean=CIFAR10_MEAN,
         std=CIFAR10_STD,
         flip=True,
+        interpolation=interpolation,
     )
 
 
@@ -153,11 +170,13 @@ def image_folder(
     *,
     image_size: int = 32,
     resize: str = "crop",
+    interpolation: str = DEFAULT_INTERPOLATION,
     max_memory_gb: float = 4.0,
     cache: str | None = None,
     test_fraction: float | None = None,
     flip: bool = True,
     imbalance: float = 1.0,
+    lazy: bool = False,
 ) -> ImageClassification:
     """Read images in folders that are named for their classes, at any depth below these.
 
@@ -173,6 +192,7 @@ def image_folder(
         root: The folder.
         image_size: Side of the images in pixels.
         resize: As `SquareReader`: "crop", "letterbox" or "stretch".
+        interpolation: As `SquareReader`: "area", "bilinear" or "bicubic".
         max_memory_gb: Sets up to this size (n * 3 * image_size^2 bytes; 1 GB is 1e9) are decoded
             once and kept in memory; the images of larger sets are decoded on each request.
         cache: Folder that keeps the resized images, for this run and others; None for no cache.
@@ -180,32 +200,43 @@ def image_folder(
         flip: False if mirror images are not of the same class, such as text.
         imbalance: The ratio of the first class to the last in the pool (see `long_tailed`), for
             folders whose classes have about the same size.
+        lazy: Decode images only on request. Then no image is in `unreadable`, and mean and standard
+            deviation are `UNMEASURED`: for frozen backbones, whose features are cached.
 
     Raises:
         InvalidSetting: The layout is different, or an argument is out of range.
     """
     folder = check_folder("data.root", root)
-    read = square_reader(image_size, resize=resize, cache=cache)
+    read = square_reader(image_size, resize=resize, interpolation=interpolation, cache=cache)
     check_number("data.max_memory_gb", max_memory_gb, low=0)
     check_flag("data.flip", flip)
+    check_flag("data.lazy", lazy)
     files = find_labeled(folder, test_fraction=test_fraction)
     kept = long_tailed(files.train.targets, imbalance)
     files = replace(files, train=files.train.part(kept))
-    return from_files(files, read, max_memory_gb=max_memory_gb, flip=flip)
+    return from_files(files, read, max_memory_gb=max_memory_gb, flip=flip, lazy=lazy)
 
 
-def square_reader(image_size: int, *, resize: str, cache: str | None) -> SquareReader:
+def square_reader(
+    image_size: int, *, resize: str, interpolation: str, cache: str | None
+) -> SquareReader:
     """Check the settings of images that become squares, and return what reads them.
 
     Raises:
         InvalidSetting: One is out of range.
     """
     check_whole_number("data.image_size", image_size, low=1, high=4096)
-    return SquareReader(image_size, resize, cache)
+    check_interpolation("data.interpolation", interpolation)
+    return SquareReader(image_size, resize, cache, interpolation)
 
 
 def from_files(
-    files: SplitFiles, read: SquareReader, *, max_memory_gb: float, flip: bool
+    files: SplitFiles,
+    read: SquareReader,
+    *,
+    max_memory_gb: float,
+    flip: bool,
+    lazy: bool = False,
 ) -> ImageClassification:
     """Read the files of a pool and a test set; arguments as `image_folder`.
 
@@ -218,10 +249,10 @@ def from_files(
     num_bytes = (len(files.train.names) + len(files.test.names)) * 3 * read.image_size**2
     in_memory = num_bytes <= max_memory_gb * 1e9
     train, test = (
-        read_samples(part.folder, part.names, read=read, in_memory=in_memory)
+        read_samples(part.folder, part.names, read=read, in_memory=in_memory, lazy=lazy)
         for part in (files.train, files.test)
     )
-    mean, std = channel_statistics(train)
+    mean, std = UNMEASURED if lazy else channel_statistics(train)
     return ImageClassification(
         train=train,
         train_targets=files.train.targets,
@@ -232,11 +263,16 @@ def from_files(
         std=std,
         flip=flip,
         resize=read.resize,
+        interpolation=read.interpolation,
     )
 
 
 def digits(
-    *, num_test: int = 1000, image_size: int = 32, imbalance: float = 1.0
+    *,
+    num_test: int = 1000,
+    image_size: int = 32,
+    interpolation: str = DEFAULT_INTERPOLATION,
+    imbalance: float = 1.0,
 ) -> ImageClassification:
     """Read 5,000 handwritten digits that need no download: images of MNIST, 500 per class.
 
@@ -248,6 +284,7 @@ def digits(
         num_test: Size of the test set, 10 .. 4990, equal over the classes to within one image. The
             rest is the pool.
         image_size: Side of the images in pixels.
+        interpolation: As for `resize_square`.
         imbalance: The ratio of the first class to the last in the pool; see `long_tailed`.
 
     Raises:
@@ -255,12 +292,10 @@ def digits(
             missing.
     """
     check_whole_number("data.num_test", num_test, low=10, high=4990)
-    check_whole_number("data.image_size", image_size, low=1, high=256)  # 256 takes 1 GB
+    check_whole_number("data.image_size", image_size, low=1, high=4096)
+    check_interpolation("data.interpolation", interpolation)
     images, targets = load_digits()
     padded = np.pad(images, ((0, 0), (2, 2), (2, 2)))
-    if image_size != 32:
-        padded = np.stack([resize_square(image[:, :, None], image_size) for image in padded])
-        padded = padded.reshape(-1, image_size, image_size)
     pixels = torch.from_numpy(padded)[:, None].repeat(1, 3, 1, 1)
     names = np.array([f"digit_{i:05d}.png" for i in range(len(targets))])
 
@@ -271,7 +306,12 @@ def digits(
     pool, test = np.flatnonzero(~is_test), np.flatnonzero(is_test)
     pool = pool[long_tailed(targets[pool], imbalance)]
     parts = [
-        MemorySamples(pixels[torch.from_numpy(chosen)], names[chosen].tolist())
+        MemorySamples(
+            pixels[torch.from_numpy(chosen)],
+            names[chosen].tolist(),
+            image_size=image_size,
+            interpolation=interpolation,
+        )
         for chosen in (pool, test)
     ]
     mean, std = channel_statistics(parts[0])
@@ -284,26 +324,31 @@ def digits(
         mean=mean,
         std=std,
         flip=False,  # a mirrored 2 is not a 2
+        interpolation=interpolation,
     )
 
 
-def read_samples(folder: Path, names: list[str], *, read: SquareReader, in_memory: bool) -> Samples:
+def read_samples(
+    folder: Path, names: list[str], *, read: SquareReader, in_memory: bool, lazy: bool = False
+) -> Samples:
     """Decode the images into memory, or check that they can be decoded on request.
+
+    Where `lazy` is set they are neither decoded nor checked before they are requested.
 
     Raises:
         InvalidSetting: No image can be decoded.
     """
     paths = [folder / name for name in names]
     samples: Samples
-    if in_memory:
+    if in_memory and not lazy:
         progress = f"reading {folder.name}"
         decoded = decode_many(paths, read.image_size, read=read, progress=progress)
         samples = MemorySamples(decoded.images, names, paths=paths, unreadable=decoded.unreadable)
     else:
-        progress = f"checking {folder.name}"
         samples = FileSamples(
-            paths, names, image_size=read.image_size, read=read, progress=progress
-        )
+            paths, names, image_size=read.image_size, read=read,
+            checked=not lazy, progress=f"checking {folder.name}",
+        )  # fmt: skip
     if samples.unreadable:
         position, reason = next(iter(samples.unreadable.items()))
         found = (

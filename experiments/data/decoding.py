@@ -29,6 +29,7 @@ from al_core.errors import ActiveLearningError
 from experiments.data.header import MAX_PIXELS, PILLOW_FORMATS, size_in_header
 from experiments.data.retrying import is_permanent, retried
 from experiments.engine.cores import num_cores
+from experiments.settings.input_format import DEFAULT_INTERPOLATION
 
 # Each image is decoded by one thread; several images are decoded in parallel.
 cv2.setNumThreads(0)
@@ -156,26 +157,46 @@ def _read_with_pillow(data: bytes) -> NDArray[np.uint8]:
         raise UnreadableImage(str(error).strip() or type(error).__name__) from error
 
 
-def resize_square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
+def resize_square(
+    image: NDArray[np.uint8], size: int, interpolation: str = DEFAULT_INTERPOLATION
+) -> NDArray[np.uint8]:
     """Crop the center square and resize it to `size` pixels.
 
-    The crop comes first, so that a very long image costs no more than a square one. Pixels are
-    averaged over their area when shrinking and interpolated linearly when enlarging; a square of
+    The crop comes first, so that a very long image costs no more than a square one. A square of
     `size` pixels is unchanged.
 
     Args:
         image: uint8 (height, width, channels).
         size: Side of the result in pixels.
+        interpolation: As for `resized`.
     """
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     square = image[top : top + side, left : left + side]
-    if side == size:
-        return square
-    method = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
-    resized = cv2.resize(np.ascontiguousarray(square), (size, size), interpolation=method)
-    return resized.astype(np.uint8, copy=False)
+    return resized(square, size, size, interpolation)
+
+
+def resized(
+    image: NDArray[np.uint8], height: int, width: int, interpolation: str = DEFAULT_INTERPOLATION
+) -> NDArray[np.uint8]:
+    """Resize an image, uint8 (h, w, channels); one of that size is returned unchanged.
+
+    Args:
+        image: The image.
+        height: Height of the result in pixels.
+        width: Width of the result in pixels.
+        interpolation: One of `INTERPOLATIONS`; other than "area" needs 3 channels.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    if interpolation != DEFAULT_INTERPOLATION:
+        filter_ = Image.Resampling[interpolation.upper()]
+        return np.asarray(Image.fromarray(image).resize((width, height), filter_))
+    shrinks = height * width < image.shape[0] * image.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    found = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=method)
+    return found.astype(np.uint8, copy=False)
 
 
 def decode_many(

@@ -21,6 +21,7 @@ from experiments.data.labeled_files import (
 )
 from experiments.data.long_tail import long_tailed
 from experiments.settings.checks import check_flag, check_folder, check_number
+from experiments.settings.input_format import DEFAULT_INTERPOLATION
 from experiments.settings.wording import counted
 
 log = logging.getLogger(__name__)
@@ -39,11 +40,13 @@ def image_table(
     root: str | Path | None = None,
     image_size: int = 32,
     resize: str = "crop",
+    interpolation: str = DEFAULT_INTERPOLATION,
     max_memory_gb: float = 4.0,
     cache: str | None = None,
     test_fraction: float | None = None,
     flip: bool = True,
     imbalance: float = 1.0,
+    lazy: bool = False,
 ) -> ImageClassification:
     """Images that a table lists, one a row, with the columns `path`, `label` and perhaps `split`.
 
@@ -57,20 +60,23 @@ def image_table(
             taken as they are.
         image_size: As `image_folder`, and so the other arguments.
         resize: "crop", "letterbox" or "stretch".
+        interpolation: "area", "bilinear" or "bicubic".
         max_memory_gb: A larger set is decoded whenever it is read.
         cache: Folder that keeps the resized images; None for no cache.
         test_fraction: Share of the images that are held out for testing; only for a table without
             test images.
         flip: False where mirror images are not of the same class.
         imbalance: So many times the last class the first one is in the pool.
+        lazy: Decode images only when they are needed.
 
     Raises:
         InvalidSetting: The table cannot be read or used, or an argument is out of range.
     """
     file = check_folder("data.table", table)
-    read = square_reader(image_size, resize=resize, cache=cache)
+    read = square_reader(image_size, resize=resize, interpolation=interpolation, cache=cache)
     check_number("data.max_memory_gb", max_memory_gb, low=0)
     check_flag("data.flip", flip)
+    check_flag("data.lazy", lazy)
     check_test_fraction(test_fraction)
     rows = _rows(file)
     folder, names = _names(
@@ -113,7 +119,7 @@ def image_table(
         )
     kept = long_tailed(files.train.targets, imbalance)
     files = replace(files, train=files.train.part(kept))
-    return from_files(files, read, max_memory_gb=max_memory_gb, flip=flip)
+    return from_files(files, read, max_memory_gb=max_memory_gb, flip=flip, lazy=lazy)
 
 
 def _rows(file: Path) -> pd.DataFrame:

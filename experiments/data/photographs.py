@@ -6,15 +6,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from al_core.errors import InvalidSetting
-from experiments.data.decoding import UnreadableImage, read_rgb, resize_square
+from experiments.data.decoding import UnreadableImage, read_rgb, resize_square, resized
 from experiments.data.resize_cache import ResizeCache
 from experiments.data.samples import Samples
 from experiments.settings.checks import check_folder
+from experiments.settings.input_format import DEFAULT_INTERPOLATION, check_interpolation
 
 RESIZES = ("crop", "letterbox", "stretch")
 BAR = 114
@@ -32,14 +32,16 @@ class SquareReader:
         resize: "crop" keeps the center square, "letterbox" the whole image between gray bars, and
             "stretch" the whole image without its aspect ratio.
         cache: Folder that keeps the squares; None for no cache. It changes nothing but the speed.
+        interpolation: One of `INTERPOLATIONS`.
 
     Raises:
-        InvalidSetting: Another way to resize, or a cache that is no folder.
+        InvalidSetting: Another way to resize or to interpolate, or a cache that is no folder.
     """
 
     image_size: int
     resize: str = "crop"
     cache: str | Path | None = None
+    interpolation: str = DEFAULT_INTERPOLATION
     _kept: ResizeCache | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -47,12 +49,15 @@ class SquareReader:
             raise InvalidSetting(
                 f"data.resize must be one of {', '.join(RESIZES)}, got {self.resize!r}"
             )
+        check_interpolation("data.interpolation", self.interpolation)
         kept = None
         if self.cache is not None:
             folder = check_folder("data.cache", self.cache)
             if folder.exists() and not folder.is_dir():
                 raise InvalidSetting(f"data.cache: {folder} is no folder")
-            kept = ResizeCache(folder, resize=self.resize, image_size=self.image_size)
+            is_default = self.interpolation == DEFAULT_INTERPOLATION
+            way = self.resize if is_default else f"{self.resize}-{self.interpolation}"
+            kept = ResizeCache(folder, resize=way, image_size=self.image_size)
         object.__setattr__(self, "_kept", kept)
 
     def __call__(self, path: Path) -> NDArray[np.uint8]:
@@ -62,13 +67,16 @@ class SquareReader:
             UnreadableImage: As `read_rgb`.
         """
         if self._kept is None:
-            return fit_square(read_rgb(path), self.image_size, self.resize)
+            return self._square(path)
         key = self._kept.key(path)
         square = self._kept.read(key)
         if square is None:
-            square = fit_square(read_rgb(path), self.image_size, self.resize)
+            square = self._square(path)
             self._kept.write(key, square)
         return square
+
+    def _square(self, path: Path) -> NDArray[np.uint8]:
+        return fit_square(read_rgb(path), self.image_size, self.resize, self.interpolation)
 
 
 def whole_image(samples: Samples, index: int) -> NDArray[np.uint8]:
@@ -85,38 +93,31 @@ def whole_image(samples: Samples, index: int) -> NDArray[np.uint8]:
             image = read_rgb(samples.paths[index])
             scale = min(1.0, LONGEST_SHOWN / max(image.shape[:2]))
             height, width = (max(1, round(scale * side)) for side in image.shape[:2])
-            return _resized(image, height, width)
+            return resized(image, height, width)
     pixels: NDArray[np.uint8] = samples.images(np.array([index]))[0].numpy()
     return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
 
-def fit_square(image: NDArray[np.uint8], size: int, resize: str) -> NDArray[np.uint8]:
+def fit_square(
+    image: NDArray[np.uint8], size: int, resize: str, interpolation: str = DEFAULT_INTERPOLATION
+) -> NDArray[np.uint8]:
     """Bring an image of any shape to a square.
-
-    Pixels are averaged over their area when shrinking and interpolated linearly when enlarging.
 
     Args:
         image: uint8 (height, width, 3).
         size: Side of the result in pixels.
         resize: One of `RESIZES`.
+        interpolation: One of `INTERPOLATIONS`.
     """
     if resize == "crop":
-        return resize_square(image, size)
+        return resize_square(image, size, interpolation)
     height, width = image.shape[:2]
     if resize == "stretch":
-        return _resized(image, size, size)
+        return resized(image, size, size, interpolation)
     scale = size / max(height, width)
-    inner = _resized(image, max(1, round(scale * height)), max(1, round(scale * width)))
+    sides = (max(1, round(scale * side)) for side in (height, width))
+    inner = resized(image, *sides, interpolation)
     square = np.full((size, size, 3), BAR, np.uint8)
     top, left = (size - inner.shape[0]) // 2, (size - inner.shape[1]) // 2
     square[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
     return square
-
-
-def _resized(image: NDArray[np.uint8], height: int, width: int) -> NDArray[np.uint8]:
-    if image.shape[:2] == (height, width):
-        return image
-    shrinks = height * width < image.shape[0] * image.shape[1]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    resized = cv2.resize(np.ascontiguousarray(image), (width, height), interpolation=method)
-    return resized.astype(np.uint8, copy=False)

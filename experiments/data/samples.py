@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from al_core.errors import InvalidSetting
-from experiments.data.decoding import UnreadableImage, decode_many, find_unreadable
+from experiments.data.decoding import (
+    Decoded,
+    UnreadableImage,
+    decode_many,
+    find_unreadable,
+    resize_square,
+)
+from experiments.settings.input_format import DEFAULT_INTERPOLATION
 
 IndexArray = NDArray[np.int64]
 ChannelValues = tuple[float, float, float]
@@ -75,12 +82,21 @@ class Samples(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class MemorySamples:
-    """Decoded images, uint8 (n, 3, height, width), RGB; `paths` as in `Samples`."""
+    """Decoded images; `paths` as in `Samples`.
+
+    Attributes:
+        pixels: uint8 (n, 3, height, width), RGB.
+        image_size: Side in pixels to which images are `resize_square`d on request; None for no
+            change.
+        interpolation: As for `resize_square`.
+    """
 
     pixels: Tensor
     names: Sequence[str]
     paths: Sequence[Path] | None = field(default=None, kw_only=True)
     unreadable: Mapping[int, str] = field(default_factory=dict, kw_only=True)
+    image_size: int | None = field(default=None, kw_only=True)
+    interpolation: str = field(default=DEFAULT_INTERPOLATION, kw_only=True)
     in_memory: bool = field(default=True, init=False)
 
     def __post_init__(self) -> None:
@@ -97,7 +113,14 @@ class MemorySamples:
     def images(self, indices: IndexArray) -> Tensor:
         """Copy images."""
         _check_indices(indices, self.names, self.unreadable)
-        return self.pixels.index_select(0, torch.tensor(indices, dtype=torch.int64))
+        images = self.pixels.index_select(0, torch.tensor(indices, dtype=torch.int64))
+        size = self.image_size
+        if size is None or images.shape[2:] == (size, size):
+            return images
+        squares = np.empty((len(images), size, size, 3), np.uint8)
+        for square, image in zip(squares, images.permute(0, 2, 3, 1).numpy(), strict=True):
+            square[:] = resize_square(image, size, self.interpolation)
+        return torch.from_numpy(squares).permute(0, 3, 1, 2).contiguous()
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,12 +128,14 @@ class FileSamples:
     """Image files that are decoded and resized on each request.
 
     The constructor decodes every file once to find the unreadable ones, and keeps no image except
-    for the cache of `read`.
+    for the cache of `read`. Unchecked samples are not decoded before they are requested, for a
+    caller that finds the unreadable ones itself.
 
     Attributes:
         paths: One file per sample.
         image_size: Side in pixels of the returned images.
         read: As in `decode_many`.
+        checked: True to decode every file in the constructor.
         num_threads: Number of threads, which never changes the result; None for one per core.
         progress: Text before the progress bar of the first pass; None for no bar.
     """
@@ -119,6 +144,7 @@ class FileSamples:
     names: Sequence[str]
     image_size: int = field(kw_only=True)
     read: Callable[[Path], NDArray[np.uint8]] | None = field(default=None, kw_only=True)
+    checked: bool = field(default=True, kw_only=True)
     num_threads: int | None = field(default=None, kw_only=True)
     progress: str | None = field(default=None, kw_only=True)
     unreadable: Mapping[int, str] = field(init=False)
@@ -126,9 +152,11 @@ class FileSamples:
 
     def __post_init__(self) -> None:
         _check_names(self.names, len(self.paths), {})
-        found = find_unreadable(
-            self.paths, read=self.read, num_threads=self.num_threads, progress=self.progress
-        )
+        found: dict[int, str] = {}
+        if self.checked:
+            found = find_unreadable(
+                self.paths, read=self.read, num_threads=self.num_threads, progress=self.progress
+            )
         object.__setattr__(self, "unreadable", found)
 
     def __len__(self) -> int:
@@ -137,14 +165,22 @@ class FileSamples:
     def images(self, indices: IndexArray) -> Tensor:
         """Decode files; one that has become unreadable since raises UnreadableImage too."""
         _check_indices(indices, self.names, self.unreadable)
-        paths = [self.paths[index] for index in indices]
-        decoded = decode_many(paths, self.image_size, read=self.read, num_threads=self.num_threads)
+        decoded = self.decode(indices)
         for row, reason in decoded.unreadable.items():
             name = self.names[indices[row]]
             raise UnreadableImage(
                 f"{name} was readable when the run started and is not now: {reason}"
             )
         return decoded.images
+
+    def decode(self, indices: IndexArray) -> Decoded:
+        """Return the images as `images` does, and the reasons of those that cannot be read."""
+        return decode_many(
+            [self.paths[index] for index in indices],
+            self.image_size,
+            read=self.read,
+            num_threads=self.num_threads,
+        )
 
 
 def channel_statistics(

@@ -23,13 +23,17 @@ from al_core import (
     LossPredictionLoss,
     LossPredictionMSELoss,
     RankNetLoss,
+    find_stages,
     ranking_accuracy,
     stream_seed,
 )
-from al_core.errors import InvalidSetting, NonFiniteValue
+from al_core.errors import InvalidSetting, NonFiniteValue, TapError
+from al_core.taps import MethodTaps
 from experiments.data.loading import prefetched
 from experiments.data.targets import Targets
 from experiments.engine.engine import Engine
+from experiments.learning.freezing import Freezing
+from experiments.learning.optimizer import clip_gradients, make_optimizer, make_scheduler
 from experiments.settings.recipe import LossPredictionSettings, Recipe
 from experiments.tasks.base import Task
 
@@ -55,6 +59,8 @@ class Training:
         self.engine = engine
         self._cycle, self._optimizer = recipe.cycle, recipe.optimizer
         self._head = head = recipe.loss_prediction
+        self._freezing = Freezing(recipe.freezing)
+        self._stages: list[str] = []  # of networks without features of their own; found once
         self._head_loss: nn.Module = _head_loss(head)
 
     def fresh_model(self, *, seed: int) -> nn.Module:
@@ -62,16 +68,32 @@ class Training:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = self.task.build_model()
+            self._freezing.fix_weights(model, self.task.example)
             if self._head.enabled:
                 # After the backbone: its weights are the same with and without the module.
-                model = ActiveLearning(
-                    model,
-                    self._head.pool_size,
-                    self._head.width,
-                    example=self.task.example(),
-                    output_tap=self.task.log_probs if self._head.output_tap else None,
-                )
+                model = self._with_module(model)
         return self.engine.placed(model)
+
+    def _with_module(self, model: nn.Module) -> ActiveLearning:
+        """Add a loss-prediction module to a fresh model on the CPU."""
+        sizes, layers = (self._head.pool_size, self._head.width), self._head.layers
+        example = self.task.example()
+        tap = self.task.log_probs if self._head.output_tap else None
+        if layers is None and MethodTaps.offered_by(model):
+            return ActiveLearning(model, *sizes, example=example, output_tap=tap)
+        try:
+            if layers is None and not self._stages:
+                self._stages = find_stages(model, example)
+            return ActiveLearning(
+                model,
+                *sizes,
+                layers=list(layers or self._stages),
+                example=example,
+                layout=layers if isinstance(layers, Mapping) else "auto",
+                output_tap=tap,
+            )
+        except (InvalidSetting, TapError) as error:
+            raise InvalidSetting(f"loss_prediction.layers: {error}") from error
 
     def run(
         self,
@@ -99,22 +121,20 @@ class Training:
             NonFiniteValue: A loss is NaN or infinite; the text names the first such sample.
         """
         model.train()
+        self._freezing.fix_modes(model)
         wrapped = self.engine.for_training(
             model, find_unused_parameters=self._head.enabled and self._head.warm_up_epochs > 0
         )
         epochs = self.num_epochs(labeled.size)
         steps_per_epoch = len(self._batches(labeled, np.arange(labeled.size)))
-        own = getattr(model, "optim_parameters", model.parameters)
-        optimizer = torch.optim.SGD(
-            own(),
-            lr=self._optimizer.lr,
-            momentum=self._optimizer.momentum,
-            weight_decay=self._optimizer.weight_decay,
-            nesterov=self._optimizer.nesterov,
+        optimizer = make_optimizer(
+            self._optimizer, model, self.task,
             # One pass over the weights, not four; it cannot take in the module's after warm-up.
             fused=self._head.warm_up_epochs == 0,
+        )  # fmt: skip
+        scheduler = make_scheduler(
+            optimizer, self._optimizer, self._cycle, steps=epochs * steps_per_epoch
         )
-        scheduler = self._scheduler(optimizer, epochs * steps_per_epoch)
         order = np.random.default_rng(stream_seed(seed, 0, "order"))
         generator = self.engine.generator(stream_seed(seed, 0, "augmentation"))
         sample_seeds = np.random.default_rng(stream_seed(seed, 0, "sample augmentation"))
@@ -185,6 +205,7 @@ class Training:
             share = losses.shape[0] * engine.world_size / batches[k].size
             optimizer.zero_grad(set_to_none=True)
             (loss * share if share != 1 else loss).backward()  # type: ignore[no-untyped-call]
+            clip_gradients(optimizer, self._optimizer.max_grad_norm)
             optimizer.step()
             scheduler.step()
             losses_seen.append(losses.detach())
@@ -262,16 +283,6 @@ class Training:
     def _my_part(self, batch_size: int) -> slice:
         part = self.engine.shard(batch_size)
         return slice(part.start, part.stop)
-
-    def _scheduler(
-        self, optimizer: torch.optim.Optimizer, steps: int
-    ) -> torch.optim.lr_scheduler.LRScheduler:
-        if self._cycle.schedule == "cosine":
-            return torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
-        # Differs: the reference makes a new optimizer at the milestone, which forgets momentum.
-        return torch.optim.lr_scheduler.MultiStepLR(
-            optimizer, [round(m * steps) for m in self._cycle.milestones], self._cycle.gamma
-        )
 
 
 def _head_loss(head: LossPredictionSettings) -> nn.Module:

@@ -27,6 +27,9 @@ class InputDropout:
         rate: Share of the elements that are dropped, in (0, 1).
         passes: Number of posterior samples; 0 for none. With any, training has dropout.
 
+    Attributes:
+        in_training: Whether there is dropout in training.
+
     Raises:
         InvalidSetting: A value is out of range.
     """
@@ -39,11 +42,11 @@ class InputDropout:
                 f"task.build.dropout_rate must lie between 0 and 1; it is {rate!r}"
             )
         self.rate, self.passes = rate, passes
-        self._in_training = dropout or passes > 0
+        self.in_training = dropout or passes > 0
 
     def install(self, layers: Iterable[nn.Module]) -> None:
         """Make these layers drop elements of their input while they are in training mode."""
-        if not self._in_training:
+        if not self.in_training:
             return
         for layer in layers:
             layer.register_forward_pre_hook(self._hook)

@@ -25,6 +25,7 @@ from experiments.data.header import MAX_PIXELS
 from experiments.data.labels import Label
 from experiments.data.loading import chunks, prefetched
 from experiments.engine.engine import Engine
+from experiments.learning.frozen import FrozenClassification
 from experiments.learning.learner import TaskLearner
 from experiments.models.starting_weights import from_scratch
 from experiments.ranking.model import TrainedModel
@@ -32,6 +33,7 @@ from experiments.settings.composition import build
 from experiments.settings.recipe import Recipe
 from experiments.settings.run_config import Backbone
 from experiments.tasks.blank import blank_task
+from experiments.tasks.classification import Classification
 
 Image = NDArray[np.uint8]
 T = TypeVar("T")
@@ -110,8 +112,13 @@ class Scorer:
     ) -> None:
         config = model.config
         backbone = Backbone.of(config["backbone"], model.kind)
-        backbone = replace(backbone, node=from_scratch(backbone.node))
+        if not backbone.frozen:  # or the checkpoint has all of the network's weights
+            backbone = replace(backbone, node=from_scratch(backbone.node))
         self.task = blank_task(config["task"], backbone, model.class_names, model.data_facts)
+        if backbone.frozen:
+            assert isinstance(self.task, Classification), "backbone.frozen serves classification"
+            trunk = model.data_facts.get("trunk")
+            self.task = FrozenClassification(self.task, engine, trunk=trunk)
         self.learner = TaskLearner(self.task, engine, Recipe.of(config))
         state = torch.load(io.BytesIO(model.weights), map_location="cpu", weights_only=True)
         try:

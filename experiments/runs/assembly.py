@@ -16,6 +16,7 @@ from experiments.annotation.people import Waiting
 from experiments.data.arranged import Data
 from experiments.engine.engine import Engine
 from experiments.learning.ensemble import EnsembleLearner
+from experiments.learning.frozen import FOLDER, FrozenClassification
 from experiments.learning.learner import TaskLearner
 from experiments.learning.observer import CycleObserver
 from experiments.learning.snapshot import SnapshotLearner
@@ -25,6 +26,7 @@ from experiments.runs.pool import check_sizes
 from experiments.settings.requirements import check_requirements
 from experiments.settings.run_config import RunConfig
 from experiments.tasks.base import Task
+from experiments.tasks.classification import Classification
 from experiments.units.unit import Unit
 
 
@@ -87,6 +89,10 @@ def assemble(
         record = engine.gather(record)[0]
         data, images = settled(data, record, fixed=people is not None, of_regions=of_regions)
     task: Task = config.build("task.build", data=data, backbone=config.backbone())
+    if config.backbone().frozen:
+        assert isinstance(task, Classification), "backbone.frozen serves classification"
+        folder = Path(config.values["out"], FOLDER)
+        task = FrozenClassification(task, engine, folder=folder)
     provided = known if task.has_embedding else config.provided
     check_requirements(strategy, name, provided=provided, of_regions=of_regions)
     unit: Unit = config.build_for_task("query", task=task)

@@ -183,16 +183,23 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
 
     The way in which people are asked may change from one batch to the next, and so may the folders
     that keep regions and resized images. Runs that are older than these choices have neither.
+    Tables of a task, such as its recipes, are left out: their values count where they are used.
     """
     whole = without_tables(config)
     kept = {key: value for key, value in whole.items() if key not in WITHOUT_EFFECT}
     data = _without_cache(config.get("data", {}))
+    task = {
+        key: value
+        for key, value in config.get("task", {}).items()
+        if key == "build" or not isinstance(value, Mapping)
+    }
     query = _without_cache(config.get("query", {"name": "images"}))
     return {
         **kept,
         "oracle": config.get("oracle", {}).get("name", "ground_truth"),
         "query": {key: value for key, value in query.items() if not isinstance(value, Mapping)},
         **({"data": data} if data else {}),
+        **({"task": task} if task else {}),
     }
 
 

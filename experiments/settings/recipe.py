@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from inspect import Parameter, signature
 from itertools import pairwise
 from typing import Any
 
+import torch
+
 from al_core.errors import InvalidSetting, require_positive
 from experiments.settings.checks import check_flag, check_number, check_whole_number
-from experiments.settings.composition import make
+from experiments.settings.composition import check_keys, make
 
 
 @dataclass(frozen=True)
@@ -100,27 +103,119 @@ class CycleSettings:
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """Stochastic gradient descent.
+    """An optimizer of torch, and how learning rates differ and develop.
 
     Attributes:
-        lr: Initial learning rate.
-        momentum: Momentum of SGD.
-        weight_decay: Weight decay of every parameter.
-        nesterov: Use Nesterov's momentum.
+        lr: Initial learning rate, after warm-up.
+        momentum: Momentum of SGD; None for classes that take none.
+        weight_decay: Weight decay of every parameter; None for the default of the class.
+        nesterov: Use Nesterov's momentum; None for classes that have none.
+        target: The class, "torch.optim.SGD" for example.
+        more: Further arguments of the class.
+        recipe: The row of the task's recipes that defaults were taken from; for people.
+        backbone_lr_scale: Learning rate of the backbone as a multiple of `lr`, which is that of the
+            task's own layers.
+        loss_prediction_lr_scale: The same for the loss-prediction module.
+        warm_up: Fraction of the training, at its beginning, in which the learning rate rises.
+        max_grad_norm: Common norm down to which gradients are scaled; None for no limit.
     """
 
     lr: float
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    nesterov: bool = False
+    momentum: float | None = 0.9
+    weight_decay: float | None = 5e-4
+    nesterov: bool | None = False
+    target: str = "torch.optim.SGD"
+    more: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str = ""
+    backbone_lr_scale: float = 1.0
+    loss_prediction_lr_scale: float = 1.0
+    warm_up: float = 0.0
+    max_grad_norm: float | None = None
 
     def __post_init__(self) -> None:
-        check_number("optimizer.lr", self.lr, low=0.0)
-        check_number("optimizer.momentum", self.momentum, low=0.0)
-        check_number("optimizer.weight_decay", self.weight_decay, low=0.0)
-        check_flag("optimizer.nesterov", self.nesterov)
+        for name in ("lr", "backbone_lr_scale", "loss_prediction_lr_scale"):
+            check_number(f"optimizer.{name}", getattr(self, name), low=0.0)
+        check_number("optimizer.warm_up", self.warm_up, low=0.0, high=1.0)
+        for name in ("momentum", "weight_decay", "max_grad_norm"):
+            if getattr(self, name) is not None:
+                check_number(f"optimizer.{name}", getattr(self, name), low=0.0)
+        if self.max_grad_norm == 0:
+            raise InvalidSetting("optimizer.max_grad_norm must be above 0, or null for no limit")
+        if self.nesterov is not None:
+            check_flag("optimizer.nesterov", self.nesterov)
         if self.nesterov and not self.momentum:
             raise InvalidSetting("optimizer.nesterov=true needs optimizer.momentum above 0")
+        self._check_arguments()
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> OptimizerSettings:
+        """Read the node `optimizer` of a configuration.
+
+        Raises:
+            InvalidSetting: A value out of range, or an argument that the class does not take.
+        """
+        own = {each.name for each in fields(cls)} - {"target", "more"}
+        if "lr" not in values:
+            raise InvalidSetting("optimizer.lr is not set")
+        return cls(
+            **{key: value for key, value in values.items() if key in own},
+            target=values.get("_target_", cls.target),
+            more={k: v for k, v in values.items() if k not in own and k != "_target_"},
+        )
+
+    @property
+    def kind(self) -> type[torch.optim.Optimizer]:
+        """The class."""
+        found = getattr(torch.optim, self.target.removeprefix("torch.optim."))
+        assert issubclass(found, torch.optim.Optimizer)
+        return found
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the class beside the parameters."""
+        given = {"lr": self.lr, "weight_decay": self.weight_decay, **self.more}
+        given |= {"momentum": self.momentum, "nesterov": self.nesterov}
+        return {key: value for key, value in given.items() if value is not None}
+
+    def _check_arguments(self) -> None:
+        name = str(self.target).removeprefix("torch.optim.")
+        found = getattr(torch.optim, name, None) if name.isidentifier() else None
+        if not isinstance(found, type) or not issubclass(found, torch.optim.Optimizer):
+            raise InvalidSetting(
+                "optimizer._target_ must be a class of torch.optim, such as torch.optim.AdamW, got "
+                f"{self.target!r}"
+            )
+        if signature(found.step).parameters["closure"].default is Parameter.empty:
+            raise InvalidSetting(
+                f"optimizer._target_={self.target} evaluates the loss several times a step, which "
+                "this training does not do: use torch.optim.SGD or torch.optim.AdamW"
+            )
+        known = set(signature(found).parameters) - {"params", "fused", "foreach"}
+        own = {each.name for each in fields(self)} - {"target", "more"}
+        check_keys(self.more, known | own, where="optimizer")
+        for key, value in self.arguments.items():
+            if key not in known:
+                raise InvalidSetting(
+                    f"optimizer.{key}={value}: torch.optim.{name} has no such argument; null "
+                    "leaves it out"
+                )
+
+
+@dataclass(frozen=True)
+class FreezingSettings:
+    """Parts of a network that stay as they are while the rest is trained.
+
+    Attributes:
+        frozen_stages: The number of stages, from the first, whose weights are not trained.
+        frozen_batch_norm: Keep the statistics of batch normalization.
+    """
+
+    frozen_stages: int = 0
+    frozen_batch_norm: bool = False
+
+    def __post_init__(self) -> None:
+        check_whole_number("backbone.frozen_stages", self.frozen_stages, low=0)
+        check_flag("backbone.frozen_batch_norm", self.frozen_batch_norm)
 
 
 @dataclass(frozen=True)
@@ -139,6 +234,9 @@ class LossPredictionSettings:
         loss: The loss of the module: "ranking", as published; "ranknet", the cross-entropy of the
             order of all pairs; or "mse", the squared error of the paper's ablation.
         output_tap: The module reads the model's own output as one more feature.
+        layers: Names of the network's layers whose outputs the module reads, or a mapping from
+            names to their layouts (see `al_core.ActiveLearning`). None for the features that a
+            network itself offers, and else for the last layer of each of its stages.
     """
 
     enabled: bool = False
@@ -151,6 +249,7 @@ class LossPredictionSettings:
     warm_up_epochs: int = 0
     loss: str = "ranking"
     output_tap: bool = False
+    layers: tuple[str, ...] | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         check_flag("loss_prediction.enabled", self.enabled)
@@ -170,6 +269,16 @@ class LossPredictionSettings:
                 f"loss_prediction.loss must be ranking, ranknet or mse, got {self.loss!r}"
             )
         check_flag("loss_prediction.output_tap", self.output_tap)
+        if self.layers is None:
+            return
+        listed = isinstance(self.layers, (list, tuple, Mapping)) and len(self.layers) > 0
+        if not listed or not all(isinstance(name, str) for name in self.layers):
+            raise InvalidSetting(
+                "loss_prediction.layers must be a list of layer names, such as [layer1,layer2], or "
+                f"null, got {self.layers!r}"
+            )
+        if not isinstance(self.layers, Mapping):
+            object.__setattr__(self, "layers", tuple(self.layers))
 
 
 @dataclass(frozen=True)
@@ -178,23 +287,28 @@ class Recipe:
 
     Attributes:
         cycle: Training length, batches and schedule.
-        optimizer: Stochastic gradient descent.
+        optimizer: Class, learning rates and further arguments.
         loss_prediction: The loss-prediction module; without one by default.
+        freezing: What is not trained; nothing by default.
     """
 
     cycle: CycleSettings
     optimizer: OptimizerSettings
     loss_prediction: LossPredictionSettings = field(default_factory=LossPredictionSettings)
+    freezing: FreezingSettings = field(default_factory=FreezingSettings)
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Recipe:
-        """Read the groups `cycle`, `optimizer` and `loss_prediction` of a configuration.
+        """Read `cycle`, `optimizer`, `loss_prediction` and, of `backbone`, what is not trained.
 
         Raises:
             InvalidSetting: An unknown or missing key, or a value out of range.
         """
+        backbone = values.get("backbone") or {}
+        freezing = [each.name for each in fields(FreezingSettings)]
         return cls(
             make(CycleSettings, values["cycle"], where="cycle"),
-            make(OptimizerSettings, values["optimizer"], where="optimizer"),
+            OptimizerSettings.of(values["optimizer"]),
             make(LossPredictionSettings, values["loss_prediction"], where="loss_prediction"),
+            FreezingSettings(**{key: backbone[key] for key in freezing if key in backbone}),
         )

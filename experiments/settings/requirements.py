@@ -12,8 +12,8 @@ from al_core.errors import InvalidSetting
 
 ADVICE = {
     Requirement.EMBEDDING: (
-        "embeddings, and this network has none: give it a method get_discriminative_al_features() "
-        "that returns the classifier's input (b, d)"
+        "embeddings, and this network has none: its class scores must come from a last nn.Linear, "
+        "or a method get_discriminative_al_features() must return its classifier's input (b, d)"
     ),
     Requirement.PREDICTED_LOSS: ("the loss-prediction module: set loss_prediction.enabled=true"),
     Requirement.LOG_PROB_SAMPLES: (

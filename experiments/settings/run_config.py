@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,40 @@ from omegaconf import DictConfig
 
 from al_core import Requirement
 from al_core.errors import InvalidSetting, require_positive
-from experiments.settings.checks import check_number, check_whole_number
+from experiments.settings.checks import check_flag, check_number, check_whole_number
 from experiments.settings.composition import build, check_keys, part_serving, plain
+from experiments.settings.input_format import (
+    DEFAULT_IMAGE_SIZE,
+    DEFAULT_INTERPOLATION,
+    InputFormat,
+    input_format,
+)
 from experiments.settings.recipe import Recipe
 from experiments.settings.run_path import LIVE, PEOPLE, WHOLE_IMAGES, run_path, strategy_label
 
 GROUPS = ("task", "backbone", "cycle", "strategy", "query", "data", "oracle", "engine", "tracker")
 TOP_LEVEL = {*GROUPS, "optimizer", "loss_prediction", "name", "out", "seed", "cycles"}
+HEADS = ("linear", "mlp")
+"""Heads on frozen features: one layer, or two."""
+DEFAULT_FORMAT = {"image_size": DEFAULT_IMAGE_SIZE, "interpolation": DEFAULT_INTERPOLATION}
+"""Keys of `data` that are null where the backbone decides, and what else they are."""
+NO_WEIGHTS = (None, "none", "scratch")
+"""Values of an argument `weights` that stand for random ones."""
 
+FORMAT_KEYS = tuple(each.name for each in fields(InputFormat))
+"""Keys of `backbone` that say more of a network's input than its constructor does."""
 _KNOWN_KEYS = {
     "task": {"name", "kind", "metric", "build", "background"},
     "strategy": {"name", "query", "mc_dropout_passes", "ensemble_size", "snapshot_at"},
-    "backbone": {"name"},
+    "backbone": {
+        "name",
+        "recipe",
+        "frozen",
+        "head",
+        "frozen_stages",
+        "frozen_batch_norm",
+        *FORMAT_KEYS,
+    },
     "data": {"name"},
     "loss": {"reduction"},
     "query": {"name"},
@@ -38,21 +60,54 @@ class Backbone:
         name: The choice of `backbone`.
         kind: The kind of task that the network serves.
         node: The constructor's `_target_` and arguments.
+        frozen: Whether a head is trained on the network's features instead of the network.
+        head: That head: "linear" or "mlp".
+        given_format: What the choice says of the network's input, by the names of `InputFormat`.
     """
 
     name: str
     kind: str
     node: Mapping[str, Any]
+    frozen: bool = False
+    head: str = "linear"
+    given_format: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, choice: Mapping[str, Any], kind: str) -> Backbone:
         """Read a choice of `backbone`.
 
         Raises:
-            InvalidSetting: The choice has no network for this kind of task.
+            InvalidSetting: The choice has no network for this kind of task, or none with frozen
+                weights.
         """
         part = part_serving(choice, kind, group="backbone")
-        return cls(str(choice["name"]), kind, part)
+        frozen, head = choice.get("frozen", False), choice.get("head", HEADS[0])
+        check_flag("backbone.frozen", frozen)
+        if head not in HEADS:
+            raise InvalidSetting(f"backbone.head must be {' or '.join(HEADS)}, got {head!r}")
+        if frozen and kind != "classification":
+            raise InvalidSetting(f"backbone.frozen=true serves classification, not {kind}")
+        if frozen and choice.get("frozen_stages"):
+            raise InvalidSetting(
+                "backbone.frozen=true freezes all stages: leave frozen_stages at 0"
+            )
+        given = {key: choice.get(key) for key in FORMAT_KEYS}
+        return cls(str(choice["name"]), kind, part, frozen, head, given)
+
+    @property
+    def source(self) -> str:
+        """The network and its arguments, for people."""
+        arguments = [f"{k}={v}" for k, v in self.node.items() if k != "_target_" and v is not None]
+        return f"backbone={self.name}" + (f" ({', '.join(arguments)})" if arguments else "")
+
+    @property
+    def input_format(self) -> InputFormat:
+        """The images that the network expects.
+
+        Raises:
+            InvalidSetting: As `input_format.input_format`.
+        """
+        return input_format(self.node, self.given_format)
 
     def __call__(self, **arguments: Any) -> Any:
         """Build the network.
@@ -83,7 +138,7 @@ class RunConfig:
             InvalidSetting: An unknown key, a value out of range, or choices that do not fit
                 together.
         """
-        values: dict[str, Any] = plain(composed)
+        values = _completed(plain(composed))
         known = set(TOP_LEVEL)
         if "reduction" in values["task"]["build"]:  # a task that offers several losses
             known.add("loss")
@@ -195,6 +250,28 @@ class RunConfig:
             InvalidSetting: The backbone has none for it.
         """
         return Backbone.of(self.values["backbone"], self.kind)
+
+
+def _completed(values: dict[str, Any]) -> dict[str, Any]:
+    """Fill in the sizes of images, and how they are resized, that follow from the backbone."""
+    kind = values["task"]["kind"]
+    choice, backbone = values["data"], values["backbone"]
+    nodes = [choice, part] if isinstance(part := choice.get(kind), Mapping) else [choice]
+    if not isinstance(backbone.get(kind), Mapping):
+        return values  # which is refused where the backbone is asked for
+    network = Backbone.of(backbone, kind)
+    if backbone.get("frozen_batch_norm") and network.node.get("weights", "") in NO_WEIGHTS:
+        raise InvalidSetting(
+            f"backbone.weights={network.node['weights']} has no statistics of batch normalization "
+            "to keep: set backbone.frozen_batch_norm=false"
+        )
+    missing = {key for key in DEFAULT_FORMAT for node in nodes if node.get(key, "") is None}
+    for key in missing:
+        found = getattr(network.input_format, key)
+        for node in nodes:
+            if key in node:
+                node[key] = DEFAULT_FORMAT[key] if found is None else found
+    return values
 
 
 def _check_groups(values: Mapping[str, Any]) -> None:

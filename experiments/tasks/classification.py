@@ -22,16 +22,22 @@ from experiments.data import classification_augmentation
 from experiments.data.classification import ImageClassification
 from experiments.data.labels import Label
 from experiments.data.photographs import fit_square, whole_image
-from experiments.data.samples import Batch
+from experiments.data.samples import Batch, ChannelValues
 from experiments.data.targets import HiddenTargets, Targets
 from experiments.drawing.panel import Panel
 from experiments.drawing.views import class_view
 from experiments.metrics.classification import ClassificationMetrics
+from experiments.models.classifier import Classifier, logits_of
 from experiments.models.dropout import InputDropout
 from experiments.models.trial import backbone_name, built, try_network
+from experiments.settings.input_format import InputFormat
 
 NUM_SHOWN = 3
 """The most probable classes of an image, of which a caption names the likely ones."""
+
+LARGE_PIXELS, BATCH_PIXELS = 128**2, 2**20
+"""Larger images are evaluated in batches of so many pixels: activations of 256 photographs would
+take gigabytes, and a CPU is twice as fast with fewer."""
 
 
 class Classification:
@@ -39,8 +45,8 @@ class Classification:
 
     Args:
         data: Images and labels.
-        backbone: Called with `num_classes`, returns a model: (b, 3, h, w) to logits (b, k), with
-            `get_discriminative_al_features()` where embeddings are wanted.
+        backbone: Called with `num_classes`, returns any model: (b, 3, h, w) to logits (b, k), or to
+            an object with these as `logits`.
         augmentation: "cifar", "photographs" or "none".
         crop_padding: Of "cifar": pixels of zero padding around which a random crop moves; 0 for
             none.
@@ -48,16 +54,21 @@ class Classification:
         color_jitter: Of "photographs": largest relative change of brightness, contrast and
             saturation; 0 for none.
         randaugment: Of "photographs": operations of RandAugment for each image; 0 for none.
-        eval_batch_size: Images in a batch of inference.
+        eval_batch_size: Images in a batch of inference; of images above 128 pixels, as many as
+            make a megapixel.
         dropout: Whether the classifier's input is dropped from in training, whatever the strategy:
             to compare strategies that sample with others on one network.
         dropout_rate: The share of that input that is dropped.
         mc_dropout_passes: Posterior samples of a prediction, by dropping from the classifier's
             input; 0 for none. With any the network is trained with dropout.
 
+    Attributes:
+        classifier: Where the network computes its class scores and keeps its embeddings.
+
     Raises:
         InvalidSetting: An augmentation that is unknown or out of range, such as a padding as large
-            as the image, or a backbone that cannot be built or does not take the images.
+            as the image, a backbone that cannot be built or does not take the images, or dropout
+            without a last linear layer.
     """
 
     metric = "accuracy"
@@ -78,31 +89,46 @@ class Classification:
         mc_dropout_passes: int = 0,
     ) -> None:
         require_positive("task.build.eval_batch_size", eval_batch_size)
-        self._dropout = InputDropout(dropout=dropout, rate=dropout_rate, passes=mc_dropout_passes)
-        self.eval_batch_size = eval_batch_size
+        self.dropout = InputDropout(dropout=dropout, rate=dropout_rate, passes=mc_dropout_passes)
         self.train, self.test = data.train, data.test
         self.class_names: Sequence[str] = data.class_names
-        self._backbone = backbone
-        self._resize = data.resize
-        self._mean = torch.tensor(data.mean).view(1, 3, 1, 1)
-        self._std = torch.tensor(data.std).view(1, 3, 1, 1)
+        self.backbone = backbone
+        self._resize, self._interpolation = data.resize, data.interpolation
+        mean, std = _expected_normalization(backbone) or (data.mean, data.std)
+        self._mean, self._std = (torch.tensor(each).view(1, 3, 1, 1) for each in (mean, std))
         labels = torch.as_tensor(data.train_targets)
         self._test_labels = torch.as_tensor(data.test_targets)
         self.targets: Targets = HiddenTargets(
             len(data.train), lambda indices: labels[torch.from_numpy(indices)], data.train.names
         )
-        self._size = self._image_size()
+        self._size = height, width = self._image_size()
+        self.eval_batch_size = eval_batch_size
+        if height * width > LARGE_PIXELS:
+            self.eval_batch_size = min(eval_batch_size, max(1, BATCH_PIXELS // (height * width)))
         self._augment = classification_augmentation.augmentation(
             augmentation, size=self._size, flip=data.flip, crop_padding=crop_padding,
             min_area=min_area, color_jitter=color_jitter, randaugment=randaugment,
         )  # fmt: skip
-        self._try_network()
+        self.classifier = self._tried_network()
+        self.has_embedding = self.classifier.has_embedding
+        self._check_dropout()
+
+    @property
+    def normalization_is_measured(self) -> bool:
+        """Whether mean and deviation are those of the pool, and not of the network's weights."""
+        return _expected_normalization(self.backbone) is None
 
     def build_model(self) -> nn.Module:
         """Return a fresh model with one output a class."""
-        model = self._backbone(num_classes=len(self.class_names))
-        self._dropout.install(_classifiers(model))
+        model = self.backbone(num_classes=len(self.class_names))
+        self.classifier.install(model)
+        if self.classifier.head is not None:
+            self.dropout.install([self.classifier.classifying_layer(model)])
         return model
+
+    def head(self, model: nn.Module) -> list[nn.Module]:
+        """Return the layer that computes the class scores; none if it is not known."""
+        return [] if self.classifier.head is None else [self.classifier.classifying_layer(model)]
 
     def example(self) -> Tensor:
         """Return two black images, normalized."""
@@ -122,7 +148,11 @@ class Classification:
 
     def test_batch(self, indices: IndexArray) -> Batch:
         """Load test images and labels."""
-        return Batch(self.test.images(indices), self._test_labels[torch.from_numpy(indices)])
+        return Batch(self.test.images(indices), self.test_labels(indices))
+
+    def test_labels(self, indices: IndexArray) -> Tensor:
+        """Return labels of the test set, int64 (b,)."""
+        return self._test_labels[torch.from_numpy(indices)]
 
     def augment(
         self, images: Tensor, targets: Any, generator: torch.Generator
@@ -152,50 +182,25 @@ class Classification:
 
     def predict(self, outputs: Tensor, model: nn.Module) -> Prediction:
         """Return log-probabilities (b, k) and the classifier's input (b, d) as embedding."""
-        features = getattr(model, "get_discriminative_al_features", None)
-        return Prediction(
-            self.log_probs(outputs),
-            embedding=None if features is None else features().float(),
-        )
+        return self.classifier.prediction(outputs, model)
 
     def posterior_samples(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
-        """Return `mc_dropout_passes` samples (b, m, k), or None for none.
-
-        The classifier is asked again and again about the embeddings of the latest forward: what
-        comes before it has no dropout.
-
-        Raises:
-            InvalidSetting: The network does not keep its embeddings.
-        """
-        if not self._dropout.passes:
-            return None
-        features = getattr(model, "get_discriminative_al_features", None)
-        if features is None or not _classifiers(model):
-            raise InvalidSetting(
-                f"Monte-Carlo dropout drops from the input of a last linear layer: "
-                f"{type(model).__name__} needs one, and get_discriminative_al_features() that "
-                "returns its input (b, d)"
-            )
-        (classifier,), embedding = _classifiers(model), features()
-        samples = [
-            self._dropout.through(classifier, embedding).float()
-            for _ in range(self._dropout.passes)
-        ]
-        return torch.stack(samples, 1).log_softmax(2)
+        """Return `mc_dropout_passes` samples (b, m, k), or None for none."""
+        return self.classifier.resampled(model, self.dropout)
 
     def metrics(self) -> ClassificationMetrics:
         """Return fresh counts."""
         return ClassificationMetrics()
 
     def data_facts(self) -> dict[str, Any]:
-        """Return side and resizing of the images, and mean and deviation of their channels."""
-        height, _ = self._size
+        """Return size and resizing of the images, and mean and deviation of their channels."""
         mean, std = self._mean.flatten().tolist(), self._std.flatten().tolist()
-        return {"image_size": height, "resize": self._resize, "mean": mean, "std": std}
+        facts = {"image_size": self._size[0], "resize": self._resize, "mean": mean, "std": std}
+        return {**facts, "interpolation": self._interpolation}
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Bring an image to the square that one of the pool would become."""
-        return fit_square(image, self._size[0], self._resize)
+        return fit_square(image, self._size[0], self._resize, self._interpolation)
 
     def inference_batch_size(self, height: int, width: int) -> int:
         """Return `eval_batch_size`."""
@@ -228,29 +233,51 @@ class Classification:
             for k, log_p in zip(best.indices, best.values, strict=True)
         ]
 
-    def _try_network(self) -> None:
+    def _tried_network(self) -> Classifier:
         num_classes = len(self.class_names)
-        name = backbone_name(self._backbone)
+        name = backbone_name(self.backbone)
+
+        def build() -> nn.Module:
+            return self.backbone(num_classes=num_classes)
+
+        def fits(outputs: Any) -> bool:
+            logits = logits_of(outputs)
+            return logits is not None and logits.shape == (2, num_classes)
+
         with torch.random.fork_rng(devices=[]):
-            network = built(self.build_model, name=name, num_classes=num_classes)
-            self.has_embedding = hasattr(network, "get_discriminative_al_features")
+            network = built(build, name=name, num_classes=num_classes)
             try_network(
                 network,
-                self.build_model,
+                build,
                 self._size,
                 name=name,
-                fits=lambda outputs: (
-                    isinstance(outputs, Tensor) and outputs.shape == (2, num_classes)
-                ),
+                fits=fits,
                 wanted=f"logits (2, {num_classes})",
+            )
+            return Classifier.of(network, build, self._size)
+
+    def _check_dropout(self) -> None:
+        if self.dropout.in_training and not self.classifier.can_resample:
+            raise InvalidSetting(
+                f"dropout drops from the input of a last linear layer that computes the class "
+                f"scores, and {backbone_name(self.backbone)} has none: leave out "
+                "task.build.dropout=true and strategies that sample by dropout, or use an ensemble"
             )
 
     def _image_size(self) -> tuple[int, int]:
+        side = getattr(self.train, "image_size", None)
+        if side is not None:
+            return side, side
         readable = next(i for i in range(len(self.train)) if i not in self.train.unreadable)
         height, width = self.train.images(np.array([readable])).shape[2:]
         return height, width
 
 
-def _classifiers(model: nn.Module) -> list[nn.Linear]:
-    """Return the layer that puts out the class scores, the last linear one; none for no layer."""
-    return [module for module in model.modules() if isinstance(module, nn.Linear)][-1:]
+def _expected_normalization(
+    backbone: Callable[..., nn.Module],
+) -> tuple[ChannelValues, ChannelValues] | None:
+    """Return the mean and deviation that a network was trained with, as far as they are known."""
+    expected = getattr(backbone, "input_format", None)
+    if isinstance(expected, InputFormat) and expected.mean is not None and expected.std is not None:
+        return expected.mean, expected.std
+    return None

@@ -265,7 +265,8 @@ def test_choices_pass_their_keys_on(tree: Path, monkeypatch: pytest.MonkeyPatch)
     )
     assert all(config[choice].name == choice for choice in CHOICES)
     config.image_folder.root = str(tree)
-    config.image_folder.image_size = 20
+    for choice in CHOICES:  # null where the backbone decides, which a run fills in
+        config[choice].image_size, config[choice].interpolation = 20, "area"
     config.image_folder.flip = False
     config.image_folder.max_memory_gb = 0
     folder = instantiate(config.image_folder.classification)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from al_core import Prediction, predictive_entropy
 from al_core.errors import InvalidSetting
 from experiments.learning.ensemble import EnsembleLearner
+from experiments.models.classifier import Classifier
 from experiments.models.dropout import InputDropout
 from experiments.settings.composition import build, plain
 from experiments.settings.recipe import (
@@ -21,9 +21,9 @@ from experiments.settings.recipe import (
     OptimizerSettings,
     Recipe,
 )
-from experiments.tasks.classification import Classification, _classifiers
+from experiments.tasks.classification import Classification
 from tests.experiments.small_tasks import cpu_engine, lenet_task, small_data, small_learner
-from tests.test_configs import BACKBONES
+from tests.test_configs import BACKBONES, CLASSIFIERS
 from vendored.pytorch_cifar import LeNet
 
 LABELED = np.arange(12)
@@ -103,15 +103,24 @@ def test_with_next_to_no_dropout_the_samples_are_the_prediction() -> None:
     torch.testing.assert_close(rows[:, :3], rows[:, 3:])
 
 
-def test_a_network_of_ones_own_is_told_what_it_lacks() -> None:
-    """Without features the run stops with one line; so it does with a rate that is none."""
-    flat = partial(_Flat)
-    task = Classification(small_data(), flat, mc_dropout_passes=2)
+def test_any_network_with_a_last_linear_layer_is_sampled() -> None:
+    """A network without methods of its own gives samples, which scatter around its prediction."""
+    task = Classification(small_data(), _Flat, mc_dropout_passes=400, dropout_rate=0.1)
     task.targets.reveal(LABELED)
     learner = small_learner(task, head=False)
     learner.fit(LABELED, seed=0)
-    with pytest.raises(InvalidSetting, match=r"_Flat needs one, and get_discriminative_al"):
-        learner.infer(np.arange(5), samples)
+    rows = learner.infer(np.arange(50), both)
+    assert not torch.equal(rows[:, :3], rows[:, 3:])
+    torch.testing.assert_close(rows[:, :3], rows[:, 3:], atol=0.05, rtol=0)
+
+
+def test_a_network_that_cannot_be_sampled_is_refused() -> None:
+    """Without a last linear layer, or with something after it, the run stops before training."""
+    for network in (_Convolution, _Scaled):
+        Classification(small_data(), network)
+        for dropout in ({"mc_dropout_passes": 2}, {"dropout": True}):
+            with pytest.raises(InvalidSetting, match=rf"backbone {network.__name__} has none"):
+                Classification(small_data(), network, **dropout)
     with pytest.raises(InvalidSetting, match=r"dropout_rate must lie between 0 and 1; it is 1.0"):
         InputDropout(dropout=True, rate=1.0, passes=0)
 
@@ -126,14 +135,27 @@ class _Flat(nn.Module):
         return logits
 
 
-@pytest.mark.parametrize("name", [k for k, v in BACKBONES.items() if "classification" in v][::6])
+class _Scaled(_Flat):
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * super().forward(x)
+
+
+class _Convolution(nn.Conv2d):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(3, num_classes, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).mean((2, 3))
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS[::6])
 def test_the_last_linear_layer_is_the_classifier(name: str) -> None:
     """Dropout acts on the embedding, in networks of every kind."""
     with torch.device("meta"):
         model = build(plain(BACKBONES[name].classification), where="backbone", num_classes=7)
-    (classifier,) = _classifiers(model)
-    assert classifier is getattr(model, model.classifier_name)
-    assert classifier.out_features == 7
+    layer = Classifier.of(model, lambda: model, (32, 32)).classifying_layer(model)
+    assert layer is getattr(model, model.classifier_name)
+    assert layer.out_features == 7
 
 
 # ---- ensembles
@@ -189,5 +211,5 @@ def test_lenet_has_the_classifier_of_its_features() -> None:
     """The embedding that is dropped from is what the classifier was given."""
     model = LeNet(num_classes=3).eval()
     logits = model(torch.randn(2, 3, 32, 32))
-    (classifier,) = _classifiers(model)
-    torch.testing.assert_close(classifier(model.get_discriminative_al_features()), logits)
+    layer = Classifier.of(model, lambda: model, (32, 32)).classifying_layer(model)
+    torch.testing.assert_close(layer(model.get_discriminative_al_features()), logits)

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from al_core import TopK
@@ -128,7 +129,9 @@ def test_candidates_are_a_number_or_so_many_times_the_query() -> None:
     "change",
     [
         {"lr": -1}, {"lr": "fast"}, {"lr": float("nan")}, {"lr": True}, {"momentum": -0.1},
-        {"weight_decay": None}, {"nesterov": "no"}, {"nesterov": True, "momentum": 0},
+        {"weight_decay": -1}, {"nesterov": "no"}, {"nesterov": True, "momentum": 0},
+        {"warm_up": 1.5}, {"max_grad_norm": 0}, {"backbone_lr_scale": -1},
+        {"loss_prediction_lr_scale": "x"},
     ],
 )  # fmt: skip
 def test_optimizer_settings_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
@@ -201,3 +204,45 @@ def test_differences_name_every_leaf() -> None:
     assert differences(ours, theirs) == [
         "a: 2 -> 1", "b.d: 3 -> None", "e: None -> {'f': 1}", "g: 4 -> None",
     ]  # fmt: skip
+
+
+def test_an_optimizer_is_any_class_of_torch_with_its_own_arguments() -> None:
+    """Keys that are null are left out, and others are handed over as they are."""
+    values = {
+        "_target_": "torch.optim.AdamW", "lr": 1e-3, "weight_decay": 0.05, "momentum": None,
+        "nesterov": None, "betas": [0.8, 0.9], "recipe": "mine",
+    }  # fmt: skip
+    settings = OptimizerSettings.of(values)
+    assert settings.kind is torch.optim.AdamW
+    assert settings.arguments == {"lr": 1e-3, "weight_decay": 0.05, "betas": [0.8, 0.9]}
+    older = OptimizerSettings.of({"lr": 0.1, "momentum": 0.9})
+    assert older.kind is torch.optim.SGD
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            {"betas": [0.9, 0.99]},
+            r"unknown key optimizer\.betas; there are .*momentum.*warm_up",
+        ),
+        ({"_target_": "torch.optim.AdamW"}, r"optimizer\.momentum=0.9: torch\.optim\.AdamW has no"),
+        ({"_target_": "torch.optim.LBFGS"}, r"LBFGS evaluates the loss several times a step"),
+        (
+            {"_target_": "os.system"},
+            r"must be a class of torch\.optim, .* got 'os\.system'",
+        ),
+        ({"_target_": "torch.optim.lr_scheduler"}, r"_target_ must be a class of torch\.optim"),
+        ({"_target_": "torch.optim.Optim"}, r"_target_ must be a class of torch\.optim"),
+        ({"_target_": None}, r"_target_ must be a class of torch\.optim"),
+        ({"lr": None}, r"optimizer\.lr must be a number"),
+    ],
+)
+def test_an_optimizer_that_is_none_is_refused(change: dict[str, Any], says: str) -> None:
+    """Classes and arguments are checked before anything is trained."""
+    values = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": False, **change}
+    with pytest.raises(InvalidSetting, match=says) as refused:
+        OptimizerSettings.of(values)
+    assert "\n" not in str(refused.value)
+    with pytest.raises(InvalidSetting, match=r"optimizer\.lr is not set"):
+        OptimizerSettings.of({"momentum": 0.9})

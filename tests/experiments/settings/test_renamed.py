@@ -6,7 +6,6 @@ import copy
 
 from hydra.utils import get_object
 
-from experiments.settings.composition import plain
 from experiments.settings.recipe import CycleSettings, LossPredictionSettings
 from experiments.settings.renamed import (
     ADDED,
@@ -15,6 +14,7 @@ from experiments.settings.renamed import (
     with_present_names,
     without_tables,
 )
+from experiments.settings.run_config import RunConfig
 from tests.small_runs import compose
 
 OLD = (
@@ -44,7 +44,8 @@ def test_old_names_lead_somewhere() -> None:
 
 def test_added_keys_have_the_values_that_change_nothing() -> None:
     """Keys that an older configuration lacks are read as they were fixed, others not at all."""
-    values = plain(compose("task=cifar10", "data=image_folder", "data.root=/data"))
+    composed = compose("task=cifar10", "data=image_folder", "data.root=/data", "backbone=lenet")
+    values = RunConfig.of(composed).values
     older = copy.deepcopy(values)
     for key in ADDED:
         *parents, last = key.split(".")

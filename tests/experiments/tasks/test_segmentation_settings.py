@@ -111,7 +111,7 @@ def test_the_published_protocol_is_the_forks() -> None:
     assert (cycle.initial_size, cycle.query_size, cycle.candidates) == (150, 150, 1500)
     assert (cycle.epochs, cycle.batch_size, cycle.milestones) == (250, 4, (0.4, 0.8))
     assert (cycle.schedule, cycle.gamma, cycle.min_steps) == ("step", 0.1, 0)
-    optimizer = make(OptimizerSettings, plain(config.optimizer), where="optimizer")
+    optimizer = OptimizerSettings.of(plain(config.optimizer))
     assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (0.01, 0.9, 1e-4)
     head = make(LossPredictionSettings, plain(config.loss_prediction), where="loss_prediction")
     assert (head.weight, head.pool_size, head.width) == (0.01, 6, 256)
