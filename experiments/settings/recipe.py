@@ -166,6 +166,7 @@ class OptimizerSettings:
     @property
     def kind(self) -> type[torch.optim.Optimizer]:
         """The class."""
+        found: type[torch.optim.Optimizer]
         found = getattr(torch.optim, self.target.removeprefix("torch.optim."))
         assert issubclass(found, torch.optim.Optimizer)
         return found

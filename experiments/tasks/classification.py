@@ -115,7 +115,7 @@ class Classification:
 
     @property
     def normalization_is_measured(self) -> bool:
-        """Whether mean and deviation are those of the pool, and not of the network's weights."""
+        """True if mean and deviation are those of the pool, not those of the network's weights."""
         return _expected_normalization(self.backbone) is None
 
     def build_model(self) -> nn.Module:
