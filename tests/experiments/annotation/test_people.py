@@ -269,7 +269,7 @@ def test_a_renamed_image_is_a_new_one_and_its_annotation_waits_for_the_old(team:
         ("bar/{0}", "", "it lies in 'bar', which is no class"),
         ("x.csv", "name,label\nother.png,bars\n", "'other.png' is no image of the pool"),
         ("x.xml", "<annotation/>", "x.xml: Pascal VOC's XML holds boxes"),
-        ("export.zip", "PK", "unpack it here"),
+        ("export.zip", "PK", "no complete zip archive"),
     ],
 )
 def test_what_cannot_be_used_is_told_and_read_again_once_it_is_mended(
