@@ -106,6 +106,11 @@ class ArrangedSamples(_View):
     def __post_init__(self) -> None:
         self._fill(self.samples)
 
+    @property
+    def image_size(self) -> int | None:
+        """Side of the images in pixels, as far as the set itself says."""
+        return getattr(self.samples, "image_size", None)
+
     def images(self, indices: IndexArray) -> Tensor:
         """As in `Samples`."""
         there = [self._there(index) for index in indices.tolist()]

@@ -115,8 +115,8 @@ def fit_square(
     if resize == "stretch":
         return resized(image, size, size, interpolation)
     scale = size / max(height, width)
-    sides = (max(1, round(scale * side)) for side in (height, width))
-    inner = resized(image, *sides, interpolation)
+    height, width = max(1, round(scale * height)), max(1, round(scale * width))
+    inner = resized(image, height, width, interpolation)
     square = np.full((size, size, 3), BAR, np.uint8)
     top, left = (size - inner.shape[0]) // 2, (size - inner.shape[1]) // 2
     square[top : top + inner.shape[0], left : left + inner.shape[1]] = inner

@@ -29,6 +29,7 @@ from experiments.data.labels import Label
 from experiments.data.loading import prefetched
 from experiments.data.samples import Batch, Samples
 from experiments.data.targets import Targets
+from experiments.drawing.panel import Panel
 from experiments.engine.engine import Engine
 from experiments.metrics.classification import ClassificationMetrics
 from experiments.models.classifier import Classifier
@@ -37,7 +38,6 @@ from experiments.models.feature_store import Features, FeatureStore, Rows
 from experiments.models.trunk import Trunk
 from experiments.settings.run_config import Backbone
 from experiments.settings.wording import counted
-from experiments.tasks.base import Panel
 from experiments.tasks.classification import Classification
 
 logger = logging.getLogger(__name__)
@@ -63,6 +63,11 @@ class EmbeddedSamples:
     def names(self) -> Sequence[str]:
         """As in `Samples`."""
         return self.source.names
+
+    @property
+    def paths(self) -> Sequence[Path] | None:
+        """As in `Samples`."""
+        return self.source.paths
 
     def __len__(self) -> int:
         return len(self.source)
