@@ -29,7 +29,7 @@ def refusal(*arguments: str, config_name: str = "config") -> str:
         (["cycel.epochs=3"], "unknown key cycel.epochs: did you mean cycle.epochs? the config"),
         (["cycel.nothing=3"], "unknown key cycel.nothing: did you mean cycle? the configuration"),
         (["foo=1"], "unknown key foo; the configuration has backbone, cycle, cycles, "),
-        (["backbone.weights=x"], "unknown key backbone.weights; backbone has classification, frozen"),
+        (["backbone.weights=x"], "unknown key backbone.weights; backbone has classification, f"),
         (["task=drn_cityscapes", "backbone.weights=x"],
          "unknown key backbone.weights: did you mean backbone.segmentation.weights? backbone has "
          "frozen, frozen_batch_norm"),
