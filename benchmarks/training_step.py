@@ -166,12 +166,7 @@ class BareTraining:
         self.engine, self.batch_size = engine, batch_size
         self.model = BACKBONES[name]().to(engine.device)
         self.model = self.model.to(memory_format=layout).train()
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=OPTIMIZER.lr,
-            momentum=OPTIMIZER.momentum or 0.0,
-            weight_decay=OPTIMIZER.weight_decay or 0.0,
-        )
+        self.optimizer = OPTIMIZER.kind(self.model.parameters(), **OPTIMIZER.arguments)
         self.inputs = torch.randn(batch_size, 3, 32, 32).to(engine.device, memory_format=layout)
         self.targets = torch.arange(batch_size, device=engine.device) % 10
 

@@ -105,6 +105,11 @@ class ArrangedSamples(_View):
     def __post_init__(self) -> None:
         self._fill(self.samples)
 
+    @property
+    def image_size(self) -> int | None:
+        """Side of the images in pixels, as far as the set itself says."""
+        return getattr(self.samples, "image_size", None)
+
     def images(self, indices: IndexArray) -> Tensor:
         there = [self._there(index) for index in indices.tolist()]
         return self.samples.images(np.array(there, np.int64))

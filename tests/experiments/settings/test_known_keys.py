@@ -29,10 +29,10 @@ def refusal(*arguments: str, config_name: str = "config") -> str:
         (["cycel.epochs=3"], "unknown key cycel.epochs: did you mean cycle.epochs? the config"),
         (["cycel.nothing=3"], "unknown key cycel.nothing: did you mean cycle? the configuration"),
         (["foo=1"], "unknown key foo; the configuration has backbone, cycle, cycles, "),
-        (["backbone.weights=x"], "unknown key backbone.weights; backbone has classification, name"),
+        (["backbone.weights=x"], "unknown key backbone.weights; backbone has classification, f"),
         (["task=drn_cityscapes", "backbone.weights=x"],
          "unknown key backbone.weights: did you mean backbone.segmentation.weights? backbone has "
-         "name, segmentation"),
+         "frozen, frozen_batch_norm"),
         (["task=ssd_voc", "backbone=vgg16", "backbone.detection.weights=x"],
          "unknown key backbone.detection.weights; backbone.detection has trunk"),
         (["task=ssd_voc", "backbone=light_ssd", "backbone.detection.sise=96"],
