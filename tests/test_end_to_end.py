@@ -255,14 +255,15 @@ def test_the_documented_command_runs_on_embedded_data(tmp_path: Path) -> None:
     assert [row["num_labeled"] for row in read_rows(folder / "cycles.csv")] == ["40", "60"]
     lines = done.stdout.splitlines()
     assert lines[0] == f"{folder}: 2 cycles"
-    assert lines[1:3] == [
-        "cycle 0: training on 40 images for 4 epochs", "cycle 0: scoring unlabeled images"
-    ]  # fmt: skip
+    assert lines[1] == "cycle 0: training on 40 images for 4 epochs"
+    assert lines[2].startswith("training ended at ")  # which is too little, and reported
+    assert lines[3] == "cycle 0: scoring unlabeled images"
     for word in ("cycle 0: 40 labeled", "accuracy", "tau", " s "):
-        assert word in lines[3]
-    assert lines[4].startswith("cycle 1: training on 60 images")
-    assert lines[6].startswith("cycle 1: 60 labeled")
-    assert len(lines) == 7
+        assert word in lines[4]
+    assert lines[5].startswith("cycle 1: training on 60 images")
+    assert lines[6].startswith("training ended at ")
+    assert lines[7].startswith("cycle 1: 60 labeled")
+    assert len(lines) == 8
     assert "cycle 1: 60 labeled" in (folder / "log.txt").read_text(encoding="utf-8")
 
 
