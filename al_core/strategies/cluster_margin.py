@@ -27,7 +27,7 @@ MAX_CLUSTERED = 20_000
 
 
 class ClusterMargin:
-    """Of the `factor` times budget most wanted candidates, one a cluster, the smallest first.
+    """One candidate per cluster of the `factor` times budget most wanted, smallest cluster first.
 
     Differs: the paper clusters the whole pool once, before the first cycle; here the most wanted
     candidates are clustered anew in each cycle, by the embeddings of the model as it is.

@@ -25,7 +25,7 @@ from al_core.strategies.rows import Matrix, embeddings_of, shuffled_candidates, 
 BATCH = 128
 """Rows of each kind in a step: batches are balanced, however few labels there are."""
 LEARNING_RATE = 1e-3
-"""Of Adam (Kingma & Ba, 2015), its default."""
+"""Learning rate of Adam (Kingma & Ba, 2015), its default."""
 SURE = 0.98
 """Accuracy at which training stops: a classifier that knows every row by heart ranks nothing."""
 MEASURED = 10

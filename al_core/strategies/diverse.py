@@ -27,7 +27,7 @@ Spread = Literal["clusters", "classes"]
 
 
 class DiverseTopK:
-    """Of the `factor` times budget candidates of largest score, the largest of each group in turn.
+    """The largest of each group in turn, among the `factor` times budget largest candidates.
 
     Groups are as many clusters of embeddings as the budget (k-means), or the predicted classes.
     Differs: Zhdanov weights k-means by the scores and takes the sample at each center; predicted

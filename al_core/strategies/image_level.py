@@ -1,4 +1,4 @@
-"""What a prediction says of an image as a whole, where it has positions (boxes, pixels).
+"""Class distributions of whole images, from predictions at positions (boxes, pixels).
 
 The mean over the positions of their class distributions, as BatchBALD and the class-balanced
 strategies need one distribution an image. A detector says "nothing here" nearly everywhere, so the

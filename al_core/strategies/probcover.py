@@ -27,7 +27,7 @@ from al_core.strategies.rows import (
 )
 
 MAX_BYTES = 4 * 10**9
-"""Of the graph of who covers whom, a bit for each pair: 178,000 candidates."""
+"""Size of the graph of coverage, one bit per pair: 178,000 candidates."""
 JUDGED = 1000
 """Rows whose neighborhoods a radius is judged by."""
 

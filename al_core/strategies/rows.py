@@ -1,4 +1,4 @@
-"""What strategies ask of a learner: rows of numbers about samples, in one pass over each set.
+"""Rows of numbers about samples that a learner infers, in one pass over each set.
 
 `Learner.infer` gives one tensor. Here it is asked chunk by chunk into an array that is made once,
 in memory or in a memory-mapped file, so that a pool's rows never exist twice and need not fit in
@@ -65,7 +65,7 @@ def infer_rows(
             finite = torch.isfinite(got).all(1)
         if not bool(finite.all()):
             at = int(part[~finite.numpy()].min())
-            raise NonFiniteValue(f"what the model says of sample {at} is not finite")
+            raise NonFiniteValue(f"the model's output for sample {at} is not finite")
         if rows is None:
             rows = _made((indices.size, got.shape[1]), folder)
         rows[start : start + part.size] = got.numpy()
@@ -90,7 +90,7 @@ def _made(shape: tuple[int, int], folder: str | Path | None) -> Matrix:
     if folder is None:
         if size > (free := _free_memory()):
             raise InvalidSetting(
-                f"what is asked of {shape[0]} samples takes {size / 1e9:.3g} GB of memory, and "
+                f"the rows of {shape[0]} samples take {size / 1e9:.3g} GB of memory, and "
                 f"{free / 1e9:.3g} GB are free: show the strategy fewer candidates (on the command "
                 "line cycle.candidates=50000), or let it keep them on disk if it can "
                 "(strategy.query.embeddings_folder=FOLDER)"

@@ -29,9 +29,9 @@ from al_core.strategies.scoring import check_budget
 NEIGHBORS = 20
 """K of equation 4."""
 MAX_CLUSTERS = 500
-"""Of section 3: more and smaller clusters would be noise."""
+"""The bound of section 3: more and smaller clusters would be noise."""
 NUM_DISTANCES = 2**22
-"""Of a block whose neighbors are looked for: 16 MB."""
+"""Distances in a block of the search for neighbors: 16 MB."""
 MIN_CLUSTER_SIZE = 5
 """Smaller clusters come last: they are outliers (the authors leave them out)."""
 

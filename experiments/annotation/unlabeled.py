@@ -214,7 +214,6 @@ class KeptMasks:
         return len(self.positions)
 
     def mask(self, index: int) -> Mask:
-        """As in `Masks`."""
         kept = self.collected.labels[self.positions[index]].mask
         assert kept is not None, "an image was labeled without a mask"
         path = self.collected.run_folder / "annotations" / kept
@@ -234,7 +233,6 @@ class GivenMasks:
         return len(self.packed)
 
     def mask(self, index: int) -> Mask:
-        """As in `Masks`."""
         with Image.open(io.BytesIO(self.packed[index])) as image:
             return np.array(image)
 

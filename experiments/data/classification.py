@@ -51,11 +51,11 @@ class ImageClassification:
             them.
         test: The test set, for evaluation only.
         test_targets: int64 (len(test),).
-        class_names: One a class.
-        mean: Of the pool's pixels, RGB, in 0..1.
-        std: Likewise, greater than 0.
-        flip: Whether the mirror image of a sample is of the same class.
-        resize: How images of other sizes become the samples, as in `SquareReader`.
+        class_names: One name per class.
+        mean: Mean of the pool's pixels, RGB, in 0..1.
+        std: Standard deviation of the pool's pixels, RGB, greater than 0.
+        flip: True if the mirror image of a sample is of the same class.
+        resize: The way in which images of other sizes become samples; see `SquareReader`.
     """
 
     train: Samples
@@ -159,27 +159,27 @@ def image_folder(
     flip: bool = True,
     imbalance: float = 1.0,
 ) -> ImageClassification:
-    """Images in folders that are named for their classes, at any depth below these.
+    """Read images in folders that are named for their classes, at any depth below these.
 
-    Either `root/train/<class>/` with `test`, `val`, `valid` or `validation` beside `train`, or one
-    folder of classes, from which `test_fraction` holds out a test set. The classes are the folders,
-    sorted by name; a test set may lack some but has no others. Names are paths relative to the
-    folder that holds the class folders. Every common format is read (`IMAGE_SUFFIXES`, in
-    either case); hidden files and files of other kinds are passed over and counted in the log.
-    Images that cannot be decoded stay in the set's `unreadable`. Mean and standard deviation are of
-    at most 10,000 readable images of the pool.
+    The layout is either `root/train/<class>/` with `test`, `val`, `valid` or `validation` beside
+    `train`, or one folder of classes, from which `test_fraction` holds out a test set. The classes
+    are the folders, sorted by name; a test set may lack some but has no others. Names are paths
+    relative to the folder with the class folders. Common formats are read (`IMAGE_SUFFIXES`, in
+    either case); hidden files and files of other kinds are ignored and counted in the log. Images
+    that cannot be decoded are listed in the set's `unreadable`. Mean and standard deviation are
+    computed from at most 10,000 readable images of the pool.
 
     Args:
         root: The folder.
         image_size: Side of the images in pixels.
         resize: As `SquareReader`: "crop", "letterbox" or "stretch".
-        max_memory_gb: Sets that take no more (n * 3 * image_size^2 bytes; 1 GB is 1e9) are decoded
-            once and kept in memory; others are decoded whenever they are asked for.
+        max_memory_gb: Sets up to this size (n * 3 * image_size^2 bytes; 1 GB is 1e9) are decoded
+            once and kept in memory; the images of larger sets are decoded on each request.
         cache: Folder that keeps the resized images, for this run and others; None for no cache.
-        test_fraction: Share of the images that are held out for testing, as `held_out`.
-        flip: False where mirror images are not of the same class, as with text.
-        imbalance: So many times the last class the first one is in the pool (`long_tailed`); the
-            classes must be of about the same size then.
+        test_fraction: Share of the images that are held out for testing; see `held_out`.
+        flip: False if mirror images are not of the same class, such as text.
+        imbalance: The ratio of the first class to the last in the pool (see `long_tailed`), for
+            folders whose classes have about the same size.
 
     Raises:
         InvalidSetting: The layout is different, or an argument is out of range.
@@ -288,7 +288,7 @@ def digits(
 
 
 def read_samples(folder: Path, names: list[str], *, read: SquareReader, in_memory: bool) -> Samples:
-    """Decode the images into memory, or check that they can be decoded when asked for.
+    """Decode the images into memory, or check that they can be decoded on request.
 
     Raises:
         InvalidSetting: No image can be decoded.

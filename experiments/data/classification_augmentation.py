@@ -30,7 +30,7 @@ MAX_LOG_ASPECT = math.log(4 / 3)
 NUM_TRIES = 10
 """Crops that are drawn until one lies within the image, as in torchvision."""
 RANDAUGMENT_MAGNITUDE = 9
-"""Of 30, torchvision's default and that of the paper's ImageNet models."""
+"""Magnitude of 30, torchvision's default and that of the paper's ImageNet models."""
 
 
 def augmentation(

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.data.decoding import for_each, read_bytes
+from al_core.errors import ActiveLearningError
+from experiments.data.decoding import UnreadableImage, for_each, read_bytes
 
 HASH_BYTES = 16
 
@@ -22,13 +23,24 @@ def content_hashes(paths: Sequence[Path], *, progress: str | None = None) -> lis
         One per file; None for a file that is missing or may not be read.
 
     Raises:
-        OSError: Reading a file fails for a reason that may pass.
+        ActiveLearningError: Reading a file fails for a reason that may pass.
     """
     found: list[bytes | None] = [None] * len(paths)
 
     def hash_one(position: int) -> None:
-        data = read_bytes(paths[position])
+        try:
+            data = read_bytes(paths[position])
+        except UnreadableImage:  # a broken link; a NUL in a table; no permission
+            return
+        except OSError as error:
+            raise UnreadableImage(error.strerror or str(error)) from None
         found[position] = hashlib.blake2b(data, digest_size=HASH_BYTES).digest()
 
-    for_each(len(paths), hash_one, progress=progress)
+    failed = for_each(len(paths), hash_one, progress=progress)
+    if failed:
+        position, reason = next(iter(sorted(failed.items())))
+        raise ActiveLearningError(
+            f"{paths[position]} cannot be read at present ({reason}): the same command goes on "
+            "once it can"
+        )
     return found

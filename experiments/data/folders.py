@@ -24,7 +24,7 @@ class FoundImages:
 
     Attributes:
         names: Paths relative to the folder with "/", sorted by code point.
-        ignored: Number of files that were passed over, by kind: their ending, "hidden", NOT_UTF8.
+        ignored: The number of ignored files by kind: their ending, "hidden", NOT_UTF8.
     """
 
     names: tuple[str, ...]
@@ -34,9 +34,9 @@ class FoundImages:
 def find_images(folder: Path) -> FoundImages:
     """Find every image file below `folder`, at any depth; the case of its ending does not matter.
 
-    Symbolic links are followed. Files and folders whose names begin with "." are passed over, and
-    so are files whose ending is not in `IMAGE_SUFFIXES`; the files are counted. An image whose name
-    is not UTF-8 is left out with a warning, because no CSV could hold the name.
+    Symbolic links are followed. Files and folders whose names begin with "." are ignored, and so
+    are files whose ending is not in `IMAGE_SUFFIXES`; ignored files are counted. An image whose
+    name is not UTF-8 is excluded with a warning, because no CSV can hold the name.
 
     Raises:
         InvalidSetting: A folder cannot be read.

@@ -197,9 +197,7 @@ def _split(file: Path, rows: pd.DataFrame) -> tuple[pd.Series[bool], pd.Series[b
     if not is_test.any():
         is_test = is_validation
     elif is_validation.any():
-        log.info(
-            "%s: passed over %s for validation", file, counted(int(is_validation.sum()), "image")
-        )
+        log.info("%s: ignored %s for validation", file, counted(int(is_validation.sum()), "image"))
     return words.isin(TRAIN_WORDS), is_test
 
 

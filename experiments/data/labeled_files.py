@@ -96,7 +96,7 @@ def find_labeled(root: Path, *, test_fraction: float | None) -> SplitFiles:
             f"{root / tests[0]} is one: leave it out, or move the folder away"
         )
     if len(tests) > 1:
-        log.info("%s: %s has the test set; passed over %s", root, tests[0], ", ".join(tests[1:]))
+        log.info("%s: %s has the test set; ignored %s", root, tests[0], ", ".join(tests[1:]))
     pool, class_names = _labeled_folder(root if train is None else root / train)
     if tests:
         return SplitFiles(pool, _test_folder(root / tests[0], class_names), class_names)
@@ -123,7 +123,7 @@ def held_out(files: LabeledFiles, class_names: tuple[str, ...], test_fraction: f
     one with the smallest hash is held out, or the one with the largest is not.
 
     Raises:
-        OSError: A file cannot be read at present.
+        ActiveLearningError: A file cannot be read at present.
     """
     hashes = content_hashes(
         [files.folder / name for name in files.names], progress="hashing images"
@@ -207,5 +207,5 @@ def _labeled_files(folder: Path, class_names: tuple[str, ...]) -> LabeledFiles:
         else:
             ignored["outside the class folders"] += 1
     if ignored:
-        log.info("%s: passed over %s", folder, describe_ignored(ignored))
+        log.info("%s: ignored %s", folder, describe_ignored(ignored))
     return LabeledFiles(folder, names, np.array(targets, dtype=np.int64))

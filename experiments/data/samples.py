@@ -102,16 +102,16 @@ class MemorySamples:
 
 @dataclass(frozen=True, eq=False)
 class FileSamples:
-    """Image files that are decoded and resized each time they are asked for.
+    """Image files that are decoded and resized on each request.
 
-    Building it decodes every file once, so that `unreadable` is complete; nothing is kept of that
-    but what `read` keeps.
+    The constructor decodes every file once to find the unreadable ones, and keeps no image except
+    for the cache of `read`.
 
     Attributes:
-        paths: One file a sample.
-        image_size: Side in pixels of the images that are returned.
+        paths: One file per sample.
+        image_size: Side in pixels of the returned images.
         read: As in `decode_many`.
-        num_threads: None for one a core. It never changes the result.
+        num_threads: Number of threads, which never changes the result; None for one per core.
         progress: Text before the progress bar of the first pass; None for no bar.
     """
 

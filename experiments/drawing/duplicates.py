@@ -23,7 +23,7 @@ from experiments.drawing.text import Image
 T = TypeVar("T")
 
 MAX_BITS = 10
-"""Of 64 that may differ."""
+"""Bits of 64 in which near-duplicates may differ."""
 MAX_DIFFERENCE = 0.15
 """Mean absolute difference of the small color images, as a share of their standard deviation."""
 MAX_NOISE = 1.0

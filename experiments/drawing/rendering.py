@@ -184,7 +184,7 @@ def _legend(keys: Sequence[Key], width: int, form: Form) -> list[Image]:
         row, middle = rows[-1], len(rows[-1]) // 2
         if key.line:
             dashes = 1.0 if key.line == "solid" else 0.0
-            for x in range(sample):
+            for x in range(min(sample, width - left)):  # a picture may be a few pixels wide
                 if dashes or x % (5 * form.line) < 3 * form.line:
                     row[middle - form.line // 2 :][: form.line, left + x] = key.color
         else:

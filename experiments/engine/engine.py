@@ -110,7 +110,7 @@ class Engine:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes files."""
+        """True for the process that writes files."""
         return self.rank == 0
 
     @property

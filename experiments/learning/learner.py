@@ -30,7 +30,7 @@ from experiments.units.unit import Unit, WholeImages, images_of
 from vendored.checkpoints import fill
 
 BATCHES_A_TRIM = 4
-"""Of inference: after so many, freed memory goes back to the system."""
+"""Batches of inference after which freed memory returns to the system."""
 
 
 class TaskLearner:

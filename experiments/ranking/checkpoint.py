@@ -30,9 +30,9 @@ KINDS = ("classification", "detection", "segmentation")
 GROUPS = ("task", "backbone", "cycle", "strategy", "optimizer", "loss_prediction")
 """Groups of a run's configuration that a ranking needs; the others are left out."""
 CALLED_KEYS = frozenset({"_target_", "_partial_"})
-"""Of Hydra's special keys those that the files in `conf` have."""
+"""Hydra's special keys that the files in `conf` use."""
 MAX_DEPTH, MAX_VALUES = 32, 100_000
-"""Of a configuration; those of runs have 6 levels and some 150 values."""
+"""Limits of a configuration; those of runs have 6 levels and about 150 values."""
 MAX_CLASSES = 100_000
 LONGEST_SHOWN = 60  # characters of a value in a message
 

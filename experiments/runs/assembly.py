@@ -5,7 +5,7 @@ Checks that need no data come first, so that a wrong setting is reported before 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +36,7 @@ class Parts:
         learner: Trains and infers.
         strategy: Selects.
         observer: Follows the cycles.
-        people: The oracle if people annotate; None if the data set has the labels.
+        people: The oracle if people annotate; None for the data set's own labels.
         images: Which images the positions of pool and test set stand for.
     """
 
@@ -46,7 +46,7 @@ class Parts:
     strategy: QueryStrategy
     observer: CycleObserver
     people: PeopleOracle | None
-    images: RunImages = field(default_factory=lambda: RunImages({}))
+    images: RunImages
 
 
 def assemble(

@@ -8,15 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from al_core import Pool, draw_initial_set
-from al_core.errors import InvalidSetting
+from al_core import IndexArray, Pool, draw_initial_set, stream, typiclust
+from al_core.errors import ActiveLearningError, InvalidSetting
+from experiments.data.decoding import AT_PRESENT
 from experiments.data.targets import GroundTruthOracle
 from experiments.learning.learner import TaskLearner
+from experiments.models.embedding import pretrained_embedder
 from experiments.runs.identity import RunImages
 from experiments.settings.run_config import RunConfig
 from experiments.settings.wording import counted
 from experiments.tasks.base import Task
-from experiments.units.unit import Unit
+from experiments.units.unit import Unit, image_of
 
 logger = logging.getLogger(__name__)
 
@@ -30,22 +32,55 @@ def first_pool(config: RunConfig, learner: TaskLearner, oracle: GroundTruthOracl
     unit, initial_size = learner.unit, config.recipe.cycle.initial_size
     pool = Pool(len(unit), excluded=unit.unreadable)
     learner.training.check_batch(initial_size)
-    draw_initial_set(pool, oracle, size=initial_size, seed=config.seed, groups=unit.groups)
+    chosen = None
+    if config.recipe.cycle.initial == "typiclust":
+        chosen = _typical_images(config, learner, pool)
+    draw_initial_set(
+        pool, oracle, size=initial_size, seed=config.seed, groups=unit.groups, chosen=chosen
+    )
     costs = np.ones(len(unit), np.int64) if unit.costs is None else unit.costs
     offered, spent = (int(costs[part].sum()) for part in (pool.unlabeled, pool.labeled))
     _check_enough(config, unit, spent, spent + offered)
     return pool
 
 
+def _typical_images(config: RunConfig, learner: TaskLearner, pool: Pool) -> IndexArray:
+    """Choose the initial set by TypiClust, on embeddings of a pretrained network.
+
+    Returns:
+        Positions of images, the same in every process.
+
+    Raises:
+        InvalidSetting: The weights are not installed, or there are too few images.
+    """
+    engine, unit = learner.engine, learner.unit
+    images = np.unique(image_of(unit, pool.unlabeled))
+    found: IndexArray | None = None
+    if engine.is_main:
+        embedder = pretrained_embedder(engine, key="cycle.initial=typiclust")
+        logger.info(
+            "initial set by TypiClust, on embeddings of %s of %s",
+            counted(images.size, "image"), embedder.name,
+        )  # fmt: skip
+        rows, readable = embedder.samples(learner.task.train, images)
+        size = min(config.recipe.cycle.initial_size, len(readable))
+        chosen, _ = typiclust(rows, size, rng=stream(config.seed, 0, "initial set"))
+        found = images[np.array(readable)[chosen]]
+    shared = engine.gather(found)[0]
+    assert shared is not None, "the first process chose nothing"
+    return shared
+
+
 def restored_pool(
     state: dict[str, Any], task: Task, unit: Unit, images: RunImages, oracle: GroundTruthOracle
 ) -> Pool:
-    """Restore the pool of an earlier start and reveal its labels.
+    """Return the pool of an earlier start, with its labels revealed.
 
     Images that were added since then are unlabeled, images that cannot be used any more are left
     out, and images that can be used again are offered again.
 
     Raises:
+        ActiveLearningError: A labeled image cannot be read at present.
         InvalidSetting: The positions of then have no meaning now.
     """
     before = Pool.from_state_dict(state)
@@ -54,6 +89,12 @@ def restored_pool(
     lost = [index for index in before.labeled.tolist() if index in left_out]
     if lost:
         names = [unit.name(index) for index in lost]
+        reasons = {unit.unreadable[index] for index in lost}
+        if any(reason.startswith(AT_PRESENT) for reason in reasons):
+            raise ActiveLearningError(
+                f"{counted(len(lost), 'labeled image')} cannot be read at present, the first is "
+                f"{names[0]}: the same command goes on once it can"
+            )
         logger.warning(
             "%s no longer trained on, the first is %s: %s",
             counted(len(lost), "labeled image"), names[0], unit.unreadable[lost[0]],

@@ -40,7 +40,7 @@ Outputs = tuple[Tensor, Tensor]
 """Log-probabilities (b, k, h, w), and the scores at 1/8 of the size they come from."""
 
 BATCH_PIXELS = 2**20
-"""Of a batch of inference where its size is not set: what a GPU is busy with, and memory bears."""
+"""Pixels in a batch of inference if its size is not set: enough for a GPU, and small in memory."""
 
 
 class Segmentation:

@@ -39,7 +39,7 @@ CONF = Path(__file__).parents[3] / "conf" / "strategy"
 SHOWN = 12
 """Candidates that the thinned strategies are shown."""
 NUM_SAMPLES = 30
-"""Of the largest pool."""
+"""Size of the largest pool."""
 
 EARLIER = "earlier_query.csv"
 

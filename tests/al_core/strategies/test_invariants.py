@@ -1,4 +1,4 @@
-"""What every strategy promises, over the one list of them."""
+"""The promises of every strategy, checked over the one list of them."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_what_is_not_finite_stops_and_names_the_sample(name: str, bad: float) ->
 
 @ALL
 def test_the_declared_requirements_are_those_it_has(build: Build) -> None:
-    """What is declared suffices for all queries; without any one of it there is one that fails.
+    """The declared requirements suffice for all queries; without any of them some query fails.
 
     Some have few labels and some have many, on which a strategy may depend.
     """

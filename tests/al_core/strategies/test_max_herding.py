@@ -105,7 +105,7 @@ def test_repeated_rows_and_rows_of_zeros(
 
 
 def test_uncertain_candidates_are_covered_first() -> None:
-    """Of two equal groups the one that the model is unsure of is chosen from."""
+    """Among two equal groups, the one with uncertain predictions is chosen from."""
     values = np.concatenate([np.full(10, 4.0), np.full(10, 0.1)])
     strategy = MaxHerding(margin)
     for seed in range(3):

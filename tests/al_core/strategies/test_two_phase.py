@@ -51,7 +51,7 @@ def test_the_phase_is_that_of_the_labels_per_class(
 
 
 def test_both_phases_have_to_be_possible() -> None:
-    """What the later strategy needs is required from the first cycle on."""
+    """The requirements of the later strategy hold from the first cycle on."""
     strategy = TwoPhase(KCenter(), TopK(bald), switch_at_labels_per_class=1)
     assert requirements_of(strategy) == {
         Requirement.EMBEDDING, Requirement.LOG_PROB_SAMPLES, Requirement.SEVERAL_PASSES

@@ -122,7 +122,7 @@ def test_a_file_without_problems_is_read_once(
 
 
 def test_a_file_that_is_taken_away_keeps_its_answers(inbox: Inbox) -> None:
-    """What was accepted is on record; the file's problems end with it."""
+    """Accepted answers stay on record; the problems of the file end with it."""
     inbox.put("1.csv", ("a.jpg", "cat"), ("b.jpg", "cow"))
     assert len(inbox.start()) == 1
     (inbox.returned / "1.csv").unlink()

@@ -15,7 +15,7 @@ from experiments.runs.folder import RunFolder
 def test_looking_at_a_run_never_keeps_one_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether a run is in progress is found out without taking its lock."""
+    """A run in progress is detected without taking its lock."""
     run = AskingRun(tmp_path / "run", {}, {}, None, Rules("classification", ()))
     assert not run.is_running
     folder = RunFolder(run.folder, {})

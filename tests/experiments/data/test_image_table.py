@@ -77,7 +77,7 @@ def test_paths_may_be_below_another_folder_or_absolute(tmp_path: Path) -> None:
 def test_validation_rows_are_a_test_set_where_there_is_none(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Rows of val measure if none says test, and are passed over with a log line otherwise."""
+    """Rows of val measure if none says test, and are ignored with a log line otherwise."""
     write_images(tmp_path)
     rows = [(path, label, "Val" if split == "test" else split) for path, label, split in ROWS]
     data = image_table(write_table(tmp_path / "labels.csv", rows), image_size=8)
@@ -86,7 +86,7 @@ def test_validation_rows_are_a_test_set_where_there_is_none(
     with caplog.at_level(logging.INFO):
         data = image_table(write_table(tmp_path / "labels.csv", rows), image_size=8)
     assert list(data.test.names) == ["a/4.png"]
-    assert "passed over 1 image for validation" in caplog.text
+    assert "ignored 1 image for validation" in caplog.text
 
 
 def test_a_share_is_held_out_without_a_split(tmp_path: Path) -> None:

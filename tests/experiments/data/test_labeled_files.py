@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from al_core.errors import InvalidSetting
+from al_core.errors import ActiveLearningError, InvalidSetting
 from experiments.data import content
 from experiments.data.classification import image_folder
 from experiments.data.labeled_files import SplitFiles, find_labeled
@@ -45,13 +45,13 @@ def test_test_images_are_found_under_the_usual_names(tmp_path: Path, part: str) 
 def test_of_several_test_folders_the_first_is_taken(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With test and val, val is passed over, and the log says so."""
+    """With test and val, val is ignored, and the log says so."""
     for part in ("train", "test", "val"):
         write_classes(tmp_path / part, {"cat": 2, "dog": 2})
     with caplog.at_level(logging.INFO):
         files = find_labeled(tmp_path, test_fraction=None)
     assert files.test.folder == tmp_path / "test"
-    assert "test has the test set; passed over val" in caplog.text
+    assert "test has the test set; ignored val" in caplog.text
 
 
 @pytest.mark.parametrize("with_train", [False, True])
@@ -81,7 +81,7 @@ def test_what_is_held_out_stays_so(tmp_path: Path) -> None:
 
 
 def test_small_classes_are_in_both_parts(tmp_path: Path) -> None:
-    """Of two images one is held out, and of one none, however the hashes fall."""
+    """One of two images is held out, and none of a single one, for any hashes."""
     counts = {f"pair{i}": 2 for i in range(30)} | {"single": 1}
     files = find_labeled(write_classes(tmp_path, counts), test_fraction=0.02)
     assert np.bincount(files.test.targets).tolist() == [1] * 30
@@ -147,14 +147,14 @@ def test_a_wrong_share_is_refused(tmp_path: Path, wrong: object) -> None:
 def test_a_file_that_cannot_be_read_now_stops_the_division(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without its content an image would change sides, so the error of the disk ends the start."""
+    """Without its content an image would change sides, so the command says to come again."""
     write_classes(tmp_path, {"a": 2, "b": 2})
 
     def fail(path: Path) -> bytes:
         raise OSError(5, "Input/output error", str(path))
 
     monkeypatch.setattr(content, "read_bytes", fail)
-    with pytest.raises(OSError, match=r"Input/output error: .*0000.jpg"):
+    with pytest.raises(ActiveLearningError, match=r"0000.jpg cannot be read at present \(Input"):
         find_labeled(tmp_path, test_fraction=0.5)
 
 

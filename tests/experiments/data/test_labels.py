@@ -1,4 +1,4 @@
-"""What is said of one image, and the errors of reading it."""
+"""Labels of one image, and errors of reading them."""
 
 from __future__ import annotations
 

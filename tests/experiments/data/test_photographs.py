@@ -161,7 +161,7 @@ def test_a_changed_photograph_is_read_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * (3 * 24 * 24 + 4), b"short"])
 def test_a_damaged_entry_is_replaced(tmp_path: Path, damage: bytes) -> None:
-    """What a power failure leaves is found by its checksum and written again."""
+    """A file damaged by a power failure is detected by its checksum and written again."""
     reader = SquareReader(24, "crop", tmp_path / "cache")
     path = write_photograph(tmp_path / "x.png")
     expected = reader(path)
@@ -210,7 +210,7 @@ def test_many_readers_share_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_broken_photograph_stays_broken(tmp_path: Path) -> None:
-    """What cannot be decoded is never kept, and a missing file is no entry."""
+    """An image that cannot be decoded is never cached, and a missing file has no entry."""
     reader = SquareReader(24, "crop", tmp_path / "cache")
     (tmp_path / "x.jpg").write_bytes(b"no image")
     for _ in range(2):

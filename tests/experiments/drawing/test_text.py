@@ -37,7 +37,7 @@ def test_text_is_where_it_was_measured(words: str) -> None:
 
 @pytest.mark.usefixtures("fonts")
 def test_long_text_is_cut_short() -> None:
-    """What does not fit ends in three dots; what fits stays; nothing is wider than its room."""
+    """Text that does not fit ends in three dots, within its room; other text is unchanged."""
     assert clipped("RBC", 14, 200) == "RBC"
     short = clipped("a very long name of a class", 14, 80)
     assert short.endswith("...")

@@ -88,7 +88,7 @@ def test_families_name_their_members() -> None:
 
 
 def test_every_metric_that_a_task_computes_is_declared() -> None:
-    """What the metrics of the tasks return has its declaration beside them."""
+    """Every value that the metrics of the tasks return is declared beside them."""
     empty = (
         ClassificationMetrics(),
         DetectionMetrics(2, detect=lambda outputs: outputs),

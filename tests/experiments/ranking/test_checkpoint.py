@@ -166,7 +166,7 @@ def test_what_the_project_calls_elsewhere_is_refused(
 def test_special_keys_are_refused(
     key: str, value: Any, good: Contents, images: Path, tmp_path: Path
 ) -> None:
-    """Of the keys that Hydra acts on, those that `conf` uses are known, and their types."""
+    """The special keys of Hydra that `conf` uses are known, and their types."""
     for place in ("config/task/build", "config/backbone/classification", "config/strategy/query"):
         assert key in refusal(put(good, f"{place}/{key}", value), images, tmp_path)
 

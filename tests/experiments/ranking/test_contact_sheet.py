@@ -84,7 +84,7 @@ def test_a_small_ranking_shows_every_image_once(tmp_path: Path) -> None:
 
 
 def test_near_duplicates_are_folded(tmp_path: Path) -> None:
-    """Of equal images the outermost is shown, with the number of the others, at both ends."""
+    """The outermost of equal images is shown, with the number of the others, at both ends."""
     text = page(tmp_path, [0, 0, 1, 0, 2, 3, 4, 5, 6, 7, 7, 7], num_shown=3)
     assert ranks(text) == [1, 3, 5, 8, 9, 12]
     assert text.count("and 2 near-duplicates") == 2 * 2

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from experiments.runs import recorder
+from experiments.runs import gallery
 from experiments.runs.session import Outcome
 from tests.experiments.runs.fakes import Learner, People, Task
 from tests.experiments.runs.sessions import Run
 
 CYCLES = 2
-NUM_MOVES = 21
+NUM_MOVES = 25
 """Files that a run of two cycles moves into its folder."""
 
 
@@ -47,7 +47,7 @@ class Disk:
 
 def unbroken(tmp_path: Path, patch: pytest.MonkeyPatch) -> Run:
     """Return a run that went through, with one thumbnail a cycle to keep it short."""
-    patch.setattr(recorder, "GALLERY_IMAGES", 1)
+    patch.setattr(gallery, "NUM_SHOWN", 1)
     whole = Run(tmp_path / "whole", patch)
     whole.start(cycles=CYCLES)
     return whole
@@ -102,7 +102,7 @@ def test_people_are_asked_again_if_their_request_was_not_committed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: int
 ) -> None:
     """Killed at any write of a cycle, the next start asks for the same images."""
-    monkeypatch.setattr(recorder, "GALLERY_IMAGES", 1)
+    monkeypatch.setattr(gallery, "NUM_SHOWN", 1)
     one = Run(tmp_path / "run", monkeypatch)
     disk = Disk(monkeypatch, Killed())
     disk.broken = broken
@@ -111,4 +111,4 @@ def test_people_are_asked_again_if_their_request_was_not_committed(
     disk.broken = None
     people = People([[0, 1]])
     assert one.start(people=people).waiting is not None
-    assert people.asked == [(0, [9, 8])]
+    assert people.asked == [(1, [9, 8])]
