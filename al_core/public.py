@@ -1,10 +1,11 @@
-"""The public names of `al_core`, imported when the first of them is used."""
+"""Public names of the library: everything that `from al_core import ...` can import."""
 
 from al_core.acquisition import (
     bald,
     entropy,
     least_confidence,
     margin,
+    output_discrepancy,
     predicted_loss,
     predictive_entropy,
     variance,
@@ -25,9 +26,16 @@ from al_core.embeddings import EmbeddingTap
 from al_core.entropies import write_entropies_csv, write_ranking_csv, write_upload_csv
 from al_core.learning_loss import ActiveLearning
 from al_core.loop import CycleRecord, Observer, Stopwatch, draw_initial_set, run_cycles
+from al_core.output_tap import output_statistics
 from al_core.pool import IndexArray, Pool
 from al_core.randomness import stream, stream_seed
-from al_core.ranking import LossPredictionLoss, LossPredictionMSELoss, kendall_tau, ranking_accuracy
+from al_core.ranking import (
+    LossPredictionLoss,
+    LossPredictionMSELoss,
+    RankNetLoss,
+    kendall_tau,
+    ranking_accuracy,
+)
 from al_core.requirements import ranks_regions, requirements_of, requires
 from al_core.selection import choose_active_learning_indices, random_indices
 from al_core.stages import find_stages
@@ -81,6 +89,7 @@ __all__ = [
     "Query",
     "QueryStrategy",
     "Random",
+    "RankNetLoss",
     "Ranking",
     "Requirement",
     "StochasticBatch",
@@ -102,6 +111,8 @@ __all__ = [
     "least_confidence",
     "margin",
     "max_herding",
+    "output_discrepancy",
+    "output_statistics",
     "predicted_loss",
     "predictive_entropy",
     "probcover",

@@ -38,11 +38,11 @@ NUM_CLASSES, NUM_POSTERIOR, NUM_LABELED = 10, 10, 1000
 BATCH = 4096
 FILES = ("embeddings", "logits")
 LEFT_OUT = {"precomputed", "learning_loss_mse", "ensemble_entropy", "ensemble_bald"}
-"""A file, and what differs from its neighbor in training only."""
+"""A strategy that needs a file, and those that differ from others in training only."""
 
 
 class Table:
-    """A learner with a table of answers: rows of a mixture of 100 clusters, after a ReLU."""
+    """A learner with predictions from a table: a mixture of 100 clusters after a ReLU."""
 
     def __init__(self, folder: Path) -> None:
         self.embeddings, self.logits = (np.load(folder / f"{name}.npy") for name in FILES)
@@ -52,7 +52,7 @@ class Table:
 
     @staticmethod
     def write(folder: Path, num_samples: int, width: int) -> None:
-        """Write the table that all contenders use."""
+        """Write the table, once for all measurements."""
         rng = np.random.default_rng(0)
         centers = 2 * rng.standard_normal((100, width), dtype=np.float32)
         embeddings, logits = (
@@ -70,7 +70,7 @@ class Table:
             logits[part][np.arange(cluster.size), cluster % NUM_CLASSES] += 3
 
     def infer(self, indices: IndexArray, extract: Callable[[Prediction], Tensor]) -> Tensor:
-        """Answer, and count the seconds."""
+        """Extract from the table, and count the seconds."""
         start, start_cpu = time.perf_counter(), time.process_time()
         rows = [
             self._extracted(indices[i : i + BATCH], extract) for i in range(0, indices.size, BATCH)
@@ -93,7 +93,7 @@ class Table:
 
 
 def plain_k_center(rows: NDArray[np.float32], budget: int) -> object:
-    """Select by the usual NumPy loop, float32, |x|^2 + |c|^2 - 2 x.c for each pick."""
+    """Run the usual NumPy loop in float32, one matrix-vector product per pick, without labels."""
     norms = np.einsum("ij,ij->i", rows, rows)
     nearest = np.full(len(rows), np.inf, np.float32)
     pick = 0
@@ -104,7 +104,7 @@ def plain_k_center(rows: NDArray[np.float32], budget: int) -> object:
 
 
 def plain_badge(rows: NDArray[np.float32], residuals: NDArray[np.float32], budget: int) -> object:
-    """Select by the usual NumPy loop of k-means++, factorized, with one column per pick."""
+    """Run the usual NumPy loop of k-means++, factorized, one column per pick."""
     rng = np.random.default_rng(0)
     norms = np.einsum("ij,ij->i", rows, rows) * np.einsum("ij,ij->i", residuals, residuals)
     nearest, pick = norms.copy(), int(norms.argmax())
@@ -116,8 +116,33 @@ def plain_badge(rows: NDArray[np.float32], residuals: NDArray[np.float32], budge
     return nearest
 
 
+def plain_bait(rows: NDArray[np.float32], budget: int) -> object:
+    """Run the usual NumPy loop in float32, one rank-one update per pick, without labels."""
+    fisher = rows.T @ rows / len(rows)
+    inverse = np.eye(rows.shape[1], dtype=np.float32)
+    left = np.ones(len(rows), bool)
+    chosen: list[int] = []
+    for step in range(3 * budget):
+        forward = step < 2 * budget
+        among = rows if forward else rows[chosen]
+        through = among @ inverse
+        leverage = np.einsum("ij,ij->i", through, among)
+        sensitivity = np.einsum("ij,ij->i", through @ fisher, through)
+        if forward:
+            place = int(np.where(left, sensitivity / (1 + leverage), -np.inf).argmax())
+            chosen.append(place)
+            left[place] = False
+        else:
+            place = int((sensitivity / (1 - leverage)).argmin())
+            del chosen[place]
+        direction = inverse @ among[place]
+        sign = 1 if forward else -1
+        inverse = inverse - np.outer(direction, direction) / (sign + leverage[place])
+    return chosen
+
+
 def rival(name: str, table: Table, budget: int) -> object:
-    """Run a contender outside of the project."""
+    """Run one of the rivals."""
     rows = table.embeddings
     if name == "k_center, NumPy":
         return plain_k_center(rows, budget)
@@ -125,19 +150,28 @@ def rival(name: str, table: Table, budget: int) -> object:
         residuals = torch.from_numpy(table.logits).softmax(1)
         residuals -= torch.nn.functional.one_hot(residuals.argmax(1), NUM_CLASSES)
         return plain_badge(rows, residuals.numpy(), budget)
-    from skactiveml.pool import CoreSet, TypiClust
+    if name == "bait, NumPy":
+        best = torch.from_numpy(table.logits).softmax(1).amax(1).numpy()
+        return plain_bait(rows * np.sqrt(best * (1 - best))[:, None], budget)
+    from skactiveml.pool import CoreSet, MaxHerding, TypiClust
 
     labels = np.full(len(rows), np.nan)
     labels[:NUM_LABELED] = 0
-    strategy = CoreSet if name == "k_center, scikit-activeml" else TypiClust
-    return strategy(missing_label=np.nan, random_state=0).query(rows, labels, batch_size=budget)
+    strategies = {"k_center": CoreSet, "typiclust": TypiClust, "max_herding": MaxHerding}
+    strategy = strategies[name.split(",")[0]]
+    settings = {"metric_dict": {"gamma": 1.0}} if strategy is MaxHerding else {}
+    return strategy(missing_label=np.nan, random_state=0, **settings).query(
+        rows, labels, batch_size=budget
+    )
 
 
 RIVALS = (
     "k_center, NumPy",
     "badge, NumPy",
+    "bait, NumPy",
     "k_center, scikit-activeml",
     "typiclust, scikit-activeml",
+    "max_herding, scikit-activeml",
 )
 
 

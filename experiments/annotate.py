@@ -1,4 +1,8 @@
-"""`python -m experiments.annotate export RUN FORMAT` and `import RUN FILE...`, by hand.
+"""Annotate a folder of images: `python -m experiments.annotate FOLDER --classes cat,dog`.
+
+It installs Label Studio into an environment of its own, starts it on this machine, and runs cycles
+of annotation and training until they are done. `export RUN FORMAT` and `import RUN FILE...` serve
+tools that are used by hand.
 
 Export writes a batch of a run for an annotation tool, with the model's drafts, and lists the names
 that the tool would lose. Import checks the files of a tool, reports the annotations that count, and
@@ -16,17 +20,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from al_core.errors import ActiveLearningError
+from experiments.annotation.folder_run import TASKS, annotate_folder
 from experiments.annotation.inbox import read_returned
 from experiments.annotation.ledger import request_folder
+from experiments.annotation.local_server import ENVIRONMENT
 from experiments.annotation.run_view import AskingRun, open_run
+from experiments.annotation.settings import address_in_files
 from experiments.data.labels import UnusableFile
 from experiments.data.untrusted import open_untrusted
 from experiments.handoff.export import FILES, export
 from experiments.settings.wording import counted, listed
 
+COMMANDS = ("export", "import")
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 1, with one line on standard error, for bad input."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] not in (*COMMANDS, "-h", "--help"):
+        return _annotate_folder(given)
     parser = argparse.ArgumentParser(prog="python -m experiments.annotate", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     out = commands.add_parser("export", help="write a batch for an annotation tool")
@@ -38,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     back.add_argument("run", type=Path, help="run folder")
     back.add_argument("files", type=Path, nargs="+", help="files or folders of a tool's export")
     back.add_argument("--check", action="store_true", help="check only, copy nothing")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     try:
         run = open_run(options.run)
         if options.command == "export":
@@ -51,14 +63,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1
 
 
+def _annotate_folder(given: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.annotate",
+        description="Annotate a folder of images in Label Studio, the most useful ones first.",
+        epilog=f"The same command goes on. A folder named {' or '.join(COMMANDS)} is ./NAME here.",
+    )
+    parser.add_argument("folder", type=Path, help="folder of the images")
+    parser.add_argument("--classes", required=True, help="names of the classes: cat,dog")
+    parser.add_argument("--task", choices=TASKS, default="classification")
+    parser.add_argument(
+        "--environment", type=Path, default=ENVIRONMENT,
+        help=f"where Label Studio is installed and keeps its data (default: {ENVIRONMENT})",
+    )  # fmt: skip
+    parser.add_argument("more", nargs="*", metavar="KEY=VALUE", help="settings of the run")
+    options = parser.parse_intermixed_args(given)
+    classes = [name.strip() for name in options.classes.split(",") if name.strip()]
+    try:
+        return annotate_folder(
+            options.folder, classes, options.task,
+            environment=options.environment, more=options.more,
+        )  # fmt: skip
+    except (ActiveLearningError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
+
+
 def _export(run: AskingRun, format_name: str, batch: int | None, out: Path | None) -> int:
     request = run.request(batch)
     assert run.ledger is not None, "there is a request"
     items = run.ledger.items(request, run.root, run.rules)
     folder = out or request_folder(run.folder, request.cycle)
-    files, lost = export(
-        items, run.rules, format_name, folder, image_url=run.config["oracle"]["image_url"]
-    )
+    image_url = address_in_files(run.config["oracle"]["image_url"])
+    files, lost = export(items, run.rules, format_name, folder, image_url=image_url)
     print(f"batch {request.cycle}, {counted(len(items), 'image')}: {', '.join(map(str, files))}")
     if lost:
         names = counted(len(lost), "name")
@@ -83,6 +123,8 @@ def _import(run: AskingRun, files: Sequence[Path], *, only_check: bool) -> int:
         f"new: {counted(len(taken), 'annotation')}, {of_batch} of the {len(wanted)} that "
         f"batch {request.cycle} waits for"
     )
+    for note in found.notes:
+        print(note)
     if problems:
         things = counted(len(problems), "thing")
         print(f"{things} cannot be used:\n{listed(problems)}")

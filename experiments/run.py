@@ -18,9 +18,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from al_core.errors import ActiveLearningError
+from al_core.errors import ActiveLearningError, InvalidSetting
 from experiments.runs.sweep import JobFailed, refuse_what_kills
 from experiments.settings.messages import check_groups, check_mode, line
+from experiments.settings.run_path import LIVE
 
 MAX_BROKEN_POOLS = 10  # deaths of a sweep's processes before it gives up
 AWAITING = 3  # exit status of a run that waits for annotations
@@ -35,6 +36,8 @@ def _job(config: DictConfig) -> float:
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
     if in_sweep:
         refuse_what_kills(hydra_config)
+        if str(config.oracle.name) == LIVE:
+            _stop(InvalidSetting(f"oracle={LIVE} serves one run at a time: leave out -m"))
     try:
         outcome = run(config, swept=hydra_config.job.override_dirname if in_sweep else "")
     except (ActiveLearningError, OmegaConfBaseException, OSError) as error:
@@ -54,8 +57,29 @@ def _stop(error: Exception) -> NoReturn:
     sys.exit(1)
 
 
+def hide_key(arguments: list[str]) -> list[str]:
+    """Move an access token from the command line into the environment.
+
+    Configurations, provenance and the paths of a sweep are made from the command line; none of
+    them may have the token.
+
+    Returns:
+        The other arguments.
+    """
+    kept = []
+    for argument in arguments:
+        key, given, value = argument.partition("=")
+        if key.lstrip("+") == "oracle.api_key" and given:
+            if value not in ("", "null"):
+                os.environ["LABEL_STUDIO_API_KEY"] = value.strip("'\"")
+        else:
+            kept.append(argument)
+    return kept
+
+
 def main() -> None:
     """Run the command line."""
+    sys.argv[1:] = hide_key(sys.argv[1:])
     check_mode(sys.argv[1:])
     check_groups(sys.argv[1:])
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors, which become one line here

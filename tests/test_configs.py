@@ -218,7 +218,7 @@ def test_every_classifier_takes_loss_prediction(backbone: str) -> None:
     ("overrides", "expected"),
     [
         # Data sets and tasks set groups that stand before them.
-        (["data=digits"], {"cycle.name": "quick", "cycle.epochs": 30, "data.name": "digits"}),
+        (["data=digits"], {"cycle.name": "quick", "cycle.epochs": 60, "data.name": "digits"}),
         (["data=digits", "cycle=paper"], {"cycle.name": "paper", "cycle.epochs": 200}),
         (["cycle=paper", "data=digits"], {"cycle.name": "paper"}),
         ([], {"cycle.name": "paper", "backbone.name": "resnet18", "data.name": "cifar10"}),
@@ -268,6 +268,18 @@ def test_the_published_protocol_is_the_papers() -> None:
     head = make(LossPredictionSettings, plain(config.loss_prediction), where="loss_prediction")
     assert (head.weight, head.margin, head.pairs) == (1.0, 1.0, "folded")
     assert (head.pool_size, head.width, head.detach_at) == (1, 128, 0.6)
+
+
+@pytest.mark.parametrize("task", choices("task"))
+def test_quick_protocols_compare_strategies_on_one_network(task: str) -> None:
+    """Ten times the query as candidates, a floor of steps, and a module that moves no feature."""
+    config = compose(f"task={task}", "cycle=quick", "cycle.query_size=7")
+    cycle = make(CycleSettings, plain(config.cycle), where="cycle")
+    assert cycle.num_candidates == 70
+    assert cycle.min_steps >= 500
+    assert cycle.merge_remainder
+    head = make(LossPredictionSettings, plain(config.loss_prediction), where="loss_prediction")
+    assert (head.detach_at, head.warm_up_epochs, head.weight) == (0.0, 0, 1.0)
 
 
 @pytest.mark.parametrize("experiment", choices("experiment"))

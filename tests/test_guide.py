@@ -83,7 +83,7 @@ def test_the_guide_is_true(tmp_path: Path) -> None:
         lines = {like(line) for line in printed.splitlines()}
         for line in output.splitlines():
             assert like(line) in lines, (line, printed)
-    assert ends == [0, 3, 0, 3, 3, 0]
+    assert ends == [0, 3, 0, 3, 3, 0, 0]
     assert not_ignored(tmp_path) == set()
 
 

@@ -17,7 +17,18 @@ Layers = tuple[tuple[str, ...], ...]  # from top to bottom
 
 LAYERS: dict[str, Layers] = {
     "experiments": (
-        ("annotate", "compare", "dashboard", "rank", "report", "run", "status"),
+        (
+            "__main__",
+            "annotate",
+            "compare",
+            "dashboard",
+            "export",
+            "predict",
+            "rank",
+            "report",
+            "run",
+            "status",
+        ),
         ("runs",),
         ("annotation",),
         ("ranking",),
@@ -40,7 +51,7 @@ LAYERS: dict[str, Layers] = {
         ("acquisition", "costs", "learning_loss", "selection"),
         ("requirements", "stages"),
         ("contracts", "taps"),
-        ("entropies", "layouts", "pool", "ranking"),
+        ("entropies", "layouts", "output_tap", "pool", "ranking"),
         ("errors", "files", "randomness"),
     ),
     "vendored": (

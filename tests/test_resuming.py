@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 import time
 from pathlib import Path
 
@@ -141,16 +140,3 @@ def test_a_damaged_folder_is_refused_and_left_alone(
     )
     check_refused(ended, f"{file} cannot be read")
     assert contents(place) == before
-
-
-def test_images_that_have_changed_are_refused(images: Path, tmp_path: Path) -> None:
-    """A run that has no record of its images is not resumed over another number of them."""
-    own = tmp_path / "images"
-    shutil.copytree(images, own)
-    arguments = overrides(f"data.root={own}", f"out={tmp_path / 'runs'}")
-    kill_at = ("queries/cycle_01.csv", "before")
-    assert run_program(arguments, tmp_path / "output", kill_at=kill_at).status == -9
-    next((own / "train" / "bars").iterdir()).unlink()
-    folder = tmp_path / "runs" / "small" / "learning_loss" / "seed0"
-    (folder / "images.csv").unlink()  # as earlier versions wrote none
-    check_refused(run_program(arguments, tmp_path / "output"), "the images have changed")

@@ -1,4 +1,4 @@
-"""BAIT: the batch that makes a last layer fitted to it err least on the whole pool.
+"""BAIT: the batch of which a fitted last layer has the smallest expected error on the pool.
 
 Source: Ash, Goel, Krishnamurthy & Kakade, *Gone Fishing: Neural Active Learning with Fisher
 Embeddings*, NeurIPS 2021 (arXiv 2106.09675), algorithm 1; in the binary form of Huseljic, Hahn,
@@ -22,38 +22,38 @@ from al_core.strategies.blocks import blocks, tensor
 from al_core.strategies.rows import Matrix, embedding, infer_rows, shuffled_candidates
 
 FRONT = 2048
-"""Rows of largest gain among which picks are made before all rows are looked at again."""
+"""Rows of largest gain among which picks are made before the gains of all rows are updated."""
 MAX_AHEAD = 64
-"""Picks that are made among them at most."""
+"""Maximum number of these picks."""
 MAX_PRODUCTS = 2**25
 """Products of rows and directions that are held at once: 128 MB."""
 REFRESHED = 1 / 16
-"""Once the largest gain has fallen by this factor, rounding is removed by computing gains anew."""
+"""Gains are computed anew, without accumulated rounding, once the largest fell by this factor."""
 SMALLEST_REGULARIZATION = 1e-14
-"""As a share of the trace of all Fisher information, for float64 to invert M."""
+"""Relative to the trace of all Fisher information, so that float64 can invert M."""
 ROUNDING = 1e-5
-"""Relative difference between two gains below which either may be taken for the larger."""
+"""Relative difference below which two gains count as equal."""
 
 
 class Bait:
     """The batch S that minimizes the trace of M^-1 F, greedily.
 
     F is the mean Fisher information of the last layer's weights over candidates and labeled
-    samples, M the sum of it over labeled samples and S, plus `regularization` on the diagonal. The
-    prediction is taken for a binary one, the most probable class of probability p or another, so
-    that the information of a sample of embedding x is p (1 - p) x x^T. With positions (boxes,
-    pixels) p (1 - p) is the mean over positions, and x is the embedding of the image.
+    samples. M is the sum over labeled samples and S, plus `regularization` on the diagonal. The
+    prediction is reduced to a binary one between the most probable class, of probability p, and all
+    others, so that a sample with embedding x has the information p (1 - p) x x^T. With positions
+    (boxes, pixels), p (1 - p) is the mean over positions and x the embedding of the image.
 
-    `oversampling` times the budget is chosen one by one, each the sample that lowers the trace
-    most; then samples are removed one by one, each the one that raises it least.
+    Forward steps add the sample that lowers the trace most, up to `oversampling` times the budget.
+    Backward steps then remove the sample that raises it least, down to the budget.
 
-    Differs: labeled and chosen samples count alike in M; the authors' code takes the mean over
-    labeled samples and scales it and the chosen ones by their numbers.
+    Differs: labeled and chosen samples have equal weights in M. The authors' code takes the mean
+    over labeled samples and scales it and the chosen samples by their numbers.
 
     Args:
-        regularization: lambda, above 0.
-        oversampling: Of the budget, at least 1.
-        embeddings_folder: Where embeddings are kept in a memory-mapped file; None for in memory.
+        regularization: The lambda of the paper, above 0.
+        oversampling: Multiple of the budget that forward steps choose, at least 1.
+        embeddings_folder: Folder for a memory-mapped file of embeddings; None to use memory.
 
     Raises:
         InvalidSetting: A number out of its range.
@@ -83,7 +83,7 @@ class Bait:
         budget: int,
         rng: np.random.Generator,
     ) -> Query:
-        """Choose by Fisher information; scores are how much each lowered the trace when chosen."""
+        """Choose by Fisher information; scores are the decreases of the trace when chosen."""
         offered = infer_rows(learner, candidates, fisher_rows, folder=self.folder)
         labeled = np.empty((0, offered.shape[1]), np.float32)
         if pool.labeled.size:
@@ -99,9 +99,9 @@ class Bait:
 
 
 def fisher_rows(prediction: Prediction) -> Tensor:
-    """Extract (b, d) rows v whose products v v^T are the Fisher information of the samples."""
+    """Extract rows v, (b, d), whose products v v^T are the Fisher information of the samples."""
     probabilities = prediction.log_probs.exp()
-    # 1 - p as the sum of the others: exact where p rounds to 1.
+    # The sum of the others is 1 - p, and stays exact where p rounds to 1.
     others = probabilities.scatter(1, probabilities.argmax(1, keepdim=True), 0.0).sum(1)
     information = probabilities.amax(1) * others
     if information.ndim > 1:
@@ -117,23 +117,22 @@ def bait(
     regularization: float = 1.0,
     oversampling: int = 2,
 ) -> tuple[NDArray[np.int64], ScoreArray]:
-    """Choose rows that lower trace(M^-1 F) most: forward greedily, then backward.
+    """Choose rows that minimize trace(M^-1 F) greedily, forward and then backward.
 
-    The choice is that of the plain algorithm up to the rounding of float32. Several picks are made
-    among the rows of largest gain; then the gains of all rows at each of these steps are worked out
-    together, by one matrix product, and the picks are kept up to the first that another row would
-    have beaten.
+    The result is that of the plain algorithm up to the rounding of float32. Several picks are made
+    speculatively among the rows of largest gain. One matrix product then yields the gains of all
+    rows at each of these steps, and the picks are kept up to the first that another row beats.
 
     Args:
-        rows: (n, d), v of each, whose Fisher information is v v^T.
+        rows: (n, d) vectors v of the candidates, whose Fisher information is v v^T.
         budget: 0..n.
-        labeled: (l, d), the same of labeled samples.
-        regularization: On the diagonal of M, above 0.
-        oversampling: Rows that are chosen before some are removed, as a multiple of the budget.
+        labeled: (l, d) vectors of the labeled samples.
+        regularization: Added to the diagonal of M, above 0.
+        oversampling: Multiple of the budget that forward steps choose.
 
     Returns:
-        (budget,) different rows in the order in which they were chosen, of equals the first, and
-        by how much each lowered the trace then.
+        (budget,) different rows in order of choice, the first among equals, and the decrease of the
+        trace by each when it was chosen.
 
     Raises:
         InvalidSetting: The regularization is lost in the rounding of the Fisher information.
@@ -189,7 +188,7 @@ class _Forward:
         self._refresh()
 
     def _refresh(self) -> None:
-        """Work out leverages and sensitivities from M, as squared norms, which do not cancel."""
+        """Compute leverages and sensitivities from M, as squared norms, which do not cancel."""
         root = _inverse_root(self.information)
         self.inverse = root @ root.T
         leverage, sensitivity = root.float(), (self.inverse @ self.fisher_root).float()
@@ -204,7 +203,7 @@ class _Forward:
         return self.sensitivity / (1 + self.leverage)
 
     def advance(self, count: int) -> None:
-        """Choose some rows, `count` in all at most, and bring the gains of all rows up to date."""
+        """Choose some rows, up to `count` in total, and update the gains of all rows."""
         gains = self._gains()
         if gains.max() < REFRESHED * self.largest:
             self._refresh()
@@ -231,7 +230,7 @@ class _Forward:
             self.sensitivity += along * (quadratic * along - 2 * back)
             self.sensitivity[pick] = -np.inf
             done += 1
-        # Rounding must not leave what squared norms cannot be.
+        # Both are squared norms; only rounding can make them negative.
         np.maximum(self.leverage, 0, out=self.leverage)
         self.sensitivity[(self.sensitivity < 0) & (self.sensitivity > -np.inf)] = 0
         taken = torch.stack([update[0] for update in updates[:done]])
@@ -243,11 +242,11 @@ class _Forward:
     def _look_ahead(
         self, gains: ScoreArray, ahead: int
     ) -> tuple[list[int], list[tuple[Tensor, Tensor, float]]]:
-        """Choose among the rows of largest gain alone.
+        """Choose among the rows of largest gain only.
 
         Returns:
-            The picks, and of each the directions and the number that update all rows: g, h and q
-            with A' = A - g g^T, h = A F g and q = g F g.
+            The picks, and for each of them g, h and q, which update all rows: A' = A - g g^T,
+            h = A F g and q = g F g.
         """
         size = min(FRONT, gains.size)
         front = np.sort(np.argpartition(-gains, size - 1)[:size])
@@ -288,16 +287,16 @@ def _inverse_root(information: Tensor) -> Tensor:
 
 
 def _pruned(rows: Tensor, fisher: Tensor, root: Tensor, budget: int) -> NDArray[np.int64]:
-    """Remove rows from a batch, each time the one whose loss raises the trace least.
+    """Remove rows from a batch, each time the one whose removal raises the trace least.
 
     Args:
-        rows: (m, d) float64, those of the batch.
+        rows: (m, d) float64 vectors of the batch.
         fisher: F.
-        root: R with R R^T = M^-1, the whole batch in M.
-        budget: How many stay.
+        root: R with R R^T = M^-1, where M includes the whole batch.
+        budget: Number of rows to keep.
 
     Returns:
-        (budget,) the rows that stay, ascending.
+        (budget,) places of the kept rows, ascending.
     """
     left = np.arange(len(rows))
     inverse = root @ root.T
@@ -306,7 +305,7 @@ def _pruned(rows: Tensor, fisher: Tensor, root: Tensor, budget: int) -> NDArray[
     sensitivity = ((through @ fisher) * through).sum(1).numpy()
     tiny = np.finfo(np.float64).tiny
     while left.size > budget:
-        # Of equals the last goes. A leverage is below 1, but for rounding.
+        # The last among equals is removed. Only rounding can raise a leverage to 1.
         cost = sensitivity / np.maximum(1 - leverage, tiny)
         place = cost.size - 1 - int(cost[::-1].argmin())
         direction = inverse @ rows[place]

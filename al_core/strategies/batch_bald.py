@@ -1,4 +1,4 @@
-"""BatchBALD: the batch whose labels, taken together, tell most about the weights.
+"""BatchBALD: the batch whose labels together carry most information about the weights.
 
 Source: Kirsch, van Amersfoort & Gal, *BatchBALD: Efficient and Diverse Batch Acquisition for Deep
 Bayesian Active Learning*, NeurIPS 2019 (arXiv 1906.08158), section 3 and algorithm 1.
@@ -26,22 +26,22 @@ from al_core.strategies.image_level import sampled_distributions
 from al_core.strategies.rows import infer_rows, shuffled_candidates
 
 EVALUATED = 256
-"""Rows whose gain is worked out at once."""
+"""Rows whose gains are computed at once."""
 NOTHING_LEFT = 1e-3
-"""Nats of doubt about the m samples below which no label can tell anything more."""
+"""Entropy of the posterior over the m samples, in nats, below which labels are worth nothing."""
 
 
 class BatchBald:
     """Greedy maximization of the joint mutual information of labels and weights.
 
-    With m posterior samples a batch can tell log m nats at most; once it has told them, the rest is
-    chosen by BALD, sample by sample. With positions (boxes, pixels) the label of an image is taken
-    for drawn from the mean of the distributions of its positions.
+    With m posterior samples a batch can carry at most log m nats. Once these are exhausted, the
+    rest of the batch is chosen by BALD alone. With positions (boxes, pixels), the label of an image
+    is treated as drawn from the mean of the distributions at its positions.
 
     Args:
-        num_configurations: Of labels of the batch that are gone through: all of them for as long as
-            there are no more, then so many drawn ones.
-        background: The class of positions that show nothing, which does not count; None for none.
+        num_configurations: Number of configurations of the batch's labels that are enumerated. All
+            of them are, while there are no more; beyond that, this many are drawn.
+        background: Class of positions that show nothing, which is left out; None for no such class.
 
     Raises:
         InvalidSetting: A number that is not positive.
@@ -62,7 +62,7 @@ class BatchBald:
         budget: int,
         rng: np.random.Generator,
     ) -> Query:
-        """Choose greedily; scores are the gains, in nats, of the rest their BALD."""
+        """Choose greedily; scores are the gains in nats, and BALD for the rest of the batch."""
         rows = infer_rows(learner, candidates, self._extract)
         num_samples = int(rows[0, 0])
         probabilities = rows[:, 1:].reshape(candidates.size, num_samples, -1)
@@ -87,17 +87,17 @@ def batch_bald(
 ) -> tuple[NDArray[np.int64], ScoreArray]:
     """Choose rows of posterior samples.
 
-    While all configurations are gone through it is exact: a gain never grows as the batch does
-    (it is submodular), so only rows whose last gain might still be the largest are worked out.
+    The choice is exact while all configurations are enumerated. A gain never grows as the batch
+    does (it is submodular), so it is computed again only for rows whose last gain may be largest.
 
     Args:
         probabilities: (n, m, k), each a distribution over k classes.
         budget: 0..n.
-        num_configurations: Of labels, at most.
+        num_configurations: Configurations of labels, at most.
         rng: Draws configurations once there are more.
 
     Returns:
-        (budget,) different rows, first chosen first, and the gain of each in nats.
+        (budget,) different rows in order of choice, and the gain of each in nats.
     """
     if not budget:
         return np.empty(0, np.int64), np.empty(0)
@@ -121,7 +121,7 @@ def batch_bald(
 
 
 def _best(probabilities: NDArray[np.float32], bound: ScoreArray, joint: _Joint) -> int:
-    """Return the row of largest gain, of equals the first; `bound` is brought up to date."""
+    """Return the row of largest gain, the first among equals; bring `bound` up to date."""
     order = np.argsort(-bound, kind="stable")
     best = -np.inf
     for block in blocks(len(order), EVALUATED):
@@ -137,7 +137,8 @@ def _best(probabilities: NDArray[np.float32], bound: ScoreArray, joint: _Joint) 
 class _Joint:
     """Configurations of the labels chosen so far.
 
-    `weights` (s,) are their probabilities, `posterior` (s, m) what each leaves of the samples.
+    `weights` (s,) are their probabilities, and `posterior` (s, m) is the distribution over the
+    posterior samples given each of them.
     """
 
     def __init__(self, num_samples: int) -> None:
@@ -145,7 +146,7 @@ class _Joint:
         self.posterior = torch.full((1, num_samples), 1 / num_samples, dtype=torch.float64)
 
     def doubt(self) -> float:
-        """Return the mean entropy of the posterior, nats: no label can tell more than that."""
+        """Return the mean entropy of the posterior in nats, a bound of any further gain."""
         return float(self.weights @ torch.special.entr(self.posterior).sum(1))
 
     def gains(self, probabilities: NDArray[np.float32]) -> ScoreArray:
@@ -162,14 +163,14 @@ class _Joint:
     def extend(
         self, probabilities: NDArray[np.float32], limit: int, rng: np.random.Generator
     ) -> None:
-        """Add the label of a row (m, k): every configuration goes on with each class."""
+        """Add the label of a row (m, k): extend every configuration by each class."""
         row = torch.from_numpy(probabilities).double()
         joint = self.posterior[:, :, None] * row  # (s, m, k)
         joint = joint.transpose(1, 2).reshape(-1, row.shape[0])
         chance = joint.sum(1)
         weights = self.weights.repeat_interleave(row.shape[1]) * chance
         if weights.numel() > limit:
-            # Systematic resampling (Kitagawa 1996): each as often as its weight says, to within 1.
+            # Systematic resampling (Kitagawa 1996): copies in proportion to weights, to within 1.
             marks = (np.arange(limit) + rng.random()) / limit * float(weights.sum())
             drawn = np.searchsorted(weights.cumsum(0).numpy(), marks, "right")
             kept = torch.from_numpy(np.minimum(drawn, weights.numel() - 1))

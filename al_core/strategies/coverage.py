@@ -1,9 +1,10 @@
 """Greedy maximization of a coverage by a Gaussian kernel, without the matrix of all pairs.
 
-The gain of a row never grows while others are chosen (it is submodular), so a gain that was
-evaluated earlier bounds it, and only rows whose bound may be the largest are evaluated again: the
-lazy greedy algorithm of Minoux 1978. The more rows have been chosen, the fewer pairs matter, those
-more similar than what covers the row already: as soon as they fit into memory, they are kept.
+The gain of a row never grows while others are chosen (it is submodular), so an earlier value is an
+upper bound, and only rows whose bound may be the largest are evaluated again: the lazy greedy
+algorithm of Minoux 1978. A pair of rows matters only while it is more similar than the second row
+and its nearest covering row. Such pairs become fewer with every choice, and as soon as they fit
+into memory they are kept instead of being computed again.
 """
 
 from __future__ import annotations
@@ -20,27 +21,27 @@ from al_core.strategies.rows import Matrix
 TILE = (512, 2048)
 """Rows and columns of the kernel matrix that are computed at once: 4 MB."""
 MAX_PAIRS = 5 * 10**7
-"""Pairs that are kept at most: 400 MB, and 300 MB more while they are sorted."""
+"""Maximum number of pairs that are kept: 400 MB, and 300 MB more while they are sorted."""
 SAMPLED = 128
-"""Rows by which the number of pairs to be kept is estimated."""
+"""Rows from which the number of pairs is estimated."""
 COMPUTED = 256
-"""Rows of the kernel matrix that are computed at once while pairs are not kept."""
+"""Rows of the kernel matrix that are computed at once before pairs are kept."""
 CACHE_BYTES = 2**28
-"""Memory for such rows."""
+"""Memory for these rows."""
 FIRST_EVALUATED = 4
 """Rows whose gain is evaluated first for each pick; the number doubles up to `COMPUTED`."""
 
 
 class Coverage:
-    """Mean similarity of all rows to the chosen one most similar, and the gain by each row.
+    """Mean similarity of all rows to their nearest covering row, and the gain by each row.
 
-    `covered[j]` is the similarity exp(-|x - y|^2 / sigma^2) of row j to the most similar row that
-    covers it. `bound[i]` is the gain of row i when it was last evaluated, and -inf once it is
-    chosen; it is up to date where `fresh[i]`.
+    `covered[j]` is the similarity exp(-|x - y|^2 / sigma^2) of row j to the most similar covering
+    row. `bound[i]` is the last evaluated gain of row i, up to date where `fresh[i]`, and -inf for
+    chosen rows.
 
     Args:
         rows: (n, d).
-        weights: (n,) of the mean, at least 0; None for ones.
+        weights: (n,) weights of the mean, at least 0; None for ones.
         sigma: Width of the kernel.
     """
 
@@ -66,13 +67,13 @@ class Coverage:
                 self.covered[block] = torch.maximum(self.covered[block], similar)
 
     def best(self) -> tuple[int, float]:
-        """Return the row of largest gain, of equals the first, and its gain."""
+        """Return the row of largest gain, the first among equals, and its gain."""
         size, evaluated = FIRST_EVALUATED, 0
         while True:
             current = np.where(self.fresh, self.bound, -np.inf)
             row = int(current.argmax())
             rivals = ~self.fresh & (self.bound >= current[row]) & (self.bound > -np.inf)
-            rivals[row:] &= self.bound[row:] > current[row]  # of equals the first
+            rivals[row:] &= self.bound[row:] > current[row]  # the first among equals wins
             waiting = np.flatnonzero(rivals)
             if not waiting.size:
                 return row, float(current[row])
@@ -98,7 +99,7 @@ class Coverage:
         self.fresh[:] = False
 
     def _shall_evaluate_all(self, num_waiting: int, num_evaluated: int) -> bool:
-        """Return whether a pass over half of the matrix is less than what is likely to come."""
+        """Return whether a pass over half of the matrix is the cheaper way to go on."""
         n = len(self.rows)
         if np.isinf(self.bound).all():
             return True
@@ -109,7 +110,7 @@ class Coverage:
         return num_evaluated >= COMPUTED and num_waiting > n / 2
 
     def _num_pairs(self) -> int:
-        """Estimate how many pairs are more similar than what covers the second one."""
+        """Estimate how many pairs are more similar than the second row is covered."""
         n = len(self.rows)
         sampled = np.linspace(0, n - 1, min(SAMPLED, n)).astype(np.int64)
         x, count = tensor(self.rows[sampled]), 0
@@ -135,7 +136,7 @@ class Coverage:
                 gained = (kernel - self.covered[columns]).clamp_(min=0)
                 gains[block] += (gained @ self.weights[columns]).double()
                 fits = fits and collected.add(kernel, gained, block, columns)
-                # Pairs within the block have been counted from both sides.
+                # Pairs within the block have already been counted in both directions.
                 kernel = kernel[:, max(0, block.stop - start) :]
                 columns = slice(columns.stop - kernel.shape[1], columns.stop)
                 gained = (kernel - self.covered[block, None]).clamp_(min=0)
@@ -183,7 +184,7 @@ class Coverage:
         self.num_computed += missing.size
 
     def _empty_cache(self, capacity: int) -> None:
-        """Forget rows of the kernel matrix, and make room for so many."""
+        """Forget all computed rows of the kernel matrix, and make room for new ones."""
         n = len(self.rows)
         self.cache = torch.empty(capacity, n)
         self.place = np.full(n, -1, np.int64)

@@ -1,4 +1,4 @@
-"""DropQuery: samples whose predicted class changes under dropout, one from each of many clusters.
+"""DropQuery: samples whose predicted class changes under dropout, spread over clusters.
 
 Source: Gupte, Aklilu, Nirschl & Yeung-Levy, *Revisiting Active Learning in the Era of Vision
 Foundation Models*, TMLR 2024 (arXiv 2401.14555), section 4.
@@ -25,17 +25,17 @@ from al_core.strategies.turns import turns
 class DropQuery:
     """The sample nearest to the center of each of as many clusters as the budget.
 
-    Clustered are the embeddings of the candidates of which more than half of the posterior passes
-    predict another class than the network without dropout. Where these are fewer than the budget,
-    further candidates join them in the order of that share (ours; the paper does not say).
+    k-means clusters the embeddings of the unstable candidates: those for which more than half of
+    the posterior passes predict another class than the network without dropout. If there are fewer
+    than the budget, the next candidates by this share are added (our choice).
 
-    Differs: passes are those that the learner provides. They drop the same elements of every
-    embedding, where the paper draws them for each sample, and the network is trained with dropout.
-    With positions (boxes, pixels) the class of an image is the one of most mass over them.
+    Differs: the learner provides the passes. They drop the same elements of every embedding, while
+    the paper draws them for each sample, and the network is trained with dropout. With positions
+    (boxes, pixels), the class of an image is the one with the most mass over them.
 
     Args:
-        background: The class of positions that show nothing, which does not count; None for none.
-        embeddings_folder: Where embeddings are kept in a memory-mapped file; None for in memory.
+        background: Class of positions that show nothing, which is left out; None for no such class.
+        embeddings_folder: Folder for a memory-mapped file of embeddings; None to use memory.
     """
 
     requires = frozenset({Requirement.EMBEDDING, Requirement.LOG_PROB_SAMPLES})
@@ -55,7 +55,7 @@ class DropQuery:
         budget: int,
         rng: np.random.Generator,
     ) -> Query:
-        """Choose from the largest cluster to the smallest; scores are the shares of the passes."""
+        """Choose from large clusters first; scores are the shares of disagreeing passes."""
         rows = infer_rows(learner, candidates, self._extract, folder=self.folder)
         share = rows[:, 0].astype(np.float64)
         count = max(budget, int((share > 0.5).sum()))
@@ -65,16 +65,16 @@ class DropQuery:
         nearest = np.argsort(_distances_to_centers(matrix, clusters), kind="stable")
         groups = clusters[nearest]
         sizes = np.bincount(clusters)
-        # Where clusters are empty, second-nearest samples of the others make up for them.
+        # Empty clusters are replaced by second-nearest samples of the others.
         chosen = unstable[nearest[np.lexsort((groups, -sizes[groups], turns(groups)))[:budget]]]
         return Query(candidates[chosen], share[chosen])
 
     def _extract(self, prediction: Prediction) -> Tensor:
-        """Extract (b, 1 + d): the share of passes that predict another class, the embedding."""
+        """Extract (b, 1 + d): the share of passes that disagree, and the embedding."""
         own = class_distribution(prediction, self.background)
         passes = sampled_distributions(prediction, self.background, at_least=1)
         share = (passes.argmax(2) != own.argmax(1, keepdim=True)).float().mean(1)
-        # Rows that are not finite have no largest entry; the sums keep them from passing for such.
+        # argmax hides values that are not finite; the sums carry them into the result.
         share = share + 0 * (own.sum(1) + passes.sum((1, 2)))
         return torch.cat([share[:, None], embedding(prediction)], 1)
 

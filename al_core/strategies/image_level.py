@@ -1,8 +1,8 @@
-"""Class distributions of whole images, from predictions at positions (boxes, pixels).
+"""Class distributions of whole images from predictions with positions (boxes, pixels).
 
-The mean over the positions of their class distributions, as BatchBALD and the class-balanced
-strategies need one distribution an image. A detector says "nothing here" nearly everywhere, so the
-class of background may be left out of it. Ours, not published.
+BatchBALD, DropQuery and the class-balanced strategies need one distribution per image: the mean
+over its positions. Detectors predict background nearly everywhere, so this class can be left out.
+The construction is our own.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from al_core.errors import InvalidSetting
 
 
 def class_distribution(prediction: Prediction, background: int | None = None) -> Tensor:
-    """Return the class distribution of each image, (b, k); sums to 1, `background` has 0.
+    """Return the class distribution of each image, (b, k); it sums to 1, with 0 for `background`.
 
-    Without positions it is the prediction as it is, whatever `background` says: an image that is
-    classified has a class.
+    A prediction without positions is returned unchanged and `background` is ignored, because an
+    image that is classified always has a class.
     """
     probabilities = prediction.log_probs.exp()
     if probabilities.ndim == 2:
@@ -44,15 +44,15 @@ def sampled_distributions(
         return samples.exp()
     b, m, k = samples.shape[:3]
     mean = samples.new_empty(b, m, k)
-    for number in range(m):  # one by one: all at once would take the memory of the samples again
+    for number in range(m):  # all at once would need the memory of the samples again
         mean[:, number] = samples[:, number].exp().flatten(2).mean(2)
     return _without(mean, background)
 
 
 def foreground_share(prediction: Prediction, background: int | None = None) -> Tensor:
-    """Return the expected share of the positions that are not background, (b,) in [0, 1].
+    """Return the expected share of positions that are not background, (b,) in [0, 1].
 
-    It is 1 for a prediction without positions, or without a background.
+    It is 1 without positions or without a background class.
     """
     log_probs = prediction.log_probs
     if background is None or log_probs.ndim == 2:
@@ -62,7 +62,7 @@ def foreground_share(prediction: Prediction, background: int | None = None) -> T
 
 
 def _without(distributions: Tensor, background: int | None) -> Tensor:
-    """Take a class out of distributions (..., k) and let the rest sum to 1 again."""
+    """Remove a class from distributions (..., k) and renormalize the rest."""
     if background is None:
         return distributions
     _check(background, distributions.shape[-1])

@@ -1,4 +1,4 @@
-"""MaxHerding and uncertainty herding: the samples most similar to all that no label is similar to.
+"""MaxHerding and uncertainty herding: samples similar to many that resemble no labeled sample.
 
 Source: Bae, Noh & Sutherland, *Generalized Coverage for More Robust Low-Budget Active Learning*,
 ECCV 2024 (arXiv 2407.12212), algorithm 1; weighted by uncertainty, Bae, Oliveira & Sutherland,
@@ -32,8 +32,7 @@ from al_core.strategies.rows import Matrix, infer_rows, shuffled_candidates, uni
 from al_core.strategies.scoring import check_scores
 
 SMALLEST_SIGMA = 0.01
-"""Float32 resolves squared distances of unit vectors to about 1e-7, which this width squared
-exceeds by a factor of a thousand."""
+"""Its square is a thousand times the resolution of float32 in squared distances of unit vectors."""
 
 
 class MaxHerding:
@@ -47,13 +46,13 @@ class MaxHerding:
     uncertainties; a strategy sees no labels, so scores are those of the model as it is.
 
     Args:
-        acquisition: Weights of the candidates, at least 0; None to weight all alike.
+        acquisition: Weights of the candidates, at least 0; None for equal weights.
         sigma: Width of the kernel, at least 0.01; None to take the smallest distance between two
             different labeled samples (the radius of uncertainty herding), 1 while there is none.
-        embeddings_folder: Where embeddings are kept in a memory-mapped file; None for in memory.
+        embeddings_folder: Folder for a memory-mapped file of embeddings; None to use memory.
 
     Raises:
-        InvalidSetting: An acquisition that is no function, or a width out of range.
+        InvalidSetting: The acquisition is no function, or the width is out of range.
     """
 
     def __init__(
@@ -136,12 +135,11 @@ def max_herding(
     sigma: float = 1.0,
     labeled: Matrix | None = None,
 ) -> tuple[NDArray[np.int64], ScoreArray]:
-    """Choose, one by one, the row that increases the weighted mean coverage of all rows the most.
+    """Repeatedly choose the row that increases the weighted mean coverage of all rows the most.
 
-    The greedy choice is exact up to the rounding of float32. The increase by a row never grows as
-    others are chosen, so it is evaluated again only for rows whose last known increase may still be
-    the largest. Time is that of a pass over half of the n x n kernel matrix, and of a second one
-    where nothing is labeled; the matrix is never held as a whole.
+    The greedy choice is exact up to the rounding of float32. With labels the time is that of one
+    pass over half of the n x n kernel matrix, and of a few such passes with few labels or none. The
+    matrix is never held as a whole.
 
     Args:
         embeddings: (n, d), rows of length 1; `blocks.normalized` scales them.
@@ -151,7 +149,7 @@ def max_herding(
         labeled: (l, d) embeddings of length 1 that cover rows from the beginning.
 
     Returns:
-        (budget,) different rows, of equals the first, and the increase of the mean by each.
+        (budget,) different rows, the first among equals, and the increase of the mean by each.
 
     Raises:
         InvalidSetting: The width is out of range.

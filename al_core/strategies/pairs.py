@@ -1,4 +1,4 @@
-"""Pairs of rows and their similarities, few of all: collected tile by tile, read row by row."""
+"""Sparse similarities of pairs of rows: collected tile by tile, read row by row."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class Pairs:
 
 
 class PairCollector:
-    """Pairs as they are found, tile by tile, in arrays that are made once.
+    """Pairs in the order of the tiles in which they were found, in arrays allocated once.
 
-    `tiles` holds of each tile its rows, the number of pairs of each row, and its first column.
+    `tiles` holds the rows of each tile, the number of pairs of each row, and the first column.
 
     Args:
         num_rows: n.
-        capacity: Pairs that can be held.
+        capacity: Maximum number of pairs.
     """
 
     def __init__(self, num_rows: int, *, capacity: int) -> None:
@@ -46,11 +46,11 @@ class PairCollector:
     def add(
         self, kernel: Tensor, gained: Tensor, rows: slice, columns: slice, *, mirrored: bool = False
     ) -> bool:
-        """Add the pairs of a tile where something is gained; return whether there was room.
+        """Add the pairs of a tile with a gain above zero; return whether there was room.
 
         Args:
             kernel: (r, c) similarities, r and c at most 65,536.
-            gained: (r, c), above zero where the pair is to be kept.
+            gained: (r, c) gains.
             rows: Rows of the tile in the matrix.
             columns: Columns of the tile in the matrix.
             mirrored: Add (column, row) for each pair (row, column).
@@ -60,7 +60,7 @@ class PairCollector:
             return False
         own, other = np.divmod(found, kernel.shape[1])
         if mirrored:
-            order = np.argsort(other.astype(np.uint16), kind="stable")  # by digits: linear time
+            order = np.argsort(other.astype(np.uint16), kind="stable")  # radix sort
             found, own, other = found[order], other[order], own[order]
             rows, columns = columns, rows
         part = slice(self.size, self.size + found.size)

@@ -1,4 +1,4 @@
-"""Two strategies one after the other: one for few labels a class, another for more.
+"""Two strategies in sequence: one for few labels per class, another for more.
 
 Source: Hacohen, Dekel & Weinshall, *Active Learning on a Budget: Opposite Strategies Suit High and
 Low Budgets*, ICML 2022 (arXiv 2202.02794), show that a strategy which serves few labels fails with
@@ -19,19 +19,19 @@ from al_core.strategies.scoring import check_budget
 
 
 class TwoPhase:
-    """`first` while there are few labels per class, `then` from there on.
+    """`first` while there are few labels per class, and `then` afterwards.
 
-    The phase of a query is that of the labels there are when it is made, whatever its budget.
+    The labels at the time of a query decide; its budget does not.
 
-    Differs: TCM switches after a number of cycles that depends on their size; labels per class mean
-    the same for any size of a query.
+    Differs: TCM switches after a number of cycles that depends on the query size. Labels per class
+    have the same meaning for any query size.
 
     Args:
-        first: The strategy below `switch_at_labels_per_class`.
-        then: The strategy from there on.
-        switch_at_labels_per_class: Labels divided by classes, above 0.
-        num_classes: How many classes there are, background included; None to take as many as the
-            model predicts, for which it infers one candidate.
+        first: Strategy below `switch_at_labels_per_class`.
+        then: Strategy from there on.
+        switch_at_labels_per_class: Number of labels divided by the number of classes, above 0.
+        num_classes: Number of classes, background included. None to take the number that the model
+            predicts, which costs the inference of one candidate.
 
     Raises:
         InvalidSetting: A number that is not positive.
@@ -57,7 +57,7 @@ class TwoPhase:
 
     @property
     def requires(self) -> frozenset[Requirement]:
-        """Requirements of both phases, so that the second one fails before training too."""
+        """Union of the requirements of both phases."""
         return requirements_of(self.first) | requirements_of(self.then)
 
     def select(
@@ -68,7 +68,7 @@ class TwoPhase:
         budget: int,
         rng: np.random.Generator,
     ) -> Query:
-        """Let the strategy of the phase select."""
+        """Select by the strategy of the current phase."""
         check_budget(budget, candidates)
         if not budget:
             return Query(np.empty(0, np.int64))

@@ -6,6 +6,7 @@ other processes receive the result from it.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,8 +16,10 @@ import numpy as np
 
 from al_core import IndexArray, Pool, Query
 from al_core.errors import InvalidSetting
+from experiments.annotation.label_studio_client import Client
+from experiments.annotation.label_studio_oracle import Courier
 from experiments.annotation.people import People, Waiting
-from experiments.annotation.settings import GroundTruthSettings, PeopleSettings
+from experiments.annotation.settings import GroundTruthSettings, LabelStudioSettings, PeopleSettings
 from experiments.annotation.unlabeled import Collected, checked_class_names
 from experiments.data.blank import MAX_IMAGE_SIZE
 from experiments.data.labels import Rules
@@ -26,6 +29,7 @@ from experiments.models.embedding import LITE0, embed
 from experiments.settings.checks import check_folder, check_whole_number
 from experiments.settings.composition import make
 from experiments.settings.run_config import RunConfig
+from experiments.settings.run_path import LIVE
 from experiments.tasks.base import Task
 from experiments.tasks.blank import blank_task
 
@@ -88,9 +92,40 @@ def check_oracle(config: RunConfig) -> None:
             raise InvalidSetting(f"data={DATA} has no labels: it needs oracle=people")
     elif data["name"] != DATA:
         raise InvalidSetting(
-            f"oracle=people annotates images without labels: data={DATA} data.root=FOLDER, not "
-            f"data={data['name']}"
+            f"oracle={oracle['name']} annotates images without labels: data={DATA} "
+            f"data.root=FOLDER, not data={data['name']}"
         )
+    if config.is_live:
+        asked_settings(config)
+
+
+def asked_settings(config: RunConfig) -> PeopleSettings:
+    """Return the settings of people as the oracle.
+
+    Raises:
+        InvalidSetting: Unknown keys, or values that are not permitted.
+    """
+    kind = LabelStudioSettings if config.is_live else PeopleSettings
+    values = config.values["oracle"]
+    return make(kind, values, where="oracle")
+
+
+def live_oracle(config: RunConfig, folder: Path) -> Courier:
+    """Return the exchange of a run with its server, which has been reached.
+
+    Raises:
+        InvalidSetting: A setting is wrong, or the token is missing.
+        LabelStudioError: The server is down, refuses the token, or is of another version.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise InvalidSetting(
+            f"oracle={LIVE} starts its processes itself: engine.num_processes=N, not torchrun"
+        )
+    asked = asked_settings(config)
+    assert isinstance(asked, LabelStudioSettings), "the oracle is live"
+    client = Client(str(asked.url), asked.key())
+    client.check()
+    return Courier(asked, client, folder=folder, title=f"{folder.parts[-3]} {folder.name}"[:50])
 
 
 def consult_people(
@@ -111,7 +146,7 @@ def consult_people(
         InvalidSetting: A setting is wrong, a record is damaged, or the network does not take the
             images.
     """
-    asked = make(PeopleSettings, config.values["oracle"], where="oracle")
+    asked = asked_settings(config)
     people: People | None = None
     answer: Collected | Waiting = Waiting("")
     if engine.is_main:

@@ -30,7 +30,7 @@ from al_core import stream, typiclust
 from al_core.errors import InvalidSetting
 from experiments.annotation.inbox import read_returned
 from experiments.annotation.ledger import Kept, Ledger, Request, request_folder
-from experiments.annotation.settings import PeopleSettings
+from experiments.annotation.settings import LabelStudioSettings, PeopleSettings, address_in_files
 from experiments.annotation.unlabeled import Collected
 from experiments.data.decoding import UnreadableImage, read_rgb
 from experiments.data.folders import describe_ignored, find_images
@@ -45,7 +45,7 @@ Embed = Callable[[Sequence[Path]], tuple[NDArray[np.float32], list[int]]]
 WAYS_BACK = {
     "classification": "labels.csv filled in, images in folders named for their class, JSON of "
     "Label Studio, XML of CVAT",
-    "detection": "XML of Pascal VOC or CVAT, JSON of COCO or Label Studio",
+    "detection": "XML of Pascal VOC or CVAT, JSON of COCO or Label Studio, YOLO's folders",
     "segmentation": "PNG masks, JSON of COCO or Label Studio, XML of CVAT",
 }
 MIN_TRAIN, MIN_TEST = 2, 1
@@ -155,6 +155,11 @@ class People:
         request = next(one for one in self.ledger.requests if one.cycle == cycle)
         folder = request_folder(self._run_folder, cycle)
         back = len(self.ledger.answered(request.names))
+        if isinstance(self._settings, LabelStudioSettings):
+            return Waiting(
+                f"waiting for annotations: batch {cycle}, {back} of {len(request.names)} images "
+                f"are back; annotate at {self._settings.url}"
+            )
         parts = f" ({len(request.train)} to train on, {len(request.test)} to measure with)"
         with_images = "" if self._settings.images == "none" else "images/, "
         lines = [
@@ -217,6 +222,8 @@ class People:
                 sum(kept.refused for kept in taken.values()),
                 sum(name not in asked for name in taken if name not in relabeled), len(relabeled),
             )  # fmt: skip
+        for note in found.notes:
+            logger.info("%s: %s", self.returned, note)
         if problems:
             logger.warning(
                 "%s in %s that cannot be used, to be read again at the next start:\n%s",
@@ -323,7 +330,7 @@ class People:
             request_folder(self._run_folder, request.cycle),
             formats=self._settings.formats,
             images=self._settings.images,
-            image_url=self._settings.image_url,
+            image_url=address_in_files(self._settings.image_url),
         )
         if lost:
             logger.warning(

@@ -14,6 +14,7 @@ from experiments.annotation.ledger import Ledger, Request
 from experiments.data.labels import Rules, UnusableFile
 from experiments.data.untrusted import checked, parse_json
 from experiments.engine.locks import is_held
+from experiments.settings.run_path import PEOPLE
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def open_run(folder: Path) -> AskingRun:
         raise UnusableFile(f"{file} cannot be read: {error}") from None
     state = _state(folder / "state.json")
     oracle, kind = settings.oracle, settings.task.kind
-    if oracle.name != "people":
+    if oracle.name not in PEOPLE:
         return AskingRun(folder, config, state, None, Rules(kind, ()))
     rules = Rules(
         kind,

@@ -71,7 +71,7 @@ class Arrangement:
 
 @dataclass(frozen=True, eq=False)
 class _View:
-    """What arranged samples and pictures have in common."""
+    """The common part of arranged samples and pictures."""
 
     arrangement: Arrangement
     unreadable: Mapping[int, str] = field(init=False)
@@ -85,7 +85,6 @@ class _View:
 
     @property
     def names(self) -> Sequence[str]:
-        """As in `Samples`."""
         return self.arrangement.names
 
     def __len__(self) -> int:
@@ -107,7 +106,6 @@ class ArrangedSamples(_View):
         self._fill(self.samples)
 
     def images(self, indices: IndexArray) -> Tensor:
-        """As in `Samples`."""
         there = [self._there(index) for index in indices.tolist()]
         return self.samples.images(np.array(there, np.int64))
 
@@ -122,11 +120,9 @@ class ArrangedPictures(_View):
         self._fill(self.pictures)
 
     def size(self, index: int) -> tuple[int, int]:
-        """As in `Pictures`."""
         return (0, 0) if index in self.unreadable else self.pictures.size(self._there(index))
 
     def picture(self, index: int) -> NDArray[np.uint8]:
-        """As in `Pictures`."""
         return self.pictures.picture(self._there(index))
 
 
@@ -141,7 +137,6 @@ class ArrangedMasks:
         return len(self.order)
 
     def mask(self, index: int) -> Mask:
-        """As in `Masks`."""
         return self.masks.mask(int(self.order[index]))
 
 

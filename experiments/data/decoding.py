@@ -45,12 +45,8 @@ IMAGE_SUFFIXES = frozenset({
 # fmt: on
 """Lower-case endings of image files."""
 
-_MAX_CHUNK = 64  # images per task of a thread: scheduling a task costs as much as a small JPEG
-_MAX_THREADS = 16  # a bound for machines with many cores: each thread holds an image at full size
-
-
-AT_PRESENT = "cannot be read at present"
-"""How the reason begins where a device or a network failed, rather than the image's bytes."""
+_MAX_CHUNK = 64  # images a thread takes at once: handing over one costs as much as a small JPEG
+_MAX_THREADS = 16  # a bound for machines of many cores: each thread holds an image at full size
 
 
 class UnreadableImage(ActiveLearningError):
@@ -85,9 +81,8 @@ def read_rgb(path: str | os.PathLike[str], *, max_pixels: float = MAX_PIXELS) ->
     Raises:
         TooManyPixels: It has more than `max_pixels`.
         UnreadableImage: The file is missing, empty, cut short, damaged or no image, or its samples
-            have 32 bits (their range is not defined). A JPEG that lacks only its end mark is
-            decoded.
-        OSError: Reading fails repeatedly for another reason.
+            have 32 bits (their range is not defined). A JPEG that lacks only its end mark is read.
+        OSError: Reading fails for another reason, again and again.
     """
     data = read_bytes(path)
     if not data:
@@ -191,15 +186,14 @@ def decode_many(
     num_threads: int | None = None,
     progress: str | None = None,
 ) -> Decoded:
-    """Decode files in several threads into one tensor of squares.
+    """Decode files in several threads into one tensor of squares, see `resize_square`.
 
     Args:
         paths: One file per row.
         size: Side of the images in pixels.
         read: Returns a file as uint8 (size, size, 3); None for `read_rgb` and `resize_square`.
-        num_threads: Number of threads, which never changes the result; None for one per core that
-            this process may use.
-        progress: Text before a progress bar, which is shown in a terminal; None for no bar.
+        num_threads: None for one a core that this process may use. It never changes the result.
+        progress: Text before a progress bar; None for no bar. Without a terminal there is none.
     """
     images = np.zeros((len(paths), 3, size, size), dtype=np.uint8)
 
@@ -219,7 +213,7 @@ def find_unreadable(
     num_threads: int | None = None,
     progress: str | None = None,
 ) -> dict[int, str]:
-    """Decode every file once and return position -> reason of the unreadable ones.
+    """Decode every file once, keep nothing, and return position -> reason of those that fail.
 
     Arguments are those of `decode_many`.
     """
@@ -240,8 +234,7 @@ def for_each(
     """Call `decode(0)` to `decode(count - 1)` in several threads; other arguments as `decode_many`.
 
     Returns:
-        Position -> reason of the calls that raised UnreadableImage, or OSError, whose reasons begin
-        with `AT_PRESENT`.
+        Position -> reason of the calls that raised UnreadableImage.
     """
 
     def decode_chunk(first: int) -> dict[int, str]:
@@ -251,8 +244,6 @@ def for_each(
                 decode(position)
             except UnreadableImage as error:
                 reasons[position] = str(error)
-            except OSError as error:  # of the disk or the network, after several tries
-                reasons[position] = f"{AT_PRESENT} ({error.strerror or error})"
         return reasons
 
     num_threads = num_threads or min(num_cores(), _MAX_THREADS)

@@ -123,7 +123,7 @@ def held_out(files: LabeledFiles, class_names: tuple[str, ...], test_fraction: f
     one with the smallest hash is held out, or the one with the largest is not.
 
     Raises:
-        ActiveLearningError: A file cannot be read at present.
+        OSError: A file cannot be read at present.
     """
     hashes = content_hashes(
         [files.folder / name for name in files.names], progress="hashing images"

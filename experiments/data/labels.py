@@ -6,6 +6,7 @@ format converts from and to its own.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
@@ -93,6 +94,26 @@ Drawing = Callable[[], Label]
 that of the image. Raises UnusableFile where a shape is damaged."""
 
 
+@dataclass(frozen=True, eq=False)
+class Relative:
+    """A label in fractions of the sides of its image, in a file that does not state the sides.
+
+    Attributes:
+        on: Returns the label on an image of (height, width) pixels; raises UnusableFile where the
+            label is damaged.
+    """
+
+    on: Callable[[Size], Label | Drawing]
+
+
+def _ignored(given: str, meant: str) -> None:
+    pass
+
+
+def _plain(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", name).casefold().split())
+
+
 @dataclass(frozen=True)
 class Rules:
     """Rules for annotations.
@@ -106,6 +127,8 @@ class Rules:
         voc_origin: Coordinate of the first pixel in Pascal VOC's XML: 1 in VOC itself, labelImg and
             Label Studio, 0 in CVAT.
         colors: RGB -> class name, of masks in color; from CVAT's labelmap.txt.
+        notice: Called with a name in a file, and with the class that it was taken for although it
+            differs from it in case or in surrounding blanks.
     """
 
     kind: str
@@ -114,19 +137,42 @@ class Rules:
     empty_is_answer: bool = False
     voc_origin: int = 1
     colors: Mapping[tuple[int, int, int], str] = field(default_factory=dict)
+    notice: Callable[[str, str], object] = field(default=_ignored, compare=False, repr=False)
+
+    def meant(self, name: str) -> str | None:
+        """Return the class, or the refusal, that a name in a file means; None if there is none.
+
+        Case and surrounding blanks only matter between classes that differ in nothing else.
+        """
+        found = self._alike(name)
+        if found is not None and found != name:
+            self.notice(name, found)
+        return found
+
+    def _alike(self, name: str) -> str | None:
+        known = (*self.class_names, self.refusal)
+        if name in known:
+            return name
+        alike = [each for each in known if _plain(each) == _plain(name)]
+        return alike[0] if len(alike) == 1 else None
+
+    def is_refusal(self, name: str) -> bool:
+        """Tell whether a name in a file is the refusal."""
+        return self._alike(name) == self.refusal
 
     def check_class(self, name: str) -> str:
-        """Return the name of a known class.
+        """Return the name of the class that is meant.
 
         Raises:
             UnusableFile: No class has this name.
         """
-        if name not in self.class_names:
+        found = self.meant(name)
+        if found is None or found == self.refusal:
             raise UnusableFile(
                 f"there is no class {one_line(repr(name), 80)}; there are "
                 f"{', '.join(self.class_names)}"
             )
-        return name
+        return found
 
     def classified(self, words: Iterable[str]) -> Label:
         """Return the label for one word, a class or the refusal.
@@ -135,7 +181,7 @@ class Rules:
             UnusableFile: There is no word, there are several, or the class is unknown.
         """
         given = list(dict.fromkeys(words))
-        if self.refusal in given:
+        if any(map(self.is_refusal, given)):
             return Label(refused=True)
         if self.kind != "classification":
             raise UnusableFile(f"{self.kind} takes no class for a whole image but {self.refusal}")
@@ -149,10 +195,10 @@ class Rules:
         Raises:
             UnusableFile: A class is unknown, or a corner is not a finite number.
         """
-        if any(box.class_name == self.refusal for box in boxes):
+        if any(self.is_refusal(box.class_name) for box in boxes):
             return Label(refused=True)
+        boxes = [box._replace(class_name=self.check_class(box.class_name)) for box in boxes]
         for box in boxes:
-            self.check_class(box.class_name)
             if not all(map(isfinite, box.corners)):
                 raise UnusableFile(f"a box of a {box.class_name} has no four finite corners")
         if not boxes and not self.empty_is_answer:
@@ -174,7 +220,7 @@ class Rules:
         Raises:
             UnusableFile: A class is unknown, or the shapes would take too long to draw.
         """
-        if any(shape.class_name == self.refusal for shape in shapes):
+        if any(self.is_refusal(shape.class_name) for shape in shapes):
             return Label(refused=True)
         if not shapes and not self.empty_is_answer:
             return None
@@ -205,13 +251,13 @@ class Found:
 
     Attributes:
         names: Names of the image in the file, the most reliable first.
-        label: The label, or a drawing of it.
+        label: The label, a drawing of it, or a relative one.
         size: (height, width) in pixels of the image that was drawn on, if the file states it; a
             drawing always has one.
     """
 
     names: tuple[str, ...]
-    label: Label | Drawing
+    label: Label | Drawing | Relative
     size: Size | None = None
 
 

@@ -12,7 +12,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2); Linux only
@@ -30,8 +30,8 @@ def end_with_parent() -> None:
     threading.Thread(target=end, args=(parent.sentinel,), daemon=True).start()
 
 
-def run_command(command: Sequence[str]) -> int:
-    """Run a command to its end and return its exit status; it is killed if this process ends.
+def ended_with_this(number: signal.Signals) -> Callable[[], None]:
+    """Return a `preexec_fn` with which a command gets a signal when this process ends.
 
     Where the system has no such signal, the command goes on by itself then.
     """
@@ -40,8 +40,14 @@ def run_command(command: Sequence[str]) -> int:
 
     def bind() -> None:
         if hasattr(library, "prctl"):
-            library.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+            library.prctl(_SET_PARENT_DEATH_SIGNAL, number)
         if os.getppid() != starter:  # it ended before the signal was asked for
             os._exit(1)
 
+    return bind
+
+
+def run_command(command: Sequence[str]) -> int:
+    """Run a command to its end and return its exit status; it is killed if this process ends."""
+    bind = ended_with_this(signal.SIGKILL)
     return subprocess.run(command, check=False, preexec_fn=bind).returncode

@@ -114,10 +114,8 @@ def write(items: Sequence[Item], rules: Rules) -> dict[str, Any]:
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for id_, item in enumerate(items, start=1):
-        height, width = item.size
-        image = {"id": id_, "file_name": item.name, "width": width, "height": height}
-        images.append(image if item.score is None else {**image, "score": item.score})
-        for one in _annotations(item, rules):
+        images.append(image_record(item, id_))
+        for one in annotation_records(item, rules):
             annotations.append({"id": len(annotations) + 1, "image_id": id_, **one})
     return {
         "info": {"description": "images to annotate, most wanted first"},
@@ -131,7 +129,15 @@ def write(items: Sequence[Item], rules: Rules) -> dict[str, Any]:
     }
 
 
-def _annotations(item: Item, rules: Rules) -> Iterator[dict[str, Any]]:
+def image_record(item: Item, id_: int) -> dict[str, Any]:
+    """Return the entry of an image."""
+    height, width = item.size
+    image = {"id": id_, "file_name": item.name, "width": width, "height": height}
+    return image if item.score is None else {**image, "score": item.score}
+
+
+def annotation_records(item: Item, rules: Rules) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a draft, without their own id and that of the image."""
     draft = item.draft
     for box in (draft.boxes if draft else None) or ():
         x_min, y_min, x_max, y_max = box.corners

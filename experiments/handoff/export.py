@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,8 @@ from pathlib import Path
 from al_core.entropies import write_upload_csv
 from al_core.files import write_bytes
 from experiments.data.labels import Item, Rules, UnusableFile
-from experiments.handoff import coco, cvat, label_studio, tables, voc
+from experiments.handoff import coco, cvat, label_studio, tables, voc, yolo
+from experiments.handoff.dataset import put_images
 from experiments.handoff.masks import write_png
 from experiments.handoff.names import is_xml_text, lost_names
 
@@ -24,15 +24,16 @@ FILES = {
     "coco": "coco.json",
     "voc": "voc/",
     "masks": "masks/",
+    "yolo": "yolo/",
 }
 """File or folder of each format."""
 DROPS_FOLDERS = ("superannotate",)
 """SuperAnnotate alone matches bare file names; the others get paths, and give them back."""
-DROPS_ENDINGS = ("voc", "masks")
+DROPS_ENDINGS = ("voc", "masks", "yolo")
 """A file an image, under its stem."""
 XML = ("cvat", "voc")
 """One name that XML cannot hold would make a whole file unreadable: its image is left out."""
-SERVES = {"voc": ("detection",), "masks": ("segmentation",)}
+SERVES = {"voc": ("detection",), "masks": ("segmentation",), "yolo": ("detection",)}
 """Formats that hold the annotations of some tasks only."""
 IMAGES = ("link", "copy", "none")
 
@@ -99,6 +100,9 @@ def _export(
     if format_name == "voc":
         voc.write(items, rules, folder / "voc")
         return [folder / "voc"]
+    if format_name == "yolo":
+        yolo.write(items, rules, folder / "yolo")
+        return [folder / "yolo"]
     for item in items:
         if item.draft is not None and item.draft.mask is not None:
             target = (folder / "masks" / item.name).with_suffix(".png")
@@ -149,13 +153,7 @@ def hand_out(
         lost += [f"{format_name}: {line}" for line in unfit]
     if images != "none":
         shutil.rmtree(folder / "images", ignore_errors=True)
-        for item in items:
-            target = folder / "images" / item.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if images == "copy":
-                shutil.copy2(item.path, target)
-            else:
-                os.symlink(item.path.resolve(), target)
+        put_images(items, folder / "images", images)
     return lost
 
 

@@ -1,7 +1,8 @@
 """Match names in annotation files with images of the pool, and find names that a tool would lose.
 
-Tools drop folders, put a prefix before a file's name, or keep only its stem; some write absolute
-paths. A name is matched if only one image fits, and reported otherwise.
+Tools drop folders, put a prefix before a file's name, keep only its stem, or replace its blanks by
+underscores; some write absolute paths. A name is matched if only one image fits, and reported
+otherwise. Literal spellings are tried before those without prefix and blanks.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -33,6 +34,8 @@ class ImageNames:
         self._preferred = preferred
         self._by_file: dict[str, list[str]] = defaultdict(list)
         self._by_stem: dict[str, list[str]] = defaultdict(list)
+        self._by_loose_file: dict[str, list[str]] = defaultdict(list)
+        self._by_loose_stem: dict[str, list[str]] = defaultdict(list)
         self._folders: set[str] = set()
         for name in names:
             key = _folded(name)
@@ -40,6 +43,8 @@ class ImageNames:
             self._folders.update(parent.split("/"))
             self._by_file[file].append(name)
             self._by_stem[_stem(file)].append(name)
+            self._by_loose_file[_loose(file)].append(name)
+            self._by_loose_stem[_loose(_stem(file))].append(name)
 
     def find(self, candidates: Sequence[str], *, stem: bool = False) -> str:
         """Return the image that the first fitting candidate means.
@@ -56,10 +61,9 @@ class ImageNames:
         Raises:
             UnusableFile: None fits, or several images do.
         """
-        for candidate in candidates:
-            if len(candidate) > MAX_LENGTH:
-                continue
-            found = self._fitting(self._unpacked(candidate) if stem else _folded(candidate), stem)
+        short = [candidate for candidate in candidates if len(candidate) <= MAX_LENGTH]
+        for candidate, spelled, key in _spellings(short):
+            found = self._fitting(self._unpacked(spelled) if stem else _folded(spelled), stem, key)
             if len(found) > 1:
                 asked = [name for name in found if name in self._preferred]
                 found = asked if len(asked) == 1 else found
@@ -78,19 +82,47 @@ class ImageNames:
         known = [i for i, folder in enumerate(folders) if folder in self._folders]
         return "/".join([*folders[known[0] if known else len(folders) :], file])
 
-    def _fitting(self, candidate: str, stem: bool) -> list[str]:
-        file = candidate.rpartition("/")[2]
-        if not file:
+    def _fitting(self, candidate: str, stem: bool, key: Callable[[str], str] | None) -> list[str]:
+        if not candidate.rpartition("/")[2]:
             return []
-        bucket = self._by_stem.get(_stem(file), []) if stem else self._by_file.get(file, [])
-        wanted = _stem(candidate) if stem else candidate
-        keys = {name: _stem(_folded(name)) if stem else _folded(name) for name in bucket}
+
+        def reduced(name: str) -> str:
+            name = _stem(name) if stem else name
+            return name if key is None else key(name)
+
+        wanted = reduced(candidate)
+        file = wanted.rpartition("/")[2]
+        if key is not None and file != (_stem(candidate) if stem else candidate).rpartition("/")[2]:
+            return []  # only a tool's name lacks something that the image's has, never vice versa
+        if key is None:
+            bucket = (self._by_stem if stem else self._by_file).get(file, [])
+        else:
+            bucket = (self._by_loose_stem if stem else self._by_loose_file).get(file, [])
+        keys = {name: reduced(_folded(name)) for name in bucket}
         exact = [name for name, key in keys.items() if key == wanted]
         return exact or [
             name
             for name, key in keys.items()
             if key.endswith(f"/{wanted}") or wanted.endswith(f"/{key}")
         ]
+
+
+def _spellings(
+    candidates: Sequence[str],
+) -> Iterator[tuple[str, str, Callable[[str], str] | None]]:
+    """Yield candidate, spelling and comparison to try, the most literal ones of all first."""
+    for key in (None, _loose):
+        for candidate in candidates:
+            yield candidate, candidate, key
+        for candidate in candidates:
+            file = candidate.replace("\\", "/").rpartition("/")[2]
+            if UPLOAD_PREFIX.match(file):  # an upload: the folder is the tool's own
+                yield candidate, UPLOAD_PREFIX.sub("", file), key
+
+
+def _loose(name: str) -> str:
+    """Replace blanks by underscores, and drop what tools drop from the names of uploads."""
+    return re.sub(r"[^\w./-]", "", re.sub(r"\s", "_", name))
 
 
 def _folded(name: str) -> str:

@@ -1,39 +1,45 @@
 """Read returned annotations: the files in a folder, recognized by their content.
 
 CSV (`name,label`), folders named for classes, Pascal VOC, COCO, CVAT for images, Label Studio's
-JSON, masks. A file that cannot be used, or a part of it, is a `Problem`; the rest counts. A file is
-opened by `data.untrusted` only, and a mask is decoded once its size is known to be its image's.
+JSON, JSON-MIN and CSV, YOLO's folders, masks, and zip archives of all these. A file that cannot be
+used, or a part of it, is a `Problem`; the rest counts. A file is opened by `data.untrusted` only,
+and a mask is decoded once its size is known to be its image's.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import isfinite
 from pathlib import Path, PurePosixPath
 
-from experiments.data.labels import Found, Label, Problem, Rules, Size, UnusableFile
+from experiments.data.archives import ARCHIVES, ZIP, unpacked
+from experiments.data.labels import Found, Label, Problem, Relative, Rules, Size, UnusableFile
 from experiments.data.untrusted import (
+    MAX_BYTES,
     open_untrusted,
     opened_image,
     parse_json,
     parse_xml,
     read_untrusted,
 )
-from experiments.handoff import coco, cvat, label_studio, tables, voc
+from experiments.handoff import coco, cvat, label_studio, label_studio_min, tables, voc, yolo
 from experiments.handoff.masks import LABELMAP, png_size, read_labelmap, read_png
 from experiments.handoff.names import ImageNames
 from experiments.settings.wording import is_utf8
 
-ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 PICTURES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif",
     ".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm",
 )  # fmt: skip
 INSTANCES = "SegmentationObject"
 """Folder of CVAT and VOC with masks that tell objects of one class apart: not used here."""
+TABLES = (".csv", ".json", ".txt", ".xml", ".yaml", ".yml", ".names")
+"""Endings of the files that are read, beside images."""
 MAX_MASK_BYTES, MAX_LABELMAP_BYTES = 64 * 2**20, 2**20
 """The first is a mask of 67 million pixels without any compression."""
 
@@ -45,7 +51,8 @@ class Answer:
     Attributes:
         name: Name of the image in the pool.
         label: Its label.
-        source: The file, below the folder in which annotations come back.
+        source: The file, below the folder in which annotations come back; for one in an archive,
+            the archive and its path in it.
     """
 
     name: str
@@ -100,6 +107,9 @@ def read_file(
     try:
         if not is_utf8(source):
             raise UnusableFile("its name is not UTF-8: rename it")
+        if PurePosixPath(source).suffix.lower() == ZIP:
+            yield from _in_archive(folder, source, rules, names, size_of)
+            return
         for found, stem in _found(folder, source, rules):
             if isinstance(found, Problem):
                 yield Problem(f"{source}, {found.where}", found.why)
@@ -116,24 +126,73 @@ def read_file(
         yield Problem(source, error.strerror or str(error))
 
 
+def _in_archive(
+    folder: Path,
+    source: str,
+    rules: Rules,
+    names: ImageNames,
+    size_of: Callable[[str], Size],
+) -> Iterator[Answer | Problem]:
+    """Unpack an archive into a folder that is removed, and read the files in it.
+
+    All are unpacked before the first is read, since some need another one beside them.
+    """
+    with tempfile.TemporaryDirectory(prefix="learning-loss-") as place:
+        unfit: list[Problem] = []
+        inner: list[PurePosixPath] = []
+        for one in unpacked(
+            folder / source, Path(place), inside=folder, size_limit=partial(_wanted_bytes, rules)
+        ):
+            if isinstance(one, Problem):
+                unfit.append(one)
+            else:
+                inner.append(one)
+        for problem in unfit:
+            yield replace(problem, where=f"{source}/{problem.where}")
+        for path in inner:
+            for found in read_file(Path(place), str(path), rules, names, size_of):
+                if isinstance(found, Problem):
+                    yield replace(found, where=f"{source}/{found.where}")
+                else:
+                    yield replace(found, source=f"{source}/{found.source}")
+
+
+def _wanted_bytes(rules: Rules, path: PurePosixPath) -> int | None:
+    """Return the most bytes that are read of a file in an archive; see `archives.unpacked`."""
+    suffix = path.suffix.lower()
+    if rules.kind == "segmentation" and suffix == ".png":
+        return MAX_MASK_BYTES
+    if suffix in PICTURES:  # the folder of an image is its label
+        return 0 if rules.kind == "classification" else None
+    return MAX_BYTES if suffix in TABLES else None
+
+
 def _found(folder: Path, source: str, rules: Rules) -> Iterator[tuple[Found | Problem, bool]]:
     """Yield the labels of a file, and whether it names images by their stems."""
     path, inner = folder / source, PurePosixPath(source)
     suffix = inner.suffix.lower()
     if suffix in ARCHIVES:
-        raise UnusableFile("it is an archive: unpack it here")
+        raise UnusableFile("it is an archive other than zip: unpack it here")
     if suffix in PICTURES and rules.kind == "classification":
         yield tables.read_class_folder(inner, path, rules), False
     elif suffix == ".png" and rules.kind == "segmentation" and INSTANCES not in inner.parts:
         yield _mask(folder, inner, rules), True
+    elif suffix == ".txt" and rules.kind != "classification":
+        is_label = yolo.is_annotation(path, folder)
+        if is_label and (drawn := yolo.read(path, folder, rules)) is not None:
+            yield drawn, True
     elif suffix == ".csv":
         data = read_untrusted(path, inside=folder)
-        yield from ((one, False) for one in tables.read_csv(data, rules))
+        rows = label_studio_min.rows_in(data)
+        read = tables.read_csv(data, rules) if rows is None else label_studio_min.read(rows, rules)
+        yield from ((one, False) for one in read)
     elif suffix == ".xml":
         yield from _in_xml(read_untrusted(path, inside=folder), inner, rules)
     elif suffix == ".json":
         content = parse_json(read_untrusted(path, inside=folder))
-        if isinstance(content, list):
+        if isinstance(content, list) and label_studio_min.is_minimal(content):
+            yield from ((one, False) for one in label_studio_min.read(content, rules))
+        elif isinstance(content, list):
             yield from ((one, False) for one in label_studio.read(content, rules))
         elif isinstance(content, dict):
             yield from ((one, False) for one in coco.read(content, rules))
@@ -186,6 +245,8 @@ def _label_for(found: Found, name: str, size_of: Callable[[str], Size]) -> Label
     if isinstance(drawn, Label) and not drawn.boxes:
         return drawn
     height, width = size_of(name)
+    if isinstance(drawn, Relative):
+        drawn = drawn.on((height, width))
     if found.size is not None and found.size != (height, width):
         raise UnusableFile(
             f"{name} has {width}x{height} pixels, what is drawn on it "

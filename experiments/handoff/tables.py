@@ -62,8 +62,7 @@ def read_class_folder(path: PurePosixPath, target: Path, rules: Rules) -> Found:
     mode = target.lstat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
         raise UnusableFile("it is no regular file")
-    known = {*rules.class_names, rules.refusal}
-    depth = next((i for i, part in enumerate(path.parts[:-1]) if part in known), None)
+    depth = next((i for i, part in enumerate(path.parts[:-1]) if rules.meant(part)), None)
     if depth is None:
         inside = path.parent.name
         where = f"lies in {inside!r}, which" if inside else "lies in no folder that"

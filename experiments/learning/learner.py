@@ -22,7 +22,7 @@ from experiments.drawing.panel import Panel
 from experiments.engine.engine import Engine
 from experiments.engine.memory import give_back_freed_memory
 from experiments.learning.observer import CycleObserver
-from experiments.learning.training import Training
+from experiments.learning.training import AfterEpoch, Training
 from experiments.settings.recipe import Recipe
 from experiments.settings.wording import counted
 from experiments.tasks.base import Task
@@ -101,11 +101,15 @@ class TaskLearner:
         )
         return self._fit(images, seed=seed)
 
-    def _fit(self, images: IndexArray, *, seed: int) -> Mapping[str, float]:
+    def _fit(
+        self, images: IndexArray, *, seed: int, after_epoch: AfterEpoch | None = None
+    ) -> Mapping[str, float]:
         if self._trained is None or not self._warm_start:
             self._trained = self.training.fresh_model(seed=stream_seed(seed, 0, "weights"))
         self.posterior_seed = stream_seed(seed, 0, "posterior samples")
-        return self.training.run(self._trained, images, self.unit.targets, seed=seed)
+        return self.training.run(
+            self._trained, images, self.unit.targets, seed=seed, after_epoch=after_epoch
+        )
 
     def evaluate(self) -> Mapping[str, float]:
         """Measure the trained model on the readable test samples, each once.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from experiments.ranking.checkpoint import (
     is_of_run,
     read_content,
 )
-from experiments.ranking.settings import RankSettings
+from experiments.ranking.settings import ModelSettings, RankSettings
 from experiments.settings.composition import plain
 from vendored.checkpoints import find_state_dict
 
@@ -30,6 +31,9 @@ HEAD_KEY = "loss_pred.weight"
 DEFAULT_STRATEGY = "entropy"
 SCORING_TARGET = "al_core.TopK"
 """Target of the strategies that score each image by itself; others select images jointly."""
+
+SEVERAL_NETWORKS = {"ensemble_size", "snapshot_at"}
+"""Keys of strategies that compare networks."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class TrainedModel:
         return str(self.config["task"]["kind"])
 
 
-def read_model(settings: RankSettings, groups: Mapping[str, Any]) -> TrainedModel:
+def read_model(settings: RankSettings | ModelSettings, groups: Mapping[str, Any]) -> TrainedModel:
     """Read the checkpoint, and determine the strategy that scores with it.
 
     Args:
@@ -80,8 +84,47 @@ def read_model(settings: RankSettings, groups: Mapping[str, Any]) -> TrainedMode
     return _published(settings, content, groups, sha256)
 
 
+def last_checkpoint(run: Path) -> Path:
+    """Return the checkpoint of the last cycle that a run has recorded.
+
+    Args:
+        run: A run folder, or a checkpoint, which is returned as it is.
+
+    Raises:
+        InvalidSetting: There is none.
+    """
+    if run.is_file():
+        return run
+    if not (run / "config.yaml").is_file():
+        raise InvalidSetting(f"{run} is no run folder: it has no config.yaml")
+    try:
+        state = json.loads((run / "state.json").read_bytes())
+        name = state["checkpoint"]
+    except (OSError, ValueError, TypeError, KeyError):
+        name = None
+    path = run / "checkpoints" / name if isinstance(name, str) and Path(name).name == name else None
+    if path is None or not path.is_file():
+        raise InvalidSetting(
+            f"{run} has no checkpoint: no cycle has been trained yet, or the file was removed"
+        )
+    return path
+
+
+def trained_model(checkpoint: Path, *, trust_checkpoint: bool = False) -> TrainedModel:
+    """Return the model of a run's checkpoint for predictions, without posterior samples.
+
+    Raises:
+        InvalidSetting: As `read_model`.
+    """
+    settings = ModelSettings(checkpoint, trust_checkpoint=trust_checkpoint)
+    return read_model(settings, {"strategy": _default_strategy()})
+
+
 def _of_run(
-    settings: RankSettings, run: RunCheckpoint, groups: Mapping[str, Any], sha256: str
+    settings: RankSettings | ModelSettings,
+    run: RunCheckpoint,
+    groups: Mapping[str, Any],
+    sha256: str,
 ) -> TrainedModel:
     path, config = settings.checkpoint, run.config
     for key in ("class_names", "mean", "std", "image_size"):
@@ -100,7 +143,7 @@ def _of_run(
     strategy, reason = groups.get("strategy"), "as asked"
     if strategy is None:
         strategy, reason = config["strategy"], "that of the run"
-        if strategy["query"]["_target_"] != SCORING_TARGET or "ensemble_size" in strategy:
+        if strategy["query"]["_target_"] != SCORING_TARGET or SEVERAL_NETWORKS & set(strategy):
             strategy = _default_strategy()
             reason = f"since the run's own, {trained_for}, gives images no scores of their own"
     return _model(
@@ -118,7 +161,7 @@ def _of_run(
 
 
 def _published(
-    settings: RankSettings, content: Any, groups: Mapping[str, Any], sha256: str
+    settings: RankSettings | ModelSettings, content: Any, groups: Mapping[str, Any], sha256: str
 ) -> TrainedModel:
     path = settings.checkpoint
     if groups.get("task") is None:
@@ -163,7 +206,7 @@ def _published(
 
 def _model(
     config: Mapping[str, Any],
-    settings: RankSettings,
+    settings: RankSettings | ModelSettings,
     *,
     class_names: Sequence[str],
     state: Mapping[str, Any],
@@ -176,9 +219,9 @@ def _model(
             f"strategy={strategy['name']} gives images no scores of their own, so it cannot rank: "
             "choose entropy, margin, least_confidence or learning_loss"
         )
-    if "ensemble_size" in strategy:
+    if SEVERAL_NETWORKS & set(strategy):
         raise InvalidSetting(
-            f"strategy={strategy['name']} needs an ensemble, and a checkpoint holds one network: "
+            f"strategy={strategy['name']} needs several networks, and a checkpoint holds one: "
             "choose entropy, margin, least_confidence or learning_loss"
         )
     if strategy["name"].startswith("learning_loss") and HEAD_KEY not in state:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +34,7 @@ from experiments.settings.run_config import Backbone
 from experiments.tasks.blank import blank_task
 
 Image = NDArray[np.uint8]
+T = TypeVar("T")
 
 WHOLE_CHUNK = 8
 """Images in a chunk for a model that takes them at their own size."""
@@ -173,11 +175,11 @@ class Scorer:
         Raises:
             NonFiniteValue: A score is not finite; the text names the image.
         """
-        return self._scored(loaded, lambda prediction, sizes: ())[0]
+        return self.score_and(loaded, lambda prediction, sizes: ())[0]
 
     def score_and_draft(self, loaded: Loaded) -> tuple[NDArray[np.float64], list[Label | None]]:
         """Return the scores, as `score`, and the predictions as annotations."""
-        return self._scored(loaded, self.task.drafts)
+        return self.score_and(loaded, self.task.drafts)
 
     def stream(
         self,
@@ -212,22 +214,34 @@ class Scorer:
         """Yield the parts, loaded, while the next ones are loaded in the background."""
         return prefetched(self.load, parts, ahead=True, depth=DEPTH)
 
-    def _scored(
+    def score_and(
         self,
         loaded: Loaded,
-        drafts_of: Callable[[Prediction, Sequence[tuple[int, int]]], Sequence[Label]],
-    ) -> tuple[NDArray[np.float64], list[Label | None]]:
-        """Pass the images through the model in batches of one size."""
+        describe: Callable[[Prediction, Sequence[tuple[int, int]]], Sequence[T]],
+    ) -> tuple[NDArray[np.float64], list[T | None]]:
+        """Pass the images through the model in batches of one size.
+
+        Args:
+            loaded: Prepared images.
+            describe: Called with the prediction for some of them and (height, width) in pixels of
+                their files; returns a value for each, or none at all.
+
+        Returns:
+            The scores, as `score`, and the values; None for an image that cannot be read.
+
+        Raises:
+            NonFiniteValue: As `score`.
+        """
         scores = np.full(len(loaded.images), np.nan)
-        drafts: list[Label | None] = [None] * len(loaded.images)
+        found: list[T | None] = [None] * len(loaded.images)
         computed: list[tuple[list[int], Tensor]] = []
         with torch.inference_mode():
             for positions in self._batches(loaded.images):
                 prediction = self.learner.predict(_stacked(loaded.images, positions))
                 computed.append((positions, self._acquisition(prediction)))
                 sizes = [loaded.sizes[position] for position in positions]
-                for position, draft in zip(positions, drafts_of(prediction, sizes), strict=False):
-                    drafts[position] = draft
+                for position, value in zip(positions, describe(prediction, sizes), strict=False):
+                    found[position] = value
             for positions, values in computed:  # only here does the CPU wait for the device
                 scores[positions] = values.double().cpu().numpy()
         for position, image in enumerate(loaded.images):
@@ -236,7 +250,7 @@ class Scorer:
                     f"the score of {loaded.paths[position]} is {scores[position]}: the checkpoint "
                     "may be of a training that diverged"
                 )
-        return scores, drafts
+        return scores, found
 
     def _batches(self, images: Sequence[Image | None]) -> Iterator[list[int]]:
         by_size: dict[tuple[int, int], list[int]] = {}

@@ -77,10 +77,10 @@ def rank(settings: RankSettings, groups: Mapping[str, Any]) -> Path:
     made = not settings.out.exists()
     unused = False
     try:
-        with _held(settings.out), logging_redirect_tqdm():
+        with held(settings.out, SCORES), logging_redirect_tqdm():
             store = Store(settings.out / SCORES)
             try:
-                _check_identity(store, settings, _identity(settings, model, engine_settings))
+                check_identity(store, settings.out, _identity(settings, model, engine_settings))
                 _Ranking(settings, model, recipe, listing, store).go()
             except ActiveLearningError:
                 unused = made and not store.num_scored
@@ -121,7 +121,7 @@ class _Ranking:
         """List, score and write."""
         settings, store = self.settings, self.store
         logger.info("%s: %s", settings.checkpoint, self.model.description)
-        self._list()
+        list_images(self.listing, store)
         left = store.counts().left
         wanted = {"budget": settings.budget, "num_shown": settings.num_shown}
         if not left and store.note(WRITTEN) == wanted and (settings.out / RANKING).exists():
@@ -141,23 +141,6 @@ class _Ranking:
             logger.warning("%s left out: %s", counted(counts.left, "image"), self._failed())
         else:
             store.set_note(WRITTEN, wanted)
-
-    def _list(self) -> None:
-        listing, store = self.listing, self.store
-        known = store.counts()
-        changes = store.update(tqdm(listing.files(), "listing", unit="image", disable=None))
-        counts = store.counts()
-        passed_over = (
-            f"; passed over {describe_ignored(listing.ignored)}" if listing.ignored else ""
-        )
-        if not counts.images:
-            raise InvalidSetting(f"images={listing.source}: there is no image{passed_over}")
-        logger.info("%s: %s%s", listing.source, counted(counts.images, "image"), passed_over)
-        if known.images:
-            logger.info(
-                "going on: %d were scored before; since then %d are new, %d changed, %d gone",
-                known.scored, changes.new, changes.changed, changes.gone,
-            )  # fmt: skip
 
     def _score(self, left: int) -> float:
         """Score the images that are left; return the seconds that it took."""
@@ -271,24 +254,61 @@ class _Ranking:
             yield Candidate(rank_, name, answer.path, score, answer.draft)
 
 
+def list_images(listing: Listing, store: Store) -> None:
+    """Take over the images that are there now, and log what has changed since the last start.
+
+    Raises:
+        InvalidSetting: There is no image.
+    """
+    known = store.counts()
+    changes = store.update(tqdm(listing.files(), "listing", unit="image", disable=None))
+    counts = store.counts()
+    passed_over = f"; passed over {describe_ignored(listing.ignored)}" if listing.ignored else ""
+    if not counts.images:
+        raise InvalidSetting(f"images={listing.source}: there is no image{passed_over}")
+    logger.info("%s: %s%s", listing.source, counted(counts.images, "image"), passed_over)
+    if known.images:
+        logger.info(
+            "going on: %d were scored before; since then %d are new, %d changed, %d gone",
+            known.scored, changes.new, changes.changed, changes.gone,
+        )  # fmt: skip
+
+
 def _identity(
     settings: RankSettings, model: TrainedModel, engine: Mapping[str, Any]
 ) -> dict[str, Any]:
+    return identity(
+        model,
+        images=settings.images,
+        checkpoint=settings.checkpoint,
+        precision=engine.get("precision"),
+        max_megapixels=settings.max_megapixels,
+    )
+
+
+def identity(
+    model: TrainedModel,
+    *,
+    images: Path,
+    checkpoint: Path,
+    precision: str | None,
+    max_megapixels: float | None,
+) -> dict[str, Any]:
     """Return everything that determines the scores, which may not change within one folder."""
     return {
-        "images": str(settings.images.absolute()),
-        "checkpoint": {"sha256": model.sha256, "file": settings.checkpoint.name},
+        "images": str(images.absolute()),
+        "checkpoint": {"sha256": model.sha256, "file": checkpoint.name},
         "strategy": model.config["strategy"],
         "task": {"name": model.config["task"]["name"], "build": model.config["task"]["build"]},
         "backbone": model.config["backbone"],
         "class_names": list(model.class_names),
         "data_facts": dict(model.data_facts),
-        "engine.precision": engine.get("precision"),
-        "max_megapixels": settings.max_megapixels,
+        "engine.precision": precision,
+        "max_megapixels": max_megapixels,
     }
 
 
-def _check_identity(store: Store, settings: RankSettings, ours: dict[str, Any]) -> None:
+def check_identity(store: Store, out: Path, ours: dict[str, Any]) -> None:
     """Bind an output folder to everything that determines its scores.
 
     Raises:
@@ -307,7 +327,7 @@ def _check_identity(store: Store, settings: RankSettings, ours: dict[str, Any]) 
     changed = differences(ours, with_added_keys(with_present_names(theirs), ours))
     if changed:
         raise InvalidSetting(
-            f"{settings.out} holds a ranking of something else ("
+            f"{out} holds results of something else ("
             + "; ".join(changed[:4])
             + ("; ..." if len(changed) > 4 else "")
             + "): repeat its settings to go on with it, or set out=... for a new one"
@@ -315,14 +335,18 @@ def _check_identity(store: Store, settings: RankSettings, ours: dict[str, Any]) 
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
+def held(folder: Path, store: str) -> Iterator[None]:
     """Make an output folder and keep other processes out of it.
+
+    Args:
+        folder: The folder.
+        store: Name of the file of scores, by which a folder that was made before is recognized.
 
     Raises:
         ActiveLearningError: Another process is at work in it.
         InvalidSetting: Something else is in it.
     """
-    if folder.is_dir() and not (folder / SCORES).exists():
+    if folder.is_dir() and not (folder / store).exists():
         others = [each.name for each in folder.iterdir() if each.name != LOCK_FILE]
         if others:
             raise InvalidSetting(

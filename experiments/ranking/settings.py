@@ -19,6 +19,18 @@ GROUPS = (
 
 
 @dataclass(frozen=True)
+class ModelSettings:
+    """The keys of a ranking that say which model is used; see `RankSettings`."""
+
+    checkpoint: Path
+    class_names: tuple[str, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    image_size: int | None = None
+    trust_checkpoint: bool = False
+
+
+@dataclass(frozen=True)
 class RankSettings:
     """The keys of `conf/rank.yaml` that belong to no group; the file explains them.
 

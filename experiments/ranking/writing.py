@@ -45,12 +45,12 @@ def write_tables(store: Store, folder: Path, *, budget: int, unnamable: Sequence
         map(int, upload_values(values)),
     )
     query = ((rank, *row) for rank, row in enumerate(store.ranked(limit=budget)))
-    _write_table(folder / QUERY, ("rank", "name", "score"), query)
+    write_table(folder / QUERY, ("rank", "name", "score"), query)
     unreadable = chain(
         store.unreadable(), ((name, "its name is not UTF-8") for name in sorted(unnamable))
     )
-    _write_table(folder / QUARANTINE, ("name", "reason"), unreadable, keep_empty=False)
-    _write_table(folder / CLASHES, ("bare_name", "name"), store.clashes(), keep_empty=False)
+    write_table(folder / QUARANTINE, ("name", "reason"), unreadable, keep_empty=False)
+    write_table(folder / CLASHES, ("bare_name", "name"), store.clashes(), keep_empty=False)
     if (folder / CLASHES).exists():
         (_, first), (_, second) = list(store.clashes())[:2]
         logger.warning(
@@ -60,9 +60,10 @@ def write_tables(store: Store, folder: Path, *, budget: int, unnamable: Sequence
         )  # fmt: skip
 
 
-def _write_table(
+def write_table(
     path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, keep_empty: bool = True
 ) -> None:
+    """Write a CSV; without `keep_empty`, remove it where there are no rows."""
     left = iter(rows)
     first = next(left, None)
     if first is None and not keep_empty:

@@ -10,6 +10,7 @@ from typing import Any
 
 from experiments.metrics.columns import column
 from experiments.reporting.runs import ReportError, Run, one_line
+from experiments.settings.renamed import with_added_keys, without_tables
 
 BASELINE = "random"
 # Settings in which runs of one experiment may differ: those that are compared (a strategy may turn
@@ -85,9 +86,10 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _method(run: Run) -> dict[str, str]:
+    settings = without_tables(with_added_keys(run.config))
     return {
         key: value
-        for key, value in flatten(run.config).items()
+        for key, value in flatten(settings).items()
         if (key.split(".")[0] not in _FREE and key.split(".")[-1] not in _WITHOUT_EFFECT)
         or key in _ENGINE_METHOD
     }
@@ -95,7 +97,8 @@ def _method(run: Run) -> dict[str, str]:
 
 def _compared(run: Run) -> dict[str, str]:
     """Return the settings that define the strategy; those of its group without their prefix."""
-    compared = {key: run.config[key] for key in _COMPARED if key in run.config}
+    settings = with_added_keys(run.config)
+    compared = {key: settings[key] for key in _COMPARED if key in settings}
     return {
         key.removeprefix("strategy."): value
         for key, value in flatten(compared).items()

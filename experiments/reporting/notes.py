@@ -52,6 +52,17 @@ def notes_on(
         notes.append(f"The seeds differ ({'; '.join(seeds)}); differences use the common ones.")
     for run in experiment.left_out:
         notes.append(f"A second run of {run.strategy} seed {run.seed} is left out: {run.folder}.")
+    moved = [
+        label
+        for label, runs in experiment.runs.items()
+        if any(_moves_its_network(run) for run in runs.values())
+    ]
+    if moved and len(moved) < len(experiment.runs):
+        notes.append(
+            f"The loss-prediction module of {listed(moved)} changes the network that is trained, "
+            "so a difference to the others is not one of selection alone; with "
+            "loss_prediction.detach_at=0 every strategy trains the same network."
+        )
     for key, consequence in (
         ("commit", "the code may not be the same"),
         ("versions", "the numbers may not be comparable"),
@@ -81,6 +92,14 @@ def _on_seeds(experiment: Experiment) -> list[str]:
             "indication, no claim."
         ]
     return []
+
+
+def _moves_its_network(run: Run) -> bool:
+    """Tell whether the gradient of a loss-prediction module reached the features."""
+    head = run.config.get("loss_prediction")
+    if not isinstance(head, Mapping) or head.get("enabled") is not True:
+        return False
+    return head.get("detach_at") != 0
 
 
 def _progress(run: Run) -> str:

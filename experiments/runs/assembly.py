@@ -5,7 +5,8 @@ Checks that need no data come first, so that a wrong setting is reported before 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from experiments.engine.engine import Engine
 from experiments.learning.ensemble import EnsembleLearner
 from experiments.learning.learner import TaskLearner
 from experiments.learning.observer import CycleObserver
+from experiments.learning.snapshot import SnapshotLearner
 from experiments.runs.identity import RunImages, settled
 from experiments.runs.known_images import read_record
 from experiments.runs.pool import check_sizes
@@ -36,7 +38,7 @@ class Parts:
         learner: Trains and infers.
         strategy: Selects.
         observer: Follows the cycles.
-        people: The oracle if people annotate; None for the data set's own labels.
+        people: The oracle if people annotate; None if the data set has the labels.
         images: Which images the positions of pool and test set stand for.
     """
 
@@ -46,7 +48,7 @@ class Parts:
     strategy: QueryStrategy
     observer: CycleObserver
     people: PeopleOracle | None
-    images: RunImages
+    images: RunImages = field(default_factory=lambda: RunImages({}))
 
 
 def assemble(
@@ -92,11 +94,18 @@ def assemble(
         check_sizes(config, task, unit)
     unit.prepare()
     observer = CycleObserver(engine)
-    size = config.ensemble_size
-    kind = TaskLearner if size == 1 else partial(EnsembleLearner, size=size)
-    learner = kind(task, engine, config.recipe, unit=unit, observer=observer)
+    learner = _learner_kind(config)(task, engine, config.recipe, unit=unit, observer=observer)
     if unit.costs is not None:
         strategy = Affordable(strategy, unit.costs)
-    if config.recipe.cycle.candidates is not None:
-        strategy = Subsampled(strategy, config.recipe.cycle.candidates, groups=unit.groups)
+    num_candidates = config.recipe.cycle.num_candidates
+    if num_candidates is not None:
+        strategy = Subsampled(strategy, num_candidates, groups=unit.groups)
     return Parts(task, unit, learner, strategy, observer, people, images)
+
+
+def _learner_kind(config: RunConfig) -> Callable[..., TaskLearner]:
+    if config.snapshot_at is not None:
+        return partial(SnapshotLearner, at=config.snapshot_at)
+    if config.ensemble_size > 1:
+        return partial(EnsembleLearner, size=config.ensemble_size)
+    return TaskLearner

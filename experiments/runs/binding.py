@@ -18,8 +18,13 @@ import yaml
 from al_core.errors import InvalidSetting
 from al_core.files import atomic_write
 from experiments.settings.composition import changed_leaves
-from experiments.settings.renamed import with_added_keys, with_present_names
+from experiments.settings.renamed import (
+    with_added_keys,
+    with_present_names,
+    without_tables,
+)
 from experiments.settings.run_config import RunConfig
+from experiments.settings.run_path import PEOPLE
 
 CONFIG, CHANGES = "config.yaml", "changes.csv"
 WITHOUT_EFFECT = ("out", "tracker")
@@ -118,7 +123,7 @@ def permitted_changes(
         Change(cycles_done, key, str(former), str(new))
         for key, former, new in changed_leaves(ours, before)
     )
-    is_asked = ours["oracle"] == "people" == before["oracle"]
+    is_asked = ours["oracle"] in PEOPLE and before["oracle"] in PEOPLE
     refused = [each for each in changes if not _may_change(each, is_asked=is_asked)]
     if refused:
         listed = "; ".join(f"{each.key}: {each.before} -> {each.after}" for each in refused[:4])
@@ -179,7 +184,8 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     The way in which people are asked may change from one batch to the next, and so may the folders
     that keep regions and resized images. Runs that are older than these choices have neither.
     """
-    kept = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
+    whole = without_tables(config)
+    kept = {key: value for key, value in whole.items() if key not in WITHOUT_EFFECT}
     data = _without_cache(config.get("data", {}))
     query = _without_cache(config.get("query", {"name": "images"}))
     return {

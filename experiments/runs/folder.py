@@ -144,7 +144,7 @@ class RunFolder:
             json.dump(provenance, file, indent=2)
 
     def write_quarantine(self, unreadable: Sequence[tuple[str, str, str]]) -> None:
-        """List the images that cannot be read: "train" or "test", name, and the reason.
+        """List the unreadable images as rows of "train" or "test", name and reason.
 
         Without any the list of an earlier start is removed.
         """
@@ -303,6 +303,8 @@ def _check_state(state: RunState) -> None:
     for key in ("checkpoint", "wandb_id"):
         if not isinstance(getattr(state, key), str | None):
             raise ValueError(f"{key} is no text")
+    if not isinstance(state.class_names, list | None):
+        raise ValueError("class_names is no list")
     if state.cycle and (state.pool is None or state.checkpoint is None):
         raise ValueError("pool or checkpoint is missing")
     for row in state.records:

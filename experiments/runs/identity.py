@@ -21,10 +21,9 @@ from pathlib import Path
 
 import numpy as np
 
-from al_core.errors import ActiveLearningError, InvalidSetting
+from al_core.errors import InvalidSetting
 from experiments.data.arranged import GONE, Arrangement, T, arranged
 from experiments.data.content import content_hashes
-from experiments.data.decoding import AT_PRESENT
 from experiments.data.pictures import Pictures
 from experiments.data.samples import Samples
 from experiments.runs.known_images import Known, Record
@@ -33,7 +32,7 @@ from experiments.settings.wording import counted
 logger = logging.getLogger(__name__)
 
 HASHED_BYTES = 500_000_000
-"""Of a set: up to here its contents are hashed at each start, which takes less than a second."""
+"""Bytes of a set up to which its contents are hashed at each start, in less than a second."""
 IS_GONE = "it is gone"
 NUM_NAMED = 3
 """Names in a line of the log."""
@@ -202,13 +201,11 @@ def settled(
 
     Raises:
         InvalidSetting: The test set has changed.
-        ActiveLearningError: A file that must be read cannot be read at present.
+        OSError: A file cannot be read at present.
     """
     if any(samples.paths is None for samples in (data.train, data.test)):
         return data, RunImages({})
     now = {"train": Present(data.train), "test": Present(data.test)}
-    if not record and not fixed:
-        _check_whole(now["test"])
     if not record:
         return data, RunImages({part: present.entries() for part, present in now.items()})
     found = {part: changes(record[part], present) for part, present in now.items()}
@@ -266,21 +263,6 @@ def _entries(
         else now.entry(index, left_out=samples.unreadable.get(position, ""))
         for position, index in enumerate(order)
     ]
-
-
-def _check_whole(test: Present) -> None:
-    """Refuse to begin while test images cannot be read that perhaps can be a moment later.
-
-    Raises:
-        ActiveLearningError: There are some.
-    """
-    unreadable = test.samples.unreadable
-    names = [test.samples.names[i] for i, why in unreadable.items() if why.startswith(AT_PRESENT)]
-    if names:
-        raise ActiveLearningError(
-            f"test images cannot be read at present: {_few(names)}; the same command goes on once "
-            "they can"
-        )
 
 
 def _check_test_set(known: Sequence[Known], now: Present, difference: Changes) -> None:

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from al_core import IndexArray, Pool, draw_initial_set, stream, typiclust
-from al_core.errors import ActiveLearningError, InvalidSetting
-from experiments.data.decoding import AT_PRESENT
+from al_core.errors import InvalidSetting
 from experiments.data.targets import GroundTruthOracle
 from experiments.learning.learner import TaskLearner
 from experiments.models.embedding import pretrained_embedder
@@ -74,13 +73,12 @@ def _typical_images(config: RunConfig, learner: TaskLearner, pool: Pool) -> Inde
 def restored_pool(
     state: dict[str, Any], task: Task, unit: Unit, images: RunImages, oracle: GroundTruthOracle
 ) -> Pool:
-    """Return the pool of an earlier start, with its labels revealed.
+    """Restore the pool of an earlier start and reveal its labels.
 
     Images that were added since then are unlabeled, images that cannot be used any more are left
     out, and images that can be used again are offered again.
 
     Raises:
-        ActiveLearningError: A labeled image cannot be read at present.
         InvalidSetting: The positions of then have no meaning now.
     """
     before = Pool.from_state_dict(state)
@@ -89,12 +87,6 @@ def restored_pool(
     lost = [index for index in before.labeled.tolist() if index in left_out]
     if lost:
         names = [unit.name(index) for index in lost]
-        reasons = {unit.unreadable[index] for index in lost}
-        if any(reason.startswith(AT_PRESENT) for reason in reasons):
-            raise ActiveLearningError(
-                f"{counted(len(lost), 'labeled image')} cannot be read at present, the first is "
-                f"{names[0]}: the same command goes on once it can"
-            )
         logger.warning(
             "%s no longer trained on, the first is %s: %s",
             counted(len(lost), "labeled image"), names[0], unit.unreadable[lost[0]],

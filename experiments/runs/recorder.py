@@ -14,7 +14,6 @@ from contextlib import contextmanager
 import numpy as np
 
 from al_core import CycleRecord, Pool
-from experiments.data.decoding import AT_PRESENT
 from experiments.engine.provenance import provenance
 from experiments.runs.assembly import Parts
 from experiments.runs.folder import RunFolder, row_of
@@ -85,8 +84,8 @@ class Recorder:
             logger.info("%s: %s", folder.path, counted(cycles, "cycle"))
             device_name = self.learner.engine.device_name
             folder.write_provenance(provenance(values, device_name=device_name))
-        self._report_left_out()
         state.class_names = list(self.task.class_names)
+        self._list_unreadable()
         if state.wandb_id is None:
             state.wandb_id = uuid.uuid4().hex[:8]
             folder.save_state()
@@ -100,26 +99,19 @@ class Recorder:
             run_id=state.wandb_id,
         )
 
-    def _report_left_out(self) -> None:
-        """List the images that are broken; those of which nothing is known yet are logged alone."""
-        broken, unknown = [], []
-        for part, samples in (("train", self.task.train), ("test", self.task.test)):
-            for index, reason in samples.unreadable.items():
-                if reason.startswith(AT_PRESENT):
-                    unknown.append((samples.names[index], reason))
-                elif reason != IS_GONE:
-                    broken.append((part, samples.names[index], reason))
-        self.folder.write_quarantine(broken)
-        if broken:
+    def _list_unreadable(self) -> None:
+        """Write `quarantine.csv`: images that are there but cannot be read."""
+        quarantine = [
+            (part, samples.names[index], reason)
+            for part, samples in (("train", self.task.train), ("test", self.task.test))
+            for index, reason in samples.unreadable.items()
+            if reason != IS_GONE
+        ]
+        self.folder.write_quarantine(quarantine)
+        if quarantine:
             logger.warning(
-                "%s left out, unreadable; see %s",
-                counted(len(broken), "image"), self.folder.path / "quarantine.csv",
-            )  # fmt: skip
-        if unknown:
-            name, reason = unknown[0]
-            logger.warning(
-                "%s left out until the next start, the first is %s: %s",
-                counted(len(unknown), "image"), name, reason,
+                "%s cannot be read and will not be used; see %s",
+                counted(len(quarantine), "image"), self.folder.path / "quarantine.csv",
             )  # fmt: skip
 
     def record(self, record: CycleRecord, pool: Pool) -> None:

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from al_core import CycleRecord, Oracle, Pool, Query, run_cycles
 from al_core.errors import InvalidSetting
-from experiments.annotation.oracle import check_oracle
+from experiments.annotation.oracle import check_oracle, live_oracle
 from experiments.annotation.people import Waiting
 from experiments.data.targets import GroundTruthOracle
 from experiments.engine.engine import Engine
@@ -63,13 +63,21 @@ def run(composed: DictConfig, *, swept: str = "") -> Outcome:
         swept: The keys and values that a sweep varies in addition to strategy and seed; they are
             part of the run folder's path.
 
+    A run with `oracle=label_studio` brings back annotations itself, and goes on with them.
+
     Raises:
         ActiveLearningError: A user can correct the problem; one line.
     """
     config = RunConfig.of(composed)
     check_oracle(config)
     engine = make(Engine, config.values["engine"], where="engine")
-    return engine.launch(_run_in_process, config, swept)
+    live = live_oracle(config, run_folder(config, swept=swept)) if config.is_live else None
+    while True:
+        outcome = engine.launch(_run_in_process, config, swept)
+        if outcome.waiting is None or live is None:
+            return outcome
+        with logged_to(live.folder / "log.txt"):
+            live.bring_back()
 
 
 def _run_in_process(engine: Engine, config: RunConfig, swept: str) -> Outcome:

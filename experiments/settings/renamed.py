@@ -32,13 +32,36 @@ ADDED: Mapping[str, Any] = {
     "task.build.min_area": 0.35,
     "task.build.color_jitter": 0.0,
     "task.build.randaugment": 0,
+    "cycle.merge_remainder": False,
+    "loss_prediction.output_tap": False,
 }
 """Key that configurations of 0.1 lack -> the value that is the same as having no such key."""
 
 
-def with_added_keys(older: Mapping[str, Any], present: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `older` with those keys of `ADDED` that `present` has and it lacks."""
-    return _completed(older, present, "")
+def with_added_keys(
+    older: Mapping[str, Any], present: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return a configuration with the keys of `ADDED` that it lacks.
+
+    Args:
+        older: The configuration of a run or checkpoint.
+        present: Only keys that this configuration has are added; None adds every key whose group
+            `older` has.
+    """
+    if present is not None:
+        return _completed(older, present, "")
+    filled = dict(older)
+    for dotted, value in ADDED.items():
+        *groups, name = dotted.split(".")
+        node: dict[str, Any] | None = filled
+        for group in groups:
+            inner = None if node is None else node.get(group)
+            if node is not None and isinstance(inner, Mapping):
+                node[group] = inner = dict(inner)
+            node = inner if isinstance(inner, dict) else None
+        if node is not None:
+            node.setdefault(name, value)
+    return filled
 
 
 def _completed(older: Mapping[str, Any], present: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -50,6 +73,19 @@ def _completed(older: Mapping[str, Any], present: Mapping[str, Any], prefix: str
         elif isinstance(value, Mapping) and isinstance(found.get(key), Mapping):
             found[key] = _completed(found[key], value, f"{where}.")
     return found
+
+
+def without_tables(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's configuration without the tables of its task.
+
+    Other keys look their values up there (`task.protocols`), so what is in force stands elsewhere:
+    a protocol that a run does not use may change.
+    """
+    task = config.get("task")
+    if not isinstance(task, Mapping):
+        return dict(config)
+    kept = {k: v for k, v in task.items() if k == "build" or not isinstance(v, Mapping)}
+    return {**config, "task": kept}
 
 
 def with_present_names(node: Any) -> Any:

@@ -11,19 +11,17 @@ from omegaconf import DictConfig
 
 from al_core import Requirement
 from al_core.errors import InvalidSetting, require_positive
-from experiments.settings.checks import check_whole_number
+from experiments.settings.checks import check_number, check_whole_number
 from experiments.settings.composition import build, check_keys, part_serving, plain
 from experiments.settings.recipe import Recipe
-from experiments.settings.run_path import WHOLE_IMAGES, run_path, strategy_label
+from experiments.settings.run_path import LIVE, PEOPLE, WHOLE_IMAGES, run_path, strategy_label
 
 GROUPS = ("task", "backbone", "cycle", "strategy", "query", "data", "oracle", "engine", "tracker")
 TOP_LEVEL = {*GROUPS, "optimizer", "loss_prediction", "name", "out", "seed", "cycles"}
-PEOPLE = "people"
-"""The choice of `oracle` in which people annotate."""
 
 _KNOWN_KEYS = {
     "task": {"name", "kind", "metric", "build", "background"},
-    "strategy": {"name", "query", "mc_dropout_passes", "ensemble_size"},
+    "strategy": {"name", "query", "mc_dropout_passes", "ensemble_size", "snapshot_at"},
     "backbone": {"name"},
     "data": {"name"},
     "loss": {"reduction"},
@@ -123,12 +121,23 @@ class RunConfig:
     @property
     def asks_people(self) -> bool:
         """True if people annotate, False if the data set has the labels."""
-        return bool(self.values["oracle"]["name"] == PEOPLE)
+        return bool(self.values["oracle"]["name"] in PEOPLE)
+
+    @property
+    def is_live(self) -> bool:
+        """True if the run itself exchanges tasks and annotations with a server."""
+        return bool(self.values["oracle"]["name"] == LIVE)
 
     @property
     def ensemble_size(self) -> int:
         """The number of networks that each cycle trains."""
         return int(self.values["strategy"].get("ensemble_size", 1))
+
+    @property
+    def snapshot_at(self) -> float | None:
+        """The fraction of a training after which an earlier network is kept; None for none."""
+        at = self.values["strategy"].get("snapshot_at")
+        return None if at is None else float(at)
 
     @property
     def provided(self) -> frozenset[Requirement]:
@@ -138,9 +147,10 @@ class RunConfig:
             found.add(Requirement.PREDICTED_LOSS)
         # A user's own task without that key may make posterior passes of its own.
         passes = self.values["task"]["build"].get("mc_dropout_passes", 2)
-        if self.ensemble_size > 1 or passes:
+        several = self.ensemble_size > 1 or self.snapshot_at is not None
+        if several or passes:
             found.add(Requirement.LOG_PROB_SAMPLES)
-        if self.ensemble_size > 1 or (isinstance(passes, int) and passes > 1):
+        if several or (isinstance(passes, int) and passes > 1):
             found.add(Requirement.SEVERAL_PASSES)
         return frozenset(found)
 
@@ -213,6 +223,13 @@ def _check_combinations(values: Mapping[str, Any]) -> None:
     if "mc_dropout_passes" in strategy:
         passes = strategy["mc_dropout_passes"]
         check_whole_number("strategy.mc_dropout_passes", passes, low=0, high=1000)
+    if strategy.get("snapshot_at") is not None:
+        check_number("strategy.snapshot_at", strategy["snapshot_at"], low=0.01, high=0.99)
+        if strategy.get("ensemble_size", 1) != 1 or strategy.get("mc_dropout_passes", 0):
+            raise InvalidSetting(
+                "strategy.snapshot_at gives two posterior samples of its own: leave out "
+                "strategy.ensemble_size and strategy.mc_dropout_passes"
+            )
     if query["name"] == WHOLE_IMAGES:
         return
     if values["loss_prediction"]["enabled"]:
@@ -221,5 +238,5 @@ def _check_combinations(values: Mapping[str, Any]) -> None:
             f"predicts the loss of a whole image: with strategy={strategy['name']} use "
             f"query={WHOLE_IMAGES}, or another strategy without loss_prediction.enabled=true"
         )
-    if values["oracle"]["name"] == PEOPLE:
+    if values["oracle"]["name"] in PEOPLE:
         raise InvalidSetting(f"oracle=people labels whole images: use query={WHOLE_IMAGES}")

@@ -10,6 +10,10 @@ from typing import Any
 
 WHOLE_IMAGES = "images"
 """The choice of `query` in which a sample of the pool is an image."""
+LIVE = "label_studio"
+"""The choice of `oracle` in which a run works with a server of Label Studio."""
+PEOPLE = ("people", LIVE)
+"""The choices of `oracle` in which people annotate."""
 _LONGEST_LEVEL = 120  # characters in a folder's name; file systems allow 255 bytes
 
 

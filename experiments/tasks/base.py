@@ -131,6 +131,13 @@ class Task(Protocol):
         """
         ...
 
+    def log_probs(self, outputs: Any) -> Tensor:
+        """Return the log-probabilities (b, k, *positions) in outputs, in float32.
+
+        A static method: the loss-prediction module keeps it as a plain function.
+        """
+        ...
+
     def predict(self, outputs: Any, model: nn.Module) -> Prediction:
         """Convert outputs, and the features that `model` kept of this batch, to a `Prediction`."""
         ...

@@ -145,11 +145,16 @@ class Classification:
         losses = self.losses(outputs, targets)
         return losses.mean(), losses
 
+    @staticmethod
+    def log_probs(outputs: Tensor) -> Tensor:
+        """Return log-probabilities (b, k)."""
+        return outputs.float().log_softmax(1)
+
     def predict(self, outputs: Tensor, model: nn.Module) -> Prediction:
         """Return log-probabilities (b, k) and the classifier's input (b, d) as embedding."""
         features = getattr(model, "get_discriminative_al_features", None)
         return Prediction(
-            outputs.float().log_softmax(1),
+            self.log_probs(outputs),
             embedding=None if features is None else features().float(),
         )
 

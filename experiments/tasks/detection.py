@@ -230,13 +230,18 @@ class Detection:
     def predict(self, outputs: Outputs, model: nn.Module) -> BoxPrediction:
         """Return log-probabilities (b, k, priors) and the pooled deepest map as embedding."""
         assert isinstance(model, MultiBoxDetector)
-        offsets, logits, priors = outputs
+        offsets, _, priors = outputs
         return BoxPrediction(
-            logits.float().log_softmax(-1).transpose(1, 2),
+            self.log_probs(outputs),
             embedding=model.get_embedding(),
             offsets=offsets,
             priors=priors,
         )
+
+    @staticmethod
+    def log_probs(outputs: Outputs) -> Tensor:
+        """Return log-probabilities (b, k, priors), background first."""
+        return outputs[1].float().log_softmax(-1).transpose(1, 2)
 
     def posterior_samples(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
         """Return `mc_dropout_passes` samples (b, m, k, priors), or None for none.

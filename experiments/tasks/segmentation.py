@@ -225,7 +225,12 @@ class Segmentation:
     def predict(self, outputs: Outputs, model: nn.Module) -> Prediction:
         """Return log-probabilities (b, k, h, w) and the pooled last map (b, d) as embedding."""
         assert isinstance(model, DRNSeg)
-        return Prediction(outputs[0].float(), embedding=model.get_embedding().float())
+        return Prediction(self.log_probs(outputs), embedding=model.get_embedding().float())
+
+    @staticmethod
+    def log_probs(outputs: Outputs) -> Tensor:
+        """Return log-probabilities (b, k, h, w)."""
+        return outputs[0].float()
 
     def posterior_samples(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
         """Return `mc_dropout_passes` passes with dropout, (b, m, k, h, w), or None for none."""

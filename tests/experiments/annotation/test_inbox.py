@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -156,3 +157,35 @@ def test_an_image_in_two_class_folders_is_in_neither(inbox: Inbox) -> None:
     (inbox.returned / "cat" / "a.jpg").unlink()
     assert inbox.start() == []
     assert inbox.said() == "dog"
+
+
+def test_an_archive_is_one_file_with_answers_of_its_own(inbox: Inbox) -> None:
+    """It is read once, its answers name the file inside, and a newer file counts before it."""
+    archive = inbox.returned / "export.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.writestr("cat/a.jpg", "")
+        opened.writestr("dog/b.jpg", "")
+        opened.writestr("cat/b.jpg", "")
+    os.utime(archive, (1, 1))
+    inbox.written = 1
+    problems = inbox.start()
+    assert len(problems) == 2
+    assert all(line.startswith("export.zip/") and "too: keep one" in line for line in problems)
+    assert inbox.said("a.jpg") == "cat"
+    assert inbox.said("b.jpg") is None
+    assert inbox.ledger().answers["a.jpg"].source == "export.zip/cat/a.jpg"
+    inbox.put("2.csv", ("a.jpg", "dog"), ("b.jpg", "dog"))
+    inbox.start()
+    inbox.start()
+    assert inbox.said("a.jpg") == inbox.said("b.jpg") == "dog"
+
+
+def test_a_class_in_other_letters_is_taken_with_a_note(inbox: Inbox) -> None:
+    """Case and surrounding blanks do not matter, and the note says what was taken for what."""
+    inbox.put("1.csv", ("a.jpg", " Cat "), ("b.jpg", "CAT"), ("c.jpg", "cat"))
+    found = read_returned(inbox.ledger(), inbox.returned, RULES, inbox.place)
+    assert found.problems == []
+    assert {kept.class_name for kept in found.answers.values()} == {"cat"}
+    assert found.notes == (
+        "'Cat' was taken for the class cat", "'CAT' was taken for the class cat"
+    )  # fmt: skip

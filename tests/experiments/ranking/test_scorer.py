@@ -49,8 +49,10 @@ def data_of(arguments: tuple[str, ...], paths: list[Path]):
     ("arguments", "strategy"),
     [
         (DETECTION, "learning_loss"),
+        (DETECTION, "learning_loss_plus"),
         (DETECTION, "entropy"),
         (SEGMENTATION, "learning_loss"),
+        (SEGMENTATION, "learning_loss_plus"),
         (SEGMENTATION, "margin"),
         (SEGMENTATION, "bald"),
     ],

@@ -265,6 +265,27 @@ def test_a_strategy_may_bring_loss_prediction(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("enabled", "detach_at", "noted"),
+    [
+        ((False, True), 0.6, True),  # as published: the module shapes the features of one strategy
+        ((False, True), 0.0, False),  # its gradient stops at the features
+        ((True, True), 0.6, False),  # every strategy trains with it
+        ((False, False), 0.6, False),
+    ],
+)
+def test_strategies_that_train_other_networks_are_noted(
+    tmp_path: Path, enabled: tuple[bool, bool], detach_at: float, noted: bool
+) -> None:
+    """A module that moves the features of some strategies alone confounds the comparison."""
+    for strategy, flag in zip(("random", "learning_loss"), enabled, strict=True):
+        head = {"enabled": flag, "detach_at": detach_at}
+        write_run(tmp_path, strategy, 0, accuracy=[1.0], settings={"loss_prediction": head})
+    notes = only_summary(tmp_path).notes
+    says = "module of learning_loss changes the network that is trained"
+    assert any(says in note for note in notes) == noted
+
+
 def test_second_run_of_a_seed_is_left_out(tmp_path: Path) -> None:
     """A seed counts once, with its longer run, and the other is named."""
     short = write_run(tmp_path / "a", "random", 0, accuracy=[9.0], cycles=2)

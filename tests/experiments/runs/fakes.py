@@ -231,7 +231,7 @@ class Config:
         self.recipe = SimpleNamespace(cycle=SimpleNamespace(**{**cycle, **settings}))
         self._path, self._built = path, built or {}
         self.cycles, self.asks_people, self.ensemble_size = cycles, people, ensemble_size
-        self.queries_regions = regions
+        self.queries_regions, self.snapshot_at = regions, None
         self.built: list[str] = []
         self.values = {
             "name": "small", "cycles": cycles, "cycle": settings,

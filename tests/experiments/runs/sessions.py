@@ -12,7 +12,6 @@ import pytest
 from experiments.annotation.people import Waiting
 from experiments.runs import recorder, session
 from experiments.runs.assembly import Parts
-from experiments.runs.identity import RunImages
 from experiments.runs.session import Outcome
 from tests.experiments.runs.fakes import Config, Engine, Last, Learner, Observer, Task, Tracker
 from tests.small_runs import TIMED
@@ -53,7 +52,7 @@ class Run:
             if isinstance(people, Waiting):
                 return people
             task, unit = learner.task, learner.unit
-            return Parts(task, unit, learner, Last(), Observer(), people, RunImages({}))  # type: ignore[arg-type]
+            return Parts(task, unit, learner, Last(), Observer(), people)  # type: ignore[arg-type]
 
         self._patch.setattr(session, "assemble", assemble)
         config = Config(self.path, {"tracker": self.tracker}, people=people is not None, **settings)

@@ -170,7 +170,7 @@ def test_people_are_consulted_before_the_data_is_read(
 
 
 def test_answers_of_people_are_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their answers are passed to the data, and sizes are not checked against the pool."""
+    """Their answers go into the data, and their number decides the size of the pool."""
     people = People([[0]])
     asked: dict[str, Any] = {}
 

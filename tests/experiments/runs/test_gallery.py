@@ -62,7 +62,7 @@ def test_both_ends_from_the_outermost_on() -> None:
 
 
 def test_no_image_is_at_both_ends() -> None:
-    """The least wanted images of a short ranking are the remaining ones."""
+    """In a short ranking the least wanted images are those that are left."""
     found = shown(range(10))
     assert [name for name, *_ in found["least"]] == ["9.png", "8.png"]
     assert shown(range(3))["least"] == []

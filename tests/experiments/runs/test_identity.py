@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from al_core.errors import ActiveLearningError, InvalidSetting
-from experiments.data import decoding, retrying
+from al_core.errors import InvalidSetting
 from experiments.data.classification import ImageClassification, image_folder
 from experiments.data.decoding import UnreadableImage
 from experiments.runs import identity
@@ -100,7 +97,7 @@ def test_added_and_removed_images_shift_nobody(
 def test_an_image_that_is_back_has_its_place_again(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What was gone at one start is offered again at the next, under its position."""
+    """An image that is back is offered again at the next start, under its position."""
     _, images = started(root)
     (root / "train" / "a" / "1.png").rename(root / "kept.png")
     _, without = started(root, images.record)
@@ -246,58 +243,11 @@ def test_a_broken_test_image_stays_left_out(root: Path) -> None:
     assert list(data.test.unreadable) == [2]
 
 
-# ---- devices that fail
-
-
-@pytest.fixture
-def failing(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Return the names of files that cannot be read as long as they are in the set."""
-    names: set[str] = set()
-
-    def flaky(path: Any, *rest: Any, **more: Any) -> Any:
-        if any(str(path).endswith(name) for name in names):
-            raise OSError(errno.EIO, "Input/output error", str(path))
-        return open(path, *rest, **more)
-
-    monkeypatch.setattr(decoding, "open", flaky, raising=False)
-    monkeypatch.setattr(retrying, "RETRY_SECONDS", (0.0,))
-    return names
-
-
-def test_a_device_that_fails_at_the_first_start_harms_nothing(
-    root: Path, failing: set[str]
-) -> None:
-    """The image is left out of that start, with the reason, and is offered from the next one on."""
-    failing.add("train/a/1.png")
-    data, images = started(root)
-    assert data.train.unreadable == {1: "cannot be read at present (Input/output error)"}
-    failing.clear()
-    data, now = started(root, images.record)
-    assert levels(data) == PLAIN
-    assert now.came_back == (1,)
-
-
-def test_test_images_must_be_readable_when_a_run_begins(root: Path, failing: set[str]) -> None:
-    """A run does not begin with part of its test set because a device fails."""
-    failing.add("test/a/1.png")
-    with pytest.raises(ActiveLearningError, match=r"read at present: 1 image \(a/1.png\)"):
-        started(root)
-
-
-def test_regions_go_on_without_what_they_began_without(root: Path, failing: set[str]) -> None:
-    """Where numbers depend on it, an image that was left out stays so, and no run is refused."""
-    failing.add("train/a/1.png")
-    _, images = started(root)
-    failing.clear()
-    data, now = settled(
-        image_folder(root, image_size=8), images.record, fixed=False, of_regions=True
-    )
-    assert list(data.train.unreadable) == [1]
-    assert now.came_back == ()
+# ---- images that are broken for a while
 
 
 def test_an_image_that_is_repaired_is_offered_again(root: Path) -> None:
-    """What was broken when the run began joins the pool when it can be read."""
+    """An image that was broken when the run began joins the pool when it can be read."""
     path = root / "train" / "a" / "1.png"
     damage(path)
     data, images = started(root)
@@ -309,12 +259,25 @@ def test_an_image_that_is_repaired_is_offered_again(root: Path) -> None:
 
 
 def test_an_image_that_breaks_is_left_out(root: Path) -> None:
-    """What could be read when the run began and is broken now keeps its position."""
+    """An image that was readable when the run began and is broken now keeps its position."""
     _, images = started(root)
     damage(root / "train" / "a" / "1.png")
     data, now = started(root, images.record)
     assert levels(data) == [0, None, *PLAIN[2:]]
     assert now.lost == (1,)
+
+
+def test_regions_go_on_without_what_they_began_without(root: Path) -> None:
+    """Where numbers depend on it, an image that was left out stays so, and no run is refused."""
+    path = root / "train" / "a" / "1.png"
+    damage(path)
+    _, images = started(root)
+    write_image(path, 1)
+    data, now = settled(
+        image_folder(root, image_size=8), images.record, fixed=False, of_regions=True
+    )
+    assert list(data.train.unreadable) == [1]
+    assert now.came_back == ()
 
 
 # ---- people, and other sets

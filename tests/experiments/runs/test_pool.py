@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from al_core import Pool
-from al_core.errors import ActiveLearningError, InvalidSetting, LabelHidden
-from experiments.data.decoding import AT_PRESENT
+from al_core.errors import InvalidSetting, LabelHidden
 from experiments.data.targets import GroundTruthOracle
 from experiments.runs.identity import RunImages
 from experiments.runs.pool import check_classes, check_sizes, first_pool, restored_pool
@@ -146,7 +145,7 @@ def test_added_images_join_the_pool() -> None:
 
 
 def test_images_come_and_go(caplog: pytest.LogCaptureFixture) -> None:
-    """What can be read now is offered, and what cannot is neither offered nor trained on."""
+    """Readable images are offered; others are neither offered nor trained on."""
     pool = first(Task(10, UNREADABLE), initial_size=3, query_size=1)
     gone = int(pool.labeled[1])
     task = Task(10, {7: "empty", gone: "it is gone"})
@@ -192,13 +191,3 @@ def test_other_classes_are_refused(before: list[str], says: str) -> None:
         check_classes(before, task)
     check_classes(["a", "b"], task)
     check_classes(None, task)
-
-
-def test_a_labeled_image_that_cannot_be_read_at_present_ends_the_start() -> None:
-    """An error of the disk neither removes a label nor trains without the image."""
-    state = first(Task(10), initial_size=3, query_size=1).state_dict()
-    index = state["labeled"][0][1]
-    task = Task(10, {index: f"{AT_PRESENT} (Input/output error)"})
-    says = f"1 labeled image cannot be read at present, the first is {index}.png"
-    with pytest.raises(ActiveLearningError, match=says):
-        restored(task, state, RunImages({}, recorded=True))

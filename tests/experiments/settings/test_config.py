@@ -108,12 +108,20 @@ def test_a_missing_value_names_its_key() -> None:
         {"min_steps": -1}, {"schedule": "linear"}, {"milestones": [0.8, 0.5]}, {"milestones": [1]},
         {"milestones": 0.5}, {"milestones": ["x"]}, {"milestones": None}, {"gamma": -1},
         {"gamma": float("nan")}, {"warm_start": "false"}, {"warm_start": 1},
+        {"candidates": "10"}, {"candidates": "0x"}, {"candidates": "1.5x"}, {"candidates": "x10"},
+        {"merge_remainder": "no"},
     ],
 )  # fmt: skip
 def test_cycle_settings_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
     """Mistake 7 among them: the text "false" is no bool. The error names key and value."""
     with pytest.raises(InvalidSetting, match=rf"cycle\.{next(iter(change))}"):
         CycleSettings(**{**CYCLE, **change})
+
+
+def test_candidates_are_a_number_or_so_many_times_the_query() -> None:
+    """10x of a query of 5 are 50, whatever sets the query; null shows a strategy everything."""
+    shown = [CycleSettings(**{**CYCLE, "candidates": n}).num_candidates for n in ("10x", 7, None)]
+    assert shown == [50, 7, None]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +142,7 @@ def test_optimizer_settings_that_make_no_sense_are_refused(change: dict[str, Any
     [
         {"enabled": "yes"}, {"weight": -1}, {"margin": 0}, {"margin": "wide"}, {"pairs": "some"},
         {"pool_size": 0}, {"width": 1.5}, {"detach_at": 1.1}, {"detach_at": -0.1},
-        {"warm_up_epochs": -1},
+        {"warm_up_epochs": -1}, {"output_tap": "yes"}, {"loss": "l1"},
     ],
 )  # fmt: skip
 def test_loss_prediction_settings_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:

@@ -7,7 +7,14 @@ import copy
 from hydra.utils import get_object
 
 from experiments.settings.composition import plain
-from experiments.settings.renamed import ADDED, MOVED, with_added_keys, with_present_names
+from experiments.settings.recipe import CycleSettings, LossPredictionSettings
+from experiments.settings.renamed import (
+    ADDED,
+    MOVED,
+    with_added_keys,
+    with_present_names,
+    without_tables,
+)
 from tests.small_runs import compose
 
 OLD = (
@@ -51,3 +58,25 @@ def test_added_keys_have_the_values_that_change_nothing() -> None:
     completed = with_added_keys(older, values)
     assert completed["data"]["image_size"] == 64
     assert "flip" not in completed["data"]
+
+
+def test_added_keys_change_nothing() -> None:
+    """A run from before a key existed is read as if it had the key's default."""
+    cycle = CycleSettings(initial_size=4, query_size=2, candidates=None, epochs=1, batch_size=4)
+    filled = with_added_keys({"name": "x", "cycle": {}, "loss_prediction": {}})
+    assert filled == {
+        "name": "x",
+        "cycle": {"merge_remainder": cycle.merge_remainder},
+        "loss_prediction": {"output_tap": LossPredictionSettings().output_tap},
+    }
+    set_already = {"cycle": {"merge_remainder": True}}
+    assert with_added_keys(set_already) == set_already
+
+
+def test_tables_of_a_task_are_no_setting() -> None:
+    """A protocol that a run does not use may change; what its task is built with may not."""
+    task = {"name": "t", "build": {"a": 1}, "protocols": {"quick": {"epochs": 1}}}
+    assert without_tables({"task": task, "seed": 0}) == {
+        "task": {"name": "t", "build": {"a": 1}},
+        "seed": 0,
+    }

@@ -341,4 +341,6 @@ def test_configuration_composes() -> None:
     quick = compose("task=ssd_voc", "data=digits", "backbone=light_ssd")
     assert quick.cycle.name == "quick"
     assert quick.optimizer.lr == quick.task.learning_rates.light_ssd
-    assert (paper.loss_prediction.weight, quick.loss_prediction.weight) == (1.0, 0.1)
+    # Quick training stops its gradient at the features, so its weight needs no restraint (was 0.1).
+    assert (paper.loss_prediction.weight, quick.loss_prediction.weight) == (1.0, 1.0)
+    assert (paper.loss_prediction.detach_at, quick.loss_prediction.detach_at) == (1.0, 0.0)
