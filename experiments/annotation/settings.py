@@ -40,8 +40,9 @@ class PeopleSettings:
             `data.test` gives a test set.
         initial: Choice of the initial set: "random", or "typiclust" for typical images of clusters
             of embeddings.
-        embedding_network: Network of torchvision for "typiclust".
-        embedding_weights: File of its weights.
+        embedding_network: Network for "typiclust": "efficientnet_lite0", or one of torchvision;
+            null for the first, or for resnet18 where weights are given.
+        embedding_weights: File of its weights; null for those that are installed.
         refusal: The word that stands for a class where an image cannot be labeled.
         empty_is_answer: Whether an image without objects in a file of VOC, COCO or CVAT counts as
             an answer.
@@ -55,7 +56,7 @@ class PeopleSettings:
     partial: bool = False
     test_size: int = 100
     initial: str = "random"
-    embedding_network: str = "resnet18"
+    embedding_network: str | None = None
     embedding_weights: str | None = None
     refusal: str = "cannot_label"
     empty_is_answer: bool = False
@@ -77,11 +78,9 @@ class PeopleSettings:
     def _check_initial(self) -> None:
         if self.initial not in ("random", "typiclust"):
             raise InvalidSetting(f"oracle.initial must be random or typiclust: {self.initial!r}")
-        if self.initial == "typiclust" and not self.embedding_weights:
-            raise InvalidSetting(
-                "oracle.initial=typiclust needs oracle.embedding_weights=FILE, the weights of "
-                f"{self.embedding_network} (https://download.pytorch.org/models)"
-            )
+        for name in ("embedding_network", "embedding_weights"):
+            if not isinstance(getattr(self, name), str | None):
+                raise InvalidSetting(f"oracle.{name} must be text, got {getattr(self, name)!r}")
 
     def _check_exchange(self) -> None:
         if self.images not in IMAGES:

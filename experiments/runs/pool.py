@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from al_core import Pool, draw_initial_set
+from al_core import IndexArray, Pool, draw_initial_set, stream, typiclust
 from al_core.errors import InvalidSetting
 from experiments.data.targets import GroundTruthOracle
 from experiments.learning.learner import TaskLearner
+from experiments.models.embedding import pretrained_embedder
 from experiments.runs.identity import RunImages
 from experiments.settings.run_config import RunConfig
 from experiments.settings.wording import counted
 from experiments.tasks.base import Task
-from experiments.units.unit import Unit
+from experiments.units.unit import Unit, image_of
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +31,43 @@ def first_pool(config: RunConfig, learner: TaskLearner, oracle: GroundTruthOracl
     unit, initial_size = learner.unit, config.recipe.cycle.initial_size
     pool = Pool(len(unit), excluded=unit.unreadable)
     learner.training.check_batch(initial_size)
-    draw_initial_set(pool, oracle, size=initial_size, seed=config.seed, groups=unit.groups)
+    chosen = None
+    if config.recipe.cycle.initial == "typiclust":
+        chosen = _typical_images(config, learner, pool)
+    draw_initial_set(
+        pool, oracle, size=initial_size, seed=config.seed, groups=unit.groups, chosen=chosen
+    )
     costs = np.ones(len(unit), np.int64) if unit.costs is None else unit.costs
     offered, spent = (int(costs[part].sum()) for part in (pool.unlabeled, pool.labeled))
     _check_enough(config, unit, spent, spent + offered)
     return pool
+
+
+def _typical_images(config: RunConfig, learner: TaskLearner, pool: Pool) -> IndexArray:
+    """Choose the initial set by TypiClust, on embeddings of a pretrained network.
+
+    Returns:
+        Positions of images, the same in every process.
+
+    Raises:
+        InvalidSetting: The weights are not installed, or there are too few images.
+    """
+    engine, unit = learner.engine, learner.unit
+    images = np.unique(image_of(unit, pool.unlabeled))
+    found: IndexArray | None = None
+    if engine.is_main:
+        embedder = pretrained_embedder(engine, key="cycle.initial=typiclust")
+        logger.info(
+            "initial set by TypiClust, on embeddings of %s of %s",
+            counted(images.size, "image"), embedder.name,
+        )  # fmt: skip
+        rows, readable = embedder.samples(learner.task.train, images)
+        size = min(config.recipe.cycle.initial_size, len(readable))
+        chosen, _ = typiclust(rows, size, rng=stream(config.seed, 0, "initial set"))
+        found = images[np.array(readable)[chosen]]
+    shared = engine.gather(found)[0]
+    assert shared is not None, "the first process chose nothing"
+    return shared
 
 
 def restored_pool(

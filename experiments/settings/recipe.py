@@ -15,6 +15,9 @@ from al_core.errors import InvalidSetting, require_positive
 from experiments.settings.checks import check_flag, check_number, check_whole_number
 from experiments.settings.composition import check_keys, make
 
+INITIAL = ("random", "typiclust")
+"""Choices of the initial set."""
+
 
 @dataclass(frozen=True)
 class CycleSettings:
@@ -35,6 +38,8 @@ class CycleSettings:
         milestones: Fractions of the training length, in (0, 1), ascending.
         gamma: Factor of "step".
         warm_start: Start from the weights of the previous cycle instead of fresh ones.
+        initial: Choice of the initial set: "random", or "typiclust" for typical images of clusters
+            of embeddings of a pretrained network.
     """
 
     initial_size: int
@@ -48,6 +53,7 @@ class CycleSettings:
     milestones: tuple[float, ...] = (0.8,)
     gamma: float = 0.1
     warm_start: bool = False
+    initial: str = "random"
 
     def __post_init__(self) -> None:
         for name in ("initial_size", "query_size", "epochs"):
@@ -74,6 +80,10 @@ class CycleSettings:
         check_number("cycle.gamma", self.gamma, low=0.0)
         check_flag("cycle.warm_start", self.warm_start)
         check_flag("cycle.merge_remainder", self.merge_remainder)
+        if self.initial not in INITIAL:
+            raise InvalidSetting(
+                f"cycle.initial must be {' or '.join(INITIAL)}, got {self.initial!r}"
+            )
 
     @property
     def num_candidates(self) -> int | None:

@@ -23,6 +23,7 @@ MOVED = {
 """Former -> present beginning of a `_target_`."""
 
 ADDED: Mapping[str, Any] = {
+    "cycle.initial": "random",
     "data.resize": "crop",
     "data.test_fraction": None,
     "data.classification.resize": "crop",

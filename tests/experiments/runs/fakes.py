@@ -221,11 +221,17 @@ class Config:
         ensemble_size: int = 1,
         **settings: Any,
     ) -> None:
-        cycle = {"initial_size": 2, "query_size": 2, "candidates": None, "warm_start": False}
+        cycle = {
+            "initial_size": 2,
+            "query_size": 2,
+            "candidates": None,
+            "warm_start": False,
+            "initial": "random",
+        }
         self.recipe = SimpleNamespace(cycle=SimpleNamespace(**{**cycle, **settings}))
         self._path, self._built = path, built or {}
         self.cycles, self.asks_people, self.ensemble_size = cycles, people, ensemble_size
-        self.queries_regions = regions
+        self.queries_regions, self.snapshot_at = regions, None
         self.built: list[str] = []
         self.values = {
             "name": "small", "cycles": cycles, "cycle": settings,
