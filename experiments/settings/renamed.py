@@ -41,6 +41,7 @@ ADDED: Mapping[str, Any] = {
     "optimizer.loss_prediction_lr_scale": 1.0,
     "optimizer.warm_up": 0.0,
     "optimizer.max_grad_norm": None,
+    "backbone.recipe": "scratch",
     "backbone.frozen": False,
     "backbone.head": "linear",
     "backbone.frozen_stages": 0,

@@ -1,0 +1,75 @@
+"""docs/your-own-model.md is followed word for word, on small data."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from experiments.settings.run_config import RunConfig
+from tests.small_runs import compose
+
+GUIDE = (Path(__file__).parents[1] / "docs" / "your-own-model.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    """Return the blocks of a language, in order."""
+    return re.findall(rf"```{language}\n(.*?)```", GUIDE, re.DOTALL)
+
+
+def test_the_training_loops_run() -> None:
+    """Each block runs after those before it, with a batch of images and the names in capitals."""
+    torch.manual_seed(0)
+    images, labels = torch.randn(4, 3, 64, 64), torch.arange(4)
+    names: dict[str, Any] = {"images": images, "labels": labels, "loader": [(images, labels)] * 2}
+    names |= {"VIT": "test_vit", "PRETRAINED": False}
+    plain, transformer, of_a_dict = blocks("python")
+    exec(plain, names)
+    assert len(names["net"].fc) == 4
+    exec(of_a_dict, names)
+    assert names["predicted"].shape == (4,)
+    assert names["outputs"]["logits"].shape == (4, 10)
+    assert torch.isfinite(names["loss"])
+    pytest.importorskip("timm")
+    names["images"] = torch.randn(4, 3, 160, 160)
+    exec(transformer, names)
+    assert names["embedding"].shape == (4, 64)
+
+
+@pytest.mark.parametrize("command", [c for c in blocks("sh") if "--config-dir" not in c])
+def test_the_commands_compose(command: str, tmp_path: Path) -> None:
+    """Every choice and key in them exists, and their configurations are complete."""
+    if "backbone=timm" in command:
+        pytest.importorskip("timm")
+    arguments = command.replace("\\\n", " ").split()
+    assert arguments[:3] == ["python", "-m", "experiments.run"]
+    config = RunConfig.of(compose(*arguments[3:], f"out={tmp_path}"))
+    assert config.values["data"]["classification"]["image_size"] == 224
+    assert config.values["data"]["classification"]["interpolation"] == "bicubic"
+    assert config.values["optimizer"]["recipe"] == (
+        "frozen" if "frozen=true" in command else "fine_tuning"
+    )
+
+
+def test_the_keys_of_the_example_are_known() -> None:
+    """The file of a constructor of one's own has no key that does nothing."""
+    (text,) = blocks("yaml")
+    own = yaml.safe_load(text)
+    own["classification"] = {"_target_": "vendored.pytorch_cifar.LeNet"}
+    config = compose("data=digits", "backbone=lenet")
+    config.backbone.update(own)
+    values = RunConfig.of(config).values
+    assert values["data"]["image_size"] == 224
+
+
+def test_the_documented_optimizer_is_one() -> None:
+    """The example of another optimizer composes."""
+    text = re.search(r"For example `(.*?)`", GUIDE, re.DOTALL)
+    assert text is not None
+    config = RunConfig.of(compose("data=digits", "backbone=lenet", *text[1].split()))
+    assert config.recipe.optimizer.kind is torch.optim.RMSprop
+    assert config.recipe.optimizer.arguments["alpha"] == 0.9
