@@ -37,7 +37,10 @@ def check_node(node: DictConfig) -> None:
             return
         for value in values.values():
             check_below(value)
-        if "_target_" in values:
+        if str(values.get("_target_")).startswith("torch.optim."):
+            # Hydra does not call it.
+            OptimizerSettings.of({"momentum": None, "nesterov": None, **values})
+        elif "_target_" in values:
             keys = {key: None for key in values if not key.startswith("_")}
             inspect.signature(get_object(values["_target_"])).bind_partial(**keys)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -277,6 +277,8 @@ class _Check:
 @cache
 def _named_in(group: str) -> Mapping[str, frozenset[str]]:
     """Return what the files of a group in `conf` call, by the key of the node that names it."""
+    if group == "optimizer":  # no call of Hydra's: `OptimizerSettings` looks it up in torch.optim
+        return {group: frozenset(f"torch.optim.{name}" for name in _optimizers())}
     found: dict[str, set[str]] = {}
 
     def collect(key: str, value: Any) -> None:
@@ -292,6 +294,13 @@ def _named_in(group: str) -> Mapping[str, frozenset[str]]:
     for file in (Path(conf.__file__).parent / group).glob("*.yaml"):
         collect(group, yaml.safe_load(file.read_text("utf-8")))
     return {key: frozenset(targets) for key, targets in found.items()}
+
+
+def _optimizers() -> Iterator[str]:
+    """Yield the names of the optimizers of torch."""
+    for name, each in vars(torch.optim).items():
+        if isinstance(each, type) and issubclass(each, torch.optim.Optimizer):
+            yield name
 
 
 def _shown(value: Any) -> str:

@@ -101,6 +101,8 @@ def assemble(
     unit.prepare()
     observer = CycleObserver(engine)
     learner = _learner_kind(config)(task, engine, config.recipe, unit=unit, observer=observer)
+    if next_cycle == 0:
+        learner.training.check_batch(config.recipe.cycle.initial_size)
     if unit.costs is not None:
         strategy = Affordable(strategy, unit.costs)
     num_candidates = config.recipe.cycle.num_candidates

@@ -30,7 +30,6 @@ def first_pool(config: RunConfig, learner: TaskLearner, oracle: GroundTruthOracl
     """
     unit, initial_size = learner.unit, config.recipe.cycle.initial_size
     pool = Pool(len(unit), excluded=unit.unreadable)
-    learner.training.check_batch(initial_size)
     chosen = None
     if config.recipe.cycle.initial == "typiclust":
         chosen = _typical_images(config, learner, pool)

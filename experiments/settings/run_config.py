@@ -257,8 +257,7 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
     kind = values["task"]["kind"]
     choice, backbone = values["data"], values["backbone"]
     nodes = [choice, part] if isinstance(part := choice.get(kind), Mapping) else [choice]
-    if not isinstance(backbone.get(kind), Mapping):
-        return values  # which is refused where the backbone is asked for
+    part_serving(backbone, kind, group="backbone")
     network = Backbone.of(backbone, kind)
     if backbone.get("frozen_batch_norm") and network.node.get("weights", "") in NO_WEIGHTS:
         raise InvalidSetting(
