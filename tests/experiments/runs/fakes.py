@@ -221,14 +221,16 @@ class Config:
         ensemble_size: int = 1,
         **settings: Any,
     ) -> None:
-        cycle = {
+        cycle: dict[str, Any] = {
             "initial_size": 2,
             "query_size": 2,
             "candidates": None,
             "warm_start": False,
             "initial": "random",
         }
-        self.recipe = SimpleNamespace(cycle=SimpleNamespace(**{**cycle, **settings}))
+        cycle |= settings
+        cycle["num_candidates"] = cycle["candidates"]
+        self.recipe = SimpleNamespace(cycle=SimpleNamespace(**cycle))
         self._path, self._built = path, built or {}
         self.cycles, self.asks_people, self.ensemble_size = cycles, people, ensemble_size
         self.queries_regions, self.snapshot_at = regions, None
