@@ -169,8 +169,8 @@ class BareTraining:
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),
             lr=OPTIMIZER.lr,
-            momentum=OPTIMIZER.momentum,
-            weight_decay=OPTIMIZER.weight_decay,
+            momentum=OPTIMIZER.momentum or 0.0,
+            weight_decay=OPTIMIZER.weight_decay or 0.0,
         )
         self.inputs = torch.randn(batch_size, 3, 32, 32).to(engine.device, memory_format=layout)
         self.targets = torch.arange(batch_size, device=engine.device) % 10

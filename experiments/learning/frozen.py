@@ -103,8 +103,8 @@ class FrozenClassification:
         self.inner, self.engine = inner, engine
         self.class_names = inner.class_names
         self.targets: Targets = inner.targets
-        self._backbone = backbone = inner.backbone
-        assert isinstance(backbone, Backbone)
+        assert isinstance(inner.backbone, Backbone)
+        self._backbone: Backbone = inner.backbone
         self._trunk = frozen_trunk(inner, engine)
         self.train: Samples = inner.train
         self.test: Samples = inner.test
@@ -163,8 +163,8 @@ class FrozenClassification:
         """Return features as they are, and the features of images."""
         if images.ndim == 2:
             return images
-        parts = [self._trunk.embed(self.inner.normalize(p)) for p in images.split(EMBEDDED_BATCH)]
-        return torch.cat(parts)
+        parts = torch.split(images, EMBEDDED_BATCH)
+        return torch.cat([self._trunk.embed(self.inner.normalize(part)) for part in parts])
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy of each sample."""

@@ -53,7 +53,7 @@ class Features:
     @property
     def dim(self) -> int:
         """The number of features."""
-        return self.blocks[0].shape[1]
+        return int(self.blocks[0].shape[1])
 
     def rows(self, indices: IndexArray) -> Tensor:
         """Return the features (b, d), float32, of readable images."""

@@ -141,7 +141,9 @@ class OptimizerSettings:
     @property
     def kind(self) -> type[torch.optim.Optimizer]:
         """The class."""
-        found = getattr(torch.optim, self.target.removeprefix("torch.optim."))
+        found: type[torch.optim.Optimizer] = getattr(
+            torch.optim, self.target.removeprefix("torch.optim.")
+        )
         assert issubclass(found, torch.optim.Optimizer)
         return found
 
