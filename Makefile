@@ -11,7 +11,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-input -
 SOURCES := al_core vendored experiments conf tests $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format format-check lint types constraints clean
+.PHONY: help install demo annotate test test-live check format format-check lint types prose constraints clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -37,15 +37,23 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m compileall -qq -j 0 -x '/(tests?|testing/_internal)/' $(VENV)/lib || true
 	@touch $@
 
-demo: install  ## random, learning loss and margin on real digits, then a report with curves
+demo: install  ## random, learning loss and margin on a skewed pool of digits, then a report
 	$(BIN)/python -m experiments.run -m experiment=demo strategy=random,learning_loss,margin \
-	  seed=0,1,2 hydra/launcher=joblib hydra.launcher.n_jobs=2
+	  seed=0,1,2,3,4 hydra/launcher=joblib hydra.launcher.n_jobs=2
 	$(BIN)/python -m experiments.report runs/demo
+
+annotate: install  ## annotate FOLDER=photos CLASSES=cat,dog in Label Studio (TASK=detection, ARGS=...)
+	@test -n "$(FOLDER)" && test -n "$(CLASSES)" || { \
+	  echo "make annotate FOLDER=photos CLASSES=cat,dog [TASK=detection]" >&2; exit 1; }
+	@$(BIN)/python -m experiments.annotate "$(FOLDER)" --classes "$(CLASSES)" $(if $(TASK),--task $(TASK)) $(ARGS)
 
 test: install  ## the test suite (ARGS='-m "not slow" -x' goes to pytest)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-auto} --maxprocesses 8 --dist worksteal $(ARGS)
 
-check: install format-check lint types  ## format, lint and types, changing nothing
+test-live: install  ## tests with a real server of Label Studio (1 GB into .venv-label-studio, minutes)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/live -m live $(ARGS)
+
+check: install format-check lint types prose  ## format, lint, types and prose, changing nothing
 
 format: install  ## put the code into the house's format
 	@$(BIN)/ruff format $(SOURCES)
@@ -59,6 +67,9 @@ lint: install
 
 types: install
 	@$(BIN)/mypy
+
+prose: install
+	@$(BIN)/python -m tests.prose
 
 # A renewal: the newest versions that every extra together allows, in an environment of their own.
 constraints:  ## renew constraints.txt (TORCH=2.14.0 holds torch back)

@@ -16,6 +16,7 @@ Ghahramani, ICML 2016) or from an ensemble:
   Ghahramani, ICML 2017, section 4
 - variation ratio: Freeman 1965, in the form of the same section
 - variance: the ranking of pixels in superannotateai/active_learning @aa2b9ae
+- output discrepancy: Huang et al., ICCV 2021, between two moments of one training
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def least_confidence(prediction: Prediction, *, aggregation: Aggregation = "mean
 
 @requires(Requirement.PREDICTED_LOSS)
 def predicted_loss(prediction: Prediction) -> Tensor:
-    """Predicted loss of the loss-prediction module; only the order of its values has a meaning.
+    """Loss predicted by the loss-prediction module; only the order of the values has a meaning.
 
     Returns:
         (b,) scores.
@@ -131,7 +132,7 @@ def bald(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor
         InvalidSetting: The prediction has fewer than two posterior samples.
     """
     mean, _, expected_entropy = _sample_moments(prediction, at_least=2)
-    # Rounding can make it slightly negative where the samples agree.
+    # Rounding can make the difference negative where the samples agree.
     information = (torch.special.entr(mean).sum(1) - expected_entropy).clamp(min=0)
     return _aggregate(information, aggregation)
 
@@ -150,6 +151,21 @@ def variance(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Te
     """
     _, spread, _ = _sample_moments(prediction, at_least=2)
     return _aggregate(spread.sum(1), aggregation)
+
+
+@requires(Requirement.LOG_PROB_SAMPLES, Requirement.SEVERAL_PASSES)
+def output_discrepancy(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor:
+    """Euclidean distance of the first and the last posterior sample's probabilities.
+
+    Returns:
+        (b,) scores in [0, sqrt(2)].
+
+    Raises:
+        InvalidSetting: The prediction has fewer than two posterior samples.
+    """
+    samples = _samples(prediction, at_least=2)
+    distances = (samples[:, -1].exp() - samples[:, 0].exp()).square().sum(1).sqrt()
+    return _aggregate(distances, aggregation)
 
 
 @requires(Requirement.LOG_PROB_SAMPLES, Requirement.SEVERAL_PASSES)

@@ -22,7 +22,7 @@ ScoreArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one batch, for any task.
+    """Predictions of a model for one batch of samples, for any task.
 
     Attributes:
         log_probs: (b, k, *positions) log-probabilities over k classes; positions are () for
@@ -95,7 +95,7 @@ class Ranking:
 
 @dataclass(frozen=True)
 class Query:
-    """What to label next, most wanted first.
+    """The samples to label next, most wanted first.
 
     Attributes:
         indices: (budget,) positions.
@@ -127,15 +127,15 @@ class QueryStrategy(Protocol):
         """Return `budget` of the `candidates`.
 
         Args:
-            pool: Which samples are labeled; not to be changed.
-            candidates: (n,) positions to choose from, without repetition.
-            learner: As trained on what is labeled; `infer` is all that a strategy asks of it.
-            budget: How many, 0 <= budget <= n.
-            rng: Every random draw comes from it.
+            pool: Which samples are labeled; a strategy must not change it.
+            candidates: (n,) different positions to choose from.
+            learner: Trained on the labeled samples; strategies call only its `infer`.
+            budget: Number of candidates to return, 0 <= budget <= n.
+            rng: Source of every random draw.
 
         Raises:
-            InvalidSetting: The budget cannot be met, or the model does not give what is asked.
-            NonFiniteValue: What it gives is not finite; the text names the sample.
+            InvalidSetting: The budget cannot be met, or predictions lack a required part.
+            NonFiniteValue: A prediction is not finite; the text names the sample.
         """
         ...
 

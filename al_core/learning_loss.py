@@ -7,7 +7,7 @@ and figure 2. Names, defaults and state_dict keys are those of superannotateai/a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from al_core.layouts import (
     checked_layout,
     pooled,
 )
+from al_core.output_tap import num_output_statistics, output_statistics
 from al_core.stages import find_stages
 from al_core.taps import LayerTaps, MethodTaps, Taps, run_example, unwrapped
 
@@ -59,6 +60,10 @@ class ActiveLearning(nn.Module):
             "channels_last" (b, h, w, c), "tokens" (b, n, c), or a mapping from layer names to
             these. "auto", also for layers that a mapping leaves out, recognizes the layout from the
             numbers of channels that the network's layers have, and refuses unclear cases.
+        output_tap: A function from what the model returns to its log-probabilities (b, k) or
+            (b, k, *positions), `lambda outputs: outputs.log_softmax(1)`. The head then sees
+            `al_core.output_statistics` of them too, as its last feature and without gradient.
+            Differs: the paper has no such feature. With `example` its size is known at once.
 
     Raises:
         InvalidSetting: A size is not positive, a layer or a layout is unknown, or the model has
@@ -75,6 +80,7 @@ class ActiveLearning(nn.Module):
         layers: Sequence[str] | Literal["auto"] | None = None,
         example: Any = None,
         layout: LayoutChoice | Mapping[str, LayoutChoice] = "auto",
+        output_tap: Callable[[Any], Tensor] | None = None,
     ) -> None:
         super().__init__()
         require_positive("global_avg_pool_size", global_avg_pool_size)
@@ -83,7 +89,9 @@ class ActiveLearning(nn.Module):
         self.fc_width = fc_width
         self.base_model = base_model
         self._taps: Taps
+        self._output_tap = output_tap
         counts: list[int] | None = None
+        outputs: Any = None
         if layers is not None:
             if layers == "auto":
                 if example is None:
@@ -93,7 +101,7 @@ class ActiveLearning(nn.Module):
             self._taps = layer_taps = LayerTaps(base_model, layers)
             if example is not None:
                 try:
-                    run_example(base_model, example)
+                    outputs = run_example(base_model, example)
                     counts = self._channel_counts(layer_taps.collect())
                 except Exception:  # the caller may wrap the same model again
                     layer_taps.remove()
@@ -113,7 +121,15 @@ class ActiveLearning(nn.Module):
             nn.LazyLinear(fc_width) if counts is None else nn.Linear(counts[i] * cells, fc_width)
             for i in range(len(self._layouts))
         )
-        self.loss_pred = nn.Linear(len(self._layouts) * fc_width, 1)
+        if output_tap is not None:
+            if example is not None and outputs is None:
+                outputs = run_example(base_model, example)
+            self.fc.append(
+                nn.LazyLinear(fc_width)
+                if outputs is None
+                else nn.Linear(num_output_statistics(output_tap(outputs)), fc_width)
+            )
+        self.loss_pred = nn.Linear(len(self.fc) * fc_width, 1)
 
     def forward(
         self, x: Any = None, detach_lp: bool = False, **keyword_inputs: Any
@@ -149,8 +165,10 @@ class ActiveLearning(nn.Module):
         inputs = () if x is None else (x,)
         outputs = self.base_model(*inputs, **keyword_inputs)
         features = self._taps.collect()
-        if len(features) != len(self.fc):
-            raise TapError(f"the head was built for {len(self.fc)} features, got {len(features)}")
+        if len(features) != len(self._layouts):
+            raise TapError(
+                f"the head was built for {len(self._layouts)} features, got {len(features)}"
+            )
         if len({feature.shape[0] for feature in features}) > 1:
             shapes = ", ".join(str(tuple(feature.shape)) for feature in features)
             raise TapError(f"the tapped features have different batch sizes: {shapes}")
@@ -159,6 +177,9 @@ class ActiveLearning(nn.Module):
                 F.relu(_linear(self.fc[i], self._pooled(f.detach() if detach_lp else f, i)))
                 for i, f in enumerate(features)
             ]
+            if self._output_tap is not None:
+                seen = output_statistics(self._output_tap(outputs))
+                hidden.append(F.relu(_linear(self.fc[-1], seen.to(hidden[0].dtype))))
             predicted = _linear(self.loss_pred, torch.cat(hidden, dim=1))
         return outputs, predicted.squeeze(1).float()
 

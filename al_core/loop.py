@@ -102,7 +102,13 @@ class Stopwatch:
 
 
 def draw_initial_set(
-    pool: Pool, oracle: Oracle, *, size: int, seed: int, groups: IndexArray | None = None
+    pool: Pool,
+    oracle: Oracle,
+    *,
+    size: int,
+    seed: int,
+    groups: IndexArray | None = None,
+    chosen: IndexArray | None = None,
 ) -> None:
     """Label the initial set: `size` samples drawn uniformly, the same for every strategy.
 
@@ -113,6 +119,7 @@ def draw_initial_set(
         seed: Decides the draw.
         groups: (num_samples,) the group that each sample belongs to, where groups are drawn and
             all of their samples labeled: regions of one image, say.
+        chosen: (size,) samples, or groups of them, to label instead of a draw.
 
     Raises:
         InvalidSetting: The pool is smaller than that, or `size` is not positive.
@@ -123,7 +130,10 @@ def draw_initial_set(
         raise InvalidSetting(
             f"an initial set of {size} cannot be drawn from {offered.size} unlabeled samples"
         )
-    indices = stream(seed, 0, "initial set").choice(offered, size, replace=False)
+    if chosen is None:
+        indices = stream(seed, 0, "initial set").choice(offered, size, replace=False)
+    else:
+        indices = chosen
     if groups is not None:  # in the order in which the groups were drawn
         indices = np.concatenate([unlabeled[groups[unlabeled] == group] for group in indices])
     answered = oracle.annotate(indices)

@@ -1,10 +1,11 @@
-"""The public names of `al_core`, imported when the first of them is used."""
+"""Public names of the library: everything that `from al_core import ...` can import."""
 
 from al_core.acquisition import (
     bald,
     entropy,
     least_confidence,
     margin,
+    output_discrepancy,
     predicted_loss,
     predictive_entropy,
     variance,
@@ -25,24 +26,35 @@ from al_core.embeddings import EmbeddingTap
 from al_core.entropies import write_entropies_csv, write_ranking_csv, write_upload_csv
 from al_core.learning_loss import ActiveLearning
 from al_core.loop import CycleRecord, Observer, Stopwatch, draw_initial_set, run_cycles
+from al_core.output_tap import output_statistics
 from al_core.pool import IndexArray, Pool
 from al_core.randomness import stream, stream_seed
-from al_core.ranking import LossPredictionLoss, LossPredictionMSELoss, kendall_tau, ranking_accuracy
+from al_core.ranking import (
+    LossPredictionLoss,
+    LossPredictionMSELoss,
+    RankNetLoss,
+    kendall_tau,
+    ranking_accuracy,
+)
 from al_core.requirements import ranks_regions, requirements_of, requires
 from al_core.selection import choose_active_learning_indices, random_indices
 from al_core.stages import find_stages
 from al_core.strategies.badge import Badge, badge
+from al_core.strategies.bait import Bait, bait
 from al_core.strategies.balanced import ClassBalancedRandom, ForegroundRandom
 from al_core.strategies.batch_bald import BatchBald, batch_bald
 from al_core.strategies.cluster_margin import ClusterMargin
 from al_core.strategies.discriminative import Discriminative
 from al_core.strategies.diverse import DiverseTopK
+from al_core.strategies.dropquery import DropQuery
 from al_core.strategies.k_center import KCenter, k_center_greedy
+from al_core.strategies.max_herding import MaxHerding, max_herding
 from al_core.strategies.mixture import Mixture
 from al_core.strategies.precomputed import Precomputed
 from al_core.strategies.probcover import ProbCover, probcover
 from al_core.strategies.scoring import Random, Subsampled, TopK
 from al_core.strategies.stochastic import StochasticBatch
+from al_core.strategies.two_phase import TwoPhase
 from al_core.strategies.typiclust import TypiClust, typiclust
 
 __all__ = [
@@ -50,6 +62,7 @@ __all__ = [
     "ActiveLearning",
     "Affordable",
     "Badge",
+    "Bait",
     "BatchBald",
     "ClassBalancedRandom",
     "ClusterMargin",
@@ -57,6 +70,7 @@ __all__ = [
     "CycleRecord",
     "Discriminative",
     "DiverseTopK",
+    "DropQuery",
     "EmbeddingTap",
     "ForegroundRandom",
     "IndexArray",
@@ -64,6 +78,7 @@ __all__ = [
     "Learner",
     "LossPredictionLoss",
     "LossPredictionMSELoss",
+    "MaxHerding",
     "Mixture",
     "Observer",
     "Oracle",
@@ -74,14 +89,17 @@ __all__ = [
     "Query",
     "QueryStrategy",
     "Random",
+    "RankNetLoss",
     "Ranking",
     "Requirement",
     "StochasticBatch",
     "Stopwatch",
     "Subsampled",
     "TopK",
+    "TwoPhase",
     "TypiClust",
     "badge",
+    "bait",
     "bald",
     "batch_bald",
     "choose_active_learning_indices",
@@ -92,6 +110,9 @@ __all__ = [
     "kendall_tau",
     "least_confidence",
     "margin",
+    "max_herding",
+    "output_discrepancy",
+    "output_statistics",
     "predicted_loss",
     "predictive_entropy",
     "probcover",

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from al_core.errors import InvalidSetting
 
@@ -81,6 +82,33 @@ class LossPredictionLoss(nn.Module):
         order = torch.where(_differences(target.detach(), self.pairs) > 0, 1.0, -1.0)
         hinge = self.margin - order * _differences(predicted, self.pairs)
         return hinge.clamp(min=0).mean()
+
+
+class RankNetLoss(nn.Module):
+    """Binary cross-entropy of the order of all pairs, its logit their predicted difference.
+
+    Source: RankNet, Burges et al., ICML 2005, as TA-VAAL (Kim et al., CVPR 2021) uses it to rank
+    losses. It has no margin: a pair counts the less, the surer its order is.
+    """
+
+    def forward(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Return the mean over all pairs; pairs of equal true losses pull towards equality.
+
+        Args:
+            predicted: (b,) predicted losses.
+            target: (b,) true losses; no gradient flows into them.
+
+        Returns:
+            Scalar; 0 for a batch without pairs (b < 2).
+
+        Raises:
+            InvalidSetting: The shapes are not both (b,).
+        """
+        _check_shapes(predicted, target)
+        if predicted.shape[0] < 2:
+            return predicted.sum() * 0.0
+        order = (torch.sign(_differences(target.detach(), "all")) + 1) / 2
+        return F.binary_cross_entropy_with_logits(_differences(predicted, "all"), order)
 
 
 class LossPredictionMSELoss(nn.Module):

@@ -51,7 +51,7 @@ def ranks_regions(subject: object) -> bool:
     """Return whether a strategy can rank regions of images, which have log-probabilities only.
 
     Raises:
-        InvalidSetting: As `requirements_of`.
+        InvalidSetting: The attribute `requires` is not a collection of requirements.
     """
     of_images = {Requirement.EMBEDDING, Requirement.PREDICTED_LOSS}
     return requirements_of(subject).isdisjoint(of_images)

@@ -229,8 +229,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def run_example(model: nn.Module, example: Any) -> None:
-    """Run one batch through a model in eval mode and without gradients, for its hooks' sake.
+def run_example(model: nn.Module, example: Any) -> Any:
+    """Run one batch through a model in eval mode and without gradients, and return its outputs.
 
     Args:
         model: The model.
@@ -239,8 +239,7 @@ def run_example(model: nn.Module, example: Any) -> None:
     """
     with evaluation_mode(model), torch.no_grad():
         if isinstance(example, tuple):
-            model(*example)
-        elif isinstance(example, Mapping):
-            model(**example)
-        else:
-            model(example)
+            return model(*example)
+        if isinstance(example, Mapping):
+            return model(**example)
+        return model(example)

@@ -1,4 +1,4 @@
-"""How fast the project is, against a plain reference loop and against what the hardware can do.
+"""Speed of the project, against a plain reference loop and against the limits of the hardware.
 
 `python -m benchmarks.training_step`, `benchmarks.scoring` and `benchmarks.startup`; README.md here.
 """

@@ -1,4 +1,4 @@
-"""Arguments that benchmarks have in common, and the engine that they describe."""
+"""Common arguments of benchmarks, and the engine that they describe."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from experiments.engine.engine import Engine
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Leaves the description as it is written, and names defaults."""
+    """A formatter that keeps the description's line breaks and shows defaults."""
 
 
 def timed(
     description: str | None, *, rounds: int, threads: int | None = None
 ) -> argparse.ArgumentParser:
-    """Return a parser of what every timing on a device is asked for.
+    """Return a parser of the common arguments of timings on a device.
 
     Args:
-        description: Of the benchmark.
-        rounds: Unless others are asked for.
-        threads: Likewise; None for one a core.
+        description: Description of the benchmark.
+        rounds: Default number of rounds.
+        threads: Default number of threads; None for one per core.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=Formatter)
     parser.add_argument("--rounds", type=int, default=rounds)
@@ -34,7 +34,7 @@ def timed(
 
 
 def engine_of(arguments: argparse.Namespace, *, compile: bool = False) -> Engine:
-    """Return the engine that was asked for."""
+    """Return the engine that the arguments describe."""
     return Engine(
         device=arguments.device,
         precision=arguments.precision,

@@ -1,12 +1,12 @@
 """Matching and loss of a detector, batched, against a plain loop over images and objects.
 
     python -m benchmarks.detection_loss                   SSD300's 8,732 priors, 32 images, the CPU
-    python -m benchmarks.detection_loss --clock cpu       on a machine that others keep busy
+    python -m benchmarks.detection_loss --clock cpu       on a busy machine
     python -m benchmarks.detection_loss --device cuda
 
 Both compute the published loss forward and backward from the same offsets, logits and objects (1 to
-12 an image), and must agree. The plain loop is written as such losses usually are: image by image,
-a Python loop over the objects for the priors that they own, two sorts to find the hard negatives.
+12 per image), and must agree. The plain loop is written in the usual way: image by image, a Python
+loop over the objects for their priors, two sorts to find the hard negatives.
 """
 
 from __future__ import annotations

@@ -4,12 +4,12 @@
     python -m benchmarks.detection_scoring --backbone light_ssd --clock cpu
     python -m benchmarks.detection_scoring --device cuda
 
-Ours is the project's own code: `TaskLearner.infer` over embedded scenes in memory, with the
-predicted loss and with the mean entropy of the boxes. The bare contender is the same network
-without the loss-prediction module over batches that are normalized and laid out already, and
-`Detect` on what it says. Networks have fresh weights, but for running statistics of these images
-and a bias towards background, which trained ones have too: without them every box of every class
-would go into suppression.
+The project's contender is `TaskLearner.infer` over embedded scenes in memory, with the predicted
+loss and with the mean entropy of the boxes. The bare contender is the same network without the
+loss-prediction module over batches that are already normalized and laid out, and `Detect` on its
+outputs. Networks have fresh weights, except for running statistics of these images and a bias
+towards background, as trained ones have: otherwise every box of every class would enter the
+suppression.
 """
 
 from __future__ import annotations

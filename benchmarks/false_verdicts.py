@@ -1,8 +1,8 @@
-"""How often the report says "better" of strategies that are not better.
+"""Rate at which the report says "better" about strategies that are not better.
 
-`python -m benchmarks.false_verdicts` simulates studies of 5 strategies, 5 seeds and 10 cycles, has
-the report judge them as it judges run folders, and prints the tables of docs/statistics.md. The
-strategies of a seed share their initial set and so are correlated; runs differ by noise of several
+`python -m benchmarks.false_verdicts` simulates studies of 5 strategies, 5 seeds and 10 cycles,
+applies the report's verdicts to them, and prints the tables of docs/statistics.md. The strategies
+of a seed share their initial set, so their results are correlated; runs differ by noise of several
 kinds.
 """
 
@@ -31,25 +31,25 @@ Noise = Callable[[np.random.Generator, tuple[int, ...]], NDArray[np.float64]]
 
 
 def normal(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """As the t test assumes."""
+    """Draw normal noise, as the t test assumes."""
     return rng.normal(size=shape)
 
 
 def heavy_tailed(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Student t of 3 degrees, of variance one: now and then a run that goes wrong."""
+    """Draw from Student's t with 3 degrees and variance one: occasionally a run fails."""
     drawn: NDArray[np.float64] = rng.standard_t(3, size=shape) / np.sqrt(3)
     return drawn
 
 
 def skewed(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Log-normal, centered, of variance one: losses are larger than gains."""
+    """Draw log-normal noise, centered, with variance one: losses are larger than gains."""
     raw = rng.lognormal(0.0, 0.6, size=shape)
     mean, variance = stats.lognorm.stats(0.6)
     return np.asarray((mean - raw) / np.sqrt(variance))
 
 
 def unequal(rng: np.random.Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Normal, and each strategy twice as noisy as the one before."""
+    """Draw normal noise, for each strategy twice as large as for the previous one."""
     return rng.normal(size=shape) * 2.0 ** np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1))
 
 
@@ -74,7 +74,7 @@ def accuracies(
 
 
 def experiment(values: NDArray[np.float64]) -> Experiment:
-    """What the report would read from run folders with these accuracies."""
+    """Return what the report would read from run folders with these accuracies."""
     columns = ("cycle", "num_labeled", "accuracy")
     runs = {
         strategy: {
@@ -97,7 +97,7 @@ def experiment(values: NDArray[np.float64]) -> Experiment:
 def verdicts(
     num_studies: int, noise: Noise, *, gain: float = 0.0, seed: int = 0
 ) -> Iterator[dict[str, str]]:
-    """The report's verdicts of so many studies."""
+    """Return the report's verdicts of so many studies."""
     rng = np.random.default_rng(seed)
     for _ in range(num_studies):
         yield verdicts_on(experiment(accuracies(rng, noise, gain=gain)))

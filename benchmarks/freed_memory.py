@@ -1,11 +1,11 @@
-"""What it spares that freed memory is kept for the next batch: `keep_freed_memory`.
+"""Time saved by keeping freed memory for the next batch: `keep_freed_memory`.
 
     python -m benchmarks.freed_memory                              LeNet and DRN, two threads
     python -m benchmarks.freed_memory --work resnet18 --turns 3
 
-Bare training steps of 128 images of CIFAR-10's size, or forward passes of the tiny DRN on 6 images
-of 128 x 128, in a process of its own for each setting and round: the C library does not go back to
-its defaults.
+The work is bare training steps of 128 images of CIFAR-10's size, or forward passes of the tiny DRN
+on 6 images of 128 x 128. Each setting and round has its own process, because the C library does not
+return to its defaults.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     python -m benchmarks.pool_memory                  200 and 2,000 images of 128 x 128, as JPEGs
     python -m benchmarks.pool_memory --sizes 500,5000 --strategy entropy
 
-The probabilities of all pixels of a pool are its largest quantity (119 GB for Cityscapes), and with
-Monte-Carlo dropout ten times that. `TaskLearner.infer` reduces each batch to a number an image
-before it asks for the next one. Each pool is scored by a process of its own, from files; what is
-compared is the peak of its memory during scoring.
+The probabilities of all pixels of a pool are its largest quantity (119 GB for Cityscapes), and ten
+times as many with Monte-Carlo dropout. `TaskLearner.infer` reduces each batch to one number per
+image before it loads the next one. Each pool is scored from files in its own process; the benchmark
+compares the peaks of their memory during scoring.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def write_pool(folder: Path, num_images: int) -> None:
 
 
 def measure(folder: Path, strategy: str) -> None:
-    """Score the pool of a folder in this process; print what it took, as JSON."""
+    """Score the pool of a folder in this process; print time and memory as JSON."""
     from al_core import bald, entropy
     from experiments.data.drn_list import drn_list
     from experiments.engine.engine import Engine
@@ -87,7 +87,7 @@ def measure(folder: Path, strategy: str) -> None:
     task.targets.reveal(first)
     learner.fit(first, seed=0)
     acquisition = bald if strategy == "bald" else entropy
-    learner.infer(first, acquisition)  # what is allocated once
+    learner.infer(first, acquisition)  # allocations that happen once
     engine.reset_peak_memory()
     start = time.perf_counter()
     scores = learner.infer(np.arange(len(task.train)), acquisition)

@@ -1,14 +1,15 @@
-"""Ranking a folder, against the bare decoding of its images and the bare forward pass.
+"""Time of ranking a folder, against the bare decoding of its images and the bare forward pass.
 
     python -m benchmarks.ranking FOLDER --checkpoint runs/.../checkpoints/cycle_02.pt
     python -m benchmarks.ranking FOLDER --checkpoint CHECKPOINT --images 4096 --threads 1
 
-Ours is what `experiments.rank` does between listing and writing: images in chunks from the state on
-disk, decoded ahead by threads, scored, and taken down there. The bare decoding is that of the same
-files in one call, brought to size, by as many threads. The bare forward pass is that of the network
-without loss-prediction module or score, over batches that are decoded, normalized and laid out. For
-classification, whose images are of one size. Where both have the same cores to work on, their sum
-is the least that ranking can take; with a GPU it is the slower of them.
+The project's contender is the part of `experiments.rank` between listing and writing: it reads
+chunks of images from the state on disk, decodes them ahead in threads, scores them, and records the
+scores. The bare decoding decodes and resizes the same files in one call with as many threads. The
+bare forward pass runs the network without loss-prediction module or score over batches that are
+already decoded, normalized and laid out. The benchmark is for classification, whose images have one
+size. If both use the same cores, ranking takes at least the sum of their times; with a GPU, at
+least the larger one.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def main() -> None:
                 for part in chunks(store.pending(), scorer.chunk_size)
             )
             for part in score_inline(scorer, pending):
-                store.record(part.ids, part.scores, part.reasons)
+                store.record(*part)
             assert store.counts().scored == len(files)
             store.close()
 
@@ -86,7 +87,7 @@ def main() -> None:
     )
     both = zip(times["bare decoding"], times["bare forward"], strict=True)
     times["bare decoding + bare forward"] = [sum(pair) for pair in both]
-    print(f"\n{model.said}; {arguments.threads} threads, {arguments.rounds} rounds of "
+    print(f"\n{model.description}; {arguments.threads} threads, {arguments.rounds} rounds of "
           f"{len(files)} images, {arguments.clock} time\n")  # fmt: skip
     print(table(times, against="bare decoding + bare forward", unit="image", scale_name="us"))
     slower = max(("bare forward", "bare decoding"), key=lambda part: statistics.median(times[part]))

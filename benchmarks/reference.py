@@ -1,10 +1,10 @@
-"""A plain active-learning loop, for comparison: one sample at a time, one pair at a time.
+"""A plain active-learning loop for comparison: one sample at a time, one pair at a time.
 
-Written from a description of the published classification recipe (Yoo & Kweon, CVPR 2019, on the
-CIFAR-10 training of kuangliu/pytorch-cifar), the way such a script is usually written: Pillow and
-torchvision transforms for each sample, the default memory layout, a Python loop over every pair of
-the batch to measure how well losses are ranked, and scoring in batches of four. Nothing in the
-project uses it.
+It follows a description of the published classification recipe (Yoo & Kweon, CVPR 2019, on the
+CIFAR-10 training of kuangliu/pytorch-cifar) and is written in the usual way of such scripts: Pillow
+and torchvision transforms for each sample, the default memory layout, a Python loop over every pair
+of the batch for the ranking accuracy, and scoring in batches of four. Nothing in the project uses
+it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class PlainHead(nn.Module):
 
 
 class PlainImages(Dataset[tuple[Tensor, int]]):
-    """Images with labels, each read and transformed on its own."""
+    """Images with labels, read and transformed one by one."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class PlainImages(Dataset[tuple[Tensor, int]]):
 def training_transform(
     mean: Sequence[float], std: Sequence[float]
 ) -> Callable[[Image.Image], Tensor]:
-    """Random crop of 32 with padding 4, mirror image half of the time, normalized."""
+    """Return random crop of 32 with padding 4, mirror image, normalization."""
     return transforms.Compose([  # type: ignore[no-any-return]
         transforms.RandomCrop(32, padding=4),
         transforms.RandomHorizontalFlip(),
@@ -77,14 +77,14 @@ def training_transform(
 def scoring_transform(
     mean: Sequence[float], std: Sequence[float]
 ) -> Callable[[Image.Image], Tensor]:
-    """Normalized only."""
+    """Return normalization only."""
     return transforms.Compose(  # type: ignore[no-any-return]
         [transforms.ToTensor(), transforms.Normalize(mean, std)]
     )
 
 
 def pairwise_accuracy(predicted: Tensor, target: Tensor) -> float:
-    """Share of the pairs in the right order, one pair after the other."""
+    """Return the share of the pairs in the right order, one pair after the other."""
     right, pairs = 0, 0
     for i in range(len(predicted)):
         for j in range(i + 1, len(predicted)):
@@ -95,7 +95,7 @@ def pairwise_accuracy(predicted: Tensor, target: Tensor) -> float:
 
 
 def ranking_loss(predicted: Tensor, target: Tensor) -> Tensor:
-    """Margin loss of sample i against sample b-1-i."""
+    """Return the margin loss of sample i against sample b-1-i."""
     half = len(predicted) // 2
     difference = (predicted - predicted.flip(0))[:half]
     true_difference = (target - target.flip(0))[:half].detach()
@@ -112,9 +112,9 @@ class ReferenceTraining:
         labels: (n,).
         mean: RGB, in 0..1.
         std: RGB, in 0..1.
-        batch_size: Of training.
-        device: Of the model.
-        measure_accuracy: Whether to loop over the pairs.
+        batch_size: Batch size of training.
+        device: Device of the model.
+        measure_accuracy: Loop over the pairs.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class ReferenceTraining:
         dataset = PlainImages(
             lambda i: Image.fromarray(images[i]), labels, training_transform(mean, std)
         )
-        # Workers would take the cores that the other contenders are timed on.
+        # Without workers, which would use the cores of the other contenders.
         self.loader = DataLoader(dataset, batch_size=batch_size, shuffle=True, drop_last=True)
         self.batches = self._endless()
 

@@ -1,15 +1,14 @@
-"""Scoring a pool from disk, against the bare decoding and the bare forward pass.
+"""Time of scoring a pool from disk, against the bare decoding and the bare forward pass.
 
     python -m benchmarks.scoring              digits, as JPEGs that it writes
     python -m benchmarks.scoring FOLDER       train/<class>/* and test/<class>/*, of 32 x 32 pixels
     python -m benchmarks.scoring --device cuda --precision bfloat16
 
-Ours is the project's own code: `TaskLearner.infer` with `predicted_loss` over images that stay on
-disk. The bare forward pass is the same network without the loss-prediction module, over the same
-images decoded, normalized, laid out in channels-last batches, on the device. The bare decoding is
-that of all the images in one call, by all threads. Where both have the same cores to work on, their
-sum is the least that scoring can take; with a GPU it is the slower of them. The reference is
-`benchmarks.reference`.
+The project's contender is `TaskLearner.infer` with `predicted_loss` over images on disk. The bare
+forward pass is the same network without the loss-prediction module, over the same images already
+decoded, normalized and laid out in channels-last batches on the device. The bare decoding decodes
+all images in one call with all threads. If both use the same cores, scoring takes at least the sum
+of their times; with a GPU, at least the larger one. The reference is `benchmarks.reference`.
 """
 
 from __future__ import annotations

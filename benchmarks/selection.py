@@ -4,12 +4,11 @@
     python -m benchmarks.selection --samples 1000000            a million: 2 GB of embeddings
     python -m benchmarks.selection --strategies k_center,badge --rivals
 
-Each strategy of `conf/strategy` is built as configured and asked for a query by a learner that
-answers from a table: a mixture of clusters with predictions that go with them. What is timed is all
-that a query does beside the network and the scores. Every measurement is a process of its own; its
-peak of memory is counted beyond the table. `--rivals` adds the plain loops of NumPy and
-scikit-activeml. On a machine that others keep busy, `--threads 1` and CPU seconds can be compared:
-threads that wait for each other burn time.
+Each strategy of `conf/strategy` is built as configured and selects with a learner that answers from
+a table: a mixture of clusters with matching predictions. The time is that of a query without the
+network and the scores. Every measurement runs in its own process; its peak memory is counted beyond
+the table. `--rivals` adds the plain loops of NumPy and scikit-activeml. On a busy machine, compare
+CPU seconds with `--threads 1`: threads that wait for each other consume time.
 """
 
 from __future__ import annotations
@@ -39,11 +38,11 @@ NUM_CLASSES, NUM_POSTERIOR, NUM_LABELED = 10, 10, 1000
 BATCH = 4096
 FILES = ("embeddings", "logits")
 LEFT_OUT = {"precomputed", "learning_loss_mse", "ensemble_entropy", "ensemble_bald"}
-"""A file, and what differs from its neighbor in training only."""
+"""A strategy that needs a file, and those that differ from others in training only."""
 
 
 class Table:
-    """A learner that looks its answers up: rows of a mixture of 100 clusters, after a ReLU."""
+    """A learner with predictions from a table: a mixture of 100 clusters after a ReLU."""
 
     def __init__(self, folder: Path) -> None:
         self.embeddings, self.logits = (np.load(folder / f"{name}.npy") for name in FILES)
@@ -53,7 +52,7 @@ class Table:
 
     @staticmethod
     def write(folder: Path, num_samples: int, width: int) -> None:
-        """Make the table, once for all that are measured."""
+        """Write the table, once for all measurements."""
         rng = np.random.default_rng(0)
         centers = 2 * rng.standard_normal((100, width), dtype=np.float32)
         embeddings, logits = (
@@ -71,7 +70,7 @@ class Table:
             logits[part][np.arange(cluster.size), cluster % NUM_CLASSES] += 3
 
     def infer(self, indices: IndexArray, extract: Callable[[Prediction], Tensor]) -> Tensor:
-        """Answer, and count the seconds that it takes."""
+        """Extract from the table, and count the seconds."""
         start, start_cpu = time.perf_counter(), time.process_time()
         rows = [
             self._extracted(indices[i : i + BATCH], extract) for i in range(0, indices.size, BATCH)
@@ -94,7 +93,7 @@ class Table:
 
 
 def plain_k_center(rows: NDArray[np.float32], budget: int) -> object:
-    """The usual NumPy loop, float32, |x|^2 + |c|^2 - 2 x.c a pick; starts from nothing."""
+    """Run the usual NumPy loop in float32, one matrix-vector product per pick, without labels."""
     norms = np.einsum("ij,ij->i", rows, rows)
     nearest = np.full(len(rows), np.inf, np.float32)
     pick = 0
@@ -105,7 +104,7 @@ def plain_k_center(rows: NDArray[np.float32], budget: int) -> object:
 
 
 def plain_badge(rows: NDArray[np.float32], residuals: NDArray[np.float32], budget: int) -> object:
-    """The usual NumPy loop of k-means++, factorized, a column a pick."""
+    """Run the usual NumPy loop of k-means++, factorized, one column per pick."""
     rng = np.random.default_rng(0)
     norms = np.einsum("ij,ij->i", rows, rows) * np.einsum("ij,ij->i", residuals, residuals)
     nearest, pick = norms.copy(), int(norms.argmax())
@@ -117,8 +116,33 @@ def plain_badge(rows: NDArray[np.float32], residuals: NDArray[np.float32], budge
     return nearest
 
 
+def plain_bait(rows: NDArray[np.float32], budget: int) -> object:
+    """Run the usual NumPy loop in float32, one rank-one update per pick, without labels."""
+    fisher = rows.T @ rows / len(rows)
+    inverse = np.eye(rows.shape[1], dtype=np.float32)
+    left = np.ones(len(rows), bool)
+    chosen: list[int] = []
+    for step in range(3 * budget):
+        forward = step < 2 * budget
+        among = rows if forward else rows[chosen]
+        through = among @ inverse
+        leverage = np.einsum("ij,ij->i", through, among)
+        sensitivity = np.einsum("ij,ij->i", through @ fisher, through)
+        if forward:
+            place = int(np.where(left, sensitivity / (1 + leverage), -np.inf).argmax())
+            chosen.append(place)
+            left[place] = False
+        else:
+            place = int((sensitivity / (1 - leverage)).argmin())
+            del chosen[place]
+        direction = inverse @ among[place]
+        sign = 1 if forward else -1
+        inverse = inverse - np.outer(direction, direction) / (sign + leverage[place])
+    return chosen
+
+
 def rival(name: str, table: Table, budget: int) -> object:
-    """Run one of the others."""
+    """Run one of the rivals."""
     rows = table.embeddings
     if name == "k_center, NumPy":
         return plain_k_center(rows, budget)
@@ -126,19 +150,28 @@ def rival(name: str, table: Table, budget: int) -> object:
         residuals = torch.from_numpy(table.logits).softmax(1)
         residuals -= torch.nn.functional.one_hot(residuals.argmax(1), NUM_CLASSES)
         return plain_badge(rows, residuals.numpy(), budget)
-    from skactiveml.pool import CoreSet, TypiClust
+    if name == "bait, NumPy":
+        best = torch.from_numpy(table.logits).softmax(1).amax(1).numpy()
+        return plain_bait(rows * np.sqrt(best * (1 - best))[:, None], budget)
+    from skactiveml.pool import CoreSet, MaxHerding, TypiClust
 
     labels = np.full(len(rows), np.nan)
     labels[:NUM_LABELED] = 0
-    strategy = CoreSet if name == "k_center, scikit-activeml" else TypiClust
-    return strategy(missing_label=np.nan, random_state=0).query(rows, labels, batch_size=budget)
+    strategies = {"k_center": CoreSet, "typiclust": TypiClust, "max_herding": MaxHerding}
+    strategy = strategies[name.split(",")[0]]
+    settings = {"metric_dict": {"gamma": 1.0}} if strategy is MaxHerding else {}
+    return strategy(missing_label=np.nan, random_state=0, **settings).query(
+        rows, labels, batch_size=budget
+    )
 
 
 RIVALS = (
     "k_center, NumPy",
     "badge, NumPy",
+    "bait, NumPy",
     "k_center, scikit-activeml",
     "typiclust, scikit-activeml",
+    "max_herding, scikit-activeml",
 )
 
 
@@ -152,7 +185,7 @@ def measure(name: str, folder: Path, budget: int, threads: int | None) -> dict[s
     table = Table(folder)
     pool = Pool(len(table.logits))
     pool.label(np.arange(NUM_LABELED))
-    table.infer(np.arange(64), lambda prediction: prediction.log_probs)  # what is set up once
+    table.infer(np.arange(64), lambda prediction: prediction.log_probs)  # set-up that happens once
     table.seconds = table.cpu_seconds = 0.0
     give_back_freed_memory()
     engine.reset_peak_memory()
@@ -174,7 +207,7 @@ def measure(name: str, folder: Path, budget: int, threads: int | None) -> dict[s
 
 
 def main() -> None:
-    """Measure each in a process of its own, and print a table."""
+    """Measure each contender in its own process, and print a table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -207,7 +240,7 @@ def main() -> None:
 
 
 def measured(name: str, folder: str, options: argparse.Namespace) -> str:
-    """Query once in a process of its own; return the cells of its row."""
+    """Query once in a separate process; return the cells of its row."""
     command = [sys.executable, "-m", "benchmarks.selection", "--one", name, folder]
     command.append(f"--budget={options.budget}")
     if options.threads:

@@ -1,8 +1,8 @@
-"""Start-up: `python -m experiments.run --help`, and that it imports no torch.
+"""Time of `python -m experiments.run --help`, which must not import torch.
 
     python -m benchmarks.startup
 
-For comparison: Python alone, and an import of torch, which any run needs and no help text does.
+For comparison: Python alone, and an import of torch, which every run needs.
 """
 
 from __future__ import annotations

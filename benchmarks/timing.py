@@ -1,8 +1,8 @@
-"""Timing contenders side by side, and writing down what was found.
+"""Time contenders side by side and report the results.
 
 Machines are shared and noisy, and two contenders measured one after the other meet different noise.
-So every round times each contender once, each round starting with another one, and what is compared
-is the ratio within a round: its median over the rounds, with the quartiles as a measure of trust.
+So every round times each contender once, starting with another one each time. The result is the
+ratio within a round: its median over the rounds, with the quartiles as a measure of confidence.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Contender:
-    """Something to be timed.
+    """A contender to be timed.
 
     Attributes:
         name: For the tables.
         run: Does `units` units of work and waits for the device.
-        units: Steps, images or starts, whatever the benchmark counts.
+        units: Steps, images or starts, as the benchmark counts.
     """
 
     name: str
@@ -41,7 +41,7 @@ Seconds = dict[str, list[float]]
 
 
 def interleaved(contenders: Sequence[Contender], *, rounds: int, clock: str) -> Seconds:
-    """Time every contender once a round, after one round that is not counted."""
+    """Time every contender once per round, after one round that does not count."""
     now = CLOCKS[clock]
     seconds: Seconds = {contender.name: [] for contender in contenders}
     for round_ in range(-1, rounds):
@@ -63,14 +63,14 @@ def ratio(numerator: Sequence[float], denominator: Sequence[float]) -> tuple[flo
 
 
 def said(numerator: Sequence[float], denominator: Sequence[float]) -> str:
-    """Say a ratio: median and, in brackets, quartiles."""
+    """Format a ratio: median and, in brackets, quartiles."""
     middle, low, high = ratio(numerator, denominator)
     digits = 3 if middle < 10 else 1
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def table(seconds: Seconds, *, against: str, unit: str, scale_name: str = "ms") -> str:
-    """Write a Markdown table: each contender's median and fastest, and the ratio to one of them."""
+    """Return a Markdown table: each contender's median and minimum, and a ratio."""
     scale = {"s": 1, "ms": 1e3, "us": 1e6}[scale_name]
     lines = [
         f"| | median, {scale_name} a {unit} | fastest | ratio to {against} (quartiles) |",
@@ -87,7 +87,7 @@ def table(seconds: Seconds, *, against: str, unit: str, scale_name: str = "ms") 
 def verdict(
     goal: str, measured: float, *, at_most: float | None = None, at_least: float = 0
 ) -> str:
-    """Say whether a goal is met."""
+    """Return whether a goal is met, in words."""
     met = measured >= at_least and (at_most is None or measured <= at_most)
     return f"goal: {goal}: {measured:.3g}, {'met' if met else 'MISSED'}"
 

@@ -1,12 +1,12 @@
-"""A training step with loss prediction, ranking accuracy and data, against the bare step.
+"""Time of a training step with loss prediction, ranking accuracy and data, against the bare step.
 
     python -m benchmarks.training_step                          ResNet-18 and LeNet on the CPU
     python -m benchmarks.training_step --compile                ResNet-18 with torch.compile too
     python -m benchmarks.training_step --device cuda --precision bfloat16 --peak-tflops 989
 
-Ours is the project's own code: `TaskLearner.fit` on as many batches of the embedded digits as one
-turn has steps. The bare step is forward, cross-entropy, backward and SGD of the network alone, on a
-batch that lies ready, in both memory formats; its best one counts. The reference is
+The project's contender is `TaskLearner.fit` on as many batches of the embedded digits as one turn
+has steps. The bare step is forward, cross-entropy, backward and SGD of the network alone, on a
+prepared batch in both memory formats, of which the faster one counts. The reference is
 `benchmarks.reference`.
 """
 
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--peak-tflops", type=float, help="of the card, dense bf16: adds its share")
     arguments = parser.parse_args()
     print(machine("torch", "torchvision"))
-    # Time does not depend on what the images show; CIFAR-10's recipe has the mirror images.
+    # Time does not depend on the content of the images; CIFAR-10's recipe has mirror images.
     data = replace(digits(), flip=True)
     for name in arguments.backbone:
         engine_of(arguments).launch(_measure, name, data, arguments)
@@ -132,7 +132,7 @@ def fit_of(
     learner = TaskLearner(
         task,
         engine,
-        # Warm, so that a turn takes steps and does not build a network.
+        # Warm start, so that a turn takes steps and does not build a network.
         Recipe(
             CycleSettings(1, 1, None, epochs=1, batch_size=batch_size, warm_start=True),
             OPTIMIZER,
@@ -159,19 +159,14 @@ def repeated(step: Callable[[], object], steps: int, engine: Engine) -> Callable
 
 
 class BareTraining:
-    """Forward, cross-entropy, backward and SGD of a network on one batch that lies ready."""
+    """Forward, cross-entropy, backward and SGD of a network on one prepared batch."""
 
     def __init__(self, name: str, engine: Engine, batch_size: int, *, channels_last: bool) -> None:
         layout = torch.channels_last if channels_last else torch.contiguous_format
         self.engine, self.batch_size = engine, batch_size
         self.model = BACKBONES[name]().to(engine.device)
         self.model = self.model.to(memory_format=layout).train()
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=OPTIMIZER.lr,
-            momentum=OPTIMIZER.momentum or 0.0,
-            weight_decay=OPTIMIZER.weight_decay or 0.0,
-        )
+        self.optimizer = OPTIMIZER.kind(self.model.parameters(), **OPTIMIZER.arguments)
         self.inputs = torch.randn(batch_size, 3, 32, 32).to(engine.device, memory_format=layout)
         self.targets = torch.arange(batch_size, device=engine.device) % 10
 

@@ -1,11 +1,11 @@
-"""What it costs, and spares, that threads without work give up their core: OMP_WAIT_POLICY=PASSIVE.
+"""Cost and gain of idle threads that give up their core: OMP_WAIT_POLICY=PASSIVE.
 
     python -m benchmarks.waiting                       LeNet, two threads
     python -m benchmarks.waiting --backbone resnet18 --steps 3
 
-Bare training steps, in a process of its own for each policy and round: OpenMP reads the policy when
-it is loaded. On a quiet machine the ratio says what waking threads up costs; beside other work,
-what it spares that none waits in a loop on the core that another thread of the step needs.
+The work is bare training steps. Each policy and round has its own process, because OpenMP reads the
+policy when it is loaded. On a quiet machine the ratio is the cost of waking threads up; beside
+other work it is the gain of not waiting in a loop on a core that another thread needs.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _started(policy: str | None) -> float:
 
 
 def _seconds(backbone: str, threads: int, steps: int) -> float:
-    import torch  # not before the environment is as it shall be, and before what sets it
+    import torch  # after the environment is set here, and before modules that set it
 
     from benchmarks.training_step import BareTraining
     from experiments.engine.engine import Engine

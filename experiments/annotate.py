@@ -1,49 +1,95 @@
-"""`python -m experiments.annotate export RUN FORMAT` and `import RUN FILE...`, by hand.
+"""Annotate a folder of images: `python -m experiments.annotate FOLDER --classes cat,dog`.
 
-Export writes a batch of a run for an annotation tool, with what the model makes of its images, and
-says which names the tool would lose. Import looks a tool's files through, says what of them counts,
-and puts them where the run takes them over.
+It installs Label Studio into an environment of its own, starts it on this machine, and runs cycles
+of annotation and training until they are done. `export RUN FORMAT` and `import RUN FILE...` serve
+tools that are used by hand.
+
+Export writes a batch of a run for an annotation tool, with the model's drafts, and lists the names
+that the tool would lose. Import checks the files of a tool, reports the annotations that count, and
+copies the files to where the run reads them.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from al_core.errors import ActiveLearningError
+from experiments.annotation.folder_run import TASKS, annotate_folder
 from experiments.annotation.inbox import read_returned
-from experiments.annotation.ledger import listed, request_folder
+from experiments.annotation.ledger import request_folder
+from experiments.annotation.local_server import ENVIRONMENT
 from experiments.annotation.run_view import AskingRun, open_run
+from experiments.annotation.settings import address_in_files
 from experiments.data.labels import UnusableFile
+from experiments.data.untrusted import open_untrusted
 from experiments.handoff.export import FILES, export
-from experiments.settings.wording import counted
+from experiments.settings.wording import counted, listed
+
+COMMANDS = ("export", "import")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 1 and one line on standard error for bad input."""
+    """Run the command line; return 1, with one line on standard error, for bad input."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] not in (*COMMANDS, "-h", "--help"):
+        return _annotate_folder(given)
     parser = argparse.ArgumentParser(prog="python -m experiments.annotate", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     out = commands.add_parser("export", help="write a batch for an annotation tool")
     out.add_argument("run", type=Path, help="run folder")
     out.add_argument("format", choices=FILES)
-    out.add_argument("--batch", type=int, help="which (default: the newest)")
+    out.add_argument("--batch", type=int, help="number of the batch (default: the newest)")
     out.add_argument("--out", type=Path, help="folder to write to (default: the batch's own)")
-    back = commands.add_parser("import", help="look annotations through and hand them to the run")
+    back = commands.add_parser("import", help="check annotations and hand them to the run")
     back.add_argument("run", type=Path, help="run folder")
     back.add_argument("files", type=Path, nargs="+", help="files or folders of a tool's export")
-    back.add_argument("--check", action="store_true", help="only say what of them counts")
-    options = parser.parse_args(arguments)
+    back.add_argument("--check", action="store_true", help="check only, copy nothing")
+    options = parser.parse_args(given)
     try:
         run = open_run(options.run)
         if options.command == "export":
             return _export(run, options.format, options.batch, options.out)
         return _import(run, options.files, only_check=options.check)
-    except (UnusableFile, OSError) as error:
+    except shutil.Error as error:  # has one entry for each file of a folder
+        print(f"error: {error.args[0][0][2]}", file=sys.stderr)
+    except (ActiveLearningError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+    return 1
+
+
+def _annotate_folder(given: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.annotate",
+        description="Annotate a folder of images in Label Studio, the most useful ones first.",
+        epilog=f"The same command goes on. A folder named {' or '.join(COMMANDS)} is ./NAME here.",
+    )
+    parser.add_argument("folder", type=Path, help="folder of the images")
+    parser.add_argument("--classes", required=True, help="names of the classes: cat,dog")
+    parser.add_argument("--task", choices=TASKS, default="classification")
+    parser.add_argument(
+        "--environment", type=Path, default=ENVIRONMENT,
+        help=f"where Label Studio is installed and keeps its data (default: {ENVIRONMENT})",
+    )  # fmt: skip
+    parser.add_argument("more", nargs="*", metavar="KEY=VALUE", help="settings of the run")
+    options = parser.parse_intermixed_args(given)
+    classes = [name.strip() for name in options.classes.split(",") if name.strip()]
+    try:
+        return annotate_folder(
+            options.folder, classes, options.task,
+            environment=options.environment, more=options.more,
+        )  # fmt: skip
+    except (ActiveLearningError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
 
 
 def _export(run: AskingRun, format_name: str, batch: int | None, out: Path | None) -> int:
@@ -51,9 +97,8 @@ def _export(run: AskingRun, format_name: str, batch: int | None, out: Path | Non
     assert run.ledger is not None, "there is a request"
     items = run.ledger.items(request, run.root, run.rules)
     folder = out or request_folder(run.folder, request.cycle)
-    files, lost = export(
-        items, run.rules, format_name, folder, image_url=run.config["oracle"]["image_url"]
-    )
+    image_url = address_in_files(run.config["oracle"]["image_url"])
+    files, lost = export(items, run.rules, format_name, folder, image_url=image_url)
     print(f"batch {request.cycle}, {counted(len(items), 'image')}: {', '.join(map(str, files))}")
     if lost:
         names = counted(len(lost), "name")
@@ -64,48 +109,93 @@ def _export(run: AskingRun, format_name: str, batch: int | None, out: Path | Non
 def _import(run: AskingRun, files: Sequence[Path], *, only_check: bool) -> int:
     request = run.request()
     assert run.ledger is not None, "there is a request"
+    targets = _targets(run, files)
     with tempfile.TemporaryDirectory() as place:
-        for file in files:
-            if not file.exists():
-                raise UnusableFile(f"there is no {file}")
-            _copy(file, Path(place, file.name))
-        # Looked at by themselves: what was read before under another name counts again.
+        for target, source in targets.items():
+            _copy(source, Path(place, target))
+        # A file that was read before under another name counts again.
         run.ledger.seen.clear()
-        taken, _, problems = read_returned(
-            run.ledger, Path(place), run.rules, run.root, write=False
-        )
-        wanted = [name for name in request.names if name not in run.ledger.answers]
-        of_batch = len(set(wanted) & set(taken))
-        print(
-            f"new: {counted(len(taken), 'annotation')}, {of_batch} of the {len(wanted)} that "
-            f"batch {request.cycle} waits for"
-        )
-        if problems:
-            things = counted(len(problems), "thing")
-            print(f"{things} cannot be used:\n{listed(problems)}")
-        if only_check or not taken:
-            return int(not taken)
-        for path in sorted(Path(place).iterdir()):
-            _copy(path, _free(run.returned / path.name))
+        found = read_returned(run.ledger, Path(place), run.rules, run.root, write=False)
+    taken, problems = found.answers, found.problems
+    wanted = [name for name in request.names if name not in run.ledger.answers]
+    of_batch = len(set(wanted) & set(taken))
+    print(
+        f"new: {counted(len(taken), 'annotation')}, {of_batch} of the {len(wanted)} that "
+        f"batch {request.cycle} waits for"
+    )
+    for note in found.notes:
+        print(note)
+    if problems:
+        things = counted(len(problems), "thing")
+        print(f"{things} cannot be used:\n{listed(problems)}")
+    if only_check or not taken:
+        return int(not taken)
+    _hand_in(targets, run.returned)
     print(f"copied into {run.returned}; the command of the run takes them over")
     return 0
 
 
+def _targets(run: AskingRun, files: Sequence[Path]) -> dict[str, Path]:
+    """Return a free place below the folder of returned files for each file; no two share one.
+
+    Raises:
+        UnusableFile: A file is missing, hidden, or a folder around the run or its images.
+    """
+    targets: dict[str, Path] = {}
+    for file in files:
+        if not file.exists():
+            raise UnusableFile(f"there is no {file}")
+        around = (run.folder, run.root, run.returned)
+        if any(each.resolve().is_relative_to(file.resolve()) for each in around):
+            raise UnusableFile(f"{file} contains the run or its images: name the tool's files")
+        name = os.path.basename(os.path.abspath(file))
+        if name.startswith("."):
+            raise UnusableFile(f"{file} is hidden, and hidden files are not read: rename it")
+        target, number = name, 0
+        while target in targets or os.path.lexists(run.returned / target):
+            number += 1  # a folder more, so that the name, perhaps that of a class, stays
+            target = f"import_{number}/{name}"
+        targets[target] = file
+    return targets
+
+
+def _hand_in(targets: Mapping[str, Path], returned: Path) -> None:
+    """Copy everything beside its place, then move it in: half a file would look like a whole one.
+
+    Raises:
+        OSError: The disk is full, ...; nothing has been handed in then.
+    """
+    beside = returned / f".import.{os.getpid()}.part"  # a run ignores hidden folders
+    try:
+        for target, source in targets.items():
+            _copy(source, beside / target)
+        for target in targets:
+            (returned / target).parent.mkdir(parents=True, exist_ok=True)
+            os.rename(beside / target, returned / target)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
 def _copy(source: Path, target: Path) -> None:
+    """Copy a file, or a folder with the links in it.
+
+    Raises:
+        UnusableFile: There is a pipe or a device.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     if source.is_dir():
-        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
+        shutil.copytree(source, target, symlinks=True, copy_function=_copy_file)
     else:
-        shutil.copy2(source, target)
+        _copy_file(source, target)
 
 
-def _free(target: Path) -> Path:
-    """Return a path at which nothing is yet, so that no earlier return is written over."""
-    for number in range(1, 1_000_000):
-        if not target.exists():
-            return target
-        target = target.with_name(f"{target.stem.split('~')[0]}~{number}{target.suffix}")
-    raise UnusableFile(f"{target} is taken")
+def _copy_file(source: str | Path, target: str | Path) -> None:
+    try:
+        with open_untrusted(Path(source)) as read, open(target, "wb") as written:
+            shutil.copyfileobj(read, written)
+    except UnusableFile as error:
+        raise UnusableFile(f"{source}: {error}") from None
+    shutil.copystat(source, target)
 
 
 if __name__ == "__main__":

@@ -2,243 +2,49 @@
 `python -m experiments.compare strategies=random,margin,entropy budget=40 [seeds=20] [OVERRIDES]`.
 
 Spends the next seed on the pair whose verdict is most open, and stops when all pairs are settled or
-`budget` runs are spent. Looking again and again is paid for (experiments.reporting.sequential): the
-looks are fixed by the strategies and by `seeds`, the most seeds of a strategy. Each run is one of
-`experiments.run` in a process of its own, and the same command goes on after a kill.
+`budget` runs are spent. `seeds` is the most seeds of a strategy; with the strategies it fixes how
+often verdicts are looked at, which they pay for. Each run is one of `experiments.run` in a process
+of its own. The same command goes on after an interruption or a kill.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
-from typing import Any
+from collections.abc import Sequence
 
-from hydra import compose, initialize_config_module
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from al_core.errors import ActiveLearningError, InvalidSetting, require_positive
-from al_core.files import atomic_write
-from experiments.reporting.runs import ReportError, read_run
-from experiments.reporting.sequential import FIRST_LOOK, Plan, Standing, most_open, standing
-from experiments.reporting.statistics import area_under_budget
-from experiments.reporting.verdicts import larger_is_better
-from experiments.settings.composition import plain
+from al_core.errors import ActiveLearningError
+from experiments.reporting.runs import ReportError
 from experiments.settings.messages import check_groups, line
-from experiments.settings.run_path import run_path
 
-Pair = tuple[str, str]
-DEFAULT_SEEDS = 20  # seeds of a strategy at most; 2 strategies are then looked at six times
-MAX_FAILURES = 2  # runs of a strategy of which none succeeds: then it is not the seed
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for."""
-
-    strategies: tuple[str, ...]
-    budget: int
-    seeds: int
-    overrides: tuple[str, ...]
-
-    @property
-    def plan(self) -> Plan:
-        """The looks, fixed by the strategies and the most seeds."""
-        return Plan(len(self.strategies) * (len(self.strategies) - 1) // 2, self.seeds)
-
-
-def parse(arguments: Sequence[str]) -> Request:
-    """Read the command line.
-
-    Raises:
-        InvalidSetting: As it says, in one line.
-    """
-    own: dict[str, str] = {}
-    overrides = []
-    for argument in arguments:
-        key, given, value = argument.partition("=")
-        if key in ("strategies", "budget", "seeds") and given:
-            own[key] = value
-        elif key in ("strategy", "seed"):
-            raise InvalidSetting(
-                f"{argument}: compare chooses it; give strategies=a,b and budget=N"
-            )
-        elif not given or key.startswith("-"):
-            raise InvalidSetting(f"{argument}: not KEY=VALUE")
-        else:
-            overrides.append(argument)
-    strategies = tuple(own.get("strategies", "").split(","))
-    if len(strategies) < 2 or not all(strategies) or len(set(strategies)) < len(strategies):
-        raise InvalidSetting("give two strategies or more, each once: strategies=random,margin")
-    numbers = {}
-    for key, default in (("budget", None), ("seeds", DEFAULT_SEEDS)):
-        text = own.get(key, default)
-        if text is None or not str(text).isdecimal():
-            raise InvalidSetting(f"{key} must be a whole number, got {text!r}: {key}=20")
-        numbers[key] = int(text)
-        require_positive(key, numbers[key])
-    if numbers["seeds"] < FIRST_LOOK:
-        raise InvalidSetting(f"seeds must be at least {FIRST_LOOK}, got {numbers['seeds']}")
-    return Request(strategies, numbers["budget"], numbers["seeds"], tuple(overrides))
-
-
-class Comparison:
-    """The runs of a request, as far as they are finished, and how its pairs stand."""
-
-    def __init__(self, request: Request) -> None:
-        """Compose every strategy's configuration and bind the folder to the plan.
-
-        Raises:
-            InvalidSetting: The folder has another plan, whose looks these would add to.
-        """
-        self.request = request
-        self.failed: set[tuple[str, int]] = set()
-        self.areas: dict[str, dict[int, float]] = {s: {} for s in request.strategies}
-        self.metric = ""
-        self._values = {s: self._compose(s) for s in request.strategies}
-        self.folder = run_path(self._values[request.strategies[0]]).parents[1]
-        for strategy in request.strategies:
-            for seed in range(request.seeds):
-                self._read(strategy, seed)
-        self._bind()
-
-    @property
-    def num_runs(self) -> int:
-        """Runs spent, finished or failed."""
-        return sum(map(len, self.areas.values())) + len(self.failed)
-
-    def standings(self) -> dict[Pair, Standing]:
-        """How every pair stands; a positive difference is in favor of the first."""
-        found = {}
-        for a, b in combinations(self.request.strategies, 2):
-            common = sorted(set(self.areas[a]) & set(self.areas[b]))
-            sign = 1 if larger_is_better(self.metric) else -1
-            differences = [sign * (self.areas[a][s] - self.areas[b][s]) for s in common]
-            found[a, b] = standing(differences, self.request.plan)
-        return found
-
-    def next_runs(self, pair: Pair) -> list[tuple[str, int]]:
-        """The runs that the pair's next common seed takes; none if no seed is left."""
-        for seed in range(self.request.seeds):
-            runs = [(s, seed) for s in pair]
-            if not self.failed & set(runs) and any(seed not in self.areas[s] for s in pair):
-                return [(s, k) for s, k in runs if k not in self.areas[s]]
-        return []
-
-    def run(self, strategy: str, seed: int) -> bool:
-        """Run it in a process of its own; whether it finished."""
-        command = [sys.executable, "-m", "experiments.run", *self.request.overrides]
-        done = subprocess.run([*command, f"strategy={strategy}", f"seed={seed}"], check=False)
-        if done.returncode == 0 and self._read(strategy, seed):
-            return True
-        self.failed.add((strategy, seed))
-        return False
-
-    def _compose(self, strategy: str) -> Mapping[str, Any]:
-        with initialize_config_module("conf", version_base="1.3"):
-            config = compose("config", [*self.request.overrides, f"strategy={strategy}", "seed=0"])
-        values: Mapping[str, Any] = plain(config)
-        return values
-
-    def _read(self, strategy: str, seed: int) -> bool:
-        """Read a run's area; whether it has finished."""
-        folder = run_path({**self._values[strategy], "seed": seed})
-        if not (folder / "state.json").is_file() or not (run := read_run(folder)).finished:
-            return False
-        self.metric = run.metric
-        counts, values = run.series("num_labeled"), run.series(run.metric)
-        cycles = [cycle for cycle in run.cycles if cycle in values]
-        area = area_under_budget([counts[c] for c in cycles], [values[c] for c in cycles])
-        if area is None:
-            raise InvalidSetting(f"{folder}: fewer than two cycles have no area to compare")
-        self.areas[strategy][seed] = area
-        return True
-
-    def _bind(self) -> None:
-        """Keep the plan beside the runs: more looks than planned would not be paid for."""
-        file = self.folder / f"compare-{'-'.join(self.request.strategies)}.json"
-        plan = {"strategies": list(self.request.strategies), "seeds": self.request.seeds}
-        if not file.is_file():
-            with atomic_write(file) as opened:
-                json.dump(plan, opened)
-        elif (theirs := json.loads(file.read_text(encoding="utf-8"))) != plan:
-            raise InvalidSetting(
-                f"{file} has the plan seeds={theirs['seeds']}, not {plan['seeds']}: its looks are "
-                "fixed; repeat it, or set name=... or out=... for a new comparison"
-            )
-
-
-def compare(comparison: Comparison) -> None:
-    """Spend the budget, telling what is done."""
-    request = comparison.request
-    while (pair := most_open(comparison.standings())) is not None:
-        runs = comparison.next_runs(pair)
-        if not runs or comparison.num_runs + len(runs) > request.budget:
-            return
-        for strategy, seed in runs:
-            number = f"run {comparison.num_runs + 1} of {request.budget}"
-            print(f"{number}: {strategy}, seed {seed} ({' against '.join(pair)})", flush=True)
-            failures = sum(strategy == failed for failed, _ in comparison.failed)
-            if (
-                not comparison.run(strategy, seed)
-                and not comparison.areas[strategy]
-                and failures + 1 >= MAX_FAILURES
-            ):
-                return
-        print(f"  {describe(pair, comparison.standings()[pair], comparison.metric)}", flush=True)
-
-
-def describe(pair: Pair, how: Standing, metric: str) -> str:
-    """How a pair stands, as a sentence."""
-    a, b = pair
-    if how.difference is None:
-        return f"{a} against {b}: no common seed yet"
-    d = how.difference
-    size = f"{abs(d.mean):.3g} {metric} over the budget"
-    if how.settled_at is not None:
-        winner, loser = (a, b) if d.mean > 0 else (b, a)
-        low, high = sorted(abs(x) for x in (d.low or 0.0, d.high or 0.0))
-        return (
-            f"{winner} is better than {loser} by {size} [{low:.3g}, {high:.3g}], settled at "
-            f"{how.settled_at} seeds"
-        )
-    state = "not distinguishable at" if how.exhausted else "open after"
-    interval = "" if d.low is None else f" [{d.low:+.3g}, {d.high:+.3g}]"
-    return f"{a} against {b}: {state} {d.num_seeds} seeds, {d.mean:+.3g}{interval}"
+REFUSED = (ActiveLearningError, ReportError, HydraException, OmegaConfBaseException, OSError)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compare; 1 if a run failed or the request cannot be served, 0 else."""
+    """Compare; return 1 if a run failed or the request cannot be served, 0 otherwise."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     if not given or given[0] in ("-h", "--help"):
         print(__doc__)
         return 0
     check_groups([one.replace("strategies=", "strategy=", 1) for one in given])
+    # Two seconds to import: not before help has been shown and choices have been checked.
+    from experiments.runs.comparison import Comparison, parse, result, spend
+
     try:
         comparison = Comparison(parse(given))
-        compare(comparison)
-    except (ActiveLearningError, ReportError, HydraException, OmegaConfBaseException, OSError) as e:
-        print(line(e), file=sys.stderr)
+        spend(comparison)
+    except REFUSED as error:
+        print(line(error, arguments=given), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted: the same command goes on", file=sys.stderr)
         return 130
-    standings = comparison.standings()
-    print()
-    for pair, how in standings.items():
-        print(describe(pair, how, comparison.metric))
-    num_open = sum(how.is_open for how in standings.values())
-    print(f"{comparison.num_runs} of {comparison.request.budget} runs spent, {num_open} of "
-          f"{len(standings)} pairs open; levels: each look at {comparison.request.plan.level:.2g}, "
-          f"looks at {', '.join(map(str, comparison.request.plan.looks))} seeds")  # fmt: skip
-    print(f"curves: python -m experiments.report {comparison.folder}")
+    print(f"\n{result(comparison)}")
     for strategy, seed in sorted(comparison.failed):
-        path = run_path({**comparison._values[strategy], "seed": seed})
-        print(f"failed: {strategy} seed {seed}; log: {path / 'log.txt'}", file=sys.stderr)
+        log = comparison.run_folder(strategy, seed) / "log.txt"
+        print(f"failed: {strategy} seed {seed}; log: {log}", file=sys.stderr)
     return 1 if comparison.failed else 0
 
 

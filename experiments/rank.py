@@ -1,7 +1,7 @@
 """Rank images: `python -m experiments.rank images=FOLDER checkpoint=FILE budget=1000`.
 
 Scores every image with a trained model and writes which to annotate next. Nothing heavy is imported
-before the settings have been checked, so that `--help` and mistyped keys answer at once.
+before the settings have been checked, so that `--help` and mistyped keys are answered at once.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from experiments.ranking.settings import GROUPS, RankSettings, rank_settings
 from experiments.settings.composition import plain
 from experiments.settings.messages import check_groups, line
 
+CONFIG_NAME = "rank"
 PATH_KEYS = ("images", "checkpoint", "out")
 
 
 def checked(config: DictConfig) -> RankSettings:
-    """Check what belongs to no group, without importing anything heavy.
+    """Check the keys that belong to no group, without importing anything heavy.
 
     Raises:
         InvalidSetting: A key is missing or set wrongly.
@@ -38,22 +39,22 @@ def checked(config: DictConfig) -> RankSettings:
 
 
 def ranked(config: DictConfig, settings: RankSettings) -> Path:
-    """Rank as the configuration says; return the folder of the files.
+    """Rank as configured; return the folder of the files.
 
     Raises:
-        ActiveLearningError: What a user can set right.
+        ActiveLearningError: Something is wrong that a user can correct.
     """
     from experiments.ranking.session import rank
 
-    # Without a task what refers to it leads nowhere, and is not asked for.
+    # Without a task the interpolations that refer to it cannot be resolved.
     chosen = [key for key in GROUPS if config.get(key) is not None]
     keys = chosen if "task" in chosen else [key for key in chosen if key in ("strategy", "engine")]
     return rank(settings, {key: plain(config[key]) for key in keys})
 
 
-@hydra.main(version_base="1.3", config_path="pkg://conf", config_name="rank")
+@hydra.main(version_base="1.3", config_path="pkg://conf", config_name=CONFIG_NAME)
 def _job(config: DictConfig) -> None:
-    """Run one ranking; what a user can set right becomes one line."""
+    """Run one ranking; an error that a user can correct becomes one line."""
     try:
         settings = checked(config)
         ranked(config, settings)
@@ -61,7 +62,7 @@ def _job(config: DictConfig) -> None:
         what = f"{error.strerror or error}: {error.filename or 'while ranking'}"
         _stop(f"error: {what} (what was scored is kept; the same command goes on from it)")
     except (ActiveLearningError, OmegaConfBaseException) as error:
-        _stop(line(error))
+        _stop(line(error, config_name=CONFIG_NAME))
 
 
 def _stop(text: str) -> NoReturn:
@@ -86,12 +87,12 @@ def main() -> None:
     check_groups(sys.argv[1:])
     if not {"-m", "--multirun"} & set(sys.argv):
         sys.argv[1:] = map(quoted, sys.argv[1:])
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # it hands its errors on, to be told in one line
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise its errors, which become one line
     try:
         _job()
     except (HydraException, OmegaConfBaseException) as error:
-        _stop(line(error))
-    except BrokenPipeError:  # of --help | head
+        _stop(line(error, config_name=CONFIG_NAME))
+    except BrokenPipeError:  # --help | head
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)

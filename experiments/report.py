@@ -1,14 +1,13 @@
 """Tables, learning curves and a page from run folders: `python -m experiments.report RUNS...`.
 
-Reads nothing but the run folders and writes report.md, report.csv, report.json, report.html and
-learning_curves.png and .svg.
+Reads nothing but the run folders. Writes report.html, report.md, report.csv and report.json, the
+learning curves of all experiments as learning_curves.png and .svg, and below `figures` every figure
+of the page as PNG, SVG, PDF and, its data, CSV.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import os
 import sys
 import tempfile
@@ -17,7 +16,7 @@ from pathlib import Path
 
 from experiments.reporting.runs import ReportError, find_runs, is_run_folder
 
-_EXTRA = ("jinja2", "matplotlib", "scipy")  # the optional dependencies called `report`
+_EXTRA = ("matplotlib", "scipy")  # the optional dependencies called `report`
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,10 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def write_report(
     runs: Sequence[Path], *, out: Path | None = None, metric: str | None = None
 ) -> str:
-    """Write the report on `runs` to `out` and return what the terminal shows."""
-    # matplotlib takes a second to import: not before the arguments have been understood
-    from experiments.reporting import figures, markdown, page, record, tables
+    """Write the report on `runs` to `out` and return the text for the terminal."""
+    # matplotlib and pandas take a second to import: not before the arguments are understood
+    from experiments.reporting import figure_files, figures, markdown, page, panels, record
+    from experiments.reporting.frames import csv_text
     from experiments.reporting.grouping import group_runs
+    from experiments.reporting.results import report_table
     from experiments.reporting.summary import summarize
 
     summaries = [summarize(group) for group in group_runs(find_runs(runs), metric=metric)]
@@ -61,22 +62,21 @@ def write_report(
     root = root.parent if is_run_folder(root) else root
     out = out or root / "report"
     look = figures.styles([label for summary in summaries for label in summary.curves])
-    panels = [figures.Panel(s.experiment.title, s.experiment.metric, s.curves) for s in summaries]
-    curves = figures.draw(panels, look)
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows(
-        [tables.CSV_HEADER, *tables.csv_rows(summaries, root)]
-    )
+    curves = figures.draw(panels.learning_curves(summaries), look)
     files = {
         "report.md": markdown.document(summaries, root).encode(),
-        "report.csv": table.getvalue().encode(),
+        "report.csv": csv_text(report_table(summaries, root)).encode(),
         "report.json": record.document(summaries, root).encode(),
         "report.html": page.render(summaries, look, root, out=out.resolve()).encode(),
         "learning_curves.png": figures.image(curves, "png"),
         "learning_curves.svg": figures.image(curves, "svg"),
     }
-    out.mkdir(parents=True, exist_ok=True)
+    places = figure_files.folders([summary.experiment.title for summary in summaries])
+    for summary, place in zip(summaries, places, strict=True):
+        for drawing in panels.drawings(summary):
+            files.update(figure_files.files(drawing, place, look))
     for name, data in files.items():
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
         _write(out / name, data)
     return "\n".join([*map(markdown.results, summaries), f"Report: {out / 'report.html'}"])
 

@@ -1,6 +1,6 @@
-"""What a run waits for, in plain words: `python -m experiments.status RUN...`.
+"""Report what a run waits for, in plain words: `python -m experiments.status RUN...`.
 
-Reads the run folder and the folder in which annotations come back, changes nothing, and imports
+Reads the run folder and the folder in which annotations come back, and changes nothing. Imports
 neither torch nor Hydra, so that it answers at once.
 """
 
@@ -11,19 +11,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from al_core.errors import ActiveLearningError
 from experiments.annotation.inbox import read_returned
-from experiments.annotation.ledger import Ledger, listed, request_folder
+from experiments.annotation.ledger import Ledger, request_folder
 from experiments.annotation.run_view import AskingRun, open_run
-from experiments.data.labels import UnusableFile
 from experiments.reporting.runs import run_folders
-from experiments.settings.wording import counted
+from experiments.settings.wording import counted, listed
 
 SHOWN = 5
-"""Images that are named of a longer list."""
+"""Number of missing images that are named."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the status of each run; 1 and a line on standard error for what is no run."""
+    """Print the status of each run; return 1, with a line on standard error, if one is no run."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.status", description="What a run waits for, in plain words."
     )
@@ -35,14 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for folder in (run for path in given for run in run_folders(path) or [path]):
         try:
             print(describe(open_run(folder)))
-        except (UnusableFile, OSError) as error:
+        except (ActiveLearningError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             failed = True
     return int(failed)
 
 
 def describe(run: AskingRun) -> str:
-    """Return what there is to say, several lines.
+    """Return the status of a run, in several lines.
 
     Raises:
         UnusableFile: The record is damaged.
@@ -71,7 +71,8 @@ def describe(run: AskingRun) -> str:
 
 def _waiting(run: AskingRun, ledger: Ledger, lines: list[str]) -> list[str]:
     request = run.request()
-    taken, _, problems = read_returned(ledger, run.returned, run.rules, run.root, write=False)
+    found = read_returned(ledger, run.returned, run.rules, run.root, write=False)
+    taken, problems = found.answers, found.problems
     answers = {**ledger.answers, **taken}
     here = [name for name in request.names if name in answers]
     refused = sum(answers[name].refused for name in here)

@@ -1,4 +1,4 @@
-"""Plays the annotators of a run: gives withheld labels back, in any form that tools have.
+"""Simulate the annotators of a run: return withheld labels in any format of annotation tools.
 
     python -m tests.annotator withhold LABELED PHOTOS TRUTH [--limit N]
     python -m tests.annotator answer RUN TRUTH [--form FORM] [--limit N]
@@ -32,7 +32,7 @@ FORMS = ("csv", "class_folders", "label_studio", "cvat", "coco", "voc", "masks")
 
 
 def withhold(labeled: Path, photos: Path, truth: Path, *, limit: int | None = None) -> int:
-    """Copy images under names that say nothing, in an order that says nothing; return how many."""
+    """Copy images under random names in a random order; return their number."""
     files = sorted(path for path in labeled.glob("*/*") if path.is_file())
     if not files:
         sys.exit(f"error: {labeled} has no <class>/<image>: name a folder with labeled images")
@@ -50,7 +50,7 @@ def withhold(labeled: Path, photos: Path, truth: Path, *, limit: int | None = No
 
 
 def open_request(run: Path) -> tuple[AskingRun, list[str], int]:
-    """Return the run, what is still wanted, and of which batch."""
+    """Return the run, the names that it still waits for, and their batch."""
     asking = open_run(run)
     request = asking.request()
     assert asking.ledger is not None, "there is a request"
@@ -120,7 +120,7 @@ def give_back(
 
 
 def answer(run: Path, truth: Path, *, form: str, limit: int | None = None) -> int:
-    """Answer what a run waits for; return how many images."""
+    """Answer the request that a run waits for; return the number of images."""
     asking, wanted, batch = open_request(run)
     assert asking.ledger is not None, "there is a request"
     rules, root = replace(asking.rules, empty_is_answer=True), asking.root

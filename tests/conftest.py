@@ -1,4 +1,4 @@
-"""What holds for all tests, and the small run that many of them look at."""
+"""Fixtures and settings of all tests, among them the small run that many of them inspect."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ settings.load_profile("house")
 
 
 def pytest_collection_finish() -> None:
-    """Take what has been imported from the garbage collector: 10 s, as often as it goes over it."""
+    """Exclude everything imported from garbage collection, which would take 10 s each time."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def yaml_is_read_once() -> Iterator[None]:
-    """Hydra reads each file of a configuration once a session, and not each time it composes one.
+    """Let Hydra read each file of a configuration once a session, not at every composition.
 
-    That is half of what composing takes; what is done with the files is done every time.
+    Reading is half of the time of composing; the rest is done every time.
     """
     load, kept = ConfigRepository.load_config, {}
 
@@ -49,6 +49,14 @@ def yaml_is_read_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def nothing_waits_for_the_disk() -> Iterator[None]:
+    """Files of tests need not outlive a power failure; a killed process loses nothing either."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 + 30 images of three classes; not to be changed."""
@@ -57,7 +65,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def unbroken(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run with learning loss that went through in one go; not to be changed."""
+    """The folder of an uninterrupted run with learning loss; not to be changed."""
     out = tmp_path_factory.mktemp("unbroken")
     run_here(f"data.root={images}", f"out={out}")
     return out / "small" / "learning_loss" / "seed0"

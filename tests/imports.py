@@ -1,4 +1,4 @@
-"""What a module imports and by which dotted names it uses it, read from its source, not run."""
+"""Find what a module imports and the dotted names that it uses, from its source."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def modules(*packages: str, root: Path = ROOT) -> dict[str, str]:
 
 
 def is_within(name: str, *prefixes: str) -> bool:
-    """Whether a dotted name is one of the prefixes or lies beneath one."""
+    """Return whether a dotted name is one of the prefixes or lies beneath one."""
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
 
 
@@ -45,7 +45,7 @@ def imports(source: str) -> list[str]:
 
 
 def uses(source: str) -> list[str]:
-    """What is imported and, with aliases resolved, every dotted name used.
+    """Return everything imported and, with aliases resolved, every dotted name used.
 
     ``import torch as t`` and then ``t.cuda.synchronize()`` gives ``torch.cuda.synchronize``; an
     attribute of anything else gives its own name after a dot, ``.cuda`` for ``model.cuda()``; a

@@ -72,7 +72,7 @@ def command(kind: str, place: Path) -> list[str]:
 
 @dataclass
 class Killed:
-    """What was killed, and what came of it.
+    """The kills of some runs, and how these ended.
 
     Attributes:
         kills: So many times.

@@ -1,4 +1,4 @@
-"""What is checked of runs again and again."""
+"""Checks of runs that several tests share."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def check_refused(ended: Ended, says: str) -> None:
 
 
 def no_half_files(folder: Path) -> bool:
-    """Whether nothing is left that was being written."""
+    """Return whether no partly written file is left."""
     return not list(folder.rglob("*.part"))

@@ -70,7 +70,7 @@ def write_image_folder(root: Path) -> Path:
 
 
 def overrides(*changes: str) -> list[str]:
-    """Return the settings of a small run with `changes` (a value of "" takes the key out)."""
+    """Return the settings of a small run with `changes` (an empty value removes the key)."""
     values = {**SMALL, **dict(change.split("=", 1) for change in changes)}
     return [f"{key}={value}" for key, value in values.items() if value]
 
@@ -78,8 +78,8 @@ def overrides(*changes: str) -> list[str]:
 def compose(*arguments: str, config_name: str = "config") -> DictConfig:
     """Compose the configuration as the command line does.
 
-    That takes Hydra 0.1 s, so what differs from the last time in nothing but where things lie is a
-    copy of what was composed then, with these paths in their places.
+    Hydra takes 0.1 s for it, so configurations that differ only in paths are copies of one that was
+    composed before, with other paths.
     """
     where = r"(out|data\.root|images|checkpoint)=(/[\w./-]+)"
     plain_paths = [re.fullmatch(where, argument) for argument in arguments]
@@ -106,7 +106,7 @@ def run_here(*changes: str) -> float:
 
 
 def warmed_up() -> ForkServerContext:
-    """Return the way to start processes that have imported, at the fork, what takes seconds."""
+    """Return a context whose processes are forked after the slow imports."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.warmed_up"])
@@ -185,6 +185,7 @@ def _main(
     for descriptor, stream in ((1, "stdout"), (2, "stderr")):
         os.dup2(os.open(folder / stream, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     sys.argv = ["experiments.run", *arguments]
+    os.fsync = lambda descriptor: None  # what was written outlives a killed process anyway
     if max_file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
     if kill_at is not None:
@@ -211,7 +212,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def results(folder: Path) -> dict[str, Any]:
-    """Return all of a run folder that must not depend on when, where or in how many goes it ran."""
+    """Return the parts of a run folder that do not depend on time, place or interruptions."""
     kept: dict[str, Any] = {
         str(path.relative_to(folder)): path.read_bytes()
         for part in ("entropies", "queries", "gallery")

@@ -1,4 +1,4 @@
-"""The rules of direction between the packages, and what may stand in the repository at all.
+"""Rules for imports between the packages and for the files of the repository.
 
 Every rule is a function from sources to a list of violations, so that each is tested twice: that
 the project keeps it, and that it finds a made-up violation.
@@ -36,11 +36,13 @@ CONFINED = {  # what only some modules of experiments may use
         for name in (
             "settings.messages",
             "settings.composition",
+            "settings.known_keys",
             "run",
             "runs.sweep",
             "rank",
             "report",
             "compare",
+            "runs.comparison",
         )
     ),
     "wandb": ("experiments.runs.tracker",),
@@ -124,7 +126,7 @@ def too_long(sources: Sources) -> list[str]:
 
 
 def drawers(sources: Sources) -> list[str]:
-    """Modules and packages whose name says nothing."""
+    """Modules and packages with a meaningless name."""
     vague = {"utils", "util", "helpers", "misc", "common"}
     return [module for module in sources if vague.intersection(module.split("."))]
 
@@ -149,7 +151,7 @@ def test_the_project_keeps_the_rule(rule) -> None:
 
 
 def test_no_test_module_is_too_long() -> None:
-    """Tests are read as often as what they test."""
+    """The limit of lines holds for tests too."""
     assert too_long(modules("tests")) == []
 
 
@@ -237,7 +239,7 @@ def test_the_lawful_is_let_through(rule, module: str, source: str) -> None:
 
 
 def test_every_rule_has_a_made_up_violation() -> None:
-    """No rule is believed that was not seen to fail."""
+    """Every rule has an example that breaks it."""
     assert {rule for rule, _, _ in VIOLATIONS} == set(RULES)
 
 
@@ -251,7 +253,7 @@ MACHINE_PATH = re.compile(
 
 
 def committed_files(root: Path = ROOT) -> list[Path]:
-    """What git tracks; without git or before the first commit, what its ignore file leaves."""
+    """Return the files that git tracks; without git or a commit, those that are not ignored."""
     if shutil.which("git") and (root / ".git").exists():
         answer = subprocess.run(
             ["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""What a user does wrong, and the one line that must be said: by the real commands, in process.
+"""Mistakes of users, each answered by one line: with the real commands, in this process.
 
 Each row is refused before anything is trained, with exit status 1 and one line that names what is
 wrong, where, and what is allowed; nothing is written, and what was there is as it was.
@@ -55,7 +55,7 @@ RUNS: list[tuple[str, str, str]] = [
     ("classes", "cycels=3", "unknown key cycels: did you mean cycles?"),
     ("classes", "cycle.epoch=3", "unknown key cycle.epoch: did you mean cycle.epochs?"),
     ("classes", "strategy.size=abc", "unknown key strategy.size"),
-    ("classes", "foo=1", "unknown key foo (--cfg job shows all)"),
+    ("classes", "foo=1", "unknown key foo; the configuration has backbone, "),
     ("classes", "+foo=1", "unknown key foo; there are"),
     ("classes", "+cycle.extra=1", "unknown key cycle.extra; there are"),
     ("classes", "+strategy.extra=1", "unknown key strategy.extra; there are"),
@@ -179,7 +179,7 @@ RANKS = [
     ("rank", "checkpoint={place}/no.pt", "checkpoint={place}/no.pt does not exist"),
     ("rank", "checkpoint={place}", "checkpoint={place} is a folder: name a file"),
     ("rank", "checkpoint={place}/no.csv", "no.csv cannot be read as a checkpoint"),
-    ("rank", "checkpoint={place}/weights.pth", "not the checkpoint of a run: say"),
+    ("rank", "checkpoint={place}/weights.pth", "not the checkpoint of a run: name"),
     ("rank", "checkpoint={place}/weights.pth task=ssd_voc backbone=light_ssd", "does not fit"),
     ("rank", "task=ssd_voc backbone=light_ssd", "task"),
     ("rank", "strategy=random", "gives images no scores of their own"),
@@ -218,7 +218,7 @@ OTHERS = [
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Everything that can be wrong about files, and what is right."""
+    """Files with every kind of error, and correct ones."""
     place = tmp_path_factory.mktemp("place")
     write_image_folder(place / "images")
     write_drn_list(place / "masks")

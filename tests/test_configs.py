@@ -21,6 +21,7 @@ from tests.al_core.strategies.listed import earlier_query
 from tests.small_runs import compose
 
 CONF = Path(__file__).parents[1] / "conf"
+KINDS = ("classification", "detection", "segmentation")
 
 
 def choices(group: str) -> list[str]:
@@ -44,7 +45,7 @@ def check_node(node: DictConfig) -> None:
 
 
 def give_paths(config: DictConfig) -> None:
-    """Give what a user has to give: where the data are."""
+    """Set the values that a user must set: the places of the data."""
     for key in map(str, config.data):
         if OmegaConf.is_missing(config.data, key):
             config.data[key] = "/data"
@@ -134,7 +135,7 @@ class OneBatch:
 
 @pytest.mark.parametrize("strategy", choices("strategy"))
 def test_every_strategy_selects(strategy: str) -> None:
-    """Each is built as configured and meets its budget; its name is that of its file."""
+    """Each strategy is built as configured and meets its budget; its name is that of its file."""
     config = compose(f"strategy={strategy}")
     assert config.strategy.name == strategy
     for key in map(str, config.strategy.query):  # what a user has to give
@@ -162,7 +163,7 @@ def test_every_query_takes_its_keys(query: str) -> None:
 def test_every_data_set_takes_its_keys(data: str) -> None:
     """Each part is a function that exists and takes the keys it is given; all keys have a use."""
     # On the task that it serves; a data set without a task would be of no use to anybody.
-    kinds = {OmegaConf.load(CONF / "task" / f"{task}.yaml").task.kind for task in choices("task")}
+    kinds = set(KINDS)
     own = OmegaConf.load(CONF / "data" / f"{data}.yaml")
     assert isinstance(own, DictConfig)
     assert own.name == data
@@ -187,7 +188,7 @@ def test_every_backbone_takes_its_keys(backbone: str) -> None:
     node = BACKBONES[backbone]
     assert isinstance(node, DictConfig)
     assert node.name == backbone
-    kinds = {OmegaConf.load(CONF / "task" / f"{task}.yaml").task.kind for task in choices("task")}
+    kinds = set(KINDS)
     assert kinds & set(node)
     check_node(node)
 
@@ -221,7 +222,7 @@ def test_every_classifier_takes_loss_prediction(backbone: str) -> None:
     ("overrides", "expected"),
     [
         # Data sets and tasks set groups that stand before them.
-        (["data=digits"], {"cycle.name": "quick", "cycle.epochs": 30, "data.name": "digits"}),
+        (["data=digits"], {"cycle.name": "quick", "cycle.epochs": 60, "data.name": "digits"}),
         (["data=digits", "cycle=paper"], {"cycle.name": "paper", "cycle.epochs": 200}),
         (["cycle=paper", "data=digits"], {"cycle.name": "paper"}),
         ([], {"cycle.name": "paper", "backbone.name": "resnet18", "data.name": "cifar10"}),
@@ -273,9 +274,21 @@ def test_the_published_protocol_is_the_papers() -> None:
     assert (head.pool_size, head.width, head.detach_at) == (1, 128, 0.6)
 
 
+@pytest.mark.parametrize("task", choices("task"))
+def test_quick_protocols_compare_strategies_on_one_network(task: str) -> None:
+    """Ten times the query as candidates, a floor of steps, and a module that moves no feature."""
+    config = compose(f"task={task}", "cycle=quick", "cycle.query_size=7")
+    cycle = make(CycleSettings, plain(config.cycle), where="cycle")
+    assert cycle.num_candidates == 70
+    assert cycle.min_steps >= 500
+    assert cycle.merge_remainder
+    head = make(LossPredictionSettings, plain(config.loss_prediction), where="loss_prediction")
+    assert (head.detach_at, head.warm_up_epochs, head.weight) == (0.0, 0, 1.0)
+
+
 @pytest.mark.parametrize("experiment", choices("experiment"))
 def test_the_command_of_every_experiment_composes(experiment: str) -> None:
-    """What its header says to run exists, for each of the strategies that it names."""
+    """The command in its header composes for each strategy that it names."""
     header = (CONF / "experiment" / f"{experiment}.yaml").read_text(encoding="utf-8")
     text = header.replace("\\\n#", " ").partition("experiments.run -m ")[2].splitlines()[0]
     settings = dict(setting.split("=", 1) for setting in text.split())
@@ -299,7 +312,7 @@ def test_every_replication_has_its_experiment() -> None:
     "path", sorted(CONF.rglob("*.yaml")), ids=lambda path: f"{path.parent.name}/{path.stem}"
 )
 def test_every_file_says_what_it_is(path: Path) -> None:
-    """A choice opens with a comment, for whoever chooses."""
+    """Every choice begins with a comment that explains it."""
     lines = path.read_text(encoding="utf-8").splitlines()
     first = next(line for line in lines if not line.startswith("# @package"))
     assert first.startswith("# ")

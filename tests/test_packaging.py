@@ -1,4 +1,4 @@
-"""What the project says it needs, what it pins and what its modules import agree."""
+"""Declared, pinned and imported packages agree."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ REQUIREMENTS = [
 
 
 def undeclared(sources: dict[str, str], declared: set[str]) -> list[str]:
-    """Imports of third-party packages that the project does not say it needs."""
+    """Imports of third-party packages that are not declared."""
     return [
         f"{module} imports {name}"
         for module, source in sources.items()

@@ -1,4 +1,4 @@
-"""What README.md and CONTRIBUTING.md print is what works."""
+"""The commands and code of README.md and CONTRIBUTING.md work."""
 
 from __future__ import annotations
 

@@ -1,17 +1,17 @@
-"""Runs that are killed and gone on with, and the same command again."""
+"""Runs that are killed and resumed, and the same command again: with real processes and networks.
+
+tests/experiments/runs tries every write and every kind of damage without training.
+"""
 
 from __future__ import annotations
 
 import json
 import random
-import shutil
 import time
 from pathlib import Path
 
 import pytest
-import yaml
 
-from experiments.runs.folder import RunFolder
 from tests.run_checks import check_refused, no_half_files
 from tests.small_runs import (
     Program,
@@ -25,20 +25,15 @@ from tests.small_runs import (
 # ---- interrupted
 
 
-def test_killed_at_every_kind_of_write_a_run_ends_as_the_unbroken_one(
+def test_killed_in_every_cycle_a_run_ends_as_the_unbroken_one(
     unbroken: Path, images: Path, tmp_path: Path
 ) -> None:
-    """Killed before and after each kind of file is moved in, it resumes to the same results."""
+    """Killed before or after a file is moved in, once a cycle, it resumes to the same results."""
     arguments = overrides(f"data.root={images}", f"out={tmp_path / 'runs'}")
     folder = tmp_path / "runs" / "small" / "learning_loss" / "seed0"
     for kill_at in (
-        ("config.yaml", "after"),
-        ("queries/cycle_00.csv", "after"),
-        ("cycle_00.pt", "after"),
         ("cycles.csv", "after"),  # the table is ahead of the state
-        ("entropies/cycle_00_upload.csv", "before"),
-        ("cycle_01.pt", "before"),
-        ("cycles.csv", "before"),
+        ("entropies/cycle_01_upload.csv", "before"),
         ("cycle_02.pt", "after"),
     ):
         ended = run_program(arguments, tmp_path / "output", kill_at=kill_at)
@@ -73,8 +68,8 @@ def kill_and_resume(images: Path, unbroken: Path, tmp_path: Path, *, times: int,
 
 
 def test_killed_at_random_moments(unbroken: Path, images: Path, tmp_path: Path) -> None:
-    """Kill -9 at three random moments: the same metrics and CSVs, byte for byte."""
-    kill_and_resume(images, unbroken, tmp_path, times=3, seed=1)
+    """Kill -9 at two random moments: the same metrics and CSVs, byte for byte."""
+    kill_and_resume(images, unbroken, tmp_path, times=2, seed=1)
 
 
 @pytest.mark.slow
@@ -84,6 +79,7 @@ def test_killed_at_twenty_random_moments(unbroken: Path, images: Path, tmp_path:
     kill_and_resume(images, unbroken, tmp_path, times=20, seed=2)
 
 
+@pytest.mark.slow
 def test_a_warm_start_resumes_from_the_weights_it_had(
     unbroken: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -118,73 +114,29 @@ def test_a_finished_run_says_so_and_changes_nothing(
     assert contents(place) == before
 
 
-@pytest.mark.parametrize("change", ["cycles=4", "cycle.epochs=2"])
 def test_another_configuration_is_refused_and_changes_nothing(
-    place: Path, images: Path, tmp_path: Path, change: str
+    place: Path, images: Path, tmp_path: Path
 ) -> None:
     """A folder that holds a run of other settings is named, with the difference, and left alone."""
     before = contents(place)
     ended = run_program(
-        overrides(f"data.root={images}", f"out={tmp_path / 'runs'}", change), tmp_path / "output"
+        overrides(f"data.root={images}", f"out={tmp_path / 'runs'}", "cycle.epochs=2"),
+        tmp_path / "output",
     )
-    key, _, value = change.partition("=")
-    check_refused(ended, f"{key}: ")
-    assert f"-> {value}" in ended.stderr
+    check_refused(ended, "cycle.epochs: 1 -> 2")
     assert str(place) in ended.stderr
     assert contents(place) == before
 
 
-def test_a_folder_in_use_is_refused(place: Path, images: Path, tmp_path: Path) -> None:
-    """Two processes never write into one folder."""
-    before = contents(place)
-    config = yaml.safe_load((place / "config.yaml").read_text(encoding="utf-8"))
-    held = RunFolder(place, config)
-    try:
-        ended = run_program(
-            overrides(f"data.root={images}", f"out={tmp_path / 'runs'}"), tmp_path / "output"
-        )
-    finally:
-        held.close()
-    check_refused(ended, "in use by another process")
-    assert contents(place) == before
-
-
-@pytest.mark.parametrize(
-    ("file", "text", "says"),
-    [
-        ("state.json", "{", "state.json cannot be read"),
-        ("state.json", '{"format": 2}', "state.json cannot be read"),
-        ("state.json", '{"format": 1, "cycle": 1, "pool": {}}', "state.json cannot be read"),
-        (
-            "state.json",
-            '{"format": 1, "cycle": 1, "records": [{}], "pool": {}}',
-            "state.json cannot be read",
-        ),
-        ("state.json", '{"format": 1, "color": 1}', "state.json cannot be read"),
-        ("state.json", "[]", "state.json cannot be read"),
-        ("config.yaml", "{", "config.yaml cannot be read"),
-        ("config.yaml", "- 1", "config.yaml cannot be read"),
-    ],
-)
+@pytest.mark.parametrize("file", ["state.json", "config.yaml"])
 def test_a_damaged_folder_is_refused_and_left_alone(
-    place: Path, images: Path, tmp_path: Path, file: str, text: str, says: str
+    place: Path, images: Path, tmp_path: Path, file: str
 ) -> None:
-    """What cannot be read is named; it is not taken for a new run, nor overwritten."""
-    (place / file).write_text(text)
+    """An unreadable file is named; the folder is neither taken for a new run nor overwritten."""
+    (place / file).write_text("{")
     before = contents(place)
     ended = run_program(
         overrides(f"data.root={images}", f"out={tmp_path / 'runs'}"), tmp_path / "output"
     )
-    check_refused(ended, says)
+    check_refused(ended, f"{file} cannot be read")
     assert contents(place) == before
-
-
-def test_images_that_have_changed_are_refused(images: Path, tmp_path: Path) -> None:
-    """A run is not resumed over another set of images."""
-    own = tmp_path / "images"
-    shutil.copytree(images, own)
-    arguments = overrides(f"data.root={own}", f"out={tmp_path / 'runs'}")
-    kill_at = ("queries/cycle_01.csv", "before")
-    assert run_program(arguments, tmp_path / "output", kill_at=kill_at).status == -9
-    next((own / "train" / "bars").iterdir()).unlink()
-    check_refused(run_program(arguments, tmp_path / "output"), "the images have changed")

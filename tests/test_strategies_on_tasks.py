@@ -59,11 +59,13 @@ def check(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("strategy", ["batch_bald", "ensemble_bald", "badge"])
+@pytest.mark.parametrize(
+    "strategy", ["batch_bald", "ensemble_bald", "badge", "tod", "learning_loss_plus"]
+)
 def test_what_needs_more_than_a_score_runs_on_the_task(
     task: str, strategy: str, tmp_path: Path
 ) -> None:
-    """Dropout, an ensemble and embeddings are there on all three tasks."""
+    """Dropout, several networks, embeddings and the output tap are there on all three tasks."""
     check(run_small(task, strategy, tmp_path))
 
 

@@ -1,4 +1,4 @@
-"""What the server of small_runs has done before the first process is forked from it.
+"""Preparations of the server of small_runs before the first process is forked from it.
 
 Imported what a run needs, composed a configuration, which reads Hydra's plugins and grammars, and
 taken it all from the garbage collector, which would copy every page of it in every process.

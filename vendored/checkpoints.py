@@ -51,13 +51,31 @@ def read_state_dict(
             f"{os.fspath(path)}: not a file of weights that torch.load reads safely "
             f"(weights_only=True): {reason}"
         ) from error
+    try:
+        return find_state_dict(content, wrapper_keys=wrapper_keys)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from None
+
+
+def find_state_dict(
+    content: Any, *, wrapper_keys: Sequence[str] = ("net", "state_dict")
+) -> dict[str, Tensor]:
+    """The state_dict in what a file holds, unwrapped and without the prefixes of wrappers.
+
+    Args:
+        content: What ``torch.load`` returns.
+        wrapper_keys: Where in a saved dictionary the state_dict may be, in order of preference.
+
+    Raises:
+        ValueError: There is none.
+    """
     for candidate in (content, *_wrapped(content, wrapper_keys)):
         if _is_state_dict(candidate):
             return _without_prefixes(candidate)
     found = f"a dictionary of {_shown(content)}" if isinstance(content, Mapping) else type(content)
     raise ValueError(
-        f"{os.fspath(path)}: no state_dict in it, neither as the whole file nor under one of "
-        f"{', '.join(map(repr, wrapper_keys))}; it contains {found}"
+        "no state_dict in it, neither as the whole file nor under one of "
+        f"{', '.join(map(repr, wrapper_keys))}; it holds {found}"
     )
 
 
@@ -95,9 +113,17 @@ def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load a whole state_dict into a model, or nothing of it if something does not fit.
 
     Raises:
-        ValueError: Keys or shapes differ from those of the model; the message names them.
+        ValueError: It has other keys or shapes than the model, or integers where the model has
+            fractions or the reverse; the text says which.
     """
     before = {key: value.detach().clone() for key, value in model.state_dict().items()}
+    kinds = [
+        f"{key} is {state[key].dtype} and should be {value.dtype}"
+        for key, value in before.items()
+        if key in state and state[key].is_floating_point() != value.is_floating_point()
+    ]
+    if kinds:  # copying would round fractions to integers, or take integers for weights
+        raise ValueError(f"{len(kinds)} of another kind of number: {_shown(kinds)}")
     try:
         model.load_state_dict(state)
     except RuntimeError as error:

@@ -1,6 +1,7 @@
-"""Query strategies, one idea a module; each asks the learner for what it wants to know.
+"""Query strategies, one idea per module.
 
-Those that take the samples of largest score are in `scoring`. What the others have in common is in
-`rows` (asking a learner), `image_level` (predictions with positions), `blocks` (arithmetic on large
-matrices) and `clustering`. `al_core` offers their names.
+`scoring` holds those that take the samples of largest score. Shared code is in `rows` (inference
+into matrices), `image_level` (predictions with positions), `blocks` (arithmetic on large matrices),
+`clustering`, `coverage` and `pairs` (similarities of all pairs), and `turns` (round robin). Import
+the strategies from `al_core`.
 """

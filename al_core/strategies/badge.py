@@ -1,4 +1,4 @@
-"""BADGE: samples whose gradients would be large and point in different directions.
+"""BADGE: samples whose gradients are large and point in different directions.
 
 Source: Ash, Zhang, Krishnamurthy, Langford & Agarwal, *Deep Batch Active Learning by Diverse,
 Uncertain Gradient Lower Bounds*, ICLR 2020 (arXiv 1906.03671), algorithm 1; the seeding of
@@ -26,26 +26,26 @@ from al_core.strategies.rows import (
 )
 
 PROPOSED = 256
-"""Rows that are proposed at once."""
+"""Rows proposed at once."""
 PASS = 1024
-"""How many rows' distances to a chosen one cost as much, in a pass, as a proposal does."""
+"""Cost of a proposal, in distances between a row and a chosen row that are computed in a pass."""
 CENTERS = 1024
-"""Chosen rows that others are compared with at once."""
+"""Chosen rows to which distances are computed at once."""
 CLOSE = 256
-"""Distances below so many times the rounding of float32 are worked out in float64."""
+"""Distances below this multiple of the rounding of float32 are computed in float64."""
 
 
 class Badge:
-    """k-means++ seeding on the gradients of the last layer, by the label predicted.
+    """k-means++ seeding on the gradients of the last layer at the predicted labels.
 
     The gradient of the cross-entropy with the predicted label is the outer product of p - e, the
-    probabilities less the indicator of the most probable class, and the embedding. With positions
-    (boxes, pixels) the first factor is, class by class, the root of the mean square of p - e over
-    the positions: its norm is that of an average position, its direction says which classes are in
+    probabilities minus the indicator of the most probable class, and the embedding. With positions
+    (boxes, pixels) the first factor is, for each class, the root mean square of p - e over the
+    positions: its norm is that of an average position, its direction shows which classes are in
     doubt, and positions of opposite signs do not cancel.
 
     Args:
-        embeddings_folder: Where embeddings are kept in a memory-mapped file; None for in memory.
+        embeddings_folder: Folder for a memory-mapped file of embeddings; None to use memory.
     """
 
     requires = frozenset({Requirement.EMBEDDING})
@@ -62,7 +62,7 @@ class Badge:
         budget: int,
         rng: np.random.Generator,
     ) -> Query:
-        """Choose by gradients; scores are distances to the nearest chosen one when chosen."""
+        """Choose by gradients; scores are distances to the nearest sample chosen before."""
         rows = infer_rows(learner, candidates, _factors, folder=self.folder)
         num_classes = int(rows[0, 0])
         chosen, distances = badge(
@@ -90,24 +90,26 @@ def badge(
     """Choose rows by the seeding of k-means++ on the outer products of residuals and embeddings.
 
     The first is the longest gradient, as in the authors' code; each further one is drawn with
-    probability proportional to its squared distance to the nearest chosen one. The gradients, k x d
-    numbers each, are never made: their products are the factors' products multiplied.
+    probability proportional to its squared distance to the nearest chosen row. The gradients, k x d
+    numbers each, are never formed: their inner products are products of the factors' inner
+    products.
 
-    Exact: distances only decrease, so rows are proposed by upper bounds, their distances to the
-    rows chosen up to the latest pass, and accepted with the probability by which theirs, in
-    float64, is smaller. What is drawn has the very distribution of the plain seeding, at a pass
-    over memory for hundreds of picks: one is made when it costs less than the proposals that it
-    saves. Differences that float64 cannot tell from rounding count as 0.
+    The distribution is exactly that of the plain seeding, by rejection sampling. Distances only
+    decrease, so the distances to the rows chosen up to the latest pass are upper bounds. Rows are
+    proposed in proportion to these bounds and accepted with probability distance / bound, computed
+    in float64. A pass over all rows renews the bounds once it costs less than the proposals that it
+    saves, which is every few hundred picks. Differences within the rounding of float64 count as 0.
 
     Args:
         embeddings: (n, d).
         residuals: (n, k), p - e.
         budget: 0..n.
-        rng: Draws.
+        rng: Source of all draws.
 
     Returns:
-        (budget,) different rows, first chosen first, and their distances to the nearest row chosen
-        before (of the first its length). Once all distances are 0, rows are drawn uniformly.
+        (budget,) different rows in order of choice, and their distances to the nearest row chosen
+        before; the length of its gradient for the first. Once all distances are 0, rows are drawn
+        uniformly.
     """
     if not budget:
         return np.empty(0, np.int64), np.empty(0)
@@ -128,8 +130,8 @@ def badge(
 class _Seeding:
     """The state of a seeding.
 
-    `bound[i]` is at least the squared distance of row i to the first `seen` chosen; it is 0 if that
-    is, and else next to it.
+    `bound[i]` is a tight upper bound of the squared distance of row i to the first `seen` chosen
+    rows, and exactly 0 where that distance is 0.
     """
 
     def __init__(self, embeddings: Matrix, residuals: Matrix, budget: int) -> None:
@@ -158,7 +160,7 @@ class _Seeding:
         self.cumulated = np.cumsum(self.bound)
 
     def _lower(self, new: NDArray[np.int64]) -> None:
-        """Lower all bounds by the distances to new rows, in float32 where that is near enough."""
+        """Lower all bounds by the distances to new rows, in float32 where that is accurate."""
         inexact = rounding(self.num_terms)
         embedded = tensor(self.embeddings[new]).T.contiguous()
         residual = tensor(self.residuals[new]).T.contiguous() * -2
@@ -176,14 +178,14 @@ class _Seeding:
             self.bound[block] = np.minimum(self.bound[block], near)
 
     def draw(self, rng: np.random.Generator) -> None:
-        """Draw until the budget is met, or a pass costs less than the proposals that it saves."""
+        """Draw until the budget is met or a pass costs less than the proposals that it saves."""
         while len(self.chosen) < self.budget:
             before = len(self.chosen)
             self._propose(rng.random((2, PROPOSED)))
             accepted = len(self.chosen) - before
             left = self.budget - len(self.chosen)
             new = len(self.chosen) - self.seen
-            saved = left * (PROPOSED - accepted)  # for each one accepted
+            saved = left * (PROPOSED - accepted)  # per accepted proposal
             if new and saved * PASS > accepted * new * len(self.bound):
                 return
 
@@ -199,7 +201,7 @@ class _Seeding:
         among = self._distances(rows, rows)
         place = -1
         while len(self.chosen) < self.budget:
-            # Distances only decrease: who is refused now is refused.
+            # Distances only decrease, so a row that is refused now stays refused.
             accepted = np.flatnonzero(marks[place + 1 :] < current[place + 1 :])
             if not accepted.size:
                 return

@@ -1,8 +1,8 @@
-"""Random sampling that knows the task: balanced over predicted classes, or drawn to the foreground.
+"""Random sampling balanced over predicted classes, or weighted by the foreground.
 
-Baselines that any active strategy has to beat where classes are rare or images mostly empty; ours.
-That balance matters on skewed pools is shown by Aggarwal, Popescu & Hudelot, WACV 2020; weighted
-sampling without replacement by noise on the logarithms is Efraimidis & Spirakis 2006.
+These are baselines of our own for pools with rare classes or mostly empty images. Aggarwal, Popescu
+& Hudelot, WACV 2020, show that balance matters on skewed pools. Weighted sampling without
+replacement by noise on the logarithms is due to Efraimidis & Spirakis 2006.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from al_core.strategies.turns import turns
 
 
 class ClassBalancedRandom:
-    """Random samples, as many of each predicted class as there are, or as can be had.
+    """Random samples in equal numbers of each predicted class, as far as the classes allow.
 
-    With positions the predicted class of an image is the one of most mass over them.
+    With positions, the predicted class of an image is the one with the most mass over them.
 
     Args:
-        background: The class of positions that show nothing, which does not count; None for none.
+        background: Class of positions that show nothing, which is left out; None for no such class.
     """
 
     def __init__(self, *, background: int | None = None) -> None:
@@ -38,7 +38,7 @@ class ClassBalancedRandom:
         budget: int,
         rng: np.random.Generator,
     ) -> Query:
-        """Go round the predicted classes, in random order, until the budget is met."""
+        """Take samples from the predicted classes in turn, in random order."""
         classes = infer_rows(learner, candidates, self._predicted_class)[:, 0].astype(np.int64)
         predicted, which = np.unique(classes, return_inverse=True)
         first = rng.random(predicted.size)
@@ -46,7 +46,7 @@ class ClassBalancedRandom:
 
     def _predicted_class(self, prediction: Prediction) -> Tensor:
         distribution = class_distribution(prediction, self.background)
-        # A row that is not finite has no largest; its sum carries that on.
+        # argmax hides values that are not finite; the sum carries them into the result.
         largest = distribution.argmax(1) + 0 * distribution.sum(1)
         return largest[:, None].float()
 
@@ -54,10 +54,10 @@ class ClassBalancedRandom:
 class ForegroundRandom:
     """Random samples, drawn in proportion to the expected share of their foreground.
 
-    Without a background, and for images that are classified, it is uniform sampling.
+    Sampling is uniform without a background class and in classification.
 
     Args:
-        background: The class of positions that show nothing; None for none.
+        background: Class of positions that show nothing; None for no such class.
     """
 
     def __init__(self, *, background: int | None = None) -> None:
@@ -72,7 +72,7 @@ class ForegroundRandom:
         budget: int,
         rng: np.random.Generator,
     ) -> Query:
-        """Draw without replacement; those without any foreground come last."""
+        """Draw without replacement; samples without any foreground come last."""
         share = infer_rows(learner, candidates, self._share)[:, 0].astype(np.float64)
         keys = np.log(np.maximum(share, np.finfo(np.float64).tiny)) + rng.gumbel(size=share.size)
         return Query(candidates[np.argsort(-keys)[:budget]])

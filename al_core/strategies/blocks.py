@@ -1,7 +1,7 @@
-"""Arithmetic on matrices too large to copy: block by block, with torch's threads.
+"""Blockwise arithmetic on matrices that are too large to copy.
 
-Squared distances are |x|^2 + |y|^2 - 2 x.y, so that the work is a matrix product. In float32 that
-cancels where two rows are close; what is decided by small distances is computed in float64.
+Squared distances are computed as |x|^2 + |y|^2 - 2 x.y, mostly by a matrix product. In float32 this
+cancels where two rows are close, so decisions that depend on small distances are made in float64.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch import Tensor
 from al_core.strategies.rows import Matrix
 
 ROWS = 4096
-"""Rows of a block: with 512 columns 8 MB in float32, about what a core's caches hold."""
+"""Rows of a block: 8 MB in float32 with 512 columns, about the size of a core's caches."""
 UNDERFLOW = 2.0**-100
-"""Squares below it may have lost everything in float32."""
+"""Squares below this may have underflowed in float32."""
 
 
 def blocks(num_rows: int, size: int = ROWS) -> Iterator[slice]:
@@ -28,9 +28,9 @@ def blocks(num_rows: int, size: int = ROWS) -> Iterator[slice]:
 
 
 def tensor(rows: NDArray[np.float32]) -> Tensor:
-    """Return rows as a tensor that shares their memory, where they may be written to.
+    """Return rows as a tensor that shares their memory if it is writeable.
 
-    torch has no read-only tensors and warns of such memory; those rows are copied.
+    Read-only rows are copied, because torch has no read-only tensors and warns about such memory.
     """
     rows = np.asarray(rows)
     return torch.from_numpy(rows if rows.flags.writeable else rows.copy())
@@ -39,16 +39,16 @@ def tensor(rows: NDArray[np.float32]) -> Tensor:
 def squared_norms(matrix: Matrix) -> NDArray[np.float64]:
     """Return |x|^2 of each row, (n,), summed in float64."""
     norms = np.empty(len(matrix))
-    for block in blocks(len(matrix), 512):  # in float64 what a core's own cache holds
+    for block in blocks(len(matrix), 512):  # 2 MB in float64, the size of a core's own cache
         norms[block] = tensor(matrix[block]).double().square_().sum(1).numpy()
     return norms
 
 
 def rounding(num_terms: int, dtype: torch.dtype = torch.float32) -> float:
-    """Return how far a product of vectors can be off, as a share of the product of their lengths.
+    """Bound the error of an inner product, relative to the product of the vectors' lengths.
 
-    Holds for sums in any order (Higham, *Accuracy and Stability of Numerical Algorithms*, 2002,
-    section 3.1), with room for a few further operations on the result.
+    The bound holds for sums in any order (Higham, *Accuracy and Stability of Numerical Algorithms*,
+    2002, section 3.1) and leaves room for a few further operations on the result.
     """
     return (num_terms + 8) * torch.finfo(dtype).eps
 
@@ -61,6 +61,6 @@ def normalized(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Tensor:
-    """Return |x_i - y_j|^2, (n, m), not below zero, in the precision of `x` and `y`."""
+    """Return |x_i - y_j|^2, (n, m), clamped at zero, in the precision of `x` and `y`."""
     products = torch.addmm(y.square().sum(1), x, y.T, alpha=-2.0)
     return products.add_(x.square().sum(1, keepdim=True)).clamp_(min=0)

@@ -23,20 +23,20 @@ from al_core.strategies.scoring import check_scores
 from al_core.strategies.turns import turns
 
 MAX_CLUSTERED = 20_000
-"""Average linkage compares all pairs: 1.6 GB."""
+"""Samples that average linkage can cluster: it stores all pairwise distances, here 1.6 GB."""
 
 
 class ClusterMargin:
-    """Of the `factor` times budget most wanted candidates, one a cluster, the smallest first.
+    """One sample per cluster of the highest-scoring candidates, smallest clusters first.
 
-    Differs: the paper clusters the whole pool once, before the first cycle; here the most wanted
-    candidates are clustered anew in each cycle, by the embeddings of the model as it is.
+    Differs: the paper clusters the whole pool once, before the first cycle. Here the candidates of
+    largest score are clustered in every cycle, by the embeddings of the current model.
 
     Args:
-        acquisition: Says who is wanted; the paper's is the margin.
-        factor: Of the budget: how many candidates are clustered.
-        cluster_size: Members of a cluster on average.
-        embeddings_folder: Where embeddings are kept in a memory-mapped file; None for in memory.
+        acquisition: Score of the candidates; the margin in the paper.
+        factor: Number of candidates that are clustered, as a multiple of the budget.
+        cluster_size: Average number of members of a cluster.
+        embeddings_folder: Folder for a memory-mapped file of embeddings; None to use memory.
 
     Raises:
         InvalidSetting: A number that is not positive.
@@ -69,22 +69,22 @@ class ClusterMargin:
         budget: int,
         rng: np.random.Generator,
     ) -> Query:
-        """Go round the clusters from small to large; scores are the acquisition scores.
+        """Take samples from the clusters in turn; scores are the acquisition scores.
 
         Raises:
-            InvalidSetting: More samples would have to be clustered than memory is for.
+            InvalidSetting: More samples would have to be clustered than memory allows.
         """
         count = min(self.factor * budget, candidates.size)
         if count > MAX_CLUSTERED:
             raise InvalidSetting(
-                f"clustering {count} samples compares all pairs; {MAX_CLUSTERED} can be had: lower "
-                "the query size or strategy.query.factor"
+                f"clustering {count} samples compares all pairs, and at most {MAX_CLUSTERED} are "
+                "possible: lower the query size or strategy.query.factor"
             )
         rows = infer_rows(learner, candidates, self._extract, folder=self.folder)
         wanted = np.argsort(-rows[:, 0], kind="stable")[:count]
         clusters = average_linkage(rows[wanted, 1:], max(1, count // self.cluster_size))
         sizes = np.bincount(clusters)
-        # All first turns, then all second ones; the small clusters first in each.
+        # All first turns, then all second ones, and small clusters first within a turn.
         order = np.lexsort((clusters, sizes[clusters], turns(clusters)))[:budget]
         return Query(candidates[wanted[order]], rows[wanted[order], 0].astype(np.float64))
 

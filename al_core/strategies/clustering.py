@@ -1,4 +1,4 @@
-"""Clusterings, by scikit-learn and its SciPy: the only place of the library that needs them.
+"""Clustering by scikit-learn and SciPy; no other module of the library imports them.
 
 k-means by Lloyd 1982 with the seeding of Arthur & Vassilvitskii, SODA 2007, in mini-batches
 (Sculley, WWW 2010) where there are many rows and clusters; average linkage by Sokal & Michener
@@ -22,28 +22,29 @@ from al_core.strategies.rows import Matrix
 MINI_BATCH = 5000
 """Rows of a mini-batch."""
 LARGE, HUGE = 2 * 10**6, 5 * 10**7
-"""Rows times clusters above which k-means makes `FEW` iterations, and then in mini-batches."""
+"""Rows times clusters above which k-means makes `FEW` iterations, and above which it uses
+mini-batches."""
 FEW = 10
-"""Iterations, a third of a second each with 50,000 rows, 500 clusters and 512 columns."""
+"""Iterations; each takes a third of a second with 50,000 rows, 500 clusters and 512 columns."""
 
 
 def k_means(matrix: Matrix, num_clusters: int, *, rng: np.random.Generator) -> NDArray[np.int64]:
     """Return the cluster of each row, (n,), in 0..num_clusters - 1; clusters may be empty.
 
     Args:
-        matrix: Rows; a memory-mapped one is read batch by batch where it is large.
-        num_clusters: At least 1 and at most n.
+        matrix: (n, d); a large memory-mapped matrix is read batch by batch.
+        num_clusters: 1..n.
         rng: Decides the seeding, which starts with the longest row.
     """
     seed = int(rng.integers(2**31))
     sklearn = _sklearn()
     if num_clusters == 1:
         return np.zeros(len(matrix), np.int64)
-    # Gradients of one class are the rows themselves; scikit-learn's seeding takes far longer.
+    # With a single class, BADGE is k-means++ on the rows, and far faster than scikit-learn's.
     seeds, _ = badge(matrix, np.ones((len(matrix), 1), np.float32), num_clusters, rng=rng)
     size = len(matrix) * num_clusters
     with warnings.catch_warnings():
-        # Fewer distinct rows than clusters: some stay empty, which callers expect.
+        # Clusters stay empty where there are fewer distinct rows; callers expect that.
         warnings.simplefilter("ignore", sklearn.exceptions.ConvergenceWarning)
         start = {"init": matrix[seeds], "n_init": 1, "random_state": seed}
         if size <= HUGE:
@@ -57,13 +58,13 @@ def k_means(matrix: Matrix, num_clusters: int, *, rng: np.random.Generator) -> N
 
 
 def average_linkage(matrix: Matrix, num_clusters: int) -> NDArray[np.int64]:
-    """Return the cluster of each row by average linkage of distances; 8 n^2 bytes of memory.
+    """Return the cluster of each row by average linkage; takes 8 n^2 bytes of memory.
 
-    Distances are matrix products: scikit-learn's own way takes three times as long.
+    Distances come from matrix products, which takes a third of the time of scikit-learn's own.
 
     Args:
         matrix: (n, d).
-        num_clusters: 1..n, all of which have members.
+        num_clusters: 1..n; every cluster has members.
     """
     _sklearn()
     from scipy.cluster.hierarchy import linkage  # scikit-learn needs it too
@@ -80,7 +81,7 @@ def average_linkage(matrix: Matrix, num_clusters: int) -> NDArray[np.int64]:
             later = row[number + 1 :]
             distances[place : place + later.size] = later
             place += later.size
-    # Each of the n - 1 merges names two clusters; its own name is n more than its place.
+    # Merge number i of the n - 1 merges joins two clusters into one with the number n + i.
     merges = linkage(distances, "average")[: n - num_clusters, :2].astype(np.int64)
     into = np.arange(n + len(merges))
     for place, pair in enumerate(merges):

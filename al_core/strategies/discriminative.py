@@ -1,8 +1,8 @@
-"""Discriminative active learning: samples that are told apart from the labeled ones most surely.
+"""Discriminative active learning: samples that differ most clearly from the labeled ones.
 
 Source: Gissin & Shalev-Shwartz, *Discriminative Active Learning*, 2019 (arXiv 1907.06347), section
-3 and algorithm 1: a classifier learns to tell labeled from unlabeled embeddings; what it is surest
-to be unlabeled is queried, in several smaller queries between which it is trained again.
+3 and algorithm 1. A classifier learns to separate labeled from unlabeled embeddings, and the
+samples most probably unlabeled are queried, in several sub-queries with a new training before each.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from al_core.strategies.blocks import blocks, tensor
 from al_core.strategies.rows import Matrix, embeddings_of, shuffled_candidates, writable_folder
 
 BATCH = 128
-"""Rows of each kind in a step: batches are balanced, however few labels there are."""
+"""Rows of each kind per step; batches are balanced, however few labels there are."""
 LEARNING_RATE = 1e-3
-"""Of Adam (Kingma & Ba, 2015), its default."""
+"""Learning rate of Adam, its default (Kingma & Ba, 2015)."""
 SURE = 0.98
-"""Accuracy at which training stops: a classifier that knows every row by heart ranks nothing."""
+"""Accuracy at which training stops, because a classifier that memorized every row ranks nothing."""
 MEASURED = 10
 """Steps over which that accuracy is measured."""
 
 
 class Discriminative:
-    """The candidates that a classifier is surest to be unlabeled.
+    """Candidates that a classifier predicts to be unlabeled with the largest probability.
 
     Args:
-        sub_queries: Into how many smaller queries the budget is divided, at most.
-        width: Of the classifier's two hidden layers.
-        max_steps: Optimizer steps of one training, at most.
-        embeddings_folder: Where embeddings are kept in a memory-mapped file; None for in memory.
+        sub_queries: Maximum number of smaller queries into which the budget is divided.
+        width: Width of the classifier's two hidden layers.
+        max_steps: Maximum number of optimizer steps of one training.
+        embeddings_folder: Folder for a memory-mapped file of embeddings; None to use memory.
 
     Raises:
         InvalidSetting: A number that is not positive.
@@ -93,7 +93,7 @@ class Discriminative:
     def _odds(
         self, known: Matrix, offered: Matrix, left: NDArray[np.int64], rng: np.random.Generator
     ) -> ScoreArray:
-        """Train anew, and return of the rows that are left the log-odds of being unlabeled."""
+        """Train a new classifier; return the log-odds of being unlabeled of the rows `left`."""
         judge = train_discriminator(
             known, offered, left, width=self.width, max_steps=self.max_steps, rng=rng
         )
@@ -141,8 +141,8 @@ def train_discriminator(
         labeled: (l, d), at least one row.
         offered: (n, d).
         left: Rows of `offered` that are unlabeled, at least one.
-        width: Of the hidden layers.
-        max_steps: Steps at most; it stops at an accuracy of `SURE`.
+        width: Width of the hidden layers.
+        max_steps: Maximum number of steps; training stops early at an accuracy of `SURE`.
         rng: Decides weights and batches.
     """
     mean, scale = _moments(offered, left)
@@ -167,7 +167,7 @@ def train_discriminator(
 
 
 def _drawn(count: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
-    """Yield batches of `BATCH` of 0..count - 1, each used up before any comes again."""
+    """Yield batches of `BATCH` numbers of 0..count - 1, in one random permutation after another."""
     waiting = np.empty(0, np.int64)
     while True:
         while waiting.size < BATCH:
@@ -177,7 +177,7 @@ def _drawn(count: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
 
 
 def _moments(offered: Matrix, left: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Return mean and deviation of each column, (d,) float32; 1 where it is constant."""
+    """Return mean and deviation of each column, (d,) float32; constant columns have deviation 1."""
     total = torch.zeros(offered.shape[1], dtype=torch.float64)
     squares = torch.zeros_like(total)
     for block in blocks(left.size):

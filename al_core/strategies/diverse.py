@@ -1,7 +1,7 @@
-"""The most wanted candidates, spread over clusters or over predicted classes.
+"""Candidates of largest score, spread over clusters or over predicted classes.
 
-Source: Zhdanov, *Diverse Mini-Batch Active Learning*, 2019 (arXiv 1901.05954), section 3: the most
-wanted candidates, several times the budget, are clustered into as many clusters as the budget.
+Source: Zhdanov, *Diverse Mini-Batch Active Learning*, 2019 (arXiv 1901.05954), section 3. The
+candidates of largest score, several times the budget, form as many clusters as the budget.
 """
 
 from __future__ import annotations
@@ -27,18 +27,19 @@ Spread = Literal["clusters", "classes"]
 
 
 class DiverseTopK:
-    """Of the `factor` times budget candidates of largest score, the largest of each group in turn.
+    """The best candidate of each group in turn, among the candidates of largest score.
 
-    Groups are as many clusters of embeddings as the budget (k-means), or the predicted classes.
-    Differs: Zhdanov weights k-means by the scores and takes the sample at each center; predicted
-    losses have an order only, so here they say who is clustered and who speaks for a cluster.
+    Groups are the predicted classes, or clusters of embeddings by k-means, as many as the budget.
+    Differs: Zhdanov weights k-means by the scores and takes the sample nearest to each center. Only
+    the order of predicted losses has a meaning, so here it decides which candidates are clustered
+    and which member of a cluster is chosen.
 
     Args:
-        acquisition: The score.
-        factor: Of the budget: how many candidates are grouped.
+        acquisition: Score of the candidates.
+        factor: Number of candidates that are grouped, as a multiple of the budget.
         over: "clusters" or "classes".
-        background: With classes: the class of positions that show nothing, which does not count.
-        embeddings_folder: Where embeddings are kept in a memory-mapped file; None for in memory.
+        background: With classes, the class of positions that show nothing, which is left out.
+        embeddings_folder: Folder for a memory-mapped file of embeddings; None to use memory.
 
     Raises:
         InvalidSetting: A factor that is not positive, or an unknown grouping.
@@ -75,14 +76,14 @@ class DiverseTopK:
         budget: int,
         rng: np.random.Generator,
     ) -> Query:
-        """Go round the groups, in the order of their best; scores are the acquisition scores."""
+        """Take samples from the groups in turn; scores are the acquisition scores."""
         rows = infer_rows(learner, candidates, self._extract, folder=self.folder)
         wanted = np.argsort(-rows[:, 0], kind="stable")[: self.factor * budget]
         if self.over == "clusters":
             groups = k_means(rows[wanted, 1:], budget, rng=rng)
         else:
             groups = rows[wanted, 1].astype(np.int64)
-        order = np.argsort(turns(groups), kind="stable")[:budget]  # `wanted` is in order already
+        order = np.argsort(turns(groups), kind="stable")[:budget]  # `wanted` is sorted already
         return Query(candidates[wanted[order]], rows[wanted[order], 0].astype(np.float64))
 
     def _extract(self, prediction: Prediction) -> Tensor:

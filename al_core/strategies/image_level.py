@@ -1,8 +1,8 @@
-"""What a prediction says of an image as a whole, where it has positions (boxes, pixels).
+"""Class distributions of whole images from predictions with positions (boxes, pixels).
 
-The mean over the positions of their class distributions, as BatchBALD and the class-balanced
-strategies need one distribution an image. A detector says "nothing here" nearly everywhere, so the
-class of background may be left out of it. Ours, not published.
+BatchBALD, DropQuery and the class-balanced strategies need one distribution per image: the mean
+over its positions. Detectors predict background nearly everywhere, so this class can be left out.
+The construction is our own.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from al_core.errors import InvalidSetting
 
 
 def class_distribution(prediction: Prediction, background: int | None = None) -> Tensor:
-    """Return the class distribution of each image, (b, k); sums to 1, `background` has 0.
+    """Return the class distribution of each image, (b, k); it sums to 1, with 0 for `background`.
 
-    Without positions it is the prediction as it is, whatever `background` says: an image that is
-    classified has a class.
+    A prediction without positions is returned unchanged and `background` is ignored, because an
+    image that is classified always has a class.
     """
     probabilities = prediction.log_probs.exp()
     if probabilities.ndim == 2:
@@ -25,32 +25,34 @@ def class_distribution(prediction: Prediction, background: int | None = None) ->
     return _without(probabilities.flatten(2).mean(2), background)
 
 
-def sampled_distributions(prediction: Prediction, background: int | None = None) -> Tensor:
-    """Return the same of each posterior sample, (b, m, k).
+def sampled_distributions(
+    prediction: Prediction, background: int | None = None, *, at_least: int = 2
+) -> Tensor:
+    """Return the class distribution of each image by each posterior pass, (b, m, k).
 
     Raises:
-        InvalidSetting: There are no posterior samples.
+        InvalidSetting: There are fewer than `at_least` posterior samples.
     """
     samples = prediction.log_prob_samples
-    if samples is None or samples.shape[1] < 2:
+    if samples is None or samples.shape[1] < at_least:
         raise InvalidSetting(
-            "this strategy needs at least 2 posterior samples: Monte-Carlo dropout or an ensemble "
-            "gives them (on the command line +strategy.mc_dropout_passes=10 or "
+            f"this strategy needs at least {at_least} posterior samples: Monte-Carlo dropout or an "
+            "ensemble gives them (on the command line +strategy.mc_dropout_passes=10 or "
             "+strategy.ensemble_size=5)"
         )
     if samples.ndim == 3:
         return samples.exp()
     b, m, k = samples.shape[:3]
     mean = samples.new_empty(b, m, k)
-    for number in range(m):  # one by one: all at once would take the memory of the samples again
+    for number in range(m):  # all at once would need the memory of the samples again
         mean[:, number] = samples[:, number].exp().flatten(2).mean(2)
     return _without(mean, background)
 
 
 def foreground_share(prediction: Prediction, background: int | None = None) -> Tensor:
-    """Return the expected share of the positions that are not background, (b,) in [0, 1].
+    """Return the expected share of positions that are not background, (b,) in [0, 1].
 
-    It is 1 for a prediction without positions, or without a background.
+    It is 1 without positions or without a background class.
     """
     log_probs = prediction.log_probs
     if background is None or log_probs.ndim == 2:
@@ -60,7 +62,7 @@ def foreground_share(prediction: Prediction, background: int | None = None) -> T
 
 
 def _without(distributions: Tensor, background: int | None) -> Tensor:
-    """Take a class out of distributions (..., k) and let the rest sum to 1 again."""
+    """Remove a class from distributions (..., k) and renormalize the rest."""
     if background is None:
         return distributions
     _check(background, distributions.shape[-1])

@@ -1,4 +1,4 @@
-"""Core-set selection: every sample shall be close to a labeled one (greedy k-center).
+"""Core-set selection (greedy k-center): every sample should be close to a labeled one.
 
 Source: Sener & Savarese, *Active Learning for Convolutional Neural Networks: A Core-Set Approach*,
 ICLR 2018 (arXiv 1708.00489), algorithm 1; the greedy rule and its factor of 2 are Gonzalez 1985.
@@ -25,18 +25,18 @@ from al_core.strategies.blocks import (
 from al_core.strategies.rows import Matrix, embeddings_of, shuffled_candidates, writable_folder
 
 FRONT = 1024
-"""Rows among which the next picks are made: in float64, with 512 columns, 4 MB."""
+"""Rows among which the next picks are made: 4 MB in float64 with 512 columns."""
 SIEVED = 1 / 8
 """Share of the rows, those of largest bound, whose bounds are lowered at once."""
 FEWEST, MOST = 128, 2048
-"""Centers by which bounds are lowered at once."""
+"""Minimum and maximum number of centers by which bounds are lowered at once."""
 
 
 class KCenter:
-    """The sample farthest from all labeled ones and all chosen ones, again and again.
+    """Repeatedly choose the sample farthest from all labeled and all chosen samples.
 
     Args:
-        embeddings_folder: Where embeddings are kept in a memory-mapped file; None for in memory.
+        embeddings_folder: Folder for a memory-mapped file of embeddings; None to use memory.
     """
 
     requires = frozenset({Requirement.EMBEDDING})
@@ -62,14 +62,13 @@ class KCenter:
 def k_center_greedy(
     embeddings: Matrix, budget: int, *, centers: Matrix | None = None
 ) -> tuple[NDArray[np.int64], ScoreArray]:
-    """Choose the row farthest from all centers, make it a center, and so on.
+    """Repeatedly choose the row farthest from all centers and make it a center.
 
-    Exact: the rows are those of the plain loop in float64, which looks at the whole matrix for
-    every pick. Distances only decrease, so what a row's distance to some of the centers is bounds
-    it from above, and most rows are never of interest again once they have been compared with a few
-    of them. Bounds come from matrix products in float32, with the rounding of float32 added; the
-    rows of largest bound are looked at in float64, and picks are made among them for as long as
-    none of the others can be farther.
+    The result equals that of the plain loop in float64, which computes all distances for every
+    pick. Distances only decrease, so the distance to some of the centers is an upper bound, and
+    most rows are ruled out after a comparison with a few centers. Bounds come from matrix products
+    in float32 plus the rounding error of float32. Picks are made in float64 among the rows of
+    largest bound, as long as no other row can be farther.
 
     Args:
         embeddings: (n, d).
@@ -77,9 +76,9 @@ def k_center_greedy(
         centers: (l, d) to start from; without any, row 0 is chosen first.
 
     Returns:
-        (budget,) different rows, in order of choice, of equally distant ones the first; and their
-        distances to the nearest center when they were chosen (that of a first row without centers
-        is given as the next one's).
+        (budget,) different rows in order of choice, the first among equally distant ones, and their
+        distances to the nearest center at the time of choice. Without centers the first row gets
+        the distance of the second.
     """
     if centers is None:
         centers = np.empty((0, embeddings.shape[1]), np.float32)
@@ -97,8 +96,8 @@ def k_center_greedy(
 class _Search:
     """The state of a search.
 
-    `bound[i]` is at least the squared distance of row i to the first `seen[i]` centers, that very
-    distance in float64 where `exact[i]`, and -1 for chosen rows.
+    `bound[i]` is an upper bound of the squared distance of row i to the first `seen[i]` centers,
+    the distance itself in float64 where `exact[i]`, and -1 for chosen rows.
     """
 
     def __init__(self, rows: Matrix, centers: Matrix, budget: int) -> None:
@@ -146,9 +145,9 @@ class _Search:
         self.exact[front] = True
 
     def _front(self) -> tuple[NDArray[np.int64], tuple[float, int]]:
-        """Return the rows of largest bound, ascending, and the largest of the others with its row.
+        """Return the rows of largest bound, ascending, and the largest other bound with its row.
 
-        Nearly all of the front have been compared with all centers.
+        Nearly all of these rows have been compared with all centers.
         """
         while True:
             front, rival = self._largest()
@@ -158,7 +157,7 @@ class _Search:
             self._sieve()
 
     def _largest(self) -> tuple[NDArray[np.int64], tuple[float, int]]:
-        """Return as `_front` does, as bounds are: of equal ones the first rows are in front."""
+        """Return the same by the current bounds; the first among equal rows are in front."""
         size = min(FRONT, len(self.rows))
         least = np.partition(self.bound, -size)[-size]
         above = np.flatnonzero(self.bound > least)
@@ -172,10 +171,10 @@ class _Search:
         return front, (float(lower[row]), row)
 
     def _sieve(self) -> None:
-        """Lower the largest bounds by some more centers.
+        """Lower the largest bounds by comparison with some more centers.
 
-        Many fall below those of other rows and need not be compared with the remaining centers, or
-        not before the farthest distance has come down to them.
+        Many of them fall below those of other rows, which postpones or spares the comparison with
+        the remaining centers.
         """
         size = min(max(8 * FRONT, int(SIEVED * len(self.rows))), len(self.rows))
         least = np.partition(self.bound, -size)[-size]
@@ -184,7 +183,7 @@ class _Search:
         )
         seen = self.seen[wanted]
         for first in np.unique(seen).tolist():
-            # The farther a row has come, the more likely it is to come through.
+            # A row that is still in front after many centers is likely to need all of them.
             step = min(max(FEWEST, first), MOST)
             self._lower(wanted[seen == first], slice(first, min(first + step, self.num_centers)))
 
@@ -199,7 +198,7 @@ class _Search:
             some = block if every else rows[block]
             near = torch.addmm(constants, tensor(self.rows[some]), transposed, alpha=-2).amin(1)
             bound = near.double().numpy() + self.norms[some] * (1 + inexact) + UNDERFLOW
-            bound[~np.isfinite(bound)] = np.inf  # squares beyond the range of float32
+            bound[~np.isfinite(bound)] = np.inf  # squares overflow float32
             self.bound[some] = np.minimum(self.bound[some], bound)
         self.seen[rows] = part.stop
 
@@ -208,8 +207,8 @@ class _Search:
     ) -> NDArray[np.float64]:
         """Return the squared distances of `rows`, those of the front, to all centers, in float64.
 
-        Products say which center is nearest; the distance to it is that of the difference, which is
-        the same for equal rows wherever they stand, and 0 if they are the center's equals.
+        Products find the nearest center. The distance to it is computed from the difference, which
+        gives equal results for equal rows and 0 for rows that equal the center.
         """
         distances = self.bound[front]
         first = np.where(self.exact[front], self.seen[front], 0)

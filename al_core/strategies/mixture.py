@@ -1,4 +1,4 @@
-"""Several strategies that share one budget, exploring with one and exploiting with another."""
+"""Mixture of several strategies that share one budget."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from al_core.strategies.scoring import check_budget
 
 
 class Mixture:
-    """Each strategy in turn selects its share of the budget from what is left.
+    """Each strategy in turn selects its share of the budget from the remaining candidates.
 
-    The query is in an order in which every beginning has the shares too, so that whoever stops
-    annotating early has the mixture that was asked for.
+    The query is ordered so that every prefix has nearly the same shares: a team that stops
+    annotating early still has the intended mixture.
 
     Args:
         strategies: The strategies.
-        shares: Of the budget, for each of them, above 0, of sum 1; what does not divide goes to the
-            largest remainders.
+        shares: Share of the budget for each strategy, above 0 and summing to 1. Counts are rounded
+            by largest remainders.
 
     Raises:
-        InvalidSetting: Not one share for each strategy, or shares that are no shares.
+        InvalidSetting: The number of shares is not that of strategies, or shares are out of range.
     """
 
     def __init__(self, strategies: Sequence[QueryStrategy], shares: Sequence[float]) -> None:
@@ -51,7 +51,7 @@ class Mixture:
         budget: int,
         rng: np.random.Generator,
     ) -> Query:
-        """Let each select, and merge what they selected; there are no scores to compare."""
+        """Merge the queries of all strategies; there are no scores, as they do not compare."""
         check_budget(budget, candidates)
         exact = self.shares * budget
         parts = np.floor(exact + 1e-9).astype(np.int64)

@@ -1,4 +1,4 @@
-"""A query that was made before: by an earlier run, by another tool, by people."""
+"""Queries that were made earlier, by another run, another tool or by hand."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from al_core.strategies.scoring import check_budget
 
 
 class Precomputed:
-    """The first samples of a list that are still without a label.
+    """The first samples of a list that have no label yet.
 
     Args:
-        source: A run folder, whose query of the same cycle is repeated; or a file with positions in
-            the training set: a CSV with a column `index` (as `queries/cycle_00.csv` of a run
-            folder), a text file with one a line, or a `.npy` array.
+        source: A run folder, whose query of the same cycle is repeated, or a file of positions in
+            the training set: a CSV with a column `index` (such as `queries/cycle_00.csv` of a run
+            folder), a text file with one position per line, or a `.npy` array.
 
     Raises:
-        InvalidSetting: There is no such folder or file, or the file holds no list.
+        InvalidSetting: The folder or file does not exist, or the file holds no list.
     """
 
     def __init__(self, source: str | Path) -> None:
@@ -32,7 +32,7 @@ class Precomputed:
                 f"strategy.query.source: there is no {self.source}; give a run folder, a CSV with "
                 "a column index, a text file of indices or a .npy file"
             )
-        if self.source.is_file():  # said before anything is trained
+        if self.source.is_file():  # a bad file fails before anything is trained
             _read(self.source)
 
     def select(
@@ -45,7 +45,7 @@ class Precomputed:
     ) -> Query:
         """Return the first `budget` listed samples without a label, in the order of the list.
 
-        They are looked for in the whole pool: a random subset of it would not hold them.
+        Candidates are ignored, because a random subset of the pool may lack the listed samples.
 
         Raises:
             InvalidSetting: The list cannot be read, names no sample of the pool, or is too short.
@@ -69,8 +69,8 @@ class Precomputed:
         listed = listed[np.isin(listed, pool.unlabeled)]
         if listed.size < budget:
             raise InvalidSetting(
-                f"{file} lists {listed.size} samples without a label, and a query of {budget} "
-                "is asked for"
+                f"{file} lists {listed.size} samples without a label, fewer than the query of "
+                f"{budget}"
             )
         return Query(listed[:budget])
 

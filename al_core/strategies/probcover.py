@@ -1,4 +1,4 @@
-"""ProbCover: the samples whose neighborhoods cover most of the pool, for budgets of a few labels.
+"""ProbCover: samples whose neighborhoods cover most of the pool, for budgets of a few labels.
 
 Source: Yehuda, Dekel, Hacohen & Weinshall, *Active Learning Through a Covering Lens*, NeurIPS 2022
 (arXiv 2205.11320), algorithm 1; the radius by purity, section 3.2.
@@ -27,19 +27,19 @@ from al_core.strategies.rows import (
 )
 
 MAX_BYTES = 4 * 10**9
-"""Of the graph of who covers whom, a bit for each pair: 178,000 candidates."""
+"""Size of the coverage graph, one bit per pair: 178,000 candidates."""
 JUDGED = 1000
-"""Rows whose neighborhoods a radius is judged by."""
+"""Rows whose neighborhoods determine the radius."""
 
 
 class ProbCover:
     """Greedy maximum coverage by balls of radius `delta` in the space of embeddings of length 1.
 
     Args:
-        delta: The radius, in (0, 2]; None to take the largest with which `purity` of the balls hold
-            members of one cluster only, of as many clusters as there are classes (section 3.2).
-        purity: Of the balls, in (0, 1].
-        embeddings_folder: Where embeddings are kept in a memory-mapped file; None for in memory.
+        delta: The radius, in (0, 2]. None to take the largest radius at which a share `purity` of
+            the balls lies within one cluster, with as many clusters as classes (section 3.2).
+        purity: Share of balls, in (0, 1].
+        embeddings_folder: Folder for a memory-mapped file of embeddings; None to use memory.
 
     Raises:
         InvalidSetting: A number out of its range.
@@ -70,8 +70,8 @@ class ProbCover:
         budget: int,
         rng: np.random.Generator,
     ) -> Query:
-        """Choose by embeddings; scores are how many candidates each newly covers."""
-        _check_size(candidates.size)  # before the model is asked about all of them
+        """Choose by embeddings; scores are the numbers of newly covered candidates."""
+        _check_size(candidates.size)  # before inference on all of them
         everyone = np.concatenate([candidates, pool.labeled])
         rows = infer_rows(learner, everyone, _classes_and_embedding, folder=self.folder)
         num_classes, rows = int(rows[0, 0]), rows[:, 1:]
@@ -93,16 +93,17 @@ def _classes_and_embedding(prediction: Prediction) -> Tensor:
 def radius(
     embeddings: Matrix, num_classes: int, *, purity: float, rng: np.random.Generator
 ) -> float:
-    """Return the largest radius with which `purity` of the balls are pure (section 3.2).
+    """Return the largest radius at which a share `purity` of the balls is pure (section 3.2).
 
-    A ball is pure if all of its rows are of one cluster of k-means, so if its radius is less than
-    the distance to the nearest row of another: the radius is a quantile of these distances.
+    A ball is pure if all of its rows belong to one cluster of k-means, that is, if its radius is
+    smaller than the distance from its center to the nearest row of another cluster. The radius is
+    therefore a quantile of these distances.
 
     Args:
         embeddings: (n, d).
-        num_classes: Clusters.
+        num_classes: Number of clusters.
         purity: Share of pure balls, in (0, 1].
-        rng: Seeds the clustering; the balls are those about the first `JUDGED` rows.
+        rng: Seeds the clustering; the balls are centered at the first `JUDGED` rows.
     """
     clusters = torch.from_numpy(k_means(embeddings, min(num_classes, len(embeddings)), rng=rng))
     judged = tensor(embeddings[:JUDGED])
@@ -112,29 +113,29 @@ def radius(
         squared[clusters[:JUDGED, None] == clusters[None, block]] = torch.inf
         torch.minimum(nearest, squared.amin(1), out=nearest)
     foreign = nearest.sqrt().numpy()
-    if not np.isfinite(foreign).all():  # one cluster: nothing is foreign
+    if not np.isfinite(foreign).all():  # a single cluster
         return 2.0
     found = float(np.quantile(foreign, 1 - purity, method="lower"))
-    return max(float(np.nextafter(found, 0)), 1e-6)  # rows of two clusters may be equal
+    return max(float(np.nextafter(found, 0)), 1e-6)  # rows of different clusters may be equal
 
 
 def probcover(
     embeddings: Matrix, budget: int, *, delta: float, labeled: Matrix | None = None
 ) -> tuple[NDArray[np.int64], ScoreArray]:
-    """Choose, one by one, the row within `delta` of most rows that are within it of none chosen.
+    """Repeatedly choose the row that has the most uncovered rows within `delta`.
 
     Args:
         embeddings: (n, d).
         budget: 0..n.
-        delta: Radius; a row at that very distance is covered.
-        labeled: (l, d) embeddings that have labels: what they cover is covered.
+        delta: Radius; a row at exactly this distance is covered.
+        labeled: (l, d) embeddings of labeled samples, which cover rows from the beginning.
 
     Returns:
-        (budget,) different rows, of equals the first, and how many rows each newly covered. Once
-        all are covered, the first rows that are left.
+        (budget,) different rows, the first among equals, and the number of rows that each newly
+        covered. Once all rows are covered, the first remaining ones follow.
 
     Raises:
-        InvalidSetting: More rows than the graph has memory for.
+        InvalidSetting: The graph of this many rows exceeds the memory limit.
     """
     num_rows = len(embeddings)
     _check_size(num_rows)
@@ -162,21 +163,21 @@ def probcover(
 def _check_size(num_rows: int) -> None:
     if num_rows**2 / 8 > MAX_BYTES:
         raise InvalidSetting(
-            f"ProbCover compares all pairs: {num_rows} candidates are too many, "
-            f"{int((8 * MAX_BYTES) ** 0.5)} can be had; show it fewer "
+            f"ProbCover compares all pairs: {num_rows} candidates are too many, at most "
+            f"{int((8 * MAX_BYTES) ** 0.5)} are possible; show it fewer "
             "(on the command line cycle.candidates=50000)"
         )
 
 
 def _graph(embeddings: Matrix, delta: float) -> NDArray[np.uint8]:
-    """Return who is within `delta` of whom: n rows of n bits, symmetric, each with itself."""
+    """Return the pairs within `delta`: n rows of n bits, symmetric, with the diagonal set."""
     num_rows = len(embeddings)
     covers = np.zeros((num_rows, (num_rows + 7) // 8), np.uint8)
     for rows in blocks(num_rows):
         x = tensor(embeddings[rows])
         for columns in blocks(num_rows):
             if columns.start < rows.start:
-                continue  # from the other side, so that rounding cannot make the two sides differ
+                continue  # filled in by symmetry, so that rounding cannot break it
             near = squared_distances(x, tensor(embeddings[columns])) <= delta**2
             if columns == rows:
                 near |= near.T.clone()
@@ -191,9 +192,9 @@ def _graph(embeddings: Matrix, delta: float) -> NDArray[np.uint8]:
 def _counts(
     covers: NDArray[np.uint8], members: NDArray[np.int64], num_rows: int
 ) -> NDArray[np.int64]:
-    """Return of each row how many of `members` it covers, (n,)."""
+    """Count for each row how many of `members` it covers, (n,)."""
     counts = np.zeros(num_rows, np.int64)
-    for block in blocks(members.size, 255):  # what a byte can count
+    for block in blocks(members.size, 255):  # the largest count of a byte
         bits = np.unpackbits(covers[members[block]], axis=1, count=num_rows)
         counts += bits.sum(0, dtype=np.uint8)
     return counts

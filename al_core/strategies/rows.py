@@ -1,9 +1,8 @@
-"""What strategies ask of a learner: rows of numbers about samples, in one pass over each set.
+"""Inference into matrices: one row of numbers per sample, in one pass over the samples.
 
-`Learner.infer` gives one tensor. Here it is asked chunk by chunk into an array that is made once,
-in memory or in a memory-mapped file, so that a pool's rows never exist twice and need not fit in
-memory. Strategies that go by embeddings read these arrays block by block, and see their candidates
-by `shuffled_candidates`.
+`Learner.infer` returns one tensor. Here it runs chunk by chunk into an array that is allocated
+once, in memory or in a memory-mapped file, so that the rows of a pool never exist twice and need
+not fit into memory. Strategies read these arrays block by block.
 """
 
 from __future__ import annotations
@@ -27,12 +26,12 @@ from al_core.pool import IndexArray, Pool
 from al_core.strategies.scoring import check_budget
 
 Matrix = NDArray[np.float32]
-"""(n, d) float32, one row a sample; may be a `numpy.memmap`."""
+"""(n, d) float32, one row per sample; may be a `numpy.memmap`."""
 
 Select = TypeVar("Select", bound=Callable[..., Query])
 
 CHUNK = 2**16
-"""Samples of one call of `infer`: a multiple of any usual batch, so that batches are the same."""
+"""Samples per call of `infer`, a multiple of usual batch sizes so that batches do not change."""
 
 
 def infer_rows(
@@ -45,16 +44,16 @@ def infer_rows(
     """Return the rows (n, c) of `extract` (b, c), in the order of `indices`, float32.
 
     Args:
-        learner: Is asked about at most `CHUNK` samples at a time.
+        learner: Infers at most `CHUNK` samples per call.
         indices: Positions, at least one.
         extract: Rows of a batch, (b, c).
-        folder: Keep the rows in an unnamed temporary file of this folder, mapped into memory; it is
-            gone when the array is, however the process ends. None: in memory.
+        folder: Folder for an unnamed temporary file that holds the rows and is mapped into memory.
+            It vanishes with the array, however the process ends. None to use memory.
 
     Raises:
         NonFiniteValue: A number is NaN or infinite; the text names the first such position.
-        InvalidSetting: The rows do not fit into memory, or not into the folder, or it cannot be
-            written to.
+        InvalidSetting: The rows fit neither into memory nor into the folder, or the folder is not
+            writeable.
     """
     rows: Matrix | None = None
     for start in range(0, indices.size, CHUNK):
@@ -65,11 +64,11 @@ def infer_rows(
             finite = torch.isfinite(got).all(1)
         if not bool(finite.all()):
             at = int(part[~finite.numpy()].min())
-            raise NonFiniteValue(f"what the model says of sample {at} is not finite")
+            raise NonFiniteValue(f"the model's output for sample {at} is not finite")
         if rows is None:
             rows = _made((indices.size, got.shape[1]), folder)
         rows[start : start + part.size] = got.numpy()
-    assert rows is not None, "a learner was to be asked about nothing"
+    assert rows is not None, "no samples to infer"
     return rows
 
 
@@ -90,7 +89,7 @@ def _made(shape: tuple[int, int], folder: str | Path | None) -> Matrix:
     if folder is None:
         if size > (free := _free_memory()):
             raise InvalidSetting(
-                f"what is asked of {shape[0]} samples takes {size / 1e9:.3g} GB of memory, and "
+                f"the rows of {shape[0]} samples take {size / 1e9:.3g} GB of memory, and "
                 f"{free / 1e9:.3g} GB are free: show the strategy fewer candidates (on the command "
                 "line cycle.candidates=50000), or let it keep them on disk if it can "
                 "(strategy.query.embeddings_folder=FOLDER)"
@@ -98,7 +97,7 @@ def _made(shape: tuple[int, int], folder: str | Path | None) -> Matrix:
         return np.empty(shape, np.float32)
     try:
         with tempfile.TemporaryFile(dir=folder) as file:  # the map outlives the handle
-            # Where the disk is too small, this says so; writing to the map would end the process.
+            # Raises where the disk is too small; writing to the map would end the process.
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
             else:
@@ -112,7 +111,7 @@ def _made(shape: tuple[int, int], folder: str | Path | None) -> Matrix:
 
 
 def _free_memory() -> int:
-    """Return how many bytes can be had without swapping, as Linux says; elsewhere all there are."""
+    """Return the bytes available without swapping on Linux, the total memory elsewhere."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
     except OSError:
@@ -124,31 +123,31 @@ def embedding(prediction: Prediction) -> Tensor:
     """Extract the embedding (b, d) in float32.
 
     Raises:
-        InvalidSetting: The model gives none.
+        InvalidSetting: The prediction has none.
     """
     if prediction.embedding is None:
         raise InvalidSetting(
-            "this strategy looks at embeddings, and the model gives none: it needs a method "
+            "this strategy needs embeddings, and the model provides none: it needs a method "
             "get_discriminative_al_features() that returns its classifier's input (b, d)"
         )
     return prediction.embedding.float()
 
 
 def unit_embedding(prediction: Prediction) -> Tensor:
-    """Extract the embedding (b, d), scaled to length 1; a row of zeros stays one.
+    """Extract the embedding (b, d), scaled to length 1; a row of zeros stays zero.
 
     Raises:
-        InvalidSetting: The model gives none.
+        InvalidSetting: The prediction has none.
     """
     return F.normalize(embedding(prediction), dim=1)
 
 
 def shuffled_candidates(select: Select) -> Select:
-    """Wrap a strategy's `select`: it sees candidates shuffled, and a budget of at least 1.
+    """Decorate a strategy's `select` to receive shuffled candidates and a budget of at least 1.
 
-    Their order does not depend on the one they are given in, and is random, so that whoever takes
-    the first of equal ones takes any of them. A budget of 0 is met by nothing, without asking the
-    model; one that the candidates cannot meet raises InvalidSetting.
+    The order is random and independent of the given one, so that a strategy which takes the first
+    among equal candidates takes each with the same probability. A budget of 0 returns an empty
+    query without inference; a budget above the number of candidates raises InvalidSetting.
     """
 
     @wraps(select)

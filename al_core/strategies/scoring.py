@@ -1,8 +1,8 @@
-"""Query strategies that need no more than one score per candidate, and the wrapper that thins them.
+"""Query strategies by one score per candidate, and the wrapper that samples candidates.
 
-Sources: `Random` is the baseline of every paper; `TopK` takes the samples of largest acquisition
-score (Settles 2009, 2.1); `Subsampled` is the random candidate subset of Beluch et al., CVPR 2018,
-and of Yoo & Kweon, CVPR 2019, section 4.1: without it, top-k picks near-duplicates.
+Sources: `Random` is the baseline of every paper; `TopK` is Settles 2009, section 2.1; `Subsampled`
+is the random candidate subset of Beluch et al., CVPR 2018, and of Yoo & Kweon, CVPR 2019, section
+4.1, without which top-k picks near-duplicates.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def check_budget(budget: int, candidates: IndexArray) -> None:
 def rank(candidates: IndexArray, scores: ScoreArray, rng: np.random.Generator) -> Ranking:
     """Order candidates by decreasing score; equal scores are ordered at random.
 
-    They are shuffled from their ascending order before they are sorted, so the outcome does not
-    depend on the order in which candidates are given, nor (as it would by position) on the order
-    of the data set, which is often sorted by class.
+    Candidates are sorted by position, shuffled, and then sorted by score. The result therefore
+    depends neither on the order in which candidates are given, nor on that of the data set, which
+    is often sorted by class.
     """
     shuffled = rng.permutation(np.argsort(candidates))
     order = shuffled[np.argsort(-scores[shuffled], kind="stable")]
@@ -50,11 +50,11 @@ def scored(
     """Return the acquisition score of each candidate, (n,) float64.
 
     Raises:
-        InvalidSetting: The function does not return one score a sample.
+        InvalidSetting: The function does not return one score per sample.
         NonFiniteValue: A score is NaN or infinite; the text names the first such position.
     """
     scores = np.empty(0)
-    if candidates.size:  # a learner need not know how to infer from nothing
+    if candidates.size:  # learners need not support empty inference
         rows = learner.infer(candidates, acquisition)
         scores = check_scores(rows, candidates.size).double().numpy()
     finite = np.isfinite(scores)
@@ -65,7 +65,7 @@ def scored(
 
 
 def check_scores(scores: Tensor, num_samples: int) -> Tensor:
-    """Return the scores; raise InvalidSetting unless they are one a sample."""
+    """Return the scores; raise InvalidSetting unless there is one per sample."""
     if scores.shape != (num_samples,):
         raise InvalidSetting(
             f"an acquisition function must return one score a sample, "
@@ -75,7 +75,7 @@ def check_scores(scores: Tensor, num_samples: int) -> Tensor:
 
 
 class Random:
-    """Uniform sampling without replacement: asks nothing of the model."""
+    """Uniform sampling without replacement and without inference."""
 
     def select(
         self,
@@ -94,7 +94,7 @@ class TopK:
     """The candidates of largest acquisition score.
 
     Args:
-        acquisition: The score; see `al_core.acquisition`.
+        acquisition: Score of the candidates; see `al_core.acquisition`.
     """
 
     def __init__(self, acquisition: AcquisitionFunction) -> None:
@@ -122,13 +122,12 @@ class TopK:
 
 
 class Subsampled:
-    """Another strategy, shown only a random subset of the candidates.
+    """Wrapper that shows a strategy only a random subset of the candidates.
 
     Args:
         strategy: The strategy that selects.
-        size: How many candidates it is shown, at most; or how many groups of them.
-        groups: (num_samples,) the group that each sample belongs to, where groups are drawn and
-            all of their candidates shown.
+        size: Maximum number of candidates that it is shown, or of groups of candidates.
+        groups: (num_samples,) the group of each sample; whole groups are drawn then.
 
     Raises:
         InvalidSetting: `size` is not a positive whole number.

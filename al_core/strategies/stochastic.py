@@ -1,4 +1,4 @@
-"""Stochastic batches: the scores, perturbed, so that a batch is not full of the same.
+"""Stochastic batches: perturbed scores, so that a batch is not full of near-duplicates.
 
 Source: Kirsch, Farquhar, Atighehchian, Jesson, Branchaud-Charron & Gal, *Stochastic Batch
 Acquisition: A Simple Baseline for Deep Active Learning*, TMLR 2023 (arXiv 2106.12059), section 3.
@@ -23,12 +23,12 @@ class StochasticBatch:
     """Sampling without replacement with probabilities that grow with the score s.
 
     Proportional to s^beta ("power"), to exp(beta s) ("softmax"), or to r^-beta for the sample of
-    rank r ("softrank"); drawn at once as the largest of the logarithm plus Gumbel noise.
+    rank r ("softrank"). The batch is drawn at once: the largest logarithms plus Gumbel noise.
 
     Args:
-        acquisition: The score; of "power" not below 0.
+        acquisition: Score of the candidates; at least 0 with "power".
         perturbation: "power", "softmax" or "softrank".
-        beta: Coldness: 0 is random sampling, infinity would be the largest scores.
+        beta: Inverse temperature; 0 is random sampling, infinity would be top-k.
 
     Raises:
         InvalidSetting: An unknown perturbation or a negative beta.
@@ -64,10 +64,10 @@ class StochasticBatch:
         budget: int,
         rng: np.random.Generator,
     ) -> Query:
-        """Score all candidates and draw; scores are beta log s (or its like) plus the noise.
+        """Score all candidates and draw; scores are the perturbed ones.
 
         Raises:
-            InvalidSetting: "power" meets a score below 0.
+            InvalidSetting: A score is below 0 with "power".
         """
         check_budget(budget, candidates)
         candidates = np.sort(candidates)
@@ -85,7 +85,7 @@ class StochasticBatch:
                     f"perturbation=power needs scores of at least 0, sample "
                     f"{candidates[scores < 0][0]} has {scores.min():g}: take softmax or softrank"
                 )
-            # A score of zero is drawn after all others, whatever the noise.
+            # A score of zero comes after all others, whatever the noise.
             return np.log(np.maximum(scores, np.finfo(np.float64).tiny))
         # Equal scores share their mean rank.
         _, place, counts = np.unique(-scores, return_inverse=True, return_counts=True)

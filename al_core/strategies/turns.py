@@ -1,4 +1,4 @@
-"""Going round groups (classes, clusters), a member of each in turn; what three strategies share."""
+"""Round robin over groups (classes, clusters): one member of each in turn."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 
 def turns(groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the place of each member among those of its group, from 0, in the order given.
+    """Return the rank of each member within its group, from 0, in the given order.
 
     Args:
-        groups: (n,) the group of each.
+        groups: (n,) the group of each member.
 
     Returns:
         (n,): 0 for the first member of every group, 1 for the second, and so on.

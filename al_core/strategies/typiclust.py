@@ -1,4 +1,4 @@
-"""TypiClust: typical samples of clusters that hold no labels, for budgets of a few labels a class.
+"""TypiClust: typical samples of clusters without labels, for budgets of a few labels per class.
 
 Source: Hacohen, Dekel & Weinshall, *Active Learning on a Budget: Opposite Strategies Suit High and
 Low Budgets*, ICML 2022 (arXiv 2202.02794), section 3, algorithm 1.
@@ -29,11 +29,11 @@ from al_core.strategies.scoring import check_budget
 NEIGHBORS = 20
 """K of equation 4."""
 MAX_CLUSTERS = 500
-"""Of section 3: more and smaller clusters would be noise."""
+"""The bound of section 3: more and smaller clusters would be noise."""
 NUM_DISTANCES = 2**22
-"""Of a block whose neighbors are looked for: 16 MB."""
+"""Distances in a block of the search for neighbors: 16 MB."""
 MIN_CLUSTER_SIZE = 5
-"""Smaller clusters come last: they are outliers (the authors leave them out)."""
+"""Smaller clusters are outliers and come last; the authors leave them out."""
 
 
 class TypiClust:
@@ -41,8 +41,8 @@ class TypiClust:
 
     Args:
         neighbors: K of the typicality.
-        max_clusters: The number of clusters is labels so far plus budget, at most this.
-        embeddings_folder: Where embeddings are kept in a memory-mapped file; None for in memory.
+        max_clusters: Upper limit of the number of clusters, which is that of labels plus budget.
+        embeddings_folder: Folder for a memory-mapped file of embeddings; None to use memory.
 
     Raises:
         InvalidSetting: A number that is not positive.
@@ -71,7 +71,7 @@ class TypiClust:
         budget: int,
         rng: np.random.Generator,
     ) -> Query:
-        """Cluster candidates and labeled samples; scores are typicalities, in order of choice."""
+        """Cluster candidates and labeled samples; scores are typicalities."""
         everyone = np.concatenate([candidates, pool.labeled])
         rows, typicalities = typiclust(
             infer_rows(learner, everyone, unit_embedding, folder=self.folder),
@@ -93,26 +93,26 @@ def typiclust(
     neighbors: int = NEIGHBORS,
     max_clusters: int = MAX_CLUSTERS,
 ) -> tuple[NDArray[np.int64], ScoreArray]:
-    """Choose rows of an embedding matrix; it needs nothing else.
+    """Choose typical rows of a matrix of embeddings.
 
-    All rows are clustered, into as many clusters as there are labels, those asked for included.
-    Then, one by one, of the clusters with the fewest labels the largest gives its most typical row:
-    the one whose mean distance to its nearest neighbors in the cluster is smallest.
+    All rows are clustered into as many clusters as there are labels plus the budget. Each pick is
+    the most typical row of the largest among the clusters with the fewest labels: the row whose
+    mean distance to its nearest neighbors within the cluster is smallest.
 
     Args:
-        embeddings: (n, d), rows scaled to length 1 as the authors do; `blocks.normalized` does.
+        embeddings: (n, d), rows scaled to length 1 as by the authors; `blocks.normalized` does it.
         budget: 0 to the number of rows without a label.
         rng: Decides the clustering.
         labeled: Rows that have a label; they are never chosen.
-        neighbors: How many nearest ones count, at most half of the cluster.
-        max_clusters: Of the number of clusters.
+        neighbors: Number of nearest neighbors that count, at most half of the cluster.
+        max_clusters: Upper limit of the number of clusters.
 
     Returns:
-        (budget,) different rows, first chosen first, and their typicality, the inverse of that mean
+        (budget,) different rows in order of choice, and their typicality, the inverse of that mean
         distance (equation 4); 0 in a cluster of one.
 
     Raises:
-        InvalidSetting: A budget that the rows cannot meet, or scikit-learn is missing.
+        InvalidSetting: The rows cannot meet the budget, or scikit-learn is missing.
     """
     given = np.zeros(len(embeddings), bool)
     if labeled is not None:
@@ -128,7 +128,7 @@ def typiclust(
     waiting: dict[int, list[tuple[int, float]]] = {}
     chosen: list[tuple[int, float]] = []
     while len(chosen) < budget:
-        # Lexicographic: not too small, fewest labels, largest.
+        # In this order: some row left, not too small, fewest labels, largest.
         order = np.lexsort((-sizes, held, sizes < MIN_CLUSTER_SIZE, left == 0))
         k = int(order[0])
         if k not in waiting:
@@ -143,12 +143,12 @@ def typiclust(
 def _by_typicality(
     embeddings: Matrix, members: NDArray[np.int64], given: NDArray[np.bool_], neighbors: int
 ) -> list[tuple[int, float]]:
-    """Return the members of a cluster that are offered, with typicality, the most typical last."""
+    """Return the unlabeled members of a cluster with their typicality, the most typical last."""
     count = min(neighbors, members.size // 2)
     scores = np.zeros(members.size)
     if count:
         cluster = torch.from_numpy(embeddings[members])
-        # Distances are those about the center too, and do not cancel there in float32.
+        # Centering keeps the distances, and keeps them from cancelling in float32.
         cluster -= cluster.mean(0)
         for block in blocks(members.size, max(1, min(512, NUM_DISTANCES // members.size))):
             squared = squared_distances(cluster[block], cluster)
@@ -158,6 +158,6 @@ def _by_typicality(
             mean = nearest.mean(1).clamp_(min=torch.finfo(torch.float64).tiny)
             scores[block] = (1 / mean).numpy()
     offered = np.flatnonzero(~given[members])
-    # Of equally typical ones the first is to be taken first, so it stands last.
+    # The list is used from its end, so the first among equally typical members stands last.
     order = offered[np.lexsort((-offered, scores[offered]))]
     return list(zip(members[order].tolist(), scores[order].tolist(), strict=True))

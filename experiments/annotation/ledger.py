@@ -1,12 +1,15 @@
-"""What people were asked and what they answered: the part of a run folder that nothing else holds.
+"""The record of requests and answers: the part of a run folder that nothing else holds.
 
-`requests/batch_00/request.json` says what was asked, `annotations/images.json` which images there
-are, in an order that never changes, and every `annotations/accepted/0000.json` is a set of answers
-as they were taken over, never written again: a newer answer stands in a later file. Masks lie in
-`annotations/masks` under the hash of what they hold. Killed at any moment, nothing is lost: what
-was not taken over yet still lies where people put it.
+- `requests/batch_00/request.json`: the images of a request, with scores and drafts.
+- `annotations/images.json`: the names of all images, in an order that never changes.
+- `annotations/accepted/000000.json`: accepted answers. A file is written once; a newer answer of an
+  image is in a file with a higher number.
+- `annotations/masks`: masks under the hash of their content.
+- `annotations/seen.json`: the returned files that were read, with their problems.
 
-Nothing imported here brings torch, so that `experiments.status` answers at once.
+A process may be killed at any moment: answers that were not accepted yet are still in the folder in
+which they came back. Nothing imported here brings torch, so that `experiments.status` answers at
+once.
 """
 
 from __future__ import annotations
@@ -17,22 +20,28 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from al_core.files import atomic_write, write_bytes
-from experiments.data.labels import Box, Item, Label, Problem, Rules, UnusableFile
+from experiments.data.labels import Box, Item, Label, Rules, UnusableFile
 from experiments.handoff.masks import read_png, write_png
+
+T = TypeVar("T")
+BoxRecord = tuple[str, float, float, float, float, bool]
+"""Class, x_min, y_min, x_max, y_max in pixels, difficult."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """Images that people are asked to annotate, in the order in which they are wanted.
+    """Images that people are asked to annotate, the most wanted first.
 
     Attributes:
-        cycle: Which one trains on them.
+        cycle: The cycle that trains on them.
         train: Names, most wanted first.
-        test: Names of those that are held out for measuring, of batch 0 only.
-        scores: Of `train`, or None.
+        test: Names of the images that are held out for measuring; of batch 0 only.
+        scores: Acquisition scores of `train`, or None.
     """
 
     cycle: int
@@ -42,7 +51,7 @@ class Request:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All of them."""
+        """Training images, then test images."""
         return (*self.train, *self.test)
 
 
@@ -51,18 +60,18 @@ class Kept:
     """An answer as it is kept.
 
     Attributes:
-        refused: The image cannot be labeled.
-        class_name: Of a classified image.
-        boxes: [class, x_min, y_min, x_max, y_max, difficult] of each object.
-        mask: Path of a PNG below `annotations`.
-        source: The file it came from.
-        order: Of that file among all that came: a later file says more.
-        at: When it was taken over, UTC.
+        refused: Whether the image cannot be labeled.
+        class_name: Class of a classified image.
+        boxes: Objects of a detector's image.
+        mask: Path of a PNG file below `annotations`.
+        source: The file from which the answer came.
+        order: Number of that file among all that came; the answer with the highest number counts.
+        at: Time at which it was accepted, UTC.
     """
 
     refused: bool = False
     class_name: str | None = None
-    boxes: tuple[tuple[str, float, float, float, float, bool], ...] | None = None
+    boxes: tuple[BoxRecord, ...] | None = None
     mask: str | None = None
     source: str = ""
     order: int = 0
@@ -79,8 +88,8 @@ class Kept:
         )
 
     @property
-    def said(self) -> tuple[Any, ...]:
-        """What it says, without where it came from."""
+    def value(self) -> tuple[Any, ...]:
+        """The answer itself, without its origin."""
         return self.refused, self.class_name, self.boxes, self.mask
 
 
@@ -89,9 +98,9 @@ class Seen:
     """A returned file that was read.
 
     Attributes:
-        fingerprint: Size and time of change then.
+        fingerprint: Its size and time of change when it was read.
         order: As in `Kept`.
-        problems: What of it was not used; it is read again while there are any.
+        problems: Its parts that were not used; while there are any, the file is read again.
     """
 
     fingerprint: str
@@ -99,16 +108,45 @@ class Seen:
     problems: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Draft:
+    """The model's draft of a requested image; `boxes` have their score instead of `difficult`."""
+
+    class_name: str | None = None
+    score: float | None = None
+    boxes: tuple[tuple[str, float, float, float, float, float | None], ...] | None = None
+    mask: str | None = None
+
+
+@dataclass(frozen=True)
+class _ItemRecord:
+    size: tuple[int, int]
+    score: float | None
+    draft: _Draft | None
+
+
+@dataclass(frozen=True)
+class _Items:
+    items: tuple[_ItemRecord, ...]
+
+
+_NAMES = TypeAdapter(list[str])
+_ANSWERS = TypeAdapter(dict[str, Kept])
+_SEEN = TypeAdapter(dict[str, Seen])
+_REQUEST = TypeAdapter(Request)
+_ITEMS = TypeAdapter(_Items)
+
+
 @dataclass
 class Ledger:
-    """All of it, read from a run folder.
+    """The whole record of a run.
 
     Attributes:
         folder: The run folder.
-        names: Of the images, in the order of their positions.
-        requests: By cycle; those that were made in earnest.
-        answers: The newest of each image.
-        seen: By the file's path below the folder of what came back.
+        names: Names of the images, in the order of their positions.
+        requests: Requests of the cycles up to the next one, in their order.
+        answers: The newest answer of each image.
+        seen: Returned files, by their path below the folder in which annotations come back.
     """
 
     folder: Path
@@ -119,27 +157,23 @@ class Ledger:
 
     @classmethod
     def read(cls, folder: Path, *, cycle: int) -> Ledger:
-        """Read what there is; of requests, those up to the one that `cycle` trains on.
+        """Read the record, with the requests up to the one that `cycle` trains on.
 
-        A request beyond that was written by a process that was killed before its cycle counted.
+        A later request was written by a process that was killed before its cycle was recorded.
 
         Raises:
             UnusableFile: A file is damaged; the text names it.
         """
         ledger = cls(folder)
-        ledger.names = _read_json(ledger.manifest, [])
-        for path in sorted((folder / "annotations" / "accepted").glob("*.json")):
-            for name, kept in _read_json(path, {}).items():
-                boxes = kept.pop("boxes")
-                ledger.answers[name] = Kept(
-                    **kept, boxes=None if boxes is None else tuple(tuple(box) for box in boxes)
-                )
-        for name, seen in _read_json(folder / "annotations" / "seen.json", {}).items():
-            ledger.seen[name] = Seen(seen["fingerprint"], seen["order"], tuple(seen["problems"]))
+        ledger.names = _read_json(ledger.manifest, _NAMES) or []
+        for _, path in _accepted_files(folder):
+            accepted = _read_json(path, _ANSWERS)
+            ledger.answers.update(accepted or {})
+        ledger.seen = _read_json(ledger._seen_file, _SEEN) or {}
         for k in range(cycle + 1):
-            path = request_folder(folder, k) / "request.json"
-            if path.exists():
-                ledger.requests.append(_request(_read_json(path, {})))
+            request = _read_json(request_folder(folder, k) / "request.json", _REQUEST)
+            if request is not None:
+                ledger.requests.append(request)
         return ledger
 
     @property
@@ -148,16 +182,20 @@ class Ledger:
         return self.folder / "annotations" / "images.json"
 
     @property
+    def _seen_file(self) -> Path:
+        return self.folder / "annotations" / "seen.json"
+
+    @property
     def test(self) -> tuple[str, ...]:
-        """Names that are held out for measuring."""
+        """Names of the images that are held out for measuring."""
         return tuple(name for request in self.requests for name in request.test)
 
     def answered(self, names: Iterable[str]) -> list[str]:
-        """Return those that came back, labeled or refused."""
+        """Return the names that have an answer, labeled or refused."""
         return [name for name in names if name in self.answers]
 
     def labeled(self, names: Iterable[str]) -> list[str]:
-        """Return those that are labeled."""
+        """Return the names that are labeled."""
         return [name for name in names if name in self.answers and not self.answers[name].refused]
 
     def label(self, name: str, rules: Rules) -> Label:
@@ -177,7 +215,7 @@ class Ledger:
     # -- writing ----------------------------------------------------------------------------------
 
     def add_images(self, names: Sequence[str]) -> int:
-        """Append the names that are new; return how many."""
+        """Append the names that are new, and return their number."""
         new = sorted(set(names) - set(self.names))
         if new:
             self.names += new
@@ -185,7 +223,7 @@ class Ledger:
         return len(new)
 
     def keep(self, label: Label, *, source: str, order: int, write: bool = True) -> Kept:
-        """Return an answer in the form in which it is kept; with `write` its mask is there then."""
+        """Return an answer in the form in which it is kept; with `write`, write its mask first."""
         mask = None
         if label.mask is not None:
             data = write_png(label.mask)
@@ -207,20 +245,19 @@ class Ledger:
         )
 
     def accept(self, answers: Mapping[str, Kept], seen: Mapping[str, Seen]) -> None:
-        """Take over answers, then note which files they came from."""
+        """Write answers into the record, then the files from which they came."""
         if answers:
-            accepted = self.folder / "annotations" / "accepted"
-            number = len(list(accepted.glob("*.json")))
+            numbers = [number for number, _ in _accepted_files(self.folder)]
             content = {name: asdict(kept) for name, kept in answers.items()}
-            _write_json(accepted / f"{number:06d}.json", content)
+            _write_json(_accepted_file(self.folder, max(numbers, default=-1) + 1), content)
             self.answers.update(answers)
         if dict(seen) != self.seen:
             self.seen = dict(seen)
             content = {name: asdict(each) for name, each in self.seen.items()}
-            _write_json(self.folder / "annotations" / "seen.json", content)
+            _write_json(self._seen_file, content)
 
     def write_request(self, request: Request, items: Sequence[Item]) -> None:
-        """Write what is asked, with what the model makes of each image."""
+        """Write a request, with the size, the score and the model's draft of each image."""
         folder = request_folder(self.folder, request.cycle)
         drafts = []
         for place, item in enumerate(items):
@@ -237,74 +274,77 @@ class Ledger:
         _write_json(folder / "request.json", {**asdict(request), "items": drafts})
 
     def items(self, request: Request, root: Path, rules: Rules) -> list[Item]:
-        """Return what a request hands out, in its order.
+        """Return the images of a request, in its order.
 
         Raises:
             UnusableFile: The request is damaged.
         """
         folder = request_folder(self.folder, request.cycle)
-        kept = _read_json(folder / "request.json", {})["items"]
+        file = folder / "request.json"
+        kept = _read_json(file, _ITEMS)
+        if kept is None or len(kept.items) != len(request.names):
+            raise UnusableFile(f"{file} is incomplete: restore it from a copy")
         return [
-            Item(
-                name,
-                root / name,
-                (one["size"][0], one["size"][1]),
-                one["score"],
-                _draft(one["draft"], folder, rules),
-            )
-            for name, one in zip(request.names, kept, strict=True)
+            Item(name, root / name, one.size, one.score, _drawn(one.draft, folder, rules))
+            for name, one in zip(request.names, kept.items, strict=True)
         ]
 
 
 def request_folder(folder: Path, cycle: int) -> Path:
-    """Return where a request lies in a run folder."""
+    """Return the folder of a request in a run folder."""
     return folder / "requests" / f"batch_{cycle:02d}"
 
 
+def _accepted_file(folder: Path, number: int) -> Path:
+    return folder / "annotations" / "accepted" / f"{number:06d}.json"
+
+
+def _accepted_files(folder: Path) -> list[tuple[int, Path]]:
+    """Return the files of accepted answers with their numbers, in ascending order.
+
+    Raises:
+        UnusableFile: A file was put there under another name.
+    """
+    found = []
+    for path in (folder / "annotations" / "accepted").glob("*.json"):
+        if not (path.stem.isascii() and path.stem.isdecimal()):
+            raise UnusableFile(f"{path} is no file of accepted answers: move it away")
+        found.append((int(path.stem), path))
+    return sorted(found)
+
+
 def problems_in(seen: Mapping[str, Seen]) -> list[str]:
-    """Return what could not be used, file by file."""
+    """Return everything that could not be used, file by file."""
     return [problem for each in seen.values() for problem in each.problems]
 
 
-def listed(problems: Sequence[Problem | str], limit: int = 10) -> str:
-    """Return the first few, a line each, and how many more there are."""
-    lines = [f"  {problem}" for problem in problems[:limit]]
-    if len(problems) > limit:
-        lines.append(f"  ... and {len(problems) - limit} more")
-    return "\n".join(lines)
-
-
-def _request(content: Mapping[str, Any]) -> Request:
-    scores = content["scores"]
-    return Request(
-        content["cycle"],
-        tuple(content["train"]),
-        tuple(content["test"]),
-        None if scores is None else tuple(scores),
-    )
-
-
-def _draft(kept: Mapping[str, Any] | None, folder: Path, rules: Rules) -> Label | None:
-    if kept is None:
+def _drawn(draft: _Draft | None, folder: Path, rules: Rules) -> Label | None:
+    if draft is None:
         return None
-    boxes = kept["boxes"]
+    boxes = draft.boxes
     return Label(
-        class_name=kept["class_name"],
+        class_name=draft.class_name,
         boxes=None
         if boxes is None
-        else tuple(Box(b[0], (b[1], b[2], b[3], b[4]), score=b[5]) for b in boxes),
-        mask=read_png((folder / kept["mask"]).read_bytes(), rules) if "mask" in kept else None,
-        score=kept["score"],
+        else tuple(Box(name, (a, b, c, d), score=score) for name, a, b, c, d, score in boxes),
+        mask=None if draft.mask is None else read_png((folder / draft.mask).read_bytes(), rules),
+        score=draft.score,
     )
 
 
-def _read_json(path: Path, default: Any) -> Any:
+def _read_json(path: Path, content: TypeAdapter[T]) -> T | None:
+    """Read a file of the record; None where there is none."""
     if not path.exists():
-        return default
+        return None
     try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UnusableFile(f"{path} cannot be read ({error}): restore it from a copy") from None
+        return content.validate_json(path.read_bytes())
+    except ValidationError as error:
+        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise UnusableFile(
+            f"{path} cannot be read ({place}{': ' if place else ''}{fault['msg']}): restore it "
+            "from a copy"
+        ) from None
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -6,6 +6,7 @@ other processes receive the result from it.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,24 +14,30 @@ from typing import Any
 
 import numpy as np
 
-from al_core import CycleRecord, IndexArray, Pool
+from al_core import IndexArray, Pool, Query
 from al_core.errors import InvalidSetting
+from experiments.annotation.label_studio_client import Client
+from experiments.annotation.label_studio_oracle import Courier
 from experiments.annotation.people import People, Waiting
-from experiments.annotation.settings import GroundTruthSettings, PeopleSettings
+from experiments.annotation.settings import GroundTruthSettings, LabelStudioSettings, PeopleSettings
 from experiments.annotation.unlabeled import Collected, checked_class_names
+from experiments.data.blank import MAX_IMAGE_SIZE
 from experiments.data.labels import Rules
 from experiments.engine.engine import Engine
 from experiments.learning.frozen import frozen_trunk
 from experiments.learning.learner import TaskLearner
 from experiments.learning.training import Training
-from experiments.models.embedding import embed
+from experiments.models.embedding import LITE0, embed
 from experiments.settings.checks import check_folder, check_whole_number
 from experiments.settings.composition import make
 from experiments.settings.run_config import RunConfig
+from experiments.settings.run_path import LIVE
 from experiments.tasks.base import Task
 from experiments.tasks.blank import blank_task
 from experiments.tasks.classification import Classification
 
+RESNET18 = "resnet18"
+"""The network that weights are of if they are given without its name."""
 DATA = "unlabeled"
 """The choice of `data` that people label."""
 
@@ -60,15 +67,14 @@ class PeopleOracle:
         """Return False: people answer later. `ask` writes the request for them."""
         return False
 
-    def ask(self, record: CycleRecord, learner: TaskLearner) -> None:
-        """Write the request for the query of a cycle, with the model's drafts."""
+    def ask(self, cycle: int, query: Query, learner: TaskLearner | None) -> None:
+        """Write the request that the training of `cycle` waits for, with drafts of a learner."""
         assert self.people is not None, "another process than the one that writes asked people"
-        query = record.query
         self.people.ask(
-            record.cycle + 1,
+            cycle,
             [self.collected.names[index] for index in query.indices],
             None if query.scores is None else query.scores.tolist(),
-            learner.drafts(query.indices),
+            None if learner is None else learner.drafts(query.indices),
         )
 
     def waiting(self, cycle: int) -> Waiting:
@@ -89,9 +95,40 @@ def check_oracle(config: RunConfig) -> None:
             raise InvalidSetting(f"data={DATA} has no labels: it needs oracle=people")
     elif data["name"] != DATA:
         raise InvalidSetting(
-            f"oracle=people annotates images without labels: data={DATA} data.root=FOLDER, not "
-            f"data={data['name']}"
+            f"oracle={oracle['name']} annotates images without labels: data={DATA} "
+            f"data.root=FOLDER, not data={data['name']}"
         )
+    if config.is_live:
+        asked_settings(config)
+
+
+def asked_settings(config: RunConfig) -> PeopleSettings:
+    """Return the settings of people as the oracle.
+
+    Raises:
+        InvalidSetting: Unknown keys, or values that are not permitted.
+    """
+    kind = LabelStudioSettings if config.is_live else PeopleSettings
+    values = config.values["oracle"]
+    return make(kind, values, where="oracle")
+
+
+def live_oracle(config: RunConfig, folder: Path) -> Courier:
+    """Return the exchange of a run with its server, which has been reached.
+
+    Raises:
+        InvalidSetting: A setting is wrong, or the token is missing.
+        LabelStudioError: The server is down, refuses the token, or is of another version.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise InvalidSetting(
+            f"oracle={LIVE} starts its processes itself: engine.num_processes=N, not torchrun"
+        )
+    asked = asked_settings(config)
+    assert isinstance(asked, LabelStudioSettings), "the oracle is live"
+    client = Client(str(asked.url), asked.key())
+    client.check()
+    return Courier(asked, client, folder=folder, title=f"{folder.parts[-3]} {folder.name}"[:50])
 
 
 def consult_people(
@@ -112,7 +149,7 @@ def consult_people(
         InvalidSetting: A setting is wrong, a record is damaged, or the network does not take the
             images.
     """
-    asked = make(PeopleSettings, config.values["oracle"], where="oracle")
+    asked = asked_settings(config)
     people: People | None = None
     answer: Collected | Waiting = Waiting("")
     if engine.is_main:
@@ -132,7 +169,7 @@ def consult_people(
 def _try_network(config: RunConfig, engine: Engine) -> None:
     """Refuse a network that cannot take the images before people annotate any of them."""
     data = config.values["data"]
-    check_whole_number("data.image_size", data["image_size"], low=1, high=4096)
+    check_whole_number("data.image_size", data["image_size"], low=1, high=MAX_IMAGE_SIZE)
     # Neither mean nor deviation matters to whether a network takes an image.
     facts = {"image_size": data["image_size"], "mean": (0.5,) * 3, "std": (0.25,) * 3}
     names = checked_class_names(data["class_names"], config.kind)
@@ -163,8 +200,8 @@ def _people(asked: PeopleSettings, config: RunConfig, run_folder: Path, engine: 
         if asked.initial == "random"
         else partial(
             embed,
-            network=asked.embedding_network,
-            weights=str(asked.embedding_weights),
+            network=asked.embedding_network or (RESNET18 if asked.embedding_weights else LITE0),
+            weights=asked.embedding_weights,
             engine=engine,
         ),
     )

@@ -2,15 +2,16 @@
 
 The rules, all of which `docs/annotate-your-own.md` states for users:
 
-- A batch is complete when each of its images is labeled or refused; with `oracle.partial` a run
-  goes on with what has come, and the rest joins when it comes. Nobody is asked for it again.
+- A batch is complete when each of its images is labeled or refused. With `oracle.partial` a run
+  goes on with the annotations that are back; the others join when they come, and are not asked for
+  again.
 - A refused image ("cannot label") is neither trained on nor asked for again. Another annotation of
   it lifts the refusal.
 - The newest annotation of an image counts, from the next training on; every older one stays on
   record. An annotation of an image that was not asked for is used too.
-- An image that is gone is left out until it is back, its annotation stays on record. New images
+- An image that is gone is left out until it is back; its annotation stays on record. New images
   join the pool.
-- What cannot be used is reported with its reason at each start, and read again until it can be.
+- A file that cannot be used is reported with the reason at each start, and read again until it can.
 - Test images are drawn at random from the pool, asked for with batch 0, and never trained on.
 """
 
@@ -28,15 +29,15 @@ from numpy.typing import NDArray
 from al_core import stream, typiclust
 from al_core.errors import InvalidSetting
 from experiments.annotation.inbox import read_returned
-from experiments.annotation.ledger import Kept, Ledger, Request, listed, request_folder
-from experiments.annotation.settings import PeopleSettings
+from experiments.annotation.ledger import Kept, Ledger, Request, request_folder
+from experiments.annotation.settings import LabelStudioSettings, PeopleSettings, address_in_files
 from experiments.annotation.unlabeled import Collected
 from experiments.data.decoding import UnreadableImage, read_rgb
 from experiments.data.folders import describe_ignored, find_images
 from experiments.data.labels import Item, Label, Rules, UnusableFile
 from experiments.handoff.export import FILES, check_format, hand_out
 from experiments.handoff.returned import upright_size
-from experiments.settings.wording import counted
+from experiments.settings.wording import counted, listed
 
 logger = logging.getLogger(__name__)
 
@@ -44,11 +45,11 @@ Embed = Callable[[Sequence[Path]], tuple[NDArray[np.float32], list[int]]]
 WAYS_BACK = {
     "classification": "labels.csv filled in, images in folders named for their class, JSON of "
     "Label Studio, XML of CVAT",
-    "detection": "XML of Pascal VOC or CVAT, JSON of COCO or Label Studio",
+    "detection": "XML of Pascal VOC or CVAT, JSON of COCO or Label Studio, YOLO's folders",
     "segmentation": "PNG masks, JSON of COCO or Label Studio, XML of CVAT",
 }
 MIN_TRAIN, MIN_TEST = 2, 1
-"""Labels without which nothing can be trained, or measured."""
+"""Smallest numbers of labels to train on and to measure with."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +60,16 @@ class Waiting:
 
 
 class People:
-    """The people of one run; for the process that writes its folder.
+    """The people of one run; used by the process that writes the run folder.
 
     Args:
-        settings: How they are asked.
-        run_folder: Where what they are asked and answer is kept.
+        settings: Settings of people as the oracle.
+        run_folder: The run folder, which keeps requests and answers.
         root: Folder of the images.
         rules: Classes and task.
-        has_test: Whether a test set is given, so that none need be drawn.
-        embed: Returns embeddings of files and the positions of those that can be read, to choose
-            the initial set by; None to draw it at random.
+        has_test: Whether a test set is given, so that none is drawn.
+        embed: Returns embeddings of files, and the positions of those that can be read, for the
+            choice of the initial set; None to draw it at random.
 
     Raises:
         InvalidSetting: A folder lies inside the images' own, or a format does not fit.
@@ -129,7 +130,7 @@ class People:
             self._ask_first(
                 cycles=cycles, initial_size=initial_size, query_size=query_size, seed=seed
             )
-            self._collect()  # what is here already may be of these images
+            self._collect()  # files that are here already may be about these images
         self._tell_what_is_gone()
         if len(self.ledger.requests) <= cycle:
             raise InvalidSetting(
@@ -154,6 +155,11 @@ class People:
         request = next(one for one in self.ledger.requests if one.cycle == cycle)
         folder = request_folder(self._run_folder, cycle)
         back = len(self.ledger.answered(request.names))
+        if isinstance(self._settings, LabelStudioSettings):
+            return Waiting(
+                f"waiting for annotations: batch {cycle}, {back} of {len(request.names)} images "
+                f"are back; annotate at {self._settings.url}"
+            )
         parts = f" ({len(request.train)} to train on, {len(request.test)} to measure with)"
         with_images = "" if self._settings.images == "none" else "images/, "
         lines = [
@@ -167,7 +173,7 @@ class People:
         ]
         return Waiting("\n".join(lines))
 
-    # -- what there is ----------------------------------------------------------------------------
+    # -- images and annotations -------------------------------------------------------------------
 
     def _find_images(self) -> None:
         if not self._root.is_dir():
@@ -197,16 +203,17 @@ class People:
             )  # fmt: skip
 
     def _collect(self) -> None:
-        """Read what is new in the folder of what came back."""
+        """Accept new and changed annotations, and log what cannot be used."""
         ledger = self.ledger
-        taken, seen, problems = read_returned(ledger, self.returned, self._rules, self._root)
+        found = read_returned(ledger, self.returned, self._rules, self._root)
+        taken, problems = found.answers, found.problems
         relabeled = [name for name in taken if name in ledger.answers]
         for name in relabeled:
             old, new = ledger.answers[name], taken[name]
             logger.info(
                 "%s: the annotation in %s replaces that in %s", name, new.source, old.source
             )
-        ledger.accept(taken, seen)
+        ledger.accept({**taken, **found.confirmed}, found.seen)
         if taken:
             asked = {name for request in ledger.requests for name in request.names}
             logger.info(
@@ -215,6 +222,8 @@ class People:
                 sum(kept.refused for kept in taken.values()),
                 sum(name not in asked for name in taken if name not in relabeled), len(relabeled),
             )  # fmt: skip
+        for note in found.notes:
+            logger.info("%s: %s", self.returned, note)
         if problems:
             logger.warning(
                 "%s in %s that cannot be used, to be read again at the next start:\n%s",
@@ -224,33 +233,55 @@ class People:
     # -- asking -----------------------------------------------------------------------------------
 
     def _ask_first(self, *, cycles: int, initial_size: int, query_size: int, seed: int) -> None:
-        """Draw batch 0: the initial set, and the test set if none is given."""
-        test = 0 if self._has_test else self._settings.test_size
+        """Make batch 0: the initial set, and the test set if none is given.
+
+        Annotations that are there already count first, divided between the two sets in their
+        proportion; only images that are missing then are asked for.
+        """
+        test_size = 0 if self._has_test else self._settings.test_size
+        train, test = self._divided(test_size, initial_size, seed=seed)
+        num_test, num_train = max(0, test_size - len(test)), max(0, initial_size - len(train))
         free = [i for i, name in enumerate(self.ledger.names) if name not in self.ledger.answers]
-        needed = test + initial_size + (cycles - 1) * query_size
+        needed = num_test + num_train + (cycles - 1) * query_size
         if needed > len(free):
             raise InvalidSetting(
                 f"cycles={cycles} with cycle.initial_size={initial_size}, "
-                f"cycle.query_size={query_size} and {test} test images ask for {needed} images, "
-                f"but there are {len(free)} without an annotation: lower one of them"
+                f"cycle.query_size={query_size} and {test_size} test images ask for {needed} "
+                f"images, but there are {len(free)} without an annotation: lower one of them"
             )
         rng = stream(seed, 0, "initial set")
         shuffled = [self.ledger.names[free[place]] for place in rng.permutation(len(free))]
-        # The test set is drawn first, at random, so that it measures what the pool is like.
-        held_out = self._readable(shuffled, test)
+        # The test set is drawn first, at random, so that it is like the pool.
+        held_out = self._readable(shuffled, num_test)
         left = [name for name in shuffled if name not in held_out]
-        if self._embed is None:
-            chosen = list(self._readable(left, initial_size))
+        if not num_train or self._embed is None:
+            chosen = list(self._readable(left, num_train))
         else:
-            chosen = self._typical(self._embed, left, initial_size, rng)
-        if len(held_out) < test or len(chosen) < MIN_TRAIN:
-            raise InvalidSetting(
-                f"data.root: only {len(held_out) + len(chosen)} images can be read"
-            )
-        self._write(Request(0, tuple(chosen), tuple(held_out)), None)
+            chosen = self._typical(self._embed, left, num_train, rng)
+        train, test = [*chosen, *train], [*held_out, *test]
+        if len(test) < test_size or len(train) < MIN_TRAIN:
+            raise InvalidSetting(f"data.root: only {len(test) + len(train)} images can be read")
+        self._write(Request(0, tuple(train), tuple(test)), None)
+
+    def _divided(
+        self, test_size: int, initial_size: int, *, seed: int
+    ) -> tuple[list[str], list[str]]:
+        """Divide annotations that are there before anything was asked into training and test."""
+        names = [name for name in self.ledger.labeled(self.ledger.names) if name in self._present]
+        if not names:
+            return [], []
+        order = stream(seed, 0, "existing annotations").permutation(len(names))
+        shuffled = [names[place] for place in order]
+        share = test_size / (test_size + initial_size)
+        num_test = min(test_size, round(share * len(names)))
+        logger.info(
+            "%s there already: %d to train on, %d to measure with",
+            counted(len(names), "annotation"), len(names) - num_test, num_test,
+        )  # fmt: skip
+        return shuffled[num_test:], shuffled[:num_test]
 
     def _readable(self, names: Sequence[str], count: int) -> dict[str, None]:
-        """Return the first `count` of them that can be decoded, in order."""
+        """Return the first `count` names whose images can be decoded, in order."""
         found: dict[str, None] = {}
         for name in names:
             if len(found) == count:
@@ -262,7 +293,7 @@ class People:
     def _typical(
         self, embed: Embed, names: Sequence[str], count: int, rng: np.random.Generator
     ) -> list[str]:
-        """Return typical images of clusters without labels, most wanted first."""
+        """Return typical images of the clusters that have no label, most wanted first."""
         had = [name for name in self.ledger.labeled(self._training()) if name in self._present]
         everyone = [*had, *names]
         rows, readable = embed([self._root / name for name in everyone])
@@ -281,7 +312,7 @@ class People:
         return True
 
     def _write(self, request: Request, drafts: Sequence[Label] | None) -> None:
-        """Write a request; what makes it one, `request.json`, last."""
+        """Write a request, and `request.json`, with which it exists, last."""
         scores = request.scores
         items = [
             Item(
@@ -294,12 +325,12 @@ class People:
             for place, name in enumerate(request.names)
         ]
         lost = hand_out(
-            items,
+            [item for item in items if item.name not in self.ledger.answers],
             self._rules,
             request_folder(self._run_folder, request.cycle),
             formats=self._settings.formats,
             images=self._settings.images,
-            image_url=self._settings.image_url,
+            image_url=address_in_files(self._settings.image_url),
         )
         if lost:
             logger.warning(
@@ -344,7 +375,7 @@ class People:
         return {name for name in self.ledger.labeled(self.ledger.names) if name in self._present}
 
     def _training(self) -> list[str]:
-        """Return the names that may be trained on: all but the test set."""
+        """Return the names of images that may be trained on: all but the test set."""
         test = set(self.ledger.test)
         return [name for name in self.ledger.names if name not in test]
 
@@ -353,7 +384,7 @@ class People:
         position = {name: index for index, name in enumerate(ledger.names)}
         asked = {name for request in ledger.requests for name in request.names}
         batches = [[n for n in request.train if n in usable] for request in ledger.requests]
-        # What nobody asked for counts with the newest batch: it has come by now, and is used.
+        # Annotations that nobody asked for are used from now on: they join the newest batch.
         batches[-1] += [n for n in self._training() if n in usable and n not in asked]
         labeled = {name for batch in batches for name in batch}
         open_ = {*asked, *ledger.answers} - labeled

@@ -1,30 +1,74 @@
-"""A run that asks people, read from its folder by those who do not run it; without torch."""
+"""A view of a run with people as the oracle, from its folder and from outside; without torch."""
 
 from __future__ import annotations
 
-import fcntl
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter
 
 from experiments.annotation.ledger import Ledger, Request
 from experiments.data.labels import Rules, UnusableFile
+from experiments.data.untrusted import checked, parse_json
+from experiments.engine.locks import is_held
+from experiments.settings.run_path import PEOPLE
+
+
+@dataclass(frozen=True)
+class _Task:
+    kind: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class _Data:
+    root: str | None = None
+    class_names: list[str | int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Oracle:
+    name: str = "ground_truth"
+    refusal: str = "cannot_label"
+    empty_is_answer: bool = False
+    voc_origin: int = 1
+    partial: bool = False
+    returned: str | None = None
+
+
+@dataclass(frozen=True)
+class _Config:
+    """The part of a configuration that is looked at here."""
+
+    cycles: int
+    task: _Task
+    data: _Data = field(default_factory=_Data)
+    oracle: _Oracle = field(default_factory=_Oracle)
+
+
+@dataclass(frozen=True)
+class _State:
+    cycle: int = 0
+    finished: bool = False
+    records: list[dict[str, float | str | None]] = field(default_factory=list)
+
+
+_CONFIG, _STATE = TypeAdapter(_Config), TypeAdapter(_State)
 
 
 @dataclass(frozen=True)
 class AskingRun:
-    """What a run folder says.
+    """A run as its folder describes it.
 
     Attributes:
-        folder: It.
-        config: Its configuration, resolved.
-        state: Its `state.json`; empty before the first training.
-        ledger: What people were asked and have answered; None where no people are asked.
-        rules: What an annotation has to keep to.
+        folder: The run folder.
+        config: The resolved configuration.
+        state: The content of `state.json`; empty before the first training.
+        ledger: The record of requests and answers; None if the oracle is not people.
+        rules: Rules for annotations.
     """
 
     folder: Path
@@ -45,26 +89,19 @@ class AskingRun:
 
     @property
     def cycle(self) -> int:
-        """Which is trained next."""
+        """The cycle that is trained next."""
         return int(self.state.get("cycle", 0))
 
     @property
     def is_running(self) -> bool:
-        """Whether a process holds the folder."""
-        try:
-            with open(self.folder / ".lock") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
-            return True
-        return False
+        """True while a process holds the folder. A run that starts meanwhile is not disturbed."""
+        return is_held(self.folder)
 
     def request(self, batch: int | None = None) -> Request:
-        """Return what was asked, of the newest batch or of another.
+        """Return the request of the newest batch, or of another.
 
         Raises:
-            UnusableFile: Nobody was asked, or there is no such batch.
+            UnusableFile: The run has not asked people, or there is no such batch.
         """
         requests = {one.cycle: one for one in self.ledger.requests} if self.ledger else {}
         if not requests:
@@ -80,27 +117,40 @@ def open_run(folder: Path) -> AskingRun:
     """Read a run folder.
 
     Raises:
-        UnusableFile: It is none, or a file of it is damaged.
+        UnusableFile: The folder is no run folder, or a file in it is damaged.
     """
     file = folder / "config.yaml"
     if not file.is_file():
         raise UnusableFile(f"{folder} is no run folder: it has no config.yaml")
     try:
         config = yaml.safe_load(file.read_bytes())
-        state_file = folder / "state.json"
-        state = json.loads(state_file.read_bytes()) if state_file.exists() else {}
-        oracle = config.get("oracle", {"name": "ground_truth"})
-        kind = str(config["task"]["kind"])
-        if oracle["name"] != "people":
-            return AskingRun(folder, config, state, None, Rules(kind, ()))
-        rules = Rules(
-            kind,
-            tuple(map(str, config["data"]["class_names"])),
-            refusal=oracle.get("refusal", "cannot_label"),
-            empty_is_answer=oracle.get("empty_is_answer", False),
-            voc_origin=oracle.get("voc_origin", 1),
-        )
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnusableFile(f"{folder} cannot be read: {error!r}") from None
-    ledger = Ledger.read(folder, cycle=int(state.get("cycle", 0)))
+        settings = checked(_CONFIG, config)
+    except yaml.YAMLError as error:
+        raise UnusableFile(f"{file} cannot be read: {' '.join(str(error).split())}") from None
+    except UnusableFile as error:
+        raise UnusableFile(f"{file} cannot be read: {error}") from None
+    state = _state(folder / "state.json")
+    oracle, kind = settings.oracle, settings.task.kind
+    if oracle.name not in PEOPLE:
+        return AskingRun(folder, config, state, None, Rules(kind, ()))
+    rules = Rules(
+        kind,
+        tuple(map(str, settings.data.class_names)),
+        refusal=oracle.refusal,
+        empty_is_answer=oracle.empty_is_answer,
+        voc_origin=oracle.voc_origin,
+    )
+    ledger = Ledger.read(folder, cycle=state.get("cycle", 0))
     return AskingRun(folder, config, state, ledger, rules)
+
+
+def _state(file: Path) -> Mapping[str, Any]:
+    if not file.exists():
+        return {}
+    try:
+        state = parse_json(file.read_bytes())
+        checked(_STATE, state)
+    except UnusableFile as error:
+        raise UnusableFile(f"{file} cannot be read: {error}") from None
+    assert isinstance(state, dict), "it has the shape that was checked"
+    return state

@@ -1,7 +1,7 @@
-"""Images of your own without labels: the pool of `oracle=people`, for all three tasks.
+"""Images without labels: the pool of `oracle=people`, for all three tasks.
 
-The images are those below a folder; labels are what people have said of them so far. The test set
-is what people have said of the images that were held out for it, or a folder of labeled images.
+The images are those below a folder; their labels are the answers of people so far. The test set is
+the labeled images among those that were held out for it, or a folder of labeled images.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ import numpy as np
 from PIL import Image
 
 from al_core.errors import InvalidSetting
-from experiments.annotation.ledger import Kept, listed
+from experiments.annotation.ledger import Kept
 from experiments.data.classification import (
     UNMEASURED,
     ImageClassification,
-    Reading,
     read_samples,
+    square_reader,
 )
 from experiments.data.decoding import UnreadableImage
 from experiments.data.detection import ObjectDetection, tidied, warn_unreadable
 from experiments.data.folders import find_images
 from experiments.data.labels import Label, Problem, Rules
+from experiments.data.palette import distinct_palette
 from experiments.data.pictures import FilePictures
 from experiments.data.samples import channel_statistics
 from experiments.data.segmentation import (
@@ -34,33 +35,33 @@ from experiments.data.segmentation import (
     Mask,
     Masks,
     SemanticSegmentation,
-    distinct_palette,
     picture_statistics,
     read_mask,
 )
 from experiments.handoff.masks import write_png
 from experiments.handoff.names import ImageNames
 from experiments.handoff.returned import files_in, read_file, upright_size
-from experiments.settings.checks import check_flag, check_folder, check_number, check_whole_number
-from experiments.settings.input_format import DEFAULT_INTERPOLATION, check_interpolation
-from experiments.settings.wording import counted
+from experiments.settings.checks import check_flag, check_folder, check_number
+from experiments.settings.input_format import DEFAULT_INTERPOLATION
+from experiments.settings.wording import counted, listed
 
 T = TypeVar("T")
 IMAGE_FOLDERS = ("images", "JPEGImages")
-"""Where a test set has its images, if it has something else in other folders."""
+"""Folders in which a test set may have its images, beside annotations in other folders."""
 
 
 @dataclass(frozen=True)
 class Collected:
-    """What people have said so far.
+    """The answers of people so far.
 
     Attributes:
-        run_folder: Where masks are kept.
-        names: Of the images, below the folder, by position.
-        labels: By position, of the images that are labeled and there.
-        batches: Positions to train on, since which cycle: one tuple a cycle.
-        test: Positions that are held out for measuring; empty where a test set is given.
-        excluded: Positions that are neither trained on nor asked for: test, refused, still out.
+        run_folder: The run folder, which keeps the masks.
+        names: Names of the images, below their folder, by position.
+        labels: Labels by position, of the images that are labeled and present.
+        batches: Positions to train on, one tuple for each cycle that added some.
+        test: Positions that are held out for measuring; empty if a test set is given.
+        excluded: Positions that are neither trained on nor asked for: test images, refused ones,
+            and those that are still out for annotation.
     """
 
     run_folder: Path
@@ -77,40 +78,42 @@ def classification(
     class_names: Sequence[str],
     test: str | None = None,
     image_size: int = 32,
+    resize: str = "crop",
     interpolation: str = DEFAULT_INTERPOLATION,
     max_memory_gb: float = 4.0,
+    cache: str | None = None,
     flip: bool = True,
     lazy: bool = False,
     collected: Collected | None = None,
 ) -> ImageClassification:
-    """Images to be classified; sizes and memory as in `classification.image_folder`.
+    """Return images to be classified; sizes and memory as in `classification.image_folder`.
 
     Args:
         root: Folder of the images.
         class_names: The classes.
         test: Folder of a test set in folders named for the classes, or with a CSV; or null.
         image_size: Side of the images in pixels.
-        interpolation: As for `resize_square`.
-        max_memory_gb: A larger set is decoded whenever it is read.
-        flip: False where mirror images are not of the same class.
-        lazy: As for `classification.image_folder`.
-        collected: What people have said.
+        resize: "crop", "letterbox" or "stretch".
+        interpolation: One of `INTERPOLATIONS`.
+        max_memory_gb: Limit of the memory for decoded images; a larger set is decoded when read.
+        cache: Folder that keeps the resized images; None for no cache.
+        flip: False if mirror images are not of the same class.
+        lazy: Decode images only when they are needed, as for `image_folder`.
+        collected: The answers of people.
 
     Raises:
         InvalidSetting: A setting or the test set is wrong.
     """
     folder = check_folder("data.root", root)
-    check_whole_number("data.image_size", image_size, low=1, high=4096)
+    read = square_reader(image_size, resize=resize, interpolation=interpolation, cache=cache)
     check_number("data.max_memory_gb", max_memory_gb, low=0)
-    check_interpolation("data.interpolation", interpolation)
     check_flag("data.flip", flip)
     check_flag("data.lazy", lazy)
     rules = Rules("classification", checked_class_names(class_names, "classification"))
     given = _checked(collected)
     position = {name: index for index, name in enumerate(rules.class_names)}
     in_memory = len(given.names) * 3 * image_size**2 <= max_memory_gb * 1e9
-    reading = Reading(image_size, interpolation, in_memory=in_memory, lazy=lazy)
-    train = read_samples(folder, list(given.names), reading)
+    train = read_samples(folder, list(given.names), read=read, in_memory=in_memory, lazy=lazy)
     train_targets = np.zeros(len(train), np.int64)
     for index, kept in given.labels.items():
         train_targets[index] = _known(position, kept.class_name)
@@ -123,7 +126,7 @@ def classification(
             test, rules, lambda label: _known(position, label.class_name)
         )
         test_names, targets = list(labeled), list(labeled.values())
-    test_samples = read_samples(test_folder, test_names, reading)
+    test_samples = read_samples(test_folder, test_names, read=read, in_memory=in_memory, lazy=lazy)
     mean, std = UNMEASURED if lazy else channel_statistics(train)
     return ImageClassification(
         train=train,
@@ -134,7 +137,8 @@ def classification(
         mean=mean,
         std=std,
         flip=flip,
-        interpolation=interpolation,
+        resize=read.resize,
+        interpolation=read.interpolation,
     )
 
 
@@ -146,7 +150,7 @@ def detection(
     flip: bool = True,
     collected: Collected | None = None,
 ) -> ObjectDetection:
-    """Images to find objects in; arguments as `classification`.
+    """Return images to find objects in; arguments as `classification`.
 
     A test set is images with Pascal VOC's XML beside them or in another folder, or with a JSON of
     COCO.
@@ -180,7 +184,7 @@ def segmentation(
     flip: bool = True,
     collected: Collected | None = None,
 ) -> SemanticSegmentation:
-    """Images to be segmented; arguments as `classification`.
+    """Return images to be segmented; arguments as `classification`.
 
     A test set has `images` and, in another folder, masks of their names.
     """
@@ -213,7 +217,7 @@ def segmentation(
 
 @dataclass(frozen=True, eq=False)
 class KeptMasks:
-    """Masks that people have drawn, as `Masks`; those of other images are never read."""
+    """Masks that people have drawn, as `Masks`; other masks are never read."""
 
     collected: Collected
     positions: Sequence[int]
@@ -222,7 +226,6 @@ class KeptMasks:
         return len(self.positions)
 
     def mask(self, index: int) -> Mask:
-        """As in `Masks`."""
         kept = self.collected.labels[self.positions[index]].mask
         assert kept is not None, "an image was labeled without a mask"
         path = self.collected.run_folder / "annotations" / kept
@@ -234,7 +237,7 @@ class KeptMasks:
 
 @dataclass(frozen=True, eq=False)
 class GivenMasks:
-    """Masks of a test set, kept as PNG files are: a thousandth of their size."""
+    """Masks of a test set, held as PNG data, which takes a fraction of their size."""
 
     packed: Sequence[bytes]
 
@@ -242,7 +245,6 @@ class GivenMasks:
         return len(self.packed)
 
     def mask(self, index: int) -> Mask:
-        """As in `Masks`."""
         with Image.open(io.BytesIO(self.packed[index])) as image:
             return np.array(image)
 
@@ -250,13 +252,14 @@ class GivenMasks:
 def labeled_folder(
     test: str, rules: Rules, convert: Callable[[Label], T]
 ) -> tuple[Path, dict[str, T]]:
-    """Read a folder of images with their annotations, in any form in which they can come back.
+    """Read a folder of images with their annotations, in any format that people may return.
 
     Returns:
-        The folder of the images, and of each labeled one, by its name, what `convert` makes of it.
+        The folder of the images, and the converted label of each labeled image by its name.
 
     Raises:
-        InvalidSetting: There is none, or an annotation cannot be used: a test set must be right.
+        InvalidSetting: There is no annotated image, or an annotation cannot be used: a test set
+            must be right.
     """
     folder = check_folder("data.test", test)
     if not folder.is_dir():
@@ -290,15 +293,15 @@ def checked_class_names(names: Sequence[object], kind: str) -> tuple[str, ...]:
     """Check the names of the classes.
 
     Raises:
-        InvalidSetting: It is no list of as many distinct names as the task needs.
+        InvalidSetting: They are no list of distinct, printable names, or too few for the task.
     """
     least = 1 if kind == "detection" else 2
     listed_ = isinstance(names, (list, tuple))
-    if listed_:  # classes that are numbers are named by them
+    if listed_:  # YAML reads a name such as 7 as a number
         names = [str(name) if isinstance(name, int) else name for name in names]
     if (
         not listed_
-        or not all(isinstance(name, str) and name.strip() for name in names)
+        or not all(isinstance(name, str) and name.strip() and name.isprintable() for name in names)
         or not least <= len(set(names)) == len(names) <= MAX_CLASSES
     ):
         raise InvalidSetting(

@@ -1,1 +1,1 @@
-"""Where images and ground truth come from: decoding, sets of images, a module a kind of task."""
+"""Read images and ground truth: decoding, sets of images, and a module for each kind of task."""

@@ -1,7 +1,7 @@
-"""Data of a task without images: enough to build the task and ask its model about images elsewhere.
+"""Data sets of one black image, with which a task can be built for inference on other images.
 
-What training measured on its pool comes from a checkpoint, as `Task.data_facts` gave it; what the
-published weights of the three original repositories were trained with is kept here.
+Facts about the training images come from a checkpoint (see `Task.data_facts`). Those of the
+published weights of the three original repositories are in this module.
 """
 
 from __future__ import annotations
@@ -21,19 +21,22 @@ from experiments.data.classification import (
     ImageClassification,
 )
 from experiments.data.detection import ObjectDetection, Objects
+from experiments.data.palette import distinct_palette
 from experiments.data.pictures import MemoryPictures
 from experiments.data.samples import MemorySamples
-from experiments.data.segmentation import MemoryMasks, SemanticSegmentation, distinct_palette
+from experiments.data.segmentation import MemoryMasks, SemanticSegmentation
+from experiments.settings.checks import check_whole_number
 from experiments.settings.input_format import DEFAULT_INTERPOLATION
 
+MAX_IMAGE_SIZE = 4096  # pixels, as of the data sets
 BLANK_PIXELS = 32
-"""Side of the one black image that a detector or a segmentation network stands ready with."""
+"""Side of the black image of a detector or a segmentation network."""
 
 BlankData = ImageClassification | ObjectDetection | SemanticSegmentation
 
 
 def published_facts(kind: str) -> tuple[tuple[str, ...], dict[str, Any]]:
-    """Return class names and data facts of the weights that the original repositories publish.
+    """Return class names and data facts of the weights published by the original repositories.
 
     CIFAR-10 for classification, Pascal VOC for detection, Cityscapes for segmentation.
     """
@@ -50,24 +53,27 @@ def published_facts(kind: str) -> tuple[tuple[str, ...], dict[str, Any]]:
 
 
 def blank_data(kind: str, class_names: Sequence[str], facts: Mapping[str, Any]) -> BlankData:
-    """Return a data set with one black image, of which nothing is known.
+    """Return a data set with one black, unlabeled image.
 
     Args:
         kind: "classification", "detection" or "segmentation".
-        class_names: One a class, without background.
-        facts: As `Task.data_facts` gives them.
+        class_names: One name per class, without background.
+        facts: Facts about the training images, as from `Task.data_facts`.
 
     Raises:
-        InvalidSetting: A fact is missing or of no use.
+        InvalidSetting: A fact is missing or unusable.
     """
     names = tuple(class_names)
     try:
         if kind == "classification":
+            check_whole_number("image_size", facts["image_size"], low=1, high=MAX_IMAGE_SIZE)
             samples = _blank(facts["image_size"])
             targets = np.zeros(1, np.int64)
             return ImageClassification(
                 samples, targets, samples, targets, names, *_mean_and_std(facts), flip=False,
-                interpolation=facts.get("interpolation", DEFAULT_INTERPOLATION),
+                # Earlier checkpoints knew no other ways.
+                resize=str(facts.get("resize", "crop")),
+                interpolation=str(facts.get("interpolation", DEFAULT_INTERPOLATION)),
             )  # fmt: skip
         pictures = MemoryPictures(_blank(BLANK_PIXELS))
         if kind == "detection":
@@ -76,25 +82,32 @@ def blank_data(kind: str, class_names: Sequence[str], facts: Mapping[str, Any]) 
             )
             return ObjectDetection(pictures, [nothing], pictures, [nothing], names, flip=False)
         masks = MemoryMasks(np.zeros((1, BLANK_PIXELS, BLANK_PIXELS), np.uint8))
-        palette = facts.get("palette") or distinct_palette(len(names))
+        palette = _palette(facts.get("palette") or distinct_palette(len(names)), len(names))
         return SemanticSegmentation(
-            pictures, masks, pictures, masks, names,
-            tuple((red, green, blue) for red, green, blue in palette),
-            *_mean_and_std(facts), flip=False,
-        )  # fmt: skip
-    except (KeyError, TypeError, ValueError) as error:
-        raise InvalidSetting(f"what the model was trained with is not to be had: {error}") from None
+            pictures, masks, pictures, masks, names, palette, *_mean_and_std(facts), flip=False
+        )
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        reason = f"there is no {error}" if isinstance(error, KeyError) else error
+        raise InvalidSetting(f"facts about the model's training data: {reason}") from None
 
 
 def _blank(side: int) -> MemorySamples:
     return MemorySamples(torch.zeros(1, 3, side, side, dtype=torch.uint8), ["blank"])
 
 
+def _palette(colors: Sequence[Sequence[int]], count: int) -> tuple[tuple[int, int, int], ...]:
+    found = tuple((red, green, blue) for red, green, blue in colors)
+    ordinary = all(type(value) is int and 0 <= value < 256 for color in found for value in color)
+    if len(found) != count or not ordinary:
+        raise ValueError(f"palette must be {count} colors of three whole numbers, 0 .. 255")
+    return found
+
+
 def _mean_and_std(
     facts: Mapping[str, Any],
 ) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    mean = red, green, blue = tuple(map(float, facts["mean"]))
-    std = tuple(map(float, facts["std"]))
+    mean, std = (tuple(map(float, facts[key])) for key in ("mean", "std"))
     if not all(0 <= value <= 1 for value in mean) or not all(0 < value <= 1 for value in std):
         raise ValueError(f"mean and std are fractions of 255, got {mean} and {std}")
-    return (red, green, blue), (std[0], std[1], std[2])
+    (red, green, blue), (red_std, green_std, blue_std) = mean, std
+    return (red, green, blue), (red_std, green_std, blue_std)

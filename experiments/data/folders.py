@@ -1,7 +1,8 @@
-"""Finding the image files of a folder, in an order that does not depend on the file system."""
+"""Find the image files of a folder, in an order that does not depend on the file system."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator
@@ -10,6 +11,11 @@ from pathlib import Path
 
 from al_core.errors import InvalidSetting
 from experiments.data.decoding import IMAGE_SUFFIXES
+from experiments.settings.wording import counted, is_utf8
+
+log = logging.getLogger(__name__)
+
+NOT_UTF8 = "with a name that is not UTF-8"
 
 
 @dataclass(frozen=True)
@@ -18,7 +24,7 @@ class FoundImages:
 
     Attributes:
         names: Paths relative to the folder with "/", sorted by code point.
-        ignored: How many files were passed over, by kind (their ending, or "hidden").
+        ignored: The number of ignored files by kind: their ending, "hidden", NOT_UTF8.
     """
 
     names: tuple[str, ...]
@@ -26,15 +32,16 @@ class FoundImages:
 
 
 def find_images(folder: Path) -> FoundImages:
-    """Find every image file below `folder`, however deep and whatever the case of its ending.
+    """Find every image file below `folder`, at any depth; the case of its ending does not matter.
 
-    Symbolic links are followed. Files and folders whose names begin with "." are passed over, and
-    so are files whose ending is not in `IMAGE_SUFFIXES`; the files are counted.
+    Symbolic links are followed. Files and folders whose names begin with "." are ignored, and so
+    are files whose ending is not in `IMAGE_SUFFIXES`; ignored files are counted. An image whose
+    name is not UTF-8 is excluded with a warning, because no CSV can hold the name.
 
     Raises:
-        InvalidSetting: A folder cannot be read, or a name is not UTF-8 (no CSV could hold it).
+        InvalidSetting: A folder cannot be read.
     """
-    names, ignored = [], Counter[str]()
+    names, unnamable, ignored = [], list[str](), Counter[str]()
     for name in files_below(folder):
         base = name.rpartition("/")[2]
         suffix = os.path.splitext(base)[1].lower()
@@ -42,15 +49,23 @@ def find_images(folder: Path) -> FoundImages:
             ignored["hidden"] += 1
         elif suffix not in IMAGE_SUFFIXES:
             ignored[suffix or "no ending"] += 1
+        elif is_utf8(name):
+            names.append(name)
         else:
-            names.append(_encodable(name, folder))
+            unnamable.append(name)
+    if unnamable:
+        ignored[NOT_UTF8] = len(unnamable)
+        log.warning(
+            "%s: %s left out, their names are not UTF-8; the first is %s",
+            folder, counted(len(unnamable), "image"), ascii(min(unnamable)),
+        )  # fmt: skip
     return FoundImages(tuple(sorted(names)), ignored)
 
 
 def files_below(folder: Path) -> Iterator[str]:
-    """Yield every file below `folder`, in no order, as a path relative to it with "/".
+    """Yield every file below `folder`, in no particular order, as a relative path with "/".
 
-    Symbolic links are followed, but for those to a folder above; hidden folders are passed over.
+    Symbolic links are followed, except those to a folder above; hidden folders are ignored.
 
     Raises:
         InvalidSetting: A folder cannot be read.
@@ -66,7 +81,7 @@ def _files_below(folder: Path, prefix: str, parents: tuple[tuple[int, int], ...]
         raise InvalidSetting(f"the folder {folder} cannot be read: {error.strerror}") from error
     identity = (status.st_dev, status.st_ino)
     with scan as entries:
-        if identity in parents:  # a link to a folder above: following it would never end
+        if identity in parents:  # a link to a folder above, which would be an endless loop
             return
         for entry in entries:
             if entry.is_dir():
@@ -77,16 +92,7 @@ def _files_below(folder: Path, prefix: str, parents: tuple[tuple[int, int], ...]
                 yield prefix + entry.name
 
 
-def _encodable(name: str, folder: Path) -> str:
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        shown = ascii(name)
-        raise InvalidSetting(f"below {folder} is a file whose name is not UTF-8: {shown}") from None
-    return name
-
-
 def describe_ignored(ignored: Counter[str]) -> str:
-    """Word the count for a log line, as in `4 files (3 .txt, 1 hidden)`."""
+    """Describe the counts for a log line, such as `4 files (3 .txt, 1 hidden)`."""
     kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(ignored.items()))
     return f"{ignored.total()} files ({kinds})"

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.data.arranged import GONE, ArrangedSamples
 from experiments.data.decoding import Decoded
 from experiments.data.samples import FileSamples, IndexArray, MemorySamples, Samples
 
@@ -23,6 +24,12 @@ def identities(samples: Samples) -> list[bytes]:
     """Return a digest of `DIGEST_BYTES` bytes for each image, equal for equal images in memory."""
     if isinstance(samples, FileSamples):
         return [_of_file(path) for path in samples.paths]
+    if isinstance(samples, ArrangedSamples):
+        known = identities(samples.samples)
+        return [
+            known[index] if index != GONE else _of_parts([name.encode()])
+            for index, name in zip(samples.arrangement.order.tolist(), samples.names, strict=True)
+        ]
     if isinstance(samples, MemorySamples):
         return [_of_parts([pixels.numpy().tobytes()]) for pixels in samples.pixels]
     found = [_of_parts([name.encode()]) for name in samples.names]  # of the unreadable ones
@@ -43,7 +50,13 @@ def decoded(samples: Samples, indices: IndexArray) -> Decoded:
         if index in samples.unreadable
     }
     rows = np.setdiff1d(np.arange(len(indices)), np.fromiter(unreadable, np.int64))
-    images = samples.images(indices[rows])
+    if isinstance(samples, ArrangedSamples):
+        there = samples.arrangement.order[indices[rows]]
+        inner = decoded(samples.samples, there)
+        images = inner.images
+        unreadable |= {int(rows[row]): reason for row, reason in inner.unreadable.items()}
+    else:
+        images = samples.images(indices[rows])
     every = images.new_zeros(len(indices), *images.shape[1:])
     every[rows] = images
     return Decoded(every, unreadable)

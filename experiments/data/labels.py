@@ -1,4 +1,4 @@
-"""What a person, or a model as a first draft, says of one image: the form between all formats.
+"""The label of one image, by a person or as a model's draft: the form between all formats.
 
 Boxes are (x_min, y_min, x_max, y_max), edges of pixels counted from 0, as everywhere here; each
 format converts from and to its own.
@@ -6,21 +6,33 @@ format converts from and to its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import isfinite
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from al_core.errors import ActiveLearningError
+from experiments.settings.wording import one_line
+
 Mask = NDArray[np.uint8]
+Size = tuple[int, int]
+"""(height, width) in pixels."""
 NO_CLASS = 255
 """In a mask: no class."""
+MAX_SIDE = 10**6
+"""Longest side of an image, in pixels: far beyond what cameras and most formats have."""
+MAX_COVERAGE = 1_000
+"""Limit for the summed areas of an image's shapes, in areas of the image. Drawing takes time in
+proportion."""
 
 
-class UnusableFile(Exception):
-    """A file, or one record in it, that cannot be used; the text says why, in one line."""
+class UnusableFile(ActiveLearningError):
+    """A file, or one record in it, that cannot be used; the text gives the reason in one line."""
 
 
 class Box(NamedTuple):
@@ -31,19 +43,28 @@ class Box(NamedTuple):
     """x_min, y_min, x_max, y_max in pixels."""
     difficult: bool = False
     score: float | None = None
-    """Of a model's draft, in 0..1."""
+    """Score of a model's draft, in 0..1."""
+
+
+class Patch(NamedTuple):
+    """The pixels that a shape covers."""
+
+    top: int
+    left: int
+    covered: NDArray[np.bool_]
+    """bool (height, width), wholly inside the image."""
 
 
 @dataclass(frozen=True, eq=False)
 class Label:
-    """What is said of one image: a class, boxes, a mask, or that it cannot be labeled.
+    """The label of one image: a class, boxes, a mask, or a refusal.
 
     Attributes:
-        class_name: Of a classified image.
-        boxes: Of a detector's image; empty where there is no object.
+        class_name: Class of a classified image.
+        boxes: Objects of a detector's image; empty where there is none.
         mask: uint8 (height, width), positions in the class names, 255 for none.
-        refused: Whoever looked at it could not label it.
-        score: Of a model's draft, in 0..1.
+        refused: Whether the person who looked at the image could not label it.
+        score: Score of a model's draft, in 0..1.
     """
 
     class_name: str | None = None
@@ -53,19 +74,61 @@ class Label:
     score: float | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """Something painted, not drawn yet.
+
+    Attributes:
+        class_name: Its class.
+        area: Upper bound of the pixels of its patch.
+        draw: Returns the patch; raises UnusableFile where the shape is damaged.
+    """
+
+    class_name: str
+    area: int
+    draw: Callable[[], Patch]
+
+
+Drawing = Callable[[], Label]
+"""A label that takes memory in proportion to its image: only drawn once the size is known to be
+that of the image. Raises UnusableFile where a shape is damaged."""
+
+
+@dataclass(frozen=True, eq=False)
+class Relative:
+    """A label in fractions of the sides of its image, in a file that does not state the sides.
+
+    Attributes:
+        on: Returns the label on an image of (height, width) pixels; raises UnusableFile where the
+            label is damaged.
+    """
+
+    on: Callable[[Size], Label | Drawing]
+
+
+def _ignored(given: str, meant: str) -> None:
+    pass
+
+
+def _plain(name: str) -> str:
+    return " ".join(unicodedata.normalize("NFC", name).casefold().split())
+
+
 @dataclass(frozen=True)
 class Rules:
-    """What an annotation has to keep to.
+    """Rules for annotations.
 
     Attributes:
         kind: "classification", "detection" or "segmentation".
-        class_names: The classes there are.
-        refusal: The word that stands where a class would, when an image cannot be labeled.
-        empty_is_answer: Whether an image without objects in a file of VOC, COCO or CVAT has been
-            looked at. Their exports list images that nobody has opened in the same way.
-        voc_origin: What Pascal VOC's XML calls the first pixel: 1 as VOC itself, labelImg and Label
-            Studio do, 0 as CVAT does.
+        class_names: The classes.
+        refusal: The word that stands for a class where an image cannot be labeled.
+        empty_is_answer: Whether an image without objects in a file of VOC, COCO or CVAT counts as
+            an answer. Their exports list images that nobody has opened in the same way.
+        voc_origin: Coordinate of the first pixel in Pascal VOC's XML: 1 in VOC itself, labelImg and
+            Label Studio, 0 in CVAT.
         colors: RGB -> class name, of masks in color; from CVAT's labelmap.txt.
+        notice: Called with a name in a file, and with the class that it was taken for although it
+            differs from it in case or in surrounding blanks.
     """
 
     kind: str
@@ -74,27 +137,51 @@ class Rules:
     empty_is_answer: bool = False
     voc_origin: int = 1
     colors: Mapping[tuple[int, int, int], str] = field(default_factory=dict)
+    notice: Callable[[str, str], object] = field(default=_ignored, compare=False, repr=False)
+
+    def meant(self, name: str) -> str | None:
+        """Return the class, or the refusal, that a name in a file means; None if there is none.
+
+        Case and surrounding blanks only matter between classes that differ in nothing else.
+        """
+        found = self._alike(name)
+        if found is not None and found != name:
+            self.notice(name, found)
+        return found
+
+    def _alike(self, name: str) -> str | None:
+        known = (*self.class_names, self.refusal)
+        if name in known:
+            return name
+        alike = [each for each in known if _plain(each) == _plain(name)]
+        return alike[0] if len(alike) == 1 else None
+
+    def is_refusal(self, name: str) -> bool:
+        """Tell whether a name in a file is the refusal."""
+        return self._alike(name) == self.refusal
 
     def check_class(self, name: str) -> str:
-        """Return the name of a class that there is.
+        """Return the name of the class that is meant.
 
         Raises:
-            UnusableFile: There is none of that name.
+            UnusableFile: No class has this name.
         """
-        if name not in self.class_names:
+        found = self.meant(name)
+        if found is None or found == self.refusal:
             raise UnusableFile(
-                f"there is no class {name!r}; there are {', '.join(self.class_names)}"
+                f"there is no class {one_line(repr(name), 80)}; there are "
+                f"{', '.join(self.class_names)}"
             )
-        return name
+        return found
 
     def classified(self, words: Iterable[str]) -> Label:
-        """Return the label that one word, a class or the refusal, stands for.
+        """Return the label for one word, a class or the refusal.
 
         Raises:
-            UnusableFile: Another number of words, or no such class.
+            UnusableFile: There is no word, there are several, or the class is unknown.
         """
         given = list(dict.fromkeys(words))
-        if self.refusal in given:
+        if any(map(self.is_refusal, given)):
             return Label(refused=True)
         if self.kind != "classification":
             raise UnusableFile(f"{self.kind} takes no class for a whole image but {self.refusal}")
@@ -103,46 +190,53 @@ class Rules:
         return Label(class_name=self.check_class(given[0]))
 
     def boxed(self, boxes: Sequence[Box]) -> Label | None:
-        """Return the label that these objects are; None where it cannot be told from no answer.
+        """Return the label for objects; None where the image need not have been looked at.
 
         Raises:
-            UnusableFile: A class that there is not.
+            UnusableFile: A class is unknown, or a corner is not a finite number.
         """
-        if any(box.class_name == self.refusal for box in boxes):
+        if any(self.is_refusal(box.class_name) for box in boxes):
             return Label(refused=True)
+        boxes = [box._replace(class_name=self.check_class(box.class_name)) for box in boxes]
         for box in boxes:
-            self.check_class(box.class_name)
+            if not all(map(isfinite, box.corners)):
+                raise UnusableFile(f"a box of a {box.class_name} has no four finite corners")
         if not boxes and not self.empty_is_answer:
             return None
         return Label(boxes=tuple(boxes))
 
-    def painted(
-        self, shapes: Sequence[tuple[str, NDArray[np.bool_]]], size: tuple[int, int]
-    ) -> Label | None:
-        """Return the mask of shapes laid over each other, the last on top.
+    def painted(self, shapes: Sequence[Shape], size: Size) -> Label | Drawing | None:
+        """Return the label for shapes laid over each other, the last on top.
 
-        What no shape covers is the class "background" if there is one, else of no class.
+        Pixels that no shape covers are of the class "background" if there is one, else of none.
 
         Args:
-            shapes: Class and bool (height, width) of each.
-            size: (height, width) in pixels.
+            shapes: The shapes; none of them is drawn before the drawing is called.
+            size: (height, width) of the image in pixels.
+
+        Returns:
+            A drawing; a label for a refusal; None where the image need not have been looked at.
 
         Raises:
-            UnusableFile: A class that there is not, or a shape of another size.
+            UnusableFile: A class is unknown, or the shapes would take too long to draw.
         """
-        if any(name == self.refusal for name, _ in shapes):
+        if any(self.is_refusal(shape.class_name) for shape in shapes):
             return Label(refused=True)
         if not shapes and not self.empty_is_answer:
             return None
-        mask = np.full(size, self.uncovered, np.uint8)
-        for name, covered in shapes:
-            if covered.shape != size:
-                raise UnusableFile(
-                    f"a shape is drawn on {covered.shape[0]}x{covered.shape[1]} pixels, the image "
-                    f"has {size[0]}x{size[1]}"
-                )
-            mask[covered] = self.class_names.index(self.check_class(name))
-        return Label(mask=mask)
+        numbers = [self.class_names.index(self.check_class(shape.class_name)) for shape in shapes]
+        if sum(shape.area for shape in shapes) > MAX_COVERAGE * size[0] * size[1]:
+            raise UnusableFile(f"its shapes cover the image more than {MAX_COVERAGE} times")
+
+        def drawn() -> Label:
+            mask = np.full(size, self.uncovered, np.uint8)
+            for number, shape in zip(numbers, shapes, strict=True):
+                top, left, covered = shape.draw()
+                height, width = covered.shape
+                mask[top : top + height, left : left + width][covered] = number
+            return Label(mask=mask)
+
+        return drawn
 
     @property
     def uncovered(self) -> int:
@@ -153,28 +247,29 @@ class Rules:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a file says of one image.
+    """The label that a file has for one image.
 
     Attributes:
-        names: How the file calls the image, the most reliable first.
-        label: What it says.
-        size: (height, width) in pixels of the image that it was drawn on, if the file says so.
+        names: Names of the image in the file, the most reliable first.
+        label: The label, a drawing of it, or a relative one.
+        size: (height, width) in pixels of the image that was drawn on, if the file states it; a
+            drawing always has one.
     """
 
     names: tuple[str, ...]
-    label: Label
-    size: tuple[int, int] | None = None
+    label: Label | Drawing | Relative
+    size: Size | None = None
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Something in a returned file that is not used: where, and why."""
+    """Something in a returned file that is not used: the place and the reason."""
 
     where: str
     why: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.why}"
+        return f"{one_line(self.where)}: {one_line(self.why)}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,33 +281,54 @@ class Item:
         path: Its file.
         size: (height, width) in pixels, upright.
         score: Acquisition score, or None where nothing was scored.
-        draft: What the model makes of it, to be corrected, or None.
+        draft: The model's draft, to be corrected, or None.
     """
 
     name: str
     path: Path
-    size: tuple[int, int]
+    size: Size
     score: float | None = None
     draft: Label | None = None
 
 
-def stated_size(height: object, width: object) -> tuple[int, int] | None:
-    """Return the size that a file states, or None where it states none that can be."""
-    texts = str(height).strip(), str(width).strip()
-    sizes = [int(text) if text.isdecimal() else 0 for text in texts]
-    return (sizes[0], sizes[1]) if min(sizes) > 0 else None
+def stated_size(height: object, width: object) -> Size | None:
+    """Return the size that a file states as numbers or text, or None where it is no size."""
+    sides = _side(height), _side(width)
+    return (sides[0], sides[1]) if min(sides) > 0 else None
+
+
+def _side(value: object) -> int:
+    """Return a length in pixels, 0 where it is none."""
+    if isinstance(value, str):
+        text = value.strip()
+        # More digits than a side can have are not even turned into a number.
+        value = int(text) if text.isascii() and text.isdecimal() and len(text) <= 9 else 0
+    elif isinstance(value, float) and value.is_integer():
+        value = int(value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and 0 < value <= MAX_SIDE else 0  # type: ignore[operator,return-value]
 
 
 def number(record: Mapping[str, Any], key: str) -> float:
-    """Return a finite number of a record.
+    """Return a finite number of a record, given as a number or as text.
 
     Raises:
-        UnusableFile: It is missing or none.
+        UnusableFile: It is missing or no number.
     """
+    value = record.get(key)
     try:
-        value = float(record[key])
-    except (KeyError, TypeError, ValueError):
-        raise UnusableFile(f"{key} must be a number, it is {record.get(key)!r}") from None
-    if not np.isfinite(value):
-        raise UnusableFile(f"{key} must be a number, it is {value}")
-    return value
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            raise ValueError
+        found = float(value)
+    except (ValueError, OverflowError):
+        raise UnusableFile(f"{key} must be a number, it is {shown(value)}") from None
+    if not isfinite(found):
+        raise UnusableFile(f"{key} must be a finite number, it is {found}")
+    return found
+
+
+def shown(value: object) -> str:
+    """Return a value of a file for a message: short, in one line."""
+    if isinstance(value, int) and abs(value) > 10**60:  # Python refuses to print longer ones
+        return "a number of very many digits"
+    return one_line(repr(value), 60)

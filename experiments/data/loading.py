@@ -1,4 +1,4 @@
-"""Loading the next batches while the current one is computed on."""
+"""Load the next batches while the model works on the current one."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import TypeVar
 S = TypeVar("S")
 T = TypeVar("T")
 AHEAD = 4
-"""Batches in flight: enough to hide an uneven disk, few enough to cost no memory to speak of."""
+"""Batches that are loaded ahead: enough for a disk of uneven speed, and few in memory."""
 
 
 def prefetched(
     load: Callable[[S], T], items: Iterable[S], *, ahead: bool, depth: int = AHEAD
 ) -> Iterator[T]:
-    """Yield load(item) of each item, in order.
+    """Yield load(item) for each item, in order.
 
     Args:
-        load: Loads one batch; must be safe to call from another thread. OpenCV and NumPy let go of
+        load: Loads one batch; must be safe to call from another thread. OpenCV and NumPy release
             the interpreter lock while they decode and copy, so a thread overlaps with the model.
-        items: What to load, taken as it is needed, in the thread of the caller.
-        ahead: Load in a thread, a few batches ahead. Not worth it for images in memory.
-        depth: How many batches ahead.
+        items: Arguments of `load`, iterated lazily in the caller's thread.
+        ahead: Load in a thread, a few batches ahead. It does not pay for images in memory.
+        depth: The number of batches ahead.
     """
     if not ahead:
         yield from map(load, items)
@@ -45,7 +45,7 @@ def prefetched(
 
 
 def chunks(items: Iterable[S], size: int) -> Iterator[list[S]]:
-    """Yield lists of `size` items, the last perhaps of fewer, taking them as they are needed."""
+    """Yield lists of `size` items, the last one possibly shorter, iterating lazily."""
     left = iter(items)
     while chunk := list(islice(left, size)):
         yield chunk

@@ -1,7 +1,7 @@
-"""Images of various sizes, for tasks whose ground truth is drawn on them.
+"""Images of various sizes, for tasks whose ground truth refers to pixels.
 
-`Pictures` gives each image at its own size, which training crops from; `StretchedSamples` gives a
-batch of one size, as the model is asked.
+`Pictures` provides each image at its own size, for crops in training. `StretchedSamples` provides
+batches of one size, for inference.
 """
 
 from __future__ import annotations
@@ -22,34 +22,33 @@ from experiments.data.samples import IndexArray, MemorySamples
 
 
 class Pictures(Protocol):
-    """A set of images; a sample is known by its position, 0 .. len - 1."""
+    """A set of images; a sample is identified by its position, 0 .. len - 1."""
 
     @property
-    def names(self) -> Sequence[str]:
-        """As in `Samples`."""
-        ...
+    def names(self) -> Sequence[str]: ...
 
     @property
-    def unreadable(self) -> Mapping[int, str]:
-        """As in `Samples`."""
-        ...
+    def paths(self) -> Sequence[Path] | None: ...
+
+    @property
+    def unreadable(self) -> Mapping[int, str]: ...
 
     @property
     def in_memory(self) -> bool:
-        """Whether the images are decoded already."""
+        """True if the images are decoded already."""
         ...
 
     def __len__(self) -> int: ...
 
     def size(self, index: int) -> tuple[int, int]:
-        """Return (height, width) in pixels; of an unreadable image (0, 0)."""
+        """Return (height, width) in pixels, (0, 0) for an unreadable image."""
         ...
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """Return uint8 (height, width, 3), RGB.
 
         Raises:
-            UnreadableImage: The sample is one of `unreadable`; the text names it.
+            UnreadableImage: The image is unreadable; the text names the sample.
         """
         ...
 
@@ -63,41 +62,41 @@ class MemoryPictures:
 
     @property
     def names(self) -> Sequence[str]:
-        """As in `Samples`."""
         return self.samples.names
 
     @property
+    def paths(self) -> Sequence[Path] | None:
+        return self.samples.paths
+
+    @property
     def unreadable(self) -> Mapping[int, str]:
-        """As in `Samples`."""
         return self.samples.unreadable
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def size(self, index: int) -> tuple[int, int]:
-        """As in `Pictures`."""
         height, width = self.samples.pixels.shape[2:]
         return height, width
 
     def picture(self, index: int) -> NDArray[np.uint8]:
-        """As in `Pictures`."""
         image: NDArray[np.uint8] = self.samples.images(np.array([index]))[0].numpy()
         return image.transpose(1, 2, 0)
 
 
 @dataclass(frozen=True, eq=False)
 class FilePictures:
-    """Image files, decoded whenever they are asked for.
+    """Image files that are decoded on each request.
 
-    Building it decodes every file once, for its size and for `unreadable`; nothing else is kept.
+    The constructor decodes every file once to find sizes and unreadable files, and keeps no image.
 
     Attributes:
-        paths: One file a sample.
-        names: One a sample, unique.
-        refused: Position -> reason of samples that are known to be of no use: their annotation
-            cannot be read, say. They become `unreadable` without a look at the image.
-        check: Called once with the position, height and width of each image, in several threads;
-            what it raises as UnreadableImage makes the sample `unreadable`.
+        paths: One file per sample.
+        names: One unique name per sample.
+        refused: Position -> reason of samples that are known to be unusable, for example because
+            their annotation cannot be read. They become `unreadable` without decoding the image.
+        check: Called once with the position, height and width of each image, in several threads; if
+            it raises UnreadableImage, the sample becomes `unreadable`.
         progress: Text before the progress bar.
     """
 
@@ -131,12 +130,11 @@ class FilePictures:
         return len(self.paths)
 
     def size(self, index: int) -> tuple[int, int]:
-        """As in `Pictures`."""
         height, width = self.sizes[index].tolist()
         return height, width
 
     def picture(self, index: int) -> NDArray[np.uint8]:
-        """As in `Pictures`; a file that has become unreadable since is an UnreadableImage too."""
+        """Decode the file; one that has become unreadable since raises UnreadableImage too."""
         if index in self.unreadable:
             raise UnreadableImage(
                 f"{self.names[index]} cannot be used, it is unreadable: {self.unreadable[index]}"
@@ -151,23 +149,24 @@ class FilePictures:
 
 @dataclass(frozen=True, eq=False)
 class PictureView:
-    """Pictures seen another way: the same samples, by the same names."""
+    """A view of pictures with the same samples and names."""
 
     pictures: Pictures
 
     @property
     def names(self) -> Sequence[str]:
-        """As in `Samples`."""
         return self.pictures.names
 
     @property
+    def paths(self) -> Sequence[Path] | None:
+        return self.pictures.paths
+
+    @property
     def unreadable(self) -> Mapping[int, str]:
-        """As in `Samples`."""
         return self.pictures.unreadable
 
     @property
     def in_memory(self) -> bool:
-        """As in `Samples`."""
         return self.pictures.in_memory
 
     def __len__(self) -> int:
@@ -176,15 +175,15 @@ class PictureView:
 
 @dataclass(frozen=True, eq=False)
 class StretchedSamples(PictureView):
-    """Pictures as `Samples`: stretched to a square, their aspect not kept, as SSD takes them."""
+    """Pictures as `Samples`, stretched to a square without keeping the aspect ratio, as for SSD."""
 
     image_size: int
 
     def images(self, indices: IndexArray) -> Tensor:
-        """As in `Samples`: uint8 (b, 3, image_size, image_size)."""
+        """Load images of one size: uint8 (b, 3, image_size, image_size)."""
         size = self.image_size
         if isinstance(self.pictures, MemoryPictures) and self.pictures.size(0) == (size, size):
-            return self.pictures.samples.images(indices)  # nothing to stretch: all at once
+            return self.pictures.samples.images(indices)  # they have the size already
         batch = np.empty((indices.size, size, size, 3), np.uint8)
 
         def load(row: int) -> None:
@@ -195,10 +194,10 @@ class StretchedSamples(PictureView):
 
 
 def load_all(count: int, load: Callable[[int], None], *, in_memory: bool) -> None:
-    """Call `load(0)` to `load(count - 1)`, in several threads where each reads a file.
+    """Call `load(0)` to `load(count - 1)`, in several threads unless the images are in memory.
 
     Raises:
-        UnreadableImage: The first that a call raised.
+        UnreadableImage: Calls have raised it; this is the error of the first of them.
     """
     reasons = for_each(count, load, num_threads=1 if in_memory else None)
     if reasons:

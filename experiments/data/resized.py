@@ -1,4 +1,4 @@
-"""A segmentation set at another size: large images made affordable, the same for every strategy."""
+"""Resize a segmentation set, so that large images are affordable for every strategy alike."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from experiments.data.segmentation_augmentation import resize_image, resize_mask
 
 
 def resized(data: SemanticSegmentation, scale: float) -> SemanticSegmentation:
-    """Return the set with images and masks, of pool and test set, at `scale` times their sides.
+    """Return the set with all images and masks, also of the test set, at `scale` times their sides.
 
-    Sides are rounded, and at least 1 pixel. Everything is resized when it is read, not before.
+    Sides are rounded and at least 1 pixel. Images and masks are resized when they are read.
     """
     train, test = ResizedPictures(data.train, scale), ResizedPictures(data.test, scale)
     return replace(
@@ -34,12 +34,10 @@ class ResizedPictures(PictureView):
     scale: float
 
     def size(self, index: int) -> tuple[int, int]:
-        """As in `Pictures`."""
         height, width = self.pictures.size(index)
         return (0, 0) if not height else scaled_size(height, width, self.scale)
 
     def picture(self, index: int) -> NDArray[np.uint8]:
-        """As in `Pictures`."""
         return resize_image(self.pictures.picture(index), self.size(index))
 
 
@@ -54,7 +52,6 @@ class ResizedMasks:
         return len(self.masks)
 
     def mask(self, index: int) -> Mask:
-        """As in `Masks`."""
         whole = self.masks.mask(index)
         height, width = whole.shape
         return resize_mask(whole, scaled_size(height, width, self.scale))

@@ -1,13 +1,13 @@
-"""Sets of images by position, the form in which every task and the engine ask for them.
+"""Sets of images, whose samples are read by position.
 
-`MemorySamples` keeps decoded images (small sets: a batch is one gather), `FileSamples` decodes when
-asked (sets that do not fit). Which images cannot be read is known once a set is built, so that they
-are never selected, trained on or scored; asking for one is an error, not a black image.
+`MemorySamples` holds decoded images, for sets that fit into memory; a batch is one gather.
+`FileSamples` decodes files on request. A set knows its unreadable images when it is built, so that
+they are never selected, trained on or scored; reading one raises an error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,9 +36,9 @@ class Batch:
     """Images with their ground truth.
 
     Attributes:
-        images: uint8 (b, 3, height, width), RGB; float32 on the same scale, and perhaps a little
-            beyond it, where images were augmented one by one.
-        targets: Whatever the task makes of its ground truth; int64 (b,) in classification.
+        images: uint8 (b, 3, height, width), RGB; float32 on the same scale, possibly slightly out
+            of range, if images were augmented one by one.
+        targets: The task's form of the ground truth; int64 (b,) in classification.
     """
 
     images: Tensor
@@ -46,21 +46,26 @@ class Batch:
 
 
 class Samples(Protocol):
-    """A set of images; a sample is known by its position, 0 .. len - 1."""
+    """A set of images; a sample is identified by its position, 0 .. len - 1."""
 
     @property
     def names(self) -> Sequence[str]:
-        """One a sample, unique: a path with "/" below the set's folder, or a made-up file name."""
+        """Unique names of the samples: paths with "/" below the set's folder, or generated ones."""
+        ...
+
+    @property
+    def paths(self) -> Sequence[Path] | None:
+        """Files of the samples, by position; None where they are from no files of their own."""
         ...
 
     @property
     def unreadable(self) -> Mapping[int, str]:
-        """Position -> reason, ascending, of the images that cannot be decoded."""
+        """Position -> reason of the images that cannot be decoded, ascending."""
         ...
 
     @property
     def in_memory(self) -> bool:
-        """Whether `images` is a cheap gather (else it reads and decodes files)."""
+        """True if `images` is a cheap gather; otherwise it reads and decodes files."""
         ...
 
     def __len__(self) -> int: ...
@@ -70,24 +75,25 @@ class Samples(Protocol):
 
         Raises:
             IndexError: A position is out of range.
-            UnreadableImage: A position is one of `unreadable`; the text names the sample.
+            UnreadableImage: An image is unreadable; the text names the sample.
         """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class MemorySamples:
-    """Decoded images.
+    """Decoded images; `paths` as in `Samples`.
 
     Attributes:
         pixels: uint8 (n, 3, height, width), RGB.
-        image_size: Side in pixels to which images are `resize_square`d when they are asked for;
-            None for no change.
+        image_size: Side in pixels to which images are `resize_square`d on request; None for no
+            change.
         interpolation: As for `resize_square`.
     """
 
     pixels: Tensor
     names: Sequence[str]
+    paths: Sequence[Path] | None = field(default=None, kw_only=True)
     unreadable: Mapping[int, str] = field(default_factory=dict, kw_only=True)
     image_size: int | None = field(default=None, kw_only=True)
     interpolation: str = field(default=DEFAULT_INTERPOLATION, kw_only=True)
@@ -105,7 +111,7 @@ class MemorySamples:
         return len(self.pixels)
 
     def images(self, indices: IndexArray) -> Tensor:
-        """As in `Samples`; a copy."""
+        """Copy images."""
         _check_indices(indices, self.names, self.unreadable)
         images = self.pixels.index_select(0, torch.tensor(indices, dtype=torch.int64))
         size = self.image_size
@@ -119,24 +125,25 @@ class MemorySamples:
 
 @dataclass(frozen=True, eq=False)
 class FileSamples:
-    """Image files that are decoded and `resize_square`d each time they are asked for.
+    """Image files that are decoded and resized on each request.
 
-    Building it decodes every file once, so that `unreadable` is complete; nothing is kept of that.
-    Unchecked samples are not decoded, for a caller that finds out itself which are unreadable.
+    The constructor decodes every file once to find the unreadable ones, and keeps no image except
+    for the cache of `read`. Unchecked samples are not decoded before they are requested, for a
+    caller that finds the unreadable ones itself.
 
     Attributes:
-        paths: One file a sample.
-        image_size: Side in pixels of the images that are returned.
-        interpolation: As for `resize_square`.
-        checked: Whether building it decodes every file.
-        num_threads: None for one a core. It never changes the result.
+        paths: One file per sample.
+        image_size: Side in pixels of the returned images.
+        read: As in `decode_many`.
+        checked: True to decode every file in the constructor.
+        num_threads: Number of threads, which never changes the result; None for one per core.
         progress: Text before the progress bar of the first pass; None for no bar.
     """
 
     paths: Sequence[Path]
     names: Sequence[str]
     image_size: int = field(kw_only=True)
-    interpolation: str = field(default=DEFAULT_INTERPOLATION, kw_only=True)
+    read: Callable[[Path], NDArray[np.uint8]] | None = field(default=None, kw_only=True)
     checked: bool = field(default=True, kw_only=True)
     num_threads: int | None = field(default=None, kw_only=True)
     progress: str | None = field(default=None, kw_only=True)
@@ -148,7 +155,7 @@ class FileSamples:
         found: dict[int, str] = {}
         if self.checked:
             found = find_unreadable(
-                self.paths, num_threads=self.num_threads, progress=self.progress
+                self.paths, read=self.read, num_threads=self.num_threads, progress=self.progress
             )
         object.__setattr__(self, "unreadable", found)
 
@@ -156,7 +163,7 @@ class FileSamples:
         return len(self.paths)
 
     def images(self, indices: IndexArray) -> Tensor:
-        """As in `Samples`; a file that has become unreadable since is an UnreadableImage too."""
+        """Decode files; one that has become unreadable since raises UnreadableImage too."""
         _check_indices(indices, self.names, self.unreadable)
         decoded = self.decode(indices)
         for row, reason in decoded.unreadable.items():
@@ -171,7 +178,7 @@ class FileSamples:
         return decode_many(
             [self.paths[index] for index in indices],
             self.image_size,
-            interpolation=self.interpolation,
+            read=self.read,
             num_threads=self.num_threads,
         )
 
@@ -181,8 +188,9 @@ def channel_statistics(
 ) -> tuple[ChannelValues, ChannelValues]:
     """Return mean and standard deviation of the pixels of each channel, RGB, in 0..1.
 
-    They are of `max_images` readable images, evenly spaced, or of all; sums are exact, so the
-    result is the same on every machine. A channel without variation gets 1/255, to be divided by.
+    They are computed from `max_images` readable images, evenly spaced, or from all of them. Sums
+    are exact, so the result is the same on every machine. A deviation is at least 1/255, so that it
+    can be divided by.
 
     Raises:
         InvalidSetting: No image is readable.

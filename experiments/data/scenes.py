@@ -1,10 +1,10 @@
 """Embedded scenes: digits composed into color images, with boxes and a class mask.
 
-Each scene is made of real handwritten digits (`experiments.data.digits`) on a colored ground, and
-depends on seed and index alone, whatever else was drawn. Two scenes in three are easy (few large
-bright digits on a smooth dark ground), one is hard (many small faint ones that overlap, of any
-color, on a rough ground between strokes that are no digits). Classes are skewed, and less so in
-hard scenes, where the rare ones are: what is annotated matters. Ours, not published.
+Each scene consists of handwritten digits (`experiments.data.digits`) on a colored ground and
+depends only on seed and index. Two scenes in three are easy (few large bright digits on a smooth
+dark ground), one is hard (many small faint overlapping digits of any color, on a rough ground among
+strokes that are no digits). Classes are skewed, but less so in hard scenes, which contain most of
+the rare ones, so the choice of scenes to annotate matters. This data set is ours, not published.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from experiments.data.samples import MemorySamples
 from experiments.settings.checks import check_whole_number
 
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-"""Of the labels 0..9; 1 + label in a mask, where 0 is ground."""
+"""Names of the labels 0..9; a mask holds 1 + label, and 0 for the ground."""
 MIN_SIZE_PIXELS = 32
 HARD_SHARE = 1 / 3
 NUM_HELD_OUT_GLYPHS = 1000
-"""Of the 5,000 digits, those that only held-out scenes are made of."""
+"""The number of the 5,000 digits that only occur in held-out scenes."""
 FALL_OFF = {False: 0.70, True: 0.88}
-"""By hard: how many times as often as its predecessor a digit occurs (0 is the most frequent)."""
+"""Ratio of a digit's frequency to that of its predecessor, in easy (False) and hard scenes; 0 is
+the most frequent digit."""
 TRIES = 12
-"""Places that are tried for a digit before it is left out."""
+"""Places that are tried for a digit before it is omitted."""
 
 Image = NDArray[np.uint8]
 
@@ -43,11 +44,11 @@ class Scene:
 
     Attributes:
         image: uint8 (size, size, 3), RGB.
-        boxes: float32 (n, 4), corners in pixels: the edges of the whole digit, seen or covered, so
-            0 and `size` are the borders of the image. n is at least 1.
+        boxes: float32 (n, 4), corners in pixels: the edges of each digit, with its covered parts;
+            the image spans 0 to `size`. n is at least 1.
         labels: int64 (n,), the digits.
-        mask: uint8 (size, size), 1 + digit where a digit is seen, 0 elsewhere.
-        hard: Which of the two kinds it is.
+        mask: uint8 (size, size), 1 + digit where a digit is visible, 0 elsewhere.
+        hard: True for a hard scene, False for an easy one.
     """
 
     image: Image
@@ -61,13 +62,13 @@ def scenes(num: int, *, size: int, seed: int = 0, held_out: bool = False) -> lis
     """Compose the first `num` scenes of a seed.
 
     Args:
-        num: How many; the first ones of a longer list are the same.
+        num: The number of scenes; a longer list begins with the same ones.
         size: Side in pixels, at least 32.
-        seed: Another seed, other scenes.
-        held_out: Scenes for a test set: of digits that occur in no other scene.
+        seed: Decides the scenes.
+        held_out: Compose scenes for a test set, from digits that occur in no other scene.
 
     Raises:
-        ValueError: A smaller size.
+        ValueError: The size is too small.
         InvalidSetting: The embedded digits are not installed.
     """
     return [scene(index, size=size, seed=seed, held_out=held_out) for index in range(num)]
@@ -83,7 +84,7 @@ def scene(index: int, *, size: int, seed: int = 0, held_out: bool = False) -> Sc
     if hard:
         _scribble(rng, image, num=int(rng.integers(4, 10)))
     mask = np.zeros((size, size), np.uint8)
-    owner = np.zeros((size, size), np.uint8)  # 1 + number of the digit that is seen
+    owner = np.zeros((size, size), np.uint8)  # 1 + number of the visible digit
     boxes: list[tuple[int, int, int, int]] = []
     labels: list[int] = []
     areas: list[int] = []
@@ -118,7 +119,7 @@ def scene(index: int, *, size: int, seed: int = 0, held_out: bool = False) -> Sc
 
 
 def scene_samples(composed: Sequence[Scene], prefix: str) -> MemorySamples:
-    """Return the images as a set in memory, named `<prefix>_00000.png` and so on."""
+    """Return the images as a set in memory, with the names `<prefix>_00000.png` and so on."""
     pixels = torch.from_numpy(np.stack([one.image for one in composed]))
     names = [f"{prefix}_{i:05d}.png" for i in range(len(composed))]
     return MemorySamples(pixels.permute(0, 3, 1, 2).contiguous(), names)
@@ -127,7 +128,7 @@ def scene_samples(composed: Sequence[Scene], prefix: str) -> MemorySamples:
 def scene_sets(
     num_scenes: int, num_test_scenes: int, scene_size: int
 ) -> tuple[tuple[MemoryPictures, list[Scene]], tuple[MemoryPictures, list[Scene]]]:
-    """Compose a pool and a test set, the settings of `data=digits`: images and scenes of each.
+    """Compose a pool and a test set from the settings of `data=digits`; return images and scenes.
 
     Raises:
         InvalidSetting: A setting is out of range, or the embedded digits are not installed.
@@ -145,7 +146,7 @@ def scene_sets(
 
 @lru_cache(maxsize=1)
 def _glyphs() -> tuple[list[Image], dict[tuple[bool, int], NDArray[np.int64]]]:
-    """All digits, cut to their ink, and the positions of each (held out, digit)."""
+    """Return all digits, cropped to their ink, and positions by (held out, digit)."""
     images, digits = load_digits()
     cut = []
     for image in images:
@@ -161,7 +162,7 @@ def _glyphs() -> tuple[list[Image], dict[tuple[bool, int], NDArray[np.int64]]]:
 
 
 def _ground(rng: np.random.Generator, size: int, *, hard: bool) -> NDArray[np.float32]:
-    """Return a colored ground, float32 (size, size, 3): a few blots, or many."""
+    """Return a colored ground, float32 (size, size, 3), with many blots if hard, else a few."""
     cells = 9 if hard else 3
     color = rng.uniform(40, 215, 3) if hard else rng.uniform(0, 90, 3)
     blots = color + rng.uniform(-1, 1, (cells, cells, 3)) * (45 if hard else 30)
@@ -170,7 +171,7 @@ def _ground(rng: np.random.Generator, size: int, *, hard: bool) -> NDArray[np.fl
 
 
 def _scribble(rng: np.random.Generator, image: NDArray[np.float32], *, num: int) -> None:
-    """Draw strokes that look like parts of digits and are none."""
+    """Draw strokes that resemble parts of digits."""
     size = image.shape[0]
     for _ in range(num):
         color = rng.uniform(0, 255, 3).tolist()
@@ -184,13 +185,13 @@ def _scribble(rng: np.random.Generator, image: NDArray[np.float32], *, num: int)
 def _glyph(
     rng: np.random.Generator, label: int, size: int, *, hard: bool, held_out: bool
 ) -> NDArray[np.float32]:
-    """Return the opacity of a turned and scaled digit, float32 (h, w), cut to its ink."""
+    """Return the opacity of a rotated and scaled digit, float32 (h, w), cropped to its ink."""
     glyphs, positions = _glyphs()
     glyph = glyphs[int(rng.choice(positions[held_out, label]))]
     height = size * rng.uniform(*((0.15, 0.32) if hard else (0.25, 0.5)))
     stretch = rng.uniform(0.85, 1.2)
     scale_y = height / glyph.shape[0]
-    # A "1" is as high as the others, not as wide.
+    # The bound keeps wide digits inside the image.
     scale_x = min(scale_y * stretch, 0.7 * size / glyph.shape[1])
     turn = np.deg2rad(rng.uniform(-20, 20) if hard else rng.uniform(-8, 8))
     cosine, sine = np.cos(turn), np.sin(turn)
@@ -215,7 +216,7 @@ def _place(
     *,
     hidden: float,
 ) -> tuple[int, int] | None:
-    """Return (y, x) where no earlier digit loses more than `hidden` of its ink, or None."""
+    """Return (y, x) such that no earlier digit loses more than `hidden` of its ink, or None."""
     size = owner.shape[0]
     h, w = alpha.shape
     ink = alpha >= 0.5
@@ -232,7 +233,7 @@ def _place(
 def _color(
     rng: np.random.Generator, ground: NDArray[np.float32], *, hard: bool
 ) -> NDArray[np.float32]:
-    """Return a color about so far from that of the ground, strong or faint."""
+    """Return a color near to that of the ground if hard, else far from it."""
     wanted = rng.uniform(*((80, 140) if hard else (150, 250)))
     offered = rng.uniform(0 if hard else 120, 255, (16, 3))
     distance = np.linalg.norm(offered - ground.mean((0, 1)), axis=1)

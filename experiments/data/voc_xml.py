@@ -1,4 +1,4 @@
-"""The XML of Pascal VOC (Everingham et al., IJCV 2010): parsing, and the objects of an annotation.
+"""The objects of an annotation in Pascal VOC's XML (Everingham et al., IJCV 2010).
 
 Corners in the files are the first and the last pixel of an object, counted from 1, and are edges of
 pixels, counted from 0, here; `origin` is 0 for tools that write edges from 0.
@@ -9,21 +9,7 @@ from __future__ import annotations
 from math import nan
 from xml.etree import ElementTree
 
-from experiments.data.labels import Box, UnusableFile
-
-
-def parse_xml(data: bytes) -> ElementTree.Element:
-    """Parse XML without a document type, which an annotation has no use for and attacks have.
-
-    Raises:
-        UnusableFile: It is no XML, or has one.
-    """
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        raise UnusableFile("it declares a document type or entities, which is refused")
-    try:
-        return ElementTree.fromstring(data)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise UnusableFile(f"it is no XML: {error}") from None
+from experiments.data.labels import Box
 
 
 def objects_in(root: ElementTree.Element, origin: int = 1) -> list[Box]:

@@ -1,1 +1,1 @@
-"""Draw images with labels and predictions for people."""
+"""Draw images with labels and predictions for people: panels, captions, thumbnails, duplicates."""

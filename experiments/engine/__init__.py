@@ -1,1 +1,1 @@
-"""Devices, precision, processes and memory."""
+"""Devices, precision, processes, cores, memory and locks."""

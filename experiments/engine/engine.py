@@ -1,8 +1,8 @@
-"""Devices, precision and processes: plain torch, all of it in this module.
+"""Devices, precision and distributed processes, in plain torch.
 
-One process a device. Several processes are started from inside the job, once a run, by torch's
-elastic launcher; under `torchrun` its environment is honored instead. Every process runs the same
-job in step; only the first writes files.
+There is one process for each device. Several processes are started from inside the job, once for
+each run, by torch's elastic launcher; under `torchrun` they are those of its environment. Every
+process runs the same job in step, and only the first one writes files.
 """
 
 from __future__ import annotations
@@ -10,16 +10,13 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import multiprocessing
 import os
 import pickle
 import tempfile
-import threading
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from multiprocessing.connection import wait as wait_for_end
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 from al_core.errors import ActiveLearningError, InvalidSetting, require_positive
 from experiments.engine.cores import num_cores
 from experiments.engine.memory import host_memory_mb, keep_freed_memory, reset_peak_host_memory
+from experiments.engine.processes import end_with_parent
 from experiments.settings.checks import check_flag
 
 T = TypeVar("T")
@@ -41,19 +39,20 @@ LAUNCHER_LOGGERS = ("distributed.elastic.multiprocessing.api", "multiprocessing.
 
 
 class Engine:
-    """What one process computes on, and how it talks to the others.
+    """The device of one process, and its communication with the others.
 
     Args:
         device: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
         precision: "float32"; "tf32" lets a GPU round the factors of matrix products to 10 bits;
             "bfloat16" runs models under autocast (on a CPU without AMX that is slower).
-        num_processes: Processes on this machine, each with its device.
-        channels_last: Lay images out as (b, h, w, c) in memory, which convolutions prefer.
-        compile: Compile the model for training with `torch.compile`.
-        num_threads: CPU threads a process; null shares the cores evenly.
+        num_processes: Processes on this machine, each with its own device.
+        channels_last: Whether images lie as (b, h, w, c) in memory, where convolutions are
+            faster.
+        compile: Whether the model is compiled for training with `torch.compile`.
+        num_threads: CPU threads of a process; null shares the cores evenly.
 
     Raises:
-        InvalidSetting: A value that is not permitted, or a device that is not there.
+        InvalidSetting: A value is not permitted, or the device does not exist.
     """
 
     def __init__(
@@ -88,12 +87,12 @@ class Engine:
     def of_worker(cls, settings: Mapping[str, Any], *, number: int, num_workers: int) -> Engine:
         """Return the engine of one of several independent workers on this machine.
 
-        They share the GPUs in turn, or else the cores evenly.
+        The workers take the GPUs in turn; without GPUs they share the cores evenly.
 
         Args:
             settings: Arguments of `Engine`.
-            number: Which worker, from 0 on.
-            num_workers: How many there are.
+            number: Number of the worker, from 0.
+            num_workers: Number of workers.
         """
         device = _device(settings.get("device", "auto"), local_rank=0)
         threads = settings.get("num_threads") or max(1, num_cores() // num_workers)
@@ -104,30 +103,30 @@ class Engine:
 
     @staticmethod
     def num_devices(settings: Mapping[str, Any]) -> int:
-        """Return how many workers keep this machine busy: one a GPU, or one a core."""
+        """Return the number of workers that use this machine fully: its GPUs, or else its cores."""
         if _device(settings.get("device", "auto"), local_rank=0).type == "cuda":
             return torch.cuda.device_count()
         return num_cores()
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes."""
+        """True for the process that writes files."""
         return self.rank == 0
 
     @property
     def device_name(self) -> str:
-        """What the device calls itself."""
+        """Name of the device: "cpu", or the model of the GPU."""
         return "cpu" if self.device.type == "cpu" else torch.cuda.get_device_name(self.device)
 
     def launch(self, job: Callable[..., T], *args: Any) -> T:
-        """Run `job(engine, *args)` in every process; return what the first one returns.
+        """Run `job(engine, *args)` in every process and return the result of the first one.
 
         Args:
-            job: A function of an importable module; with several processes `args` are pickled.
-            args: Its further arguments.
+            job: A function of an importable module.
+            args: Its further arguments; with several processes they are pickled.
 
         Raises:
-            ActiveLearningError, OSError: What the job raised, from whichever process.
+            ActiveLearningError, OSError: The job raised it, in any of the processes.
         """
         if "TORCHELASTIC_RUN_ID" in os.environ or self.num_processes == 1:
             return _in_process(self, job, args)
@@ -155,7 +154,7 @@ class Engine:
         return results[0]
 
     def join(self) -> None:
-        """Take this process's place among the others, as the launcher's environment says."""
+        """Set up this process, and connect it to the others that the launcher has started."""
         keep_freed_memory()
         here = int(os.environ.get("LOCAL_WORLD_SIZE", self.num_processes))
         torch.set_num_threads(self.num_threads or max(1, num_cores() // here))
@@ -171,12 +170,12 @@ class Engine:
         dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
 
     def leave(self) -> None:
-        """Part from the other processes."""
+        """Disconnect from the other processes."""
         if dist.is_initialized():
             dist.destroy_process_group()
 
     def to_device(self, value: Any) -> Any:
-        """Move a tensor, or a list of tensors, to the device, without waiting for it."""
+        """Move a tensor, or a list of tensors, to the device without waiting for the transfer."""
         if isinstance(value, (list, tuple)):
             return type(value)(self.to_device(part) for part in value)
         if not isinstance(value, Tensor):
@@ -186,20 +185,20 @@ class Engine:
         return value.to(self.device, non_blocking=True)
 
     def laid_out(self, images: Tensor) -> Tensor:
-        """Lay a batch of images out as the model's convolutions prefer."""
+        """Return a batch of images in the memory layout of the model."""
         if self.channels_last and images.ndim == 4:
             return images.contiguous(memory_format=torch.channels_last)
         return images.contiguous()
 
     def placed(self, model: nn.Module) -> nn.Module:
-        """Move a model to the device and lay it out."""
+        """Move a model to the device, in its memory layout."""
         if self.channels_last:
-            # The stubs of Module.to do not know the memory format alone.
+            # The stubs of Module.to have no overload with a memory format alone.
             return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
         return model.to(self.device)
 
     def for_training(self, model: nn.Module, *, find_unused_parameters: bool) -> nn.Module:
-        """Wrap a placed model for training: compiled if asked for, in step with the others."""
+        """Wrap a placed model for training: compiled if set, with gradients of all processes."""
         if self.compile:
             model = torch.compile(model)  # type: ignore[assignment]
         if self.world_size > 1:
@@ -210,39 +209,41 @@ class Engine:
         return model
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """Return the context that models are called in."""
+        """Return the context in which models are called."""
         return torch.autocast(
             self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"
         )
 
     def generator(self, seed: int) -> torch.Generator:
-        """Return a generator on the device; every process has its own."""
+        """Return a generator on the device; each process draws other numbers."""
         return torch.Generator(self.device).manual_seed((seed + self.rank) % 2**63)
 
     @contextlib.contextmanager
     def seeded(self, seed: int, *, alike: bool = False) -> Iterator[None]:
-        """Let what draws from torch's global generators, as dropout does, draw from `seed`.
+        """Seed torch's global generators, from which dropout draws, within this context.
 
-        Every process draws something else, or with `alike` the same.
+        Args:
+            seed: Its numbers differ between processes.
+            alike: Draw the same numbers in every process instead.
         """
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
             torch.manual_seed((seed + (0 if alike else self.rank)) % 2**63)
             yield
 
     def shard(self, count: int) -> range:
-        """Return this process's part of `count` things: contiguous, in order, without padding."""
+        """Return this process's part of `range(count)`: contiguous, in order, without padding."""
         size, left = divmod(count, self.world_size)
         start = self.rank * size + min(self.rank, left)
         return range(start, start + size + (self.rank < left))
 
     def gather_rows(self, rows: Tensor | None) -> Tensor:
-        """Concatenate the rows of all processes, in order, on the CPU of each."""
+        """Concatenate the rows of all processes, in order; every process gets them on the CPU."""
         parts = self.gather(None if rows is None else rows.cpu())
         kept = [part for part in parts if part is not None]
         return torch.cat(kept) if kept else torch.empty(0)
 
     def gather(self, value: T) -> list[T]:
-        """Return the picklable values of all processes, on each.
+        """Return the values of all processes, which must be picklable, in every process.
 
         Tensors inside the values come back on the CPU, those of this process included; a process
         that unpickled one of another GPU would open a context there, which takes its memory.
@@ -254,12 +255,12 @@ class Engine:
         return [pickle.loads(part) for part in parts]
 
     def barrier(self) -> None:
-        """Wait for the other processes."""
+        """Wait until all processes have come here."""
         if self.world_size > 1:
             dist.barrier()
 
     def synchronize(self) -> None:
-        """Wait for the device, so that a clock can be read."""
+        """Wait until the device has finished, so that times are those of its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
@@ -270,7 +271,7 @@ class Engine:
         reset_peak_host_memory()
 
     def peak_memory_mb(self) -> float:
-        """Return the peak since the reset in MB: of the GPU's memory, or of this process's."""
+        """Return the peak in MB since the reset: of the GPU's memory, or else of this process's."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**20
         return host_memory_mb(peak=True)
@@ -300,7 +301,7 @@ def _device(name: str, *, local_rank: int) -> torch.device:
 
 
 class _CpuPickler(pickle.Pickler):
-    """Pickles tensors as if they were on the CPU, wherever in an object they are."""
+    """Pickler that moves tensors to the CPU, at any depth of an object."""
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, Tensor) and obj.device.type != "cpu":
@@ -314,22 +315,6 @@ def _pickled_on_cpu(value: Any) -> bytes:
     return buffer.getvalue()
 
 
-def end_with_parent() -> None:
-    """Let this started process end when the one that started it does, whatever it waits for then.
-
-    A process that is killed cannot tell those that it has started, which would wait for it, or for
-    one another, for ever.
-    """
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "this process was started by itself"
-
-    def end(sentinel: int) -> None:
-        wait_for_end([sentinel])
-        os._exit(1)
-
-    threading.Thread(target=end, args=(parent.sentinel,), daemon=True).start()
-
-
 def _in_process(engine: Engine, job: Callable[..., T], args: Sequence[Any]) -> T:
     engine.join()
     try:
@@ -339,12 +324,12 @@ def _in_process(engine: Engine, job: Callable[..., T], args: Sequence[Any]) -> T
 
 
 def _worker(engine: Engine, job: Callable[..., T], args: Sequence[Any], failure: Path) -> T:
-    """Run in each started process. The launcher ends the others when one fails."""
+    """Run the job in a started process. The launcher ends the others when one fails."""
     end_with_parent()
     try:
         return _in_process(engine, lambda *given: _telling(failure, job, given), args)
     except Exception:
-        # Where another process has said what is wrong, this is only that it has gone.
+        # Where another process has recorded an error, this one only follows from its end.
         if failure.exists():
             raise SystemExit(1) from None
         traceback.print_exc()
@@ -352,7 +337,7 @@ def _worker(engine: Engine, job: Callable[..., T], args: Sequence[Any], failure:
 
 
 def _telling(failure: Path, job: Callable[..., T], args: Sequence[Any]) -> T:
-    """Run the job; write what it raises to `failure`, before this process parts from the others."""
+    """Run the job; write its error to `failure` before this process leaves the others."""
     try:
         return job(*args)
     except (ActiveLearningError, OSError) as error:
@@ -365,7 +350,7 @@ def _telling(failure: Path, job: Callable[..., T], args: Sequence[Any]) -> T:
 
 @contextlib.contextmanager
 def _quiet_launcher() -> Iterator[None]:
-    """Keep the launcher from logging the end of a process, which is reported once, by us."""
+    """Keep the launcher from logging the end of a process, which this module reports once."""
     loggers = [logging.getLogger(f"torch.{name}") for name in LAUNCHER_LOGGERS]
     disabled = [each.disabled for each in loggers]
     for each in loggers:

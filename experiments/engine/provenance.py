@@ -1,4 +1,4 @@
-"""Where a run's numbers come from: code, versions, hardware, seed."""
+"""The provenance of a run's numbers: code, versions, hardware and seed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PACKAGES = (
 
 
 def provenance(config: Mapping[str, Any], *, device_name: str) -> dict[str, Any]:
-    """Return what is to be known of a run beside its configuration, as JSON can hold it."""
+    """Return the facts about a run that its configuration lacks, as JSON can hold them."""
     return {
         "commit": _commit(),
         "command": " ".join(sys.argv),
@@ -36,7 +36,7 @@ def provenance(config: Mapping[str, Any], *, device_name: str) -> dict[str, Any]
 
 
 def _commit() -> str | None:
-    """Return the commit of the code, marked if it has been changed since; None without git."""
+    """Return the commit of the code, marked if files have changed since; None without git."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:

@@ -1,5 +1,5 @@
 """Files that annotation tools read and write, one module a format; nothing here needs torch.
 
-`returned` reads whatever lies in a folder, `export` writes what a tool imports, and `python -m
-experiments.handoff` converts by hand.
+`returned` reads the files of a folder, `export` writes the files that a tool imports, and `python
+-m experiments.annotate` does either by hand.
 """

@@ -5,108 +5,117 @@ Boxes are (x, y, width, height) in pixels from 0. Run lengths go down the column
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field, TypeAdapter
 
+from experiments.data.coco_json import CocoAnnotation, CocoImage, read_coco
 from experiments.data.labels import (
     NO_CLASS,
     Box,
+    Drawing,
     Found,
     Item,
     Label,
+    Patch,
     Problem,
     Rules,
+    Shape,
+    Size,
     UnusableFile,
-    number,
-    stated_size,
+    shown,
 )
-from experiments.handoff.masks import (
-    Region,
+from experiments.data.untrusted import Number, Whole, checked
+from experiments.handoff.regions import (
     from_coco_string,
+    from_column_runs,
     from_polygons,
-    from_runs,
+    polygons_area,
     runs_of,
 )
 
 
-def read(content: Mapping[str, Any], rules: Rules) -> Iterator[Found | Problem]:
+@dataclass(frozen=True)
+class _Runs:
+    size: tuple[Whole, Whole]
+    counts: str | list[Whole]
+
+
+_Polygons = Annotated[list[list[Number]], Field(min_length=1)]
+_SHAPE: TypeAdapter[_Runs | list[list[float]]] = TypeAdapter(_Polygons | _Runs)
+
+
+def read(content: object, rules: Rules) -> Iterator[Found | Problem]:
     """Read a file of images, annotations and categories.
+
+    An image with a faulty annotation is a problem as a whole: with the other annotations alone, the
+    image would seem to have nothing else in it.
 
     Raises:
         UnusableFile: It is not of this format.
     """
-    try:
-        categories = {one["id"]: str(one["name"]) for one in content["categories"]}
-        images = {one["id"]: one for one in content["images"]}
-        named = {id_: str(one["file_name"]) for id_, one in images.items()}
-        found: dict[Any, list[Mapping[str, Any]]] = {id_: [] for id_ in images}
-        for one in content["annotations"]:
-            found[one["image_id"]].append(one)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UnusableFile(
-            f"it is not in COCO's format ({type(error).__name__}: {error})"
-        ) from None
-    for id_, drawn in found.items():
+    file = read_coco(content)
+    yield from file.problems
+    for image in file.images:
         try:
-            label = _label(images[id_], drawn, categories, rules)
+            if image.faults:
+                more = f" (and {len(image.faults) - 1} more)" if len(image.faults) > 1 else ""
+                raise UnusableFile(f"{image.faults[0]}{more}")
+            label = _label(image, rules)
         except UnusableFile as error:
-            yield Problem(named[id_], str(error))
+            yield Problem(image.name, str(error))
         else:
             if label is not None:
-                size = stated_size(images[id_].get("height"), images[id_].get("width"))
-                yield Found((named[id_],), label, size)
+                yield Found((image.name,), label, image.size)
 
 
-def _label(
-    image: Mapping[str, Any],
-    annotations: Sequence[Mapping[str, Any]],
-    categories: Mapping[Any, str],
-    rules: Rules,
-) -> Label | None:
-    named = [(categories.get(each.get("category_id"), "?"), each) for each in annotations]
+def _label(image: CocoImage, rules: Rules) -> Label | Drawing | None:
+    drawn = image.annotations
     if rules.kind == "classification":
-        return rules.classified([name for name, _ in named]) if named else None
+        return rules.classified([each.class_name for each in drawn]) if drawn else None
     if rules.kind == "detection":
-        return rules.boxed([_box(name, each) for name, each in named])
-    size = int(number(image, "height")), int(number(image, "width"))
-    return rules.painted([(name, _region(each, size)) for name, each in named], size)
+        return rules.boxed([Box(each.class_name, each.corners, each.is_crowd) for each in drawn])
+    if image.size is None:
+        raise UnusableFile("width and height must be whole numbers of pixels")
+    size = image.size
+    return rules.painted([_shape(each, size) for each in drawn], size)
 
 
-def _box(name: str, annotation: Mapping[str, Any]) -> Box:
-    box = annotation.get("bbox")
-    if not isinstance(box, list) or len(box) != 4:
-        raise UnusableFile(f"bbox must be [x, y, width, height], it is {box!r}")
-    x, y, width, height = (number({"bbox": value}, "bbox") for value in box)
-    return Box(name, (x, y, x + width, y + height), bool(annotation.get("iscrowd", 0)))
+def _shape(annotation: CocoAnnotation, size: Size) -> Shape:
+    try:
+        shape = checked(_SHAPE, annotation.segmentation)
+    except UnusableFile:
+        raise UnusableFile(
+            f"{annotation.where}: segmentation must be polygons [[x, y, ...], ...] or run lengths "
+            f"{{size, counts}}, it is {shown(annotation.segmentation)}"
+        ) from None
+    name = annotation.class_name
+    if isinstance(shape, _Runs):
+        if shape.size != size:
+            raise UnusableFile(f"{annotation.where}: its run lengths are not of the image's size")
+        return Shape(name, size[0] * size[1], partial(_from_runs, shape, size))
+    return Shape(name, polygons_area(shape, size), partial(from_polygons, shape, size))
 
 
-def _region(annotation: Mapping[str, Any], size: tuple[int, int]) -> Region:
-    shape = annotation.get("segmentation")
-    if isinstance(shape, list) and shape:
-        return from_polygons(shape, size)
-    if not isinstance(shape, Mapping) or list(shape.get("size", [])) != list(size):
-        raise UnusableFile("segmentation must be polygons or run lengths of the image's size")
-    counts = shape.get("counts")
-    runs = from_coco_string(counts) if isinstance(counts, str) else counts
-    if not isinstance(runs, list):
-        raise UnusableFile("the counts of a segmentation must be a list or text")
-    return from_runs(runs, size[0] * size[1]).reshape(size[::-1]).T
+def _from_runs(shape: _Runs, size: Size) -> Patch:
+    counts = shape.counts
+    return from_column_runs(from_coco_string(counts) if isinstance(counts, str) else counts, size)
 
 
 def write(items: Sequence[Item], rules: Rules) -> dict[str, Any]:
     """Return a file of the items, with their drafts as annotations.
 
-    Scores are beside them: of an image `score`, of a box `score`.
+    Images and boxes have an additional key `score`.
     """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for id_, item in enumerate(items, start=1):
-        height, width = item.size
-        image = {"id": id_, "file_name": item.name, "width": width, "height": height}
-        images.append(image if item.score is None else {**image, "score": item.score})
-        for one in _annotations(item, rules):
+        images.append(image_record(item, id_))
+        for one in annotation_records(item, rules):
             annotations.append({"id": len(annotations) + 1, "image_id": id_, **one})
     return {
         "info": {"description": "images to annotate, most wanted first"},
@@ -120,7 +129,15 @@ def write(items: Sequence[Item], rules: Rules) -> dict[str, Any]:
     }
 
 
-def _annotations(item: Item, rules: Rules) -> Iterator[dict[str, Any]]:
+def image_record(item: Item, id_: int) -> dict[str, Any]:
+    """Return the entry of an image."""
+    height, width = item.size
+    image = {"id": id_, "file_name": item.name, "width": width, "height": height}
+    return image if item.score is None else {**image, "score": item.score}
+
+
+def annotation_records(item: Item, rules: Rules) -> Iterator[dict[str, Any]]:
+    """Yield the entries of a draft, without their own id and that of the image."""
     draft = item.draft
     for box in (draft.boxes if draft else None) or ():
         x_min, y_min, x_max, y_max = box.corners

@@ -1,12 +1,13 @@
 """CVAT for images 1.1: one XML file for a whole task, with boxes, tags, polygons and masks.
 
 Corners are edges of pixels, counted from 0. A mask is cut to its box; its run lengths go along the
-rows and begin with what is not covered.
+rows and begin with a run that is not covered.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from xml.etree import ElementTree
 
 import numpy as np
@@ -14,39 +15,44 @@ import numpy as np
 from experiments.data.labels import (
     NO_CLASS,
     Box,
+    Drawing,
     Found,
     Item,
     Label,
+    Patch,
     Problem,
     Rules,
+    Shape,
+    Size,
     UnusableFile,
     number,
+    shown,
     stated_size,
 )
-from experiments.handoff.masks import Region, from_polygons, from_runs, runs_of
+from experiments.handoff.regions import from_polygons, from_runs, polygons_area, runs_of
 
 
 def read(root: ElementTree.Element, rules: Rules) -> Iterator[Found | Problem]:
     """Read `<annotations>`.
 
     Raises:
-        UnusableFile: There is no image in it.
+        UnusableFile: It has no image.
     """
     if root.find("image") is None:
         raise UnusableFile("it has no image; export the task as CVAT for images 1.1")
-    for image in root.iter("image"):
+    for image in root.findall("image"):
         name = image.get("name", "")
+        size = stated_size(image.get("height"), image.get("width"))
         try:
-            label = _label(image, rules)
+            label = _label(image, rules, size)
         except UnusableFile as error:
             yield Problem(name, str(error))
         else:
             if label is not None:
-                size = stated_size(image.get("height"), image.get("width"))
                 yield Found((name,), label, size)
 
 
-def _label(image: ElementTree.Element, rules: Rules) -> Label | None:
+def _label(image: ElementTree.Element, rules: Rules, size: Size | None) -> Label | Drawing | None:
     tags = [each.get("label", "") for each in image.iter("tag")]
     if rules.refusal in tags:
         return Label(refused=True)
@@ -54,12 +60,13 @@ def _label(image: ElementTree.Element, rules: Rules) -> Label | None:
         return rules.classified(tags) if tags else None
     if rules.kind == "detection":
         return rules.boxed([_box(each) for each in image.iter("box")])
-    size = int(number(image.attrib, "height")), int(number(image.attrib, "width"))
+    if size is None:
+        raise UnusableFile("width and height must be whole numbers of pixels")
     shapes = sorted(  # as CVAT stacks them
         (each for each in image if each.tag in ("polygon", "mask", "box")),
-        key=lambda each: int(each.get("z_order", "0")),
+        key=lambda each: number({"z_order": each.get("z_order", "0")}, "z_order"),
     )
-    return rules.painted([(each.get("label", ""), _region(each, size)) for each in shapes], size)
+    return rules.painted([_shape(each, size) for each in shapes], size)
 
 
 def _box(node: ElementTree.Element) -> Box:
@@ -67,28 +74,43 @@ def _box(node: ElementTree.Element) -> Box:
     return Box(node.get("label", ""), (corners[0], corners[1], corners[2], corners[3]))
 
 
-def _region(node: ElementTree.Element, size: tuple[int, int]) -> Region:
+def _shape(node: ElementTree.Element, size: Size) -> Shape:
+    name = node.get("label", "")
     if node.tag == "polygon":
-        corners = node.get("points", "").replace(";", ",").split(",")
-        return from_polygons([[number({"points": c}, "points") for c in corners]], size)
+        points = node.get("points", "").replace(";", ",").split(",")
+        polygons = [[number({"points": value}, "points") for value in points]]
+        return Shape(name, polygons_area(polygons, size), partial(from_polygons, polygons, size))
     if node.tag == "box":
         x, y, right, bottom = (round(corner) for corner in _box(node).corners)
-        region = np.zeros(size, bool)
-        region[max(0, y) : max(0, bottom), max(0, x) : max(0, right)] = True
-        return region
-    try:
-        runs = [int(run) for run in node.get("rle", "").split(",")]
-    except ValueError:
-        raise UnusableFile("the rle of a mask must be whole numbers") from None
-    left, top, width, height = (
-        int(number(node.attrib, key)) for key in ("left", "top", "width", "height")
-    )
+        left, top = min(max(0, x), size[1]), min(max(0, y), size[0])
+        height = min(max(top, bottom), size[0]) - top
+        width = min(max(left, right), size[1]) - left
+        return Shape(name, height * width, lambda: Patch(top, left, np.ones((height, width), bool)))
+    left, top, width, height = (_pixels(node, key) for key in ("left", "top", "width", "height"))
     if left < 0 or top < 0 or left + width > size[1] or top + height > size[0]:
         raise UnusableFile("a mask reaches beyond its image")
-    region = np.zeros(size, bool)
-    cut = from_runs(runs, width * height).reshape(height, width)
-    region[top : top + height, left : left + width] = cut
-    return region
+    if width < 1 or height < 1:
+        raise UnusableFile("a mask must have a pixel or more")
+    return Shape(
+        name, width * height, partial(_mask, node.get("rle", ""), top, left, (height, width))
+    )
+
+
+def _mask(text: str, top: int, left: int, size: Size) -> Patch:
+    try:
+        runs = [int(run) for run in text.split(",")]
+    except ValueError:
+        raise UnusableFile(
+            f"the rle of a mask must be whole numbers, it is {shown(text)}"
+        ) from None
+    return Patch(top, left, from_runs(runs, size[0] * size[1]).reshape(size))
+
+
+def _pixels(node: ElementTree.Element, key: str) -> int:
+    value = number(node.attrib, key)
+    if not value.is_integer():
+        raise UnusableFile(f"{key} of a mask must be a whole number of pixels, it is {value}")
+    return int(value)
 
 
 def write(items: Sequence[Item], rules: Rules) -> bytes:

@@ -1,11 +1,10 @@
-"""What an annotation tool imports: a request's images in the formats that were asked for."""
+"""Write the files that annotation tools import: the images of a request in several formats."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +12,10 @@ from pathlib import Path
 from al_core.entropies import write_upload_csv
 from al_core.files import write_bytes
 from experiments.data.labels import Item, Rules, UnusableFile
-from experiments.handoff import coco, cvat, label_studio, tables, voc
+from experiments.handoff import coco, cvat, label_studio, tables, voc, yolo
+from experiments.handoff.dataset import put_images
 from experiments.handoff.masks import write_png
-from experiments.handoff.names import lost_names
+from experiments.handoff.names import is_xml_text, lost_names
 
 FILES = {
     "superannotate": "superannotate.csv",
@@ -24,20 +24,25 @@ FILES = {
     "coco": "coco.json",
     "voc": "voc/",
     "masks": "masks/",
+    "yolo": "yolo/",
 }
-"""By format, the file or folder that is written."""
-KEEPS_FOLDERS = {"superannotate": False}
-"""SuperAnnotate alone matches bare file names; the others are given paths, and give them back."""
-SERVES = {"voc": ("detection",), "masks": ("segmentation",)}
+"""File or folder of each format."""
+DROPS_FOLDERS = ("superannotate",)
+"""SuperAnnotate alone matches bare file names; the others get paths, and give them back."""
+DROPS_ENDINGS = ("voc", "masks", "yolo")
+"""A file an image, under its stem."""
+XML = ("cvat", "voc")
+"""One name that XML cannot hold would make a whole file unreadable: its image is left out."""
+SERVES = {"voc": ("detection",), "masks": ("segmentation",), "yolo": ("detection",)}
 """Formats that hold the annotations of some tasks only."""
 IMAGES = ("link", "copy", "none")
 
 
 def check_format(name: str, rules: Rules) -> None:
-    """Refuse a format that there is not, or that cannot hold what the task needs.
+    """Refuse an unknown format, and one that cannot hold the annotations of the task.
 
     Raises:
-        UnusableFile: The text says which there are.
+        UnusableFile: The text lists the formats.
     """
     fitting = [one for one in FILES if rules.kind in SERVES.get(one, (rules.kind,))]
     if name not in fitting:
@@ -53,44 +58,57 @@ def export(
         items: Most wanted first.
         rules: Classes and task.
         format_name: One of `FILES`.
-        folder: Where; made if it is not there.
+        folder: Target folder; made if needed.
         image_url: For Label Studio: the address of an image, in which {name} stands for its name.
 
     Returns:
-        The files (of those that have many, their folder), and the names that the tool would lose
-        or mix up, a line each.
+        The files (the folder of a format that has many), and the names that the tool would lose or
+        mix up, one line each.
 
     Raises:
-        UnusableFile: There is no such format.
+        UnusableFile: The format is unknown or does not serve the task.
         OSError: The disk is full, ...
     """
     check_format(format_name, rules)
     folder.mkdir(parents=True, exist_ok=True)
-    names = [item.name for item in items]
-    lost = lost_names(names, keeps_folders=KEEPS_FOLDERS.get(format_name, True))
+    lost = lost_names(
+        [item.name for item in items],
+        keeps_folders=format_name not in DROPS_FOLDERS,
+        keeps_endings=format_name not in DROPS_ENDINGS,
+    )
+    if format_name in XML:
+        items = [item for item in items if is_xml_text(item.name)]
+    files = _export(items, rules, format_name, folder, image_url=image_url)
+    return files, [f"{name!r}: {reason}" for name, reason in lost.items()]
+
+
+def _export(
+    items: Sequence[Item], rules: Rules, format_name: str, folder: Path, *, image_url: str
+) -> list[Path]:
     if format_name == "superannotate":
-        files = [_superannotate(items, folder / "superannotate.csv")]
-    elif format_name == "label_studio":
+        return [_superannotate(items, folder / "superannotate.csv")]
+    if format_name == "label_studio":
         tasks = label_studio.write(items, rules, image_url=image_url)
-        files = [
+        return [
             _write(folder / "label_studio.json", _json(tasks)),
             _write(folder / "label_studio.xml", label_studio.interface(rules).encode()),
         ]
-    elif format_name == "cvat":
-        files = [_write(folder / "cvat.xml", cvat.write(items, rules))]
-    elif format_name == "coco":
-        files = [_write(folder / "coco.json", _json(coco.write(items, rules)))]
-    elif format_name == "voc":
+    if format_name == "cvat":
+        return [_write(folder / "cvat.xml", cvat.write(items, rules))]
+    if format_name == "coco":
+        return [_write(folder / "coco.json", _json(coco.write(items, rules)))]
+    if format_name == "voc":
         voc.write(items, rules, folder / "voc")
-        files = [folder / "voc"]
-    else:
-        for item in items:
-            if item.draft is not None and item.draft.mask is not None:
-                target = (folder / "masks" / item.name).with_suffix(".png")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                _write(target, write_png(item.draft.mask))
-        files = [folder / "masks"]
-    return files, [f"{name!r}: {reason}" for name, reason in lost.items()]
+        return [folder / "voc"]
+    if format_name == "yolo":
+        yolo.write(items, rules, folder / "yolo")
+        return [folder / "yolo"]
+    for item in items:
+        if item.draft is not None and item.draft.mask is not None:
+            target = (folder / "masks" / item.name).with_suffix(".png")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _write(target, write_png(item.draft.mask))
+    return [folder / "masks"]
 
 
 def hand_out(
@@ -102,18 +120,18 @@ def hand_out(
     images: str,
     image_url: str,
 ) -> list[str]:
-    """Write all that people need for a request; return the names that a tool would lose.
+    """Write the folder of a request, and return the names that a tool would lose.
 
-    That is `images.csv` (rank, name, score), `labels.csv` to be filled in, the images or links to
-    them in `images`, and each of the formats.
+    The folder gets `images.csv` (rank, name, score), `labels.csv` to be filled in, the images or
+    links to them in `images`, and each of the formats.
 
     Args:
         items: The images, most wanted first.
         rules: Classes and task.
-        folder: Of the request; made if it is not there.
+        folder: Folder of the request; made if needed.
         formats: Names of `FILES`.
         images: "link", "copy" or "none".
-        image_url: Where Label Studio finds an image, with "{name}" for its name.
+        image_url: Address at which Label Studio finds an image, with "{name}" for its name.
 
     Raises:
         UnusableFile: A format does not serve the task.
@@ -135,19 +153,13 @@ def hand_out(
         lost += [f"{format_name}: {line}" for line in unfit]
     if images != "none":
         shutil.rmtree(folder / "images", ignore_errors=True)
-        for item in items:
-            target = folder / "images" / item.name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if images == "copy":
-                shutil.copy2(item.path, target)
-            else:
-                os.symlink(item.path.resolve(), target)
+        put_images(items, folder / "images", images)
     return lost
 
 
 def _superannotate(items: Sequence[Item], path: Path) -> Path:
     scores = [item.score for item in items]
-    ranks = list(range(len(items), 0, -1))  # where nothing was scored: in the order given
+    ranks = list(range(len(items), 0, -1))  # stands for scores where there are none
     known = [score for score in scores if score is not None]
     write_upload_csv(
         path, [item.name for item in items], known if len(known) == len(items) else ranks

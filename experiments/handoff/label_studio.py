@@ -1,6 +1,6 @@
 """Label Studio: tasks with scores and pre-annotations, its labeling interface, and its JSON export.
 
-Boxes are percent of the image's sides; a brush stroke is packed as `masks.to_brush` says. A task
+Boxes are percent of the image's sides; a brush stroke is packed as `regions` describes. A task
 carries the image's name in `data.name`, which comes back in the export.
 """
 
@@ -8,133 +8,197 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from experiments.data.labels import (
     NO_CLASS,
     Box,
+    Drawing,
     Found,
     Item,
     Label,
+    Patch,
     Problem,
     Rules,
+    Shape,
+    Size,
     UnusableFile,
-    number,
+    shown,
+    stated_size,
 )
-from experiments.handoff.masks import Region, from_brush, from_polygons, to_brush
+from experiments.data.untrusted import Byte, Number, checked
 from experiments.handoff.names import names_in_url
+from experiments.handoff.regions import from_brush, from_polygons, polygons_area, to_brush
 
 CONTROLS = {
     "classification": ("Choices", "Choice", "choices"),
     "detection": ("RectangleLabels", "Label", "rectanglelabels"),
     "segmentation": ("BrushLabels", "Label", "brushlabels"),
 }
-"""By task: the tag, its entries, and the type of its results."""
+"""Tag of the control, tag of its entries and type of its results, by task."""
+SHAPES = ("brushlabels", "polygonlabels")
+"""Types of results that paint an image."""
 FROM, TO = "label", "image"
 
 
-def read(tasks: Sequence[Any], rules: Rules) -> Iterator[Found | Problem]:
-    """Read an export in the format JSON: of each task its newest annotation that was submitted.
+@dataclass(frozen=True)
+class _Annotation:
+    """One annotation of a task; its results are checked when they are needed."""
+
+    result: list[dict[str, Any]] = field(default_factory=list)
+    was_cancelled: bool | None = None
+    updated_at: str | None = None
+
+
+@dataclass(frozen=True)
+class _Task:
+    data: dict[str, Any]
+    annotations: list[_Annotation] | None = None
+
+
+@dataclass(frozen=True)
+class _Rectangle:
+    x: Number
+    y: Number
+    width: Number
+    height: Number
+    rotation: Number | None = None
+
+
+@dataclass(frozen=True)
+class _Brush:
+    rle: list[Byte]
+
+
+@dataclass(frozen=True)
+class _Polygon:
+    points: list[tuple[Number, Number]]
+
+
+@dataclass(frozen=True)
+class _Result:
+    """The part that all results share."""
+
+    type: str
+    value: dict[str, Any]
+    original_width: Number | None = None
+    original_height: Number | None = None
+
+
+_TASK = TypeAdapter(_Task)
+_RESULT = TypeAdapter(_Result)
+_RECTANGLE = TypeAdapter(_Rectangle)
+_BRUSH = TypeAdapter(_Brush)
+_POLYGON = TypeAdapter(_Polygon)
+_WORDS = TypeAdapter(list[str])
+_ONE_WORD = TypeAdapter(tuple[str])
+
+
+def read(tasks: Sequence[object], rules: Rules) -> Iterator[Found | Problem]:
+    """Read an export in the format JSON: the newest submitted annotation of each task.
 
     A task that was skipped is a refusal; one without annotations has no answer yet.
     """
-    for position, task in enumerate(tasks, start=1):
+    for position, content in enumerate(tasks, start=1):
         where = f"task {position}"
         try:
-            data = task["data"]
-            names = _names(data)
+            task = checked(_TASK, content)
+            names = _names(task.data)
             where = f"{where}, {names[0]}" if names else where
-            given = [one for one in task.get("annotations") or () if isinstance(one, Mapping)]
-            if not given:
-                continue
-            newest = max(given, key=lambda one: str(one.get("updated_at") or ""))
-            label = _label(newest, rules)
-            sizes = [_size(one) for one in newest.get("result") or () if "original_width" in one]
-            yield Found(names, label, sizes[0] if sizes else None)
+            if task.annotations:
+                newest = max(task.annotations, key=lambda one: one.updated_at or "")
+                yield Found(names, *_label(newest, rules))
         except UnusableFile as error:
             yield Problem(where, str(error))
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
-            yield Problem(where, f"it is not of Label Studio's JSON export: {error!r}")
 
 
 def _names(data: Mapping[str, Any]) -> tuple[str, ...]:
     names = [data["name"]] if isinstance(data.get("name"), str) else []
     for key in ("image", *data):
-        if isinstance(data.get(key), str) and key not in ("name",):
+        if isinstance(data.get(key), str) and key != "name":
             names += names_in_url(data[key])
             break
     return tuple(dict.fromkeys(names))
 
 
-def _label(annotation: Mapping[str, Any], rules: Rules) -> Label:
-    if annotation.get("was_cancelled"):
-        return Label(refused=True)
-    results = [one for one in annotation["result"] if isinstance(one.get("value"), Mapping)]
-    words = [word for one in results for word in one["value"].get("choices", ())]
+def _label(annotation: _Annotation, rules: Rules) -> tuple[Label | Drawing, Size | None]:
+    """Return the label, and the size of the image that it was drawn on."""
+    if annotation.was_cancelled:
+        return Label(refused=True), None
+    results = [checked(_RESULT, one) for one in annotation.result if "value" in one]
+    words = [w for one in results for w in checked(_WORDS, one.value.get("choices", []))]
     if rules.kind == "classification" or rules.refusal in words:
-        return rules.classified(words)
-    label: Label | None
+        return rules.classified(words), None
+    wanted = SHAPES if rules.kind == "segmentation" else (CONTROLS["detection"][2],)
+    drawn = [(one, _size(one)) for one in results if one.type in wanted]
+    sizes = {size for _, size in drawn}
+    if len(sizes) > 1:
+        raise UnusableFile("its regions are drawn on images of several sizes")
     if rules.kind == "detection":
-        wanted = [one for one in results if one.get("type") == "rectanglelabels"]
-        label = rules.boxed([_box(one) for one in wanted]) or Label(boxes=())
-        return label
-    shapes, size = [], None
-    for one in results:
-        if one.get("type") not in ("brushlabels", "polygonlabels"):
-            continue
-        size = _size(one)
-        shapes.append((_class_name(one), _region(one, size)))
-    if size is None:
+        boxes = [_box(one, size) for one, size in drawn]
+        return rules.boxed(boxes) or Label(boxes=()), min(sizes, default=None)
+    if not sizes:
         raise UnusableFile("nothing is painted; skip the task if it cannot be labeled")
-    label = rules.painted(shapes, size)
+    (size,) = sizes
+    label = rules.painted([_shape(one, size) for one, _ in drawn], size)
     assert label is not None, "shapes were drawn"
-    return label
+    return label, size
 
 
-def _size(result: Mapping[str, Any]) -> tuple[int, int]:
-    size = int(number(result, "original_height")), int(number(result, "original_width"))
-    if min(size) < 1:
-        raise UnusableFile(f"an image of {size[1]}x{size[0]} pixels cannot be")
+def _size(result: _Result) -> Size:
+    size = stated_size(result.original_height, result.original_width)
+    if size is None:
+        raise UnusableFile(
+            "original_width and original_height must be whole numbers of pixels, they are "
+            f"{shown(result.original_width)} and {shown(result.original_height)}"
+        )
     return size
 
 
-def _class_name(result: Mapping[str, Any]) -> str:
-    names = result["value"].get(result["type"])
-    if not isinstance(names, list) or len(names) != 1:
-        raise UnusableFile(f"a region needs one class, it has {names!r}")
-    return str(names[0])
+def _class_name(result: _Result) -> str:
+    try:
+        (name,) = checked(_ONE_WORD, result.value.get(result.type))
+    except UnusableFile:
+        given = shown(result.value.get(result.type))
+        raise UnusableFile(f"a region needs one class, it has {given}") from None
+    return name
 
 
-def _box(result: Mapping[str, Any]) -> Box:
-    value = result["value"]
-    height, width = _size(result)
-    x, y = number(value, "x") / 100 * width, number(value, "y") / 100 * height
-    w, h = number(value, "width") / 100 * width, number(value, "height") / 100 * height
-    # A turned box is turned about its corner; what is kept is the upright box around it.
-    angle = math.radians(number({"rotation": value.get("rotation") or 0}, "rotation"))
+def _box(result: _Result, size: Size) -> Box:
+    value = checked(_RECTANGLE, result.value)
+    height, width = size
+    x, y = value.x / 100 * width, value.y / 100 * height
+    w, h = value.width / 100 * width, value.height / 100 * height
+    # A turned box is turned about its corner; the upright box around it is kept.
+    angle = math.radians(value.rotation or 0.0)
     cosine, sine = math.cos(angle), math.sin(angle)
     xs = [x, x + w * cosine, x - h * sine, x + w * cosine - h * sine]
     ys = [y, y + w * sine, y + h * cosine, y + w * sine + h * cosine]
     return Box(_class_name(result), (min(xs), min(ys), max(xs), max(ys)))
 
 
-def _region(result: Mapping[str, Any], size: tuple[int, int]) -> Region:
-    value = result["value"]
-    if result["type"] == "brushlabels":
-        return from_brush(value["rle"], size)
-    corners = np.asarray(value["points"], np.float64) * (size[1] / 100, size[0] / 100)
-    return from_polygons([corners.ravel().tolist()], size)
+def _shape(result: _Result, size: Size) -> Shape:
+    name = _class_name(result)
+    if result.type == "brushlabels":
+        packed = checked(_BRUSH, result.value).rle
+        return Shape(name, size[0] * size[1], lambda: Patch(0, 0, from_brush(packed, size)))
+    points = checked(_POLYGON, result.value).points
+    polygons = [[c for x, y in points for c in (x / 100 * size[1], y / 100 * size[0])]]
+    return Shape(name, polygons_area(polygons, size), partial(from_polygons, polygons, size))
 
 
 def write(items: Sequence[Item], rules: Rules, *, image_url: str) -> list[dict[str, Any]]:
     """Return tasks to import, in the order of the items.
 
     Args:
-        items: What to annotate.
+        items: Images to annotate.
         rules: Classes.
         image_url: Address of an image, in which {name} stands for its name.
     """

@@ -1,7 +1,7 @@
 """The plainest formats: a CSV with a class for each image, and folders named for classes.
 
 A CSV has the columns `name` and `label`, separated by commas or semicolons; rows without a label
-are not answered yet. It refuses images of any task, and classifies those of classification.
+are not answered yet. A label is a class in classification, and the refusal in any task.
 """
 
 from __future__ import annotations
@@ -9,58 +9,60 @@ from __future__ import annotations
 import csv
 import io
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
 from experiments.data.labels import Found, Problem, Rules, UnusableFile
+from experiments.data.untrusted import parse_text
 
 COLUMNS = ("name", "label")
 
 
-def read_csv(path: Path, rules: Rules) -> Iterator[Found | Problem]:
+def read_csv(data: bytes, rules: Rules) -> Iterator[Found | Problem]:
     """Read the rows that have a label.
 
     Raises:
-        UnusableFile: It has no such columns, or is no text.
+        UnusableFile: It is no UTF-8 text, no CSV, or has no such columns.
     """
+    text = parse_text(data)
+    first = text.split("\n", 1)[0]
+    separator = ";" if first.count(";") > first.count(",") else ","
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        first = text.split("\n", 1)[0]
-        separator = ";" if first.count(";") > first.count(",") else ","
-        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True))
-    except UnicodeDecodeError:
-        raise UnusableFile("it is not UTF-8 text") from None
+        heads = [name.strip() for name in next(rows, [])]
+        if not set(COLUMNS) <= set(heads):
+            raise UnusableFile(f"its first line must name the columns {', '.join(COLUMNS)}")
+        name_at, label_at = (heads.index(column) for column in COLUMNS)
+        for row in rows:
+            cells = [*row, *[""] * len(heads)]
+            name, label = cells[name_at], cells[label_at].strip()
+            if name and label:
+                try:
+                    yield Found((name,), rules.classified([label]))
+                except UnusableFile as error:
+                    yield Problem(f"line {rows.line_num}, {name}", str(error))
     except csv.Error as error:
-        raise UnusableFile(f"it is no CSV: {error}") from None
-    heads = [name.strip() for name in first.replace('"', "").split(separator)]
-    missing = [name for name in COLUMNS if name not in heads]
-    if missing:
-        raise UnusableFile(f"its first line must name the columns {', '.join(COLUMNS)}")
-    for line, row in enumerate(rows, start=2):
-        values = {(key or "").strip(): value for key, value in row.items()}
-        name, label = values.get("name"), values.get("label")
-        if not name or not isinstance(label, str) or not label.strip():
-            continue
-        try:
-            yield Found((name,), rules.classified([label.strip()]))
-        except UnusableFile as error:
-            yield Problem(f"row {line}, {name}", str(error))
+        raise UnusableFile(f"it is no CSV: line {rows.line_num}: {error}") from None
 
 
 def read_class_folder(path: PurePosixPath, target: Path, rules: Rules) -> Found:
     """Read an image file that was put into the folder of its class.
 
     Args:
-        path: Its path below the folder of what came back.
-        target: The file.
-        rules: Names of the classes.
+        path: Its path below the folder in which annotations come back.
+        target: The file; it is not opened.
+        rules: Classes and task.
 
     Raises:
-        UnusableFile: None of the folders that it lies in is a class.
+        UnusableFile: None of the folders that it lies in is a class, or it is no file.
+        OSError: It is gone.
     """
-    known = {*rules.class_names, rules.refusal}
-    depth = next((i for i, part in enumerate(path.parts[:-1]) if part in known), None)
+    mode = target.lstat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
+        raise UnusableFile("it is no regular file")
+    depth = next((i for i, part in enumerate(path.parts[:-1]) if rules.meant(part)), None)
     if depth is None:
         inside = path.parent.name
         where = f"lies in {inside!r}, which" if inside else "lies in no folder that"
@@ -68,13 +70,13 @@ def read_class_folder(path: PurePosixPath, target: Path, rules: Rules) -> Found:
             f"it {where} is no class; there are {', '.join((*rules.class_names, rules.refusal))}"
         )
     below = str(PurePosixPath(*path.parts[depth + 1 :]))
-    # A link that was handed out says for certain which image it is.
+    # A link that was handed out names its image for certain.
     linked = (os.path.realpath(target),) if target.is_symlink() else ()
     return Found((*linked, below), rules.classified([path.parts[depth]]))
 
 
 def write_csv(file: TextIO, rows: Iterable[tuple[str, str]]) -> None:
-    """Write such a CSV; an empty label is a line to fill in."""
+    """Write names and labels; an empty label is to be filled in."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
     writer.writerows(rows)

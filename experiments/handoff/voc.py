@@ -2,8 +2,8 @@
 
 Corners in the files are the first and the last pixel of an object, counted from 1, and are edges of
 pixels, counted from 0, here; `Rules.voc_origin` is 0 for tools that write edges from 0. An image's
-annotation is the file of its stem; `<filename>`, which many tools fill with a path or leave as they
-found it, only counts where the file's own name does not fit.
+annotation is the file of its stem. `<filename>`, which many tools fill with a path or leave as they
+found it, only counts where the file's own name fits no image.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from math import isfinite
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
-from experiments.data.labels import Found, Item, Rules, UnusableFile, stated_size
+from experiments.data.labels import Found, Item, Rules, UnusableFile, shown, stated_size
 from experiments.data.voc_xml import objects_in
 
 
@@ -22,19 +22,20 @@ def read(root: ElementTree.Element, path: PurePosixPath, rules: Rules) -> Found 
 
     Args:
         root: `<annotation>`.
-        path: Of the file, below the folder of what came back.
-        rules: Names of the classes.
+        path: Path of the file below the folder in which annotations come back.
+        rules: Classes and task.
 
     Returns:
-        Names by stem; None for an image without objects that nobody need have looked at.
+        The label, with names by stem; None for an image without objects, which perhaps nobody has
+        opened.
 
     Raises:
-        UnusableFile: An object is incomplete, or of a class that there is not.
+        UnusableFile: An object is incomplete, or its class is unknown.
     """
     boxes = objects_in(root, rules.voc_origin)
     for box in boxes:
         if not all(map(isfinite, box.corners)):
-            raise UnusableFile(f"an object {box.class_name!r} has no bndbox of four numbers")
+            raise UnusableFile(f"an object {shown(box.class_name)} has no bndbox of four numbers")
     label = rules.boxed(boxes)
     if label is None:
         return None
@@ -44,7 +45,7 @@ def read(root: ElementTree.Element, path: PurePosixPath, rules: Rules) -> Found 
 
 
 def write(items: Sequence[Item], rules: Rules, folder: Path) -> None:
-    """Write the layout that VOC's own archive and CVAT's import have: Annotations, ImageSets."""
+    """Write the layout of VOC's own archive and of CVAT's import: Annotations, ImageSets."""
     for item in items:
         target = folder / "Annotations" / PurePosixPath(item.name).with_suffix(".xml")
         target.parent.mkdir(parents=True, exist_ok=True)

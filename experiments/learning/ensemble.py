@@ -18,6 +18,7 @@ from al_core import IndexArray, Prediction, stream_seed
 from al_core.errors import InvalidSetting, require_positive
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
+from experiments.learning.training import AfterEpoch
 from experiments.settings.recipe import Recipe
 from experiments.tasks.base import Task
 
@@ -53,9 +54,11 @@ class EnsembleLearner(TaskLearner):
         super().__init__(task, engine, recipe, **others)
         self._companions = [TaskLearner(task, engine, recipe, **others) for _ in range(size - 1)]
 
-    def _fit(self, images: IndexArray, *, seed: int) -> Mapping[str, float]:
+    def _fit(
+        self, images: IndexArray, *, seed: int, after_epoch: AfterEpoch | None = None
+    ) -> Mapping[str, float]:
         """Train all members; return the first one's measurements with the steps of all."""
-        fitted = super()._fit(images, seed=seed)
+        fitted = super()._fit(images, seed=seed, after_epoch=after_epoch)
         steps = fitted["optimizer_steps"]
         for number, companion in enumerate(self._companions, start=1):
             own = companion._fit(images, seed=stream_seed(seed, number, "ensemble"))

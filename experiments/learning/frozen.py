@@ -29,6 +29,7 @@ from experiments.data.labels import Label
 from experiments.data.loading import prefetched
 from experiments.data.samples import Batch, Samples
 from experiments.data.targets import Targets
+from experiments.drawing.panel import Panel
 from experiments.engine.engine import Engine
 from experiments.metrics.classification import ClassificationMetrics
 from experiments.models.classifier import Classifier
@@ -37,13 +38,12 @@ from experiments.models.feature_store import Features, FeatureStore, Rows
 from experiments.models.trunk import Trunk
 from experiments.settings.run_config import Backbone
 from experiments.settings.wording import counted
-from experiments.tasks.base import Panel
 from experiments.tasks.classification import Classification
 
 logger = logging.getLogger(__name__)
 
 FOLDER = ".features"
-"""Of an output folder: the stores of features."""
+"""Folder of the feature stores in an output folder."""
 EMBEDDED_BATCH = 16  # images that the network is run on at once; with 64 a CPU is half as fast
 HEAD_BATCH = 4096  # features in a batch of inference
 MEASURED_ROWS = 10_000  # of the pool, evenly spaced, that mean and deviation are measured on
@@ -61,14 +61,16 @@ class EmbeddedSamples:
 
     @property
     def names(self) -> Sequence[str]:
-        """As in `Samples`."""
         return self.source.names
+
+    @property
+    def paths(self) -> Sequence[Path] | None:
+        return self.source.paths
 
     def __len__(self) -> int:
         return len(self.source)
 
     def images(self, indices: IndexArray) -> Tensor:
-        """As in `Samples`."""
         return self.source.images(indices)
 
 
@@ -163,8 +165,10 @@ class FrozenClassification:
         """Return features as they are, and the features of images."""
         if images.ndim == 2:
             return images
-        parts = torch.split(images, EMBEDDED_BATCH)
-        return torch.cat([self._trunk.embed(self.inner.normalize(part)) for part in parts])
+        parts = [
+            self._trunk.embed(self.inner.normalize(p)) for p in torch.split(images, EMBEDDED_BATCH)
+        ]
+        return torch.cat(parts)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy of each sample."""
@@ -173,6 +177,10 @@ class FrozenClassification:
     def objective(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean cross-entropy and the cross-entropy of each sample."""
         return self.inner.objective(outputs, targets)
+
+    def log_probs(self, outputs: Tensor) -> Tensor:
+        """Return log-probabilities (b, k)."""
+        return self.inner.log_probs(outputs)
 
     def predict(self, outputs: Tensor, model: nn.Module) -> Prediction:
         """Return log-probabilities (b, k), and as embedding what the last layer was given."""

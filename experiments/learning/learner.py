@@ -18,18 +18,19 @@ from al_core import IndexArray, Prediction, kendall_tau, stream_seed
 from al_core.errors import InvalidSetting, NonFiniteValue
 from experiments.data.labels import Label
 from experiments.data.loading import prefetched
+from experiments.drawing.panel import Panel
 from experiments.engine.engine import Engine
 from experiments.engine.memory import give_back_freed_memory
 from experiments.learning.observer import CycleObserver
-from experiments.learning.training import Training
+from experiments.learning.training import AfterEpoch, Training
 from experiments.settings.recipe import Recipe
 from experiments.settings.wording import counted
-from experiments.tasks.base import Panel, Task
+from experiments.tasks.base import Task
 from experiments.units.unit import Unit, WholeImages, images_of
 from vendored.checkpoints import fill
 
 BATCHES_A_TRIM = 4
-"""Of inference: after so many, freed memory goes back to the system."""
+"""Batches of inference after which freed memory returns to the system."""
 
 
 class TaskLearner:
@@ -100,11 +101,15 @@ class TaskLearner:
         )
         return self._fit(images, seed=seed)
 
-    def _fit(self, images: IndexArray, *, seed: int) -> Mapping[str, float]:
+    def _fit(
+        self, images: IndexArray, *, seed: int, after_epoch: AfterEpoch | None = None
+    ) -> Mapping[str, float]:
         if self._trained is None or not self._warm_start:
             self._trained = self.training.fresh_model(seed=stream_seed(seed, 0, "weights"))
         self.posterior_seed = stream_seed(seed, 0, "posterior samples")
-        return self.training.run(self._trained, images, self.unit.targets, seed=seed)
+        return self.training.run(
+            self._trained, images, self.unit.targets, seed=seed, after_epoch=after_epoch
+        )
 
     def evaluate(self) -> Mapping[str, float]:
         """Measure the trained model on the readable test samples, each once.
@@ -145,29 +150,28 @@ class TaskLearner:
             NonFiniteValue: A row is not finite; the text names the sample.
         """
         with self._observer.phase("score"):
-            return self._infer(indices, extract)
+            rows: list[Tensor] = []
+            task = self.task
+            asked = indices if self.unit.groups is None else np.sort(indices)
 
-    def _infer(self, indices: IndexArray, extract: Callable[[Prediction], Tensor]) -> Tensor:
-        rows: list[Tensor] = []
-        task = self.task
-        asked = indices if self.unit.groups is None else np.sort(indices)
+            def load(images: IndexArray) -> tuple[IndexArray, Tensor]:
+                return images, task.pool_images(images)
 
-        def load(images: IndexArray) -> tuple[IndexArray, Tensor]:
-            return images, task.pool_images(images)
-
-        with torch.inference_mode():
-            in_images, _ = images_of(self.unit, asked)
-            batches = self._shard(in_images, load, task.train.in_memory, "score")
-            for images, pixels in batches:
-                rows.append(self.unit.rows(self.predict(pixels), images, asked, extract))
-        result = self.engine.gather_rows(torch.cat(rows) if rows else None)
-        finite = torch.isfinite(result.flatten(1).sum(1)) if result.ndim > 1 else result.isfinite()
-        if not bool(finite.all()):
-            name = self.unit.name(int(asked[int(torch.nonzero(~finite)[0])]))
-            raise NonFiniteValue(f"the model's answer for {name} is not finite")
-        if asked is indices or not indices.size:
-            return result
-        return result[torch.from_numpy(np.searchsorted(asked, indices))]
+            with torch.inference_mode():
+                in_images, _ = images_of(self.unit, asked)
+                batches = self._shard(in_images, load, task.train.in_memory, "score")
+                for images, pixels in batches:
+                    rows.append(self.unit.rows(self.predict(pixels), images, asked, extract))
+            result = self.engine.gather_rows(torch.cat(rows) if rows else None)
+            finite = (
+                torch.isfinite(result.flatten(1).sum(1)) if result.ndim > 1 else result.isfinite()
+            )
+            if not bool(finite.all()):
+                name = self.unit.name(int(asked[int(torch.nonzero(~finite)[0])]))
+                raise NonFiniteValue(f"the model's answer for {name} is not finite")
+            if asked is indices or not indices.size:
+                return result
+            return result[torch.from_numpy(np.searchsorted(asked, indices))]
 
     def draw(self, indices: IndexArray) -> list[Panel]:
         """Draw training images with what the model says of them, in this process alone."""

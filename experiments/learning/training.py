@@ -6,8 +6,9 @@ of the predicted losses, the gradient of which stops at the features late in tra
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from al_core import (
     IndexArray,
     LossPredictionLoss,
     LossPredictionMSELoss,
+    RankNetLoss,
     find_stages,
     ranking_accuracy,
     stream_seed,
@@ -32,8 +34,15 @@ from experiments.data.targets import Targets
 from experiments.engine.engine import Engine
 from experiments.learning.freezing import Freezing
 from experiments.learning.optimizer import clip_gradients, make_optimizer, make_scheduler
-from experiments.settings.recipe import Recipe
+from experiments.settings.recipe import LossPredictionSettings, Recipe
 from experiments.tasks.base import Task
+
+logger = logging.getLogger(__name__)
+
+AfterEpoch = Callable[[int, nn.Module], None]
+"""Called with the number of an epoch, from 0, and the model when the epoch has ended."""
+UNFITTED_SHARE = 0.2
+"""Share of the loss of a network's first batch: a last epoch above it has not fitted its labels."""
 
 
 class Training:
@@ -52,12 +61,7 @@ class Training:
         self._head = head = recipe.loss_prediction
         self._freezing = Freezing(recipe.freezing)
         self._stages: list[str] = []  # of networks without features of their own; found once
-        self._head_loss: nn.Module = LossPredictionMSELoss()
-        if head.loss == "ranking":
-            self._head_loss = LossPredictionLoss(
-                head.margin,
-                pairs=head.pairs,  # type: ignore[arg-type]  # it checks
-            )
+        self._head_loss: nn.Module = _head_loss(head)
 
     def fresh_model(self, *, seed: int) -> nn.Module:
         """Build the model; all of its weights come from `seed`, whatever was drawn before."""
@@ -73,9 +77,10 @@ class Training:
     def _with_module(self, model: nn.Module) -> ActiveLearning:
         """Add a loss-prediction module to a fresh model on the CPU."""
         sizes, layers = (self._head.pool_size, self._head.width), self._head.layers
-        if layers is None and MethodTaps.offered_by(model):
-            return ActiveLearning(model, *sizes)
         example = self.task.example()
+        tap = self.task.log_probs if self._head.output_tap else None
+        if layers is None and MethodTaps.offered_by(model):
+            return ActiveLearning(model, *sizes, example=example, output_tap=tap)
         try:
             if layers is None and not self._stages:
                 self._stages = find_stages(model, example)
@@ -85,12 +90,19 @@ class Training:
                 layers=list(layers or self._stages),
                 example=example,
                 layout=layers if isinstance(layers, Mapping) else "auto",
+                output_tap=tap,
             )
         except (InvalidSetting, TapError) as error:
             raise InvalidSetting(f"loss_prediction.layers: {error}") from error
 
     def run(
-        self, model: nn.Module, labeled: IndexArray, targets: Targets, *, seed: int
+        self,
+        model: nn.Module,
+        labeled: IndexArray,
+        targets: Targets,
+        *,
+        seed: int,
+        after_epoch: AfterEpoch | None = None,
     ) -> Mapping[str, float]:
         """Train a model.
 
@@ -99,6 +111,7 @@ class Training:
             labeled: Positions of images in the pool.
             targets: Their labels, as far as the oracle has given them.
             seed: Decides order, augmentation and dropout.
+            after_epoch: Looks at the model after every epoch, and does not change it.
 
         Returns:
             `train_loss` and `train_ranking_accuracy` of the last epoch, `optimizer_steps`, and a
@@ -125,7 +138,8 @@ class Training:
         order = np.random.default_rng(stream_seed(seed, 0, "order"))
         generator = self.engine.generator(stream_seed(seed, 0, "augmentation"))
         sample_seeds = np.random.default_rng(stream_seed(seed, 0, "sample augmentation"))
-        summary: Mapping[str, float] = {}
+        summary: dict[str, float] = {}
+        untrained_loss = math.nan
         bar = tqdm(
             total=epochs, desc="train", unit="epoch", mininterval=1, leave=False,
             disable=None if self.engine.is_main else True,
@@ -138,7 +152,13 @@ class Training:
                     wrapped, optimizer, scheduler, batches, targets, seeds, generator,
                     epoch=epoch, detached=epoch >= self._head.detach_at * epochs,
                 )  # fmt: skip
+                first_loss = summary.pop("first_batch_loss")
+                untrained_loss = untrained_loss if epoch else first_loss
                 bar.update()
+                if after_epoch is not None:
+                    after_epoch(epoch, model)
+        if not self._cycle.warm_start:  # which begins with what the cycle before has fitted
+            self._warn_if_unfitted(summary["train_loss"], untrained_loss, labeled.size, epochs)
         counted = self.task.label_counts(labeled, targets)
         counts = {f"num_labeled_{k}": n for k, n in counted.items()}
         return {**counts, "optimizer_steps": epochs * steps_per_epoch, **summary}
@@ -155,7 +175,7 @@ class Training:
         *,
         epoch: int,
         detached: bool,
-    ) -> Mapping[str, float]:
+    ) -> dict[str, float]:
         """One pass over the batches. The device is waited for once, at the end."""
         task, engine, head = self.task, self.engine, self._head
         losses_seen: list[Tensor] = []
@@ -189,7 +209,8 @@ class Training:
             optimizer.step()
             scheduler.step()
             losses_seen.append(losses.detach())
-        summary = {"train_loss": self._checked_mean(losses_seen, batches, epoch)}
+        mean = self._checked_mean(losses_seen, batches, epoch)
+        summary = {"train_loss": mean, "first_batch_loss": losses_seen[0].mean().item()}
         if accuracies:
             summary["train_ranking_accuracy"] = torch.stack(accuracies).nanmean().item()
         return summary
@@ -210,10 +231,30 @@ class Training:
             )
         return losses.mean().item()
 
+    def _warn_if_unfitted(
+        self, loss: float, untrained: float, num_labeled: int, epochs: int
+    ) -> None:
+        """Warn where the last epoch's mean loss is above `UNFITTED_SHARE` of the first batch's."""
+        if loss > UNFITTED_SHARE * untrained:
+            logger.warning(
+                "training ended at %.0f %% of the loss of an untrained network (%.3g of %.3g), "
+                "%d epochs over %d labels: a fair comparison of strategies needs fitted networks "
+                "(below %.0f %%); raise cycle.epochs or cycle.min_steps",
+                100 * loss / untrained, loss, untrained, epochs, num_labeled, 100 * UNFITTED_SHARE,
+            )  # fmt: skip
+
     def num_epochs(self, num_labeled: int) -> int:
         """Return how often `run` goes over so many labeled images."""
-        steps = max(1, math.ceil(num_labeled / self._cycle.batch_size))
+        steps = max(1, len(self._batch_starts(num_labeled)))
         return max(self._cycle.epochs, math.ceil(self._cycle.min_steps / steps))
+
+    def _batch_starts(self, num_labeled: int) -> list[int]:
+        """Return where the batches of an epoch begin, in its order of samples."""
+        size = self._cycle.batch_size
+        starts = list(range(0, num_labeled, size))
+        if self._cycle.merge_remainder and len(starts) > 1 and num_labeled - starts[-1] < size / 2:
+            starts.pop()
+        return starts
 
     def _batches(self, labeled: IndexArray, order: NDArray[np.int64]) -> list[IndexArray]:
         """Cut the labeled samples, in this order, into batches.
@@ -221,8 +262,9 @@ class Training:
         The last one is left out where a process would get fewer than two samples of it: batch
         normalization cannot train on one, and a ranking needs two.
         """
-        size = self._cycle.batch_size
-        batches = [labeled[order[i : i + size]] for i in range(0, order.size, size)]
+        starts = self._batch_starts(order.size)
+        ends = [*starts[1:], order.size]
+        batches = [labeled[order[i:end]] for i, end in zip(starts, ends, strict=True)]
         if len(batches) > 1 and batches[-1].size < 2 * self.engine.world_size:
             batches.pop()
         self.check_batch(batches[0].size)
@@ -241,3 +283,11 @@ class Training:
     def _my_part(self, batch_size: int) -> slice:
         part = self.engine.shard(batch_size)
         return slice(part.start, part.stop)
+
+
+def _head_loss(head: LossPredictionSettings) -> nn.Module:
+    if head.loss == "mse":
+        return LossPredictionMSELoss()
+    if head.loss == "ranknet":
+        return RankNetLoss()
+    return LossPredictionLoss(head.margin, pairs=head.pairs)  # type: ignore[arg-type]  # it checks

@@ -1,1 +1,1 @@
-"""What is measured on the test set, one module a task."""
+"""Metrics on the test set, one module a task, and the schema of `cycles.csv`."""

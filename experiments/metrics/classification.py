@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+from experiments.metrics.declaration import Column, percentage
+
+if TYPE_CHECKING:  # reports read the declarations without torch
+    from torch import Tensor
+
+COLUMNS = (
+    percentage("accuracy", "accuracy"),
+    Column("test_loss", "test loss", "metric", "smaller", unit="nats", lowest=0),
+)
+"""The columns that `ClassificationMetrics` computes."""
 
 
 class ClassificationMetrics:
-    """Counts correct answers and adds up losses, on the device of the outputs."""
+    """Number of correct answers and sum of losses, kept on the device of the outputs."""
 
     def __init__(self) -> None:
         # Kept as tensors until `compute`, so that no batch waits for the device.
@@ -21,12 +28,14 @@ class ClassificationMetrics:
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Count a batch of logits (b, k) against labels (b,)."""
+        from torch.nn.functional import cross_entropy  # loaded by now, and not by a report
+
         self._correct.append((outputs.argmax(1) == targets).sum())
-        self._loss.append(F.cross_entropy(outputs.double(), targets, reduction="sum"))
+        self._loss.append(cross_entropy(outputs.double(), targets, reduction="sum"))
         self._count += targets.shape[0]
 
     def merge(self, others: Sequence[Self]) -> None:
-        """Add the counts of other processes."""
+        """Add the counts of other processes, which may have used other devices."""
         for other in others:
             self._correct += [count.cpu() for count in other._correct]
             self._loss += [loss.cpu() for loss in other._loss]
@@ -36,6 +45,8 @@ class ClassificationMetrics:
 
     def compute(self) -> Mapping[str, float]:
         """Return `accuracy` in percent and `test_loss` in nats."""
+        import torch
+
         if not self._count:
             return {"accuracy": float("nan"), "test_loss": float("nan")}
         return {

@@ -12,17 +12,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+from experiments.metrics.declaration import percentage
+
+if TYPE_CHECKING:  # reports read the declarations without torch
+    from torch import Tensor
+
+COLUMNS = (
+    percentage("map50", "mAP at an overlap of 0.5"),
+    percentage("map50_11", "mAP at an overlap of 0.5, 11 points"),
+    percentage("map", "mAP over overlaps from 0.5 to 0.95"),
+    percentage("ap_<class>", "AP of <class>"),
+)
+"""Means over classes, which `DetectionMetrics` computes, and average precision of single classes,
+as other programs write it."""
 
 COCO_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 COCO_RECALLS = np.linspace(0, 1, 101)
 COCO_MAX_DETECTIONS = 100
-"""Of an image and class, as pycocotools counts them."""
+"""Detections of an image and class that pycocotools considers."""
 VOC_THRESHOLD = 0.5
 
 FloatArray = NDArray[np.float64]
@@ -57,11 +69,11 @@ def box_overlaps(a: FloatArray, b: FloatArray) -> FloatArray:
 def voc_matches(found: Found, threshold: float) -> tuple[BoolArray, BoolArray]:
     """Judge detections by VOC's rule.
 
-    A detection means the truth that it overlaps most. It is right if that overlap is at least the
-    threshold and no better detection means the same truth; one that means a difficult truth counts
-    neither way.
-    Differs: amdegroot/ssd.pytorch @ 5b0b77f asks for an overlap above the threshold; VOC's
-    development kit, like this, for one at least as large.
+    A detection is matched to the truth that it overlaps most. It is right if that overlap is at
+    least the threshold and no better detection is matched to the same truth; a match with a
+    difficult truth is not counted at all.
+    Differs: amdegroot/ssd.pytorch @ 5b0b77f requires an overlap above the threshold; VOC's
+    development kit, like this, requires one at least as large.
 
     Returns:
         (m,) right, (m,) counts.
@@ -81,8 +93,9 @@ def voc_matches(found: Found, threshold: float) -> tuple[BoolArray, BoolArray]:
 def coco_matches(found: Found, thresholds: FloatArray) -> tuple[BoolArray, BoolArray]:
     """Judge detections by COCO's rule, at several thresholds.
 
-    From the best on, each takes the truth that it overlaps most of those that no better detection
-    has taken; difficult ones only where there is no other, and it counts neither way then.
+    In decreasing order of score, each detection is matched to the truth that it overlaps most among
+    those not yet matched. A difficult truth is matched only where no other is possible, and such a
+    match is not counted at all.
 
     Returns:
         (t, m) right, (t, m) counts.
@@ -116,11 +129,11 @@ def average_precision(
 
     Args:
         right: (m,), best detection first, of those that count.
-        num_truths: How many there are to be found.
-        recalls: The mean of the precisions at these is taken; None for the exact area.
+        num_truths: Number of truths that count.
+        recalls: The result is the mean of the precisions at these; None for the exact area.
 
     Returns:
-        In 0..1; NaN if there is nothing to be found.
+        In 0..1; NaN if there is no truth.
     """
     if not num_truths:
         return float("nan")
@@ -136,12 +149,12 @@ def average_precision(
 
 
 class DetectionMetrics:
-    """Detections of a whole test set, and how good they are.
+    """Average precision over a whole test set.
 
     Args:
         num_classes: Without background.
         detect: Turns a batch of outputs into (b, num_classes + 1, top, 5) rows (score, corners as
-            fractions), background first, zeros where there is none; must be picklable.
+            fractions), background first, padded with zeros; must be picklable.
     """
 
     def __init__(self, num_classes: int, detect: Callable[[Any], Tensor]) -> None:
@@ -152,12 +165,12 @@ class DetectionMetrics:
         """Count a batch.
 
         Args:
-            outputs: As `detect` takes them.
-            targets: For each image (n, 6): corners as fractions, label, whether difficult.
+            outputs: The input of `detect`.
+            targets: For each image (n, 6): corners as fractions, label, 1 if difficult.
         """
         detected = self._detect(outputs).cpu()
         for image, target in zip(detected, targets, strict=True):
-            label, row = torch.nonzero(image[1:, :, 0] > 0, as_tuple=True)
+            label, row = (image[1:, :, 0] > 0).nonzero(as_tuple=True)
             best = image[label + 1, row].double().numpy()
             self.add(best[:, 1:], best[:, 0], label.numpy(), target.cpu().double().numpy())
 
@@ -178,13 +191,13 @@ class DetectionMetrics:
             )
 
     def merge(self, others: Sequence[Self]) -> None:
-        """Add what other processes found, in their order."""
+        """Add the detections of other processes, in their order."""
         for other in others:
             for mine, theirs in zip(self._found, other._found, strict=True):
                 mine += theirs
 
     def compute(self) -> Mapping[str, float]:
-        """Return means over the classes that the test set has, in percent.
+        """Return means over the classes that occur in the test set, in percent.
 
         `map50` is VOC's since 2010 (the area under the curve), `map50_11` that of 2007 (11 points),
         both at an overlap of 0.5; `map` is COCO's, over ten overlaps from 0.5 to 0.95.

@@ -3,24 +3,35 @@
 Source: Everingham et al., IJCV 2010, section 4.2.2 (intersection over union of a class over all
 images), as fyu/drn @ d75db2e counts it.
 Differs: there, a class without a pixel in the test set counts as 0 once the model predicts it, and
-does not count otherwise, so what the mean is taken over depends on the model. Here such a class
-never counts, and is named in the log.
+does not count otherwise, so the classes of the mean depend on the model. Here such a class never
+counts, and the log names it.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-import torch
-from torch import Tensor
+import numpy as np
+
+from experiments.metrics.declaration import percentage
+
+if TYPE_CHECKING:  # reports read the declarations without torch
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 
+COLUMNS = (
+    percentage("miou", "mean IoU"),
+    percentage("pixel_accuracy", "pixel accuracy"),
+    percentage("iou_<class>", "IoU of <class>"),
+)
+"""The columns that `SegmentationMetrics` computes."""
+
 
 class SegmentationMetrics:
-    """Counts pixels by true and predicted class; pixels of no class are left out.
+    """Confusion matrix of pixels by true and predicted class; pixels of no class are left out.
 
     Args:
         class_names: One a class.
@@ -28,20 +39,20 @@ class SegmentationMetrics:
 
     def __init__(self, class_names: Sequence[str]) -> None:
         self._class_names = tuple(class_names)
-        self.confusion = torch.zeros(len(class_names), len(class_names), dtype=torch.int64)
-        """Pixels (true class, predicted class), on the CPU."""
+        self.confusion = np.zeros((len(class_names), len(class_names)), np.int64)
+        """Pixels (true class, predicted class)."""
 
     def update(self, outputs: tuple[Tensor, Tensor], targets: Tensor) -> None:
         """Count whole images: log-probabilities (b, k, h, w), and anything; classes (b, h, w)."""
         self.count(outputs[0].argmax(1), targets)
 
     def count(self, predicted: Tensor, targets: Tensor) -> None:
-        """Count classes (b, h, w) against classes; true ones that there are not are left out."""
+        """Count predicted against true classes, both (b, h, w); unknown true ones are left out."""
         num_classes = len(self._class_names)
         counted = targets < num_classes
         pairs = targets[counted].long() * num_classes + predicted[counted].long()
-        found = torch.bincount(pairs, minlength=num_classes**2)
-        self.confusion += found.view(num_classes, num_classes).cpu()
+        found = pairs.bincount(minlength=num_classes**2)
+        self.confusion += found.view(num_classes, num_classes).cpu().numpy()
 
     def merge(self, others: Sequence[Self]) -> None:
         """Add the counts of other processes."""
@@ -53,22 +64,20 @@ class SegmentationMetrics:
 
         A class without a pixel in the test set has no entry.
         """
-        confusion = self.confusion.double()
-        hits, true = confusion.diagonal(), confusion.sum(1)
-        union = true + confusion.sum(0) - hits
-        present = true > 0
-        if not bool(present.any()):
+        import torch  # loaded by now, and not by a report
+
+        hits, true = self.confusion.diagonal(), self.confusion.sum(1)
+        union = true + self.confusion.sum(0) - hits
+        present = np.flatnonzero(true)
+        if not present.size:
             return {"miou": float("nan"), "pixel_accuracy": float("nan")}
-        absent = [n for n, there in zip(self._class_names, present, strict=True) if not there]
+        absent = [name for name, pixels in zip(self._class_names, true, strict=True) if not pixels]
         if absent:
             log.info("no pixel of the test set is %s: left out of miou", ", ".join(absent))
-        overlap = 100 * hits / union
+        overlap = 100.0 * hits[present] / union[present]
+        names = [self._class_names[label].replace(" ", "_") for label in present]
         return {
-            "miou": overlap[present].mean().item(),
-            "pixel_accuracy": 100 * (hits.sum() / true.sum()).item(),
-            **{
-                f"iou_{name.replace(' ', '_')}": value.item()
-                for name, value, there in zip(self._class_names, overlap, present, strict=True)
-                if there
-            },
+            "miou": torch.from_numpy(overlap).mean().item(),
+            "pixel_accuracy": float(100.0 * (hits.sum() / true.sum())),
+            **{f"iou_{name}": value for name, value in zip(names, overlap.tolist(), strict=True)},
         }

@@ -1,1 +1,1 @@
-"""Networks behind the tasks, and their weights."""
+"""Networks of the tasks, their weights, and checks of them."""

@@ -71,12 +71,12 @@ class Classifier:
 
     @property
     def has_embedding(self) -> bool:
-        """Whether embeddings are found."""
+        """True if embeddings are found."""
         return self.has_method or self.head is not None
 
     @property
     def can_resample(self) -> bool:
-        """Whether the class scores follow from an embedding and the classifying layer alone."""
+        """True if the class scores follow from an embedding and the classifying layer alone."""
         return self.has_embedding and self.is_last
 
     def install(self, network: nn.Module) -> None:

@@ -1,9 +1,9 @@
-"""Posterior samples from networks that were built without dropout: dropout before the last layers.
+"""Posterior samples from networks without dropout of their own, by dropout before the last layers.
 
-Monte-Carlo dropout is Gal & Ghahramani, ICML 2016. Here it drops what the layers are given that put
-out the class scores, by hooks: the network, the names of its weights and its checkpoints stay as
-they are, and a sample costs these layers alone, not the network. Differs: the paper drops before
-every layer with weights.
+Source: Monte-Carlo dropout, Gal & Ghahramani, ICML 2016. Hooks drop elements of the input of the
+layers that put out the class scores. The network, the names of its weights and its checkpoints stay
+as they are, and a sample costs a pass through these layers only.
+Differs: the paper drops before every layer with weights.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from experiments.settings.checks import check_flag, check_whole_number
 
 
 class InputDropout:
-    """Dropout of what the last layers of a network are given.
+    """Dropout of the inputs of a network's last layers.
 
     Args:
-        dropout: Whether there is any in training, whatever the strategy: to compare strategies that
-            sample with others on one network.
+        dropout: Whether training has dropout even without posterior samples, so that strategies
+            with and without them can be compared on one network.
         rate: Share of the elements that are dropped, in (0, 1).
-        passes: Posterior samples; 0 for none. With any, there is dropout in training.
+        passes: Number of posterior samples; 0 for none. With any, training has dropout.
 
     Attributes:
         in_training: Whether there is dropout in training.
 
     Raises:
-        InvalidSetting: A value out of range.
+        InvalidSetting: A value is out of range.
     """
 
     def __init__(self, *, dropout: bool, rate: float, passes: int) -> None:
@@ -45,17 +45,17 @@ class InputDropout:
         self.in_training = dropout or passes > 0
 
     def install(self, layers: Iterable[nn.Module]) -> None:
-        """Let these layers drop elements of their input while they are in training mode."""
+        """Make these layers drop elements of their input while they are in training mode."""
         if not self.in_training:
             return
         for layer in layers:
             layer.register_forward_pre_hook(self._hook)
 
     def through(self, layer: nn.Module, given: Tensor) -> Tensor:
-        """Return what a layer in eval mode makes of an input of which elements are dropped.
+        """Return the output of a layer in eval mode for an input with dropped elements.
 
-        They are the same ones of every sample of the batch: one posterior sample is one network,
-        and what it says of an image does not depend on the images beside it.
+        The same elements are dropped for every sample of the batch: one posterior sample is one
+        network, whose prediction for an image does not depend on the other images.
         """
         kept = F.dropout(given.new_ones(given.shape[1:]), self.rate, training=True)
         made: Tensor = layer(given * kept)

@@ -1,16 +1,18 @@
-"""Embeddings of image files from a network that has learned from other images.
+"""Embeddings of images from a network that was trained on other images.
 
-Before the first label there is no model of one's own. What a network of torchvision has learned
-from ImageNet tells images apart well enough to choose typical ones (TypiClust, Hacohen et al., ICML
-2022, section 3, which uses a self-supervised network). An embedding is what enters the network's
-last linear layer.
+Before the first label there is no model of the run's own. A network that was trained on ImageNet
+distinguishes images well enough to choose typical ones (TypiClust, Hacohen et al., ICML 2022,
+section 3, which uses a self-supervised network), and to find near-duplicates. An embedding is the
+input of the network's last linear layer.
 """
 
 from __future__ import annotations
 
+import logging
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,63 +21,162 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from al_core import IndexArray
 from al_core.errors import InvalidSetting
-from experiments.data.decoding import decode_many
+from experiments.data.decoding import for_each, read_rgb
+from experiments.data.photographs import fit_square
+from experiments.data.samples import Samples
 from experiments.engine.engine import Engine
+from vendored import efficientnet_lite
+from vendored.efficientnet_lite import EfficientNetLite0, imagenet_weights
 
-IMAGE_SIZE = 224  # pixels, of torchvision's ImageNet networks
+logger = logging.getLogger(__name__)
+
+LITE0 = "efficientnet_lite0"
+"""The network whose weights can be installed like any other package."""
+IMAGE_SIZE = 224  # pixels, of torchvision's ImageNet networks and of EfficientNet-Lite0
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's pixels, as torchvision normalizes."""
+"""Mean and deviation by which torchvision normalizes for ImageNet."""
 BATCH_SIZE = 64
 
+Rows = tuple[NDArray[np.float32], list[int]]
+"""Embeddings of length 1, (n, d), and the positions of the images that could be read."""
 
-def embed(
-    paths: Sequence[Path], *, network: str, weights: str, engine: Engine
-) -> tuple[NDArray[np.float32], list[int]]:
-    """Embed image files.
+
+@dataclass(frozen=True, eq=False)
+class Embedder:
+    """A pretrained network that embeds images.
+
+    Attributes:
+        name: The network, for the log.
+        model: In evaluation mode, on the engine's device.
+        mean: By which its input is normalized, RGB in 0..1.
+        std: Likewise.
+        engine: Device and memory layout.
+    """
+
+    name: str
+    model: nn.Module
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    engine: Engine
+
+    def files(self, paths: Sequence[Path], *, resize: str = "crop", progress: bool = True) -> Rows:
+        """Embed image files.
+
+        Args:
+            paths: The files.
+            resize: How they become squares, as in `fit_square`.
+            progress: Whether there is a progress bar.
+        """
+
+        def square(position: int) -> NDArray[np.uint8]:
+            return fit_square(read_rgb(paths[position]), IMAGE_SIZE, resize)
+
+        return self._rows(square, len(paths), progress=progress)
+
+    def samples(self, samples: Samples, indices: IndexArray) -> Rows:
+        """Embed images of a set, of files or not; the positions returned are those in `indices`."""
+        paths = samples.paths
+        if paths is not None:
+            return self.files([paths[index] for index in indices.tolist()])
+
+        def square(position: int) -> NDArray[np.uint8]:
+            pixels = samples.images(indices[position : position + 1])[0].numpy()
+            return fit_square(pixels.transpose(1, 2, 0), IMAGE_SIZE, "crop")
+
+        return self._rows(square, indices.size, progress=True)
+
+    def _rows(
+        self, square: Callable[[int], NDArray[np.uint8]], count: int, *, progress: bool
+    ) -> Rows:
+        rows: list[NDArray[np.float32]] = []
+        readable: list[int] = []
+        starts = range(0, count, BATCH_SIZE)
+        bar = tqdm(
+            starts, desc="embed", unit="batch", leave=False, disable=None if progress else True
+        )
+        with torch.inference_mode(), _inputs_of_last_linear(self.model) as inputs:
+            for start in bar:
+                size = min(BATCH_SIZE, count - start)
+                images = np.zeros((size, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+
+                def load(row: int, start: int = start, images: NDArray[np.uint8] = images) -> None:
+                    images[row] = square(start + row)
+
+                unreadable = for_each(size, load)
+                kept = [row for row in range(size) if row not in unreadable]
+                if kept:
+                    rows.append(self._embedded(images[kept], inputs))
+                    readable += [start + row for row in kept]
+        return (np.concatenate(rows) if rows else np.empty((0, 1), np.float32)), readable
+
+    def _embedded(self, images: NDArray[np.uint8], inputs: list[Tensor]) -> NDArray[np.float32]:
+        engine = self.engine
+        mean, std = (
+            engine.to_device(torch.tensor(values).view(1, 3, 1, 1))
+            for values in (self.mean, self.std)
+        )
+        batch = engine.to_device(torch.from_numpy(images).permute(0, 3, 1, 2)).float().div(255)
+        with engine.autocast():
+            self.model(engine.laid_out((batch - mean) / std))
+        rows: NDArray[np.float32] = (
+            nn.functional.normalize(inputs.pop().float().flatten(1)).cpu().numpy()
+        )
+        return rows
+
+
+def pretrained_embedder(
+    engine: Engine, *, network: str = LITE0, weights: str | None = None, key: str
+) -> Embedder:
+    """Return a network with pretrained weights.
 
     Args:
-        paths: The files.
-        network: Name of one of torchvision's classification networks, such as resnet50.
-        weights: File of its state_dict, as https://download.pytorch.org/models has them.
-        engine: What it computes on.
-
-    Returns:
-        (n, d), of length 1 each, and the positions of the files that could be read.
+        engine: Device and memory layout.
+        network: `LITE0`, or one of torchvision's classification networks, such as resnet50.
+        weights: File of its state_dict, as https://download.pytorch.org/models has them; None for
+            those that the extra `pretrained` installs, of `LITE0` alone.
+        key: The setting that needs embeddings, for messages.
 
     Raises:
-        InvalidSetting: There is no such network, or the weights are not of it.
+        InvalidSetting: The network is unknown, or its weights are not there or of another network.
     """
-    model = engine.placed(_network(network, weights)).eval()
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
-    mean, std = engine.to_device(mean), engine.to_device(std)
-    rows: list[NDArray[np.float32]] = []
-    readable: list[int] = []
-    with torch.inference_mode(), _inputs_of_last_linear(model) as inputs:
-        for start in tqdm(
-            range(0, len(paths), BATCH_SIZE), desc="embed", unit="batch", leave=False, disable=None
-        ):
-            decoded = decode_many(paths[start : start + BATCH_SIZE], IMAGE_SIZE)
-            kept = [i for i in range(len(decoded.images)) if i not in decoded.unreadable]
-            if not kept:
-                continue
-            images = engine.to_device(decoded.images[kept]).float().div(255)
-            with engine.autocast():
-                model(engine.laid_out((images - mean) / std))
-            embedding = inputs.pop().float().flatten(1)
-            rows.append(nn.functional.normalize(embedding).cpu().numpy())
-            readable += [start + i for i in kept]
-    return (np.concatenate(rows) if rows else np.empty((0, 1), np.float32)), readable
+    if network != LITE0:
+        model = _torchvision(network, weights, key=key)
+        return Embedder(network, engine.placed(model).eval(), MEAN, STD, engine)
+    net = EfficientNetLite0(1000)
+    try:
+        net.load_state_dict(imagenet_weights(weights))
+    except (ValueError, FileNotFoundError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InvalidSetting(f"{key} needs the weights of EfficientNet-Lite0: {reason}") from None
+    mean, std = efficientnet_lite.MEAN, efficientnet_lite.STD
+    return Embedder("EfficientNet-Lite0", engine.placed(net).eval(), mean, std, engine)
 
 
-def _network(name: str, weights: str) -> nn.Module:
+def embed(paths: Sequence[Path], *, network: str, weights: str | None, engine: Engine) -> Rows:
+    """Embed image files; the network and its weights as `pretrained_embedder` takes them.
+
+    Raises:
+        InvalidSetting: As `pretrained_embedder`.
+    """
+    key = "oracle.initial=typiclust"
+    return pretrained_embedder(engine, network=network, weights=weights, key=key).files(paths)
+
+
+def _torchvision(name: str, weights: str | None, *, key: str) -> nn.Module:
     from torchvision import models  # 1.3 s to import
 
     known = models.list_models(module=models)
     if name not in known:
         raise InvalidSetting(
-            f"oracle.embedding_network must be one of torchvision's classification networks "
-            f"({', '.join(known)}); it is {name!r}"
+            f"oracle.embedding_network must be {LITE0} or one of torchvision's classification "
+            f"networks ({', '.join(known)}); it is {name!r}"
+        )
+    if weights is None:
+        raise InvalidSetting(
+            f"{key} with oracle.embedding_network={name} needs oracle.embedding_weights=FILE "
+            "(https://download.pytorch.org/models)"
         )
     model: nn.Module = models.get_model(name, weights=None)
     path = Path(weights).expanduser()
@@ -93,7 +194,7 @@ def _network(name: str, weights: str) -> nn.Module:
 
 @contextmanager
 def _inputs_of_last_linear(model: nn.Module) -> Iterator[list[Tensor]]:
-    """Give a list to which every forward pass appends what enters the last linear layer."""
+    """Yield a list to which every forward pass appends the input of the last linear layer."""
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not linear:
         raise InvalidSetting("oracle.embedding_network must end in a linear layer")

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 HIDDEN_UNITS = 256
-"""Of the head "mlp"; ours."""
+"""Width of the hidden layer of the head "mlp"; ours."""
 
 
 class Standardization(nn.Module):

@@ -78,7 +78,7 @@ class FeatureStore:
 
     @property
     def exists(self) -> bool:
-        """Whether features were ever added."""
+        """True if features were ever added."""
         return any(self.folder.glob("*.npz"))
 
     def of(

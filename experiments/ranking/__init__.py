@@ -1,1 +1,1 @@
-"""Ranking images that no run knows, with a model that a run, or somebody else, has trained."""
+"""Ranking of images outside any run, with a model that a run or somebody else has trained."""

@@ -1,8 +1,8 @@
-"""Where images are scored: in this process, in several, or on a cluster of machines by Ray.
+"""Scoring of images in this process, in several, or on a cluster of machines by Ray.
 
-Every way cuts the images into the same chunks and asks the model about each in the same batches, so
-the scores are the same; only the order in which chunks come back differs. A few chunks are under
-way at a time, however many there are.
+Every executor cuts the images into the same chunks and passes them to the model in the same
+batches, so the scores are the same; only the order in which chunks come back differs. However many
+chunks there are, only a few are in progress at a time.
 """
 
 from __future__ import annotations
@@ -19,35 +19,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from al_core.errors import ActiveLearningError, InvalidSetting
-from experiments.engine.engine import Engine, end_with_parent
+from experiments.engine.engine import Engine
+from experiments.engine.processes import end_with_parent
 from experiments.ranking.model import TrainedModel
 from experiments.ranking.scorer import Loaded, Scorer
 
 PER_WORKER = 2
-"""Chunks under way for each worker: the one it works on and the next."""
+"""Chunks in progress for each worker: the present one and the next."""
 
 
 class Chunk(NamedTuple):
-    """Images to be scored at once: ids, for whoever asks, and paths."""
+    """Images to be scored at once: ids, which come back with the scores, and paths."""
 
     ids: Sequence[int]
     paths: Sequence[str]
 
 
 class Scores(NamedTuple):
-    """Scores of a chunk, NaN where `reasons` has position -> why the image cannot be read."""
+    """Scores of a chunk, NaN where `reasons` or `failures` has the position; see `Loaded`."""
 
     ids: Sequence[int]
     scores: NDArray[np.float64]
     reasons: dict[int, str]
+    failures: dict[int, str]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that it takes to make a scorer in another process; it can be pickled.
+    """Everything that another process needs to make a scorer; it can be pickled.
 
     Attributes:
-        model: Weights and how they are asked.
+        model: Weights and configuration.
         engine: Arguments of `Engine`.
         scorer: Further arguments of `Scorer`.
     """
@@ -57,14 +59,14 @@ class Recipe:
     scorer: Mapping[str, Any]
 
     def scorer_here(self, *, number: int = 0, num_workers: int = 1) -> Scorer:
-        """Make a scorer in this process, which is worker `number` of `num_workers` here."""
+        """Make a scorer in this process: worker `number` of `num_workers` on its machine."""
         engine = Engine.of_worker(self.engine, number=number, num_workers=num_workers)
         engine.join()
         return Scorer(self.model, engine, **self.scorer)
 
 
 def score_inline(scorer: Scorer, chunks: Iterable[Chunk]) -> Iterator[Scores]:
-    """Score in this process: the model works while threads load the next chunks."""
+    """Score in this process; threads load the next chunks while the model computes."""
     under_way: list[Chunk] = []
 
     def paths() -> Iterator[Sequence[str]]:
@@ -79,10 +81,10 @@ def score_inline(scorer: Scorer, chunks: Iterable[Chunk]) -> Iterator[Scores]:
 def score_in_processes(
     recipe: Recipe, chunks: Iterable[Chunk], *, num_workers: int
 ) -> Iterator[Scores]:
-    """Score in processes of this machine, each of which loads and asks the model in turn.
+    """Score in processes of this machine, each of which loads a chunk and then computes.
 
     Raises:
-        ActiveLearningError: A process has died, of too little memory for example.
+        ActiveLearningError: A process has died, for example because memory is short.
     """
     context = multiprocessing.get_context("spawn")
     numbers = context.SimpleQueue()
@@ -107,8 +109,8 @@ def score_in_processes(
                 yield future.result()
     except BrokenProcessPool:
         raise ActiveLearningError(
-            "a worker process has died, of too little memory perhaps: what it had scored is kept; "
-            "try a smaller num_workers= or batch_size="
+            "a worker process has died, perhaps because memory is short: what it had scored is "
+            "kept; try a smaller num_workers= or batch_size="
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -119,13 +121,13 @@ def score_with_ray(
 ) -> Iterator[Scores]:
     """Score on the cluster that `RAY_ADDRESS` names, or on one that is started on this machine.
 
-    Every machine must see the images under the same paths. An actor that dies with its machine is
+    Every machine must have the images under the same paths. An actor that dies with its machine is
     started again elsewhere, and its chunks are scored there.
 
     Args:
-        recipe: Of the scorers.
-        chunks: What to score.
-        num_workers: None for one a GPU of the cluster, or one a core where it has none.
+        recipe: Recipe of the scorers.
+        chunks: Images to score.
+        num_workers: None for one worker for each GPU of the cluster, or each core without GPUs.
 
     Raises:
         InvalidSetting: Ray is not installed.
@@ -165,7 +167,7 @@ def score_with_ray(
 
 
 class _Actor:
-    """A scorer in a process of Ray's, which shows it its GPU alone."""
+    """Scorer in a process of Ray, in which only its own GPU is visible."""
 
     def __init__(self, recipe: Recipe) -> None:
         self._scorer = recipe.scorer_here()
@@ -189,4 +191,4 @@ def _score_in_worker(chunk: Chunk) -> Scores:
 
 
 def _scored(scorer: Scorer, ids: Sequence[int], loaded: Loaded) -> Scores:
-    return Scores(ids, scorer.score(loaded), loaded.reasons)
+    return Scores(ids, scorer.score(loaded), loaded.reasons, loaded.failures)

@@ -1,6 +1,6 @@
 """The images to rank: those of a folder, at any depth, or those that a list names.
 
-Both come as a stream, since there may be millions; sorting is the store's business.
+They come as a stream in no order, since there may be millions; the store sorts them.
 """
 
 from __future__ import annotations
@@ -9,23 +9,25 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from al_core.errors import InvalidSetting
 from experiments.data.decoding import IMAGE_SUFFIXES
 from experiments.data.folders import files_below
+from experiments.data.retrying import is_permanent, retried
 
 PATH_COLUMNS = ("path", "image", "image_path", "file_name", "filename", "name")
-"""Of a Parquet file with several columns, the first of these that is there holds the paths."""
+"""Names of the column of paths in a Parquet file with several columns, in order of preference."""
 
 
 class File(NamedTuple):
-    """An image file as it was when it was listed.
+    """An image file at the time of the listing.
 
     Attributes:
-        name: Its path below the folder, with "/", or as the list has it.
-        size: Bytes; -1 where there is no such file.
+        name: Path below the folder, with "/", or the text in the list.
+        size: Bytes; -1 if the file does not exist.
         modified_ns: Time of the last change of its contents.
         changed_ns: Time of the last change of contents or permissions.
     """
@@ -38,19 +40,19 @@ class File(NamedTuple):
 
 @dataclass
 class Listing:
-    """The images of a folder or list, and what was passed over so far.
+    """The images of a folder or list, and the files that were passed over so far.
 
     Args:
-        source: A folder, or a file that ends in .txt (a path a line), .parquet or .pq.
+        source: A folder, or a file that ends in .txt (one path in each line), .parquet or .pq.
 
     Raises:
-        InvalidSetting: It is of another kind.
+        InvalidSetting: The source is of another kind.
     """
 
     source: Path
     ignored: Counter[str] = field(default_factory=Counter)
     unnamable: list[str] = field(default_factory=list)
-    """Names that are not UTF-8, escaped: no CSV can hold them."""
+    """Escaped names that are not UTF-8, so that no CSV can hold them."""
 
     def __post_init__(self) -> None:
         suffix = self.source.suffix.lower()
@@ -61,18 +63,19 @@ class Listing:
             )
 
     def path(self, name: str) -> str:
-        """Return where the image of this name is."""
+        """Return the path of the image of this name."""
         folder = self.source if self.source.is_dir() else self.source.parent
         return os.path.join(folder, name)  # an absolute name stays as it is
 
     def files(self) -> Iterator[File]:
-        """Yield the images in no order; those of a list perhaps more than once.
+        """Yield the images in no order; those of a list may come more than once.
 
-        Symbolic links are followed. Hidden files and folders, and files of other kinds, are passed
-        over and counted; what a list names is taken whatever it is called.
+        Symbolic links are followed. Hidden files and folders, and files with other endings, are
+        passed over and counted; a file that a list names is taken whatever its ending.
 
         Raises:
             InvalidSetting: A folder or the list cannot be read.
+            OSError: A disk or a network fails.
         """
         for name in self._names():
             try:
@@ -80,12 +83,19 @@ class Listing:
             except UnicodeEncodeError:
                 self.unnamable.append(name.encode("utf-8", "backslashreplace").decode("utf-8"))
                 continue
-            try:
-                status = os.stat(self.path(name))
-            except (OSError, ValueError):  # gone, a broken link, a NUL in a list
-                yield File(name, -1, -1, -1)
-            else:
-                yield File(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+            yield self._file(name)
+
+    def _file(self, name: str) -> File:
+        path = self.path(name)
+        try:
+            status = retried(partial(os.stat, path), path)
+        except ValueError:  # a NUL in a list
+            return File(name, -1, -1, -1)
+        except OSError as error:
+            if not is_permanent(error):
+                raise  # taken for gone, it would lose its score
+            return File(name, -1, -1, -1)
+        return File(name, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     def _names(self) -> Iterator[str]:
         if not self.source.is_dir():

@@ -1,17 +1,11 @@
-"""A trained model from a file: the checkpoint of a run, or weights that somebody published.
-
-Files are read without running code from them, and of a configuration inside one only what this
-project itself names in `conf` is called.
-"""
+"""A trained model from a file: the checkpoint of a run, or weights that somebody published."""
 
 from __future__ import annotations
 
-import hashlib
 import io
-import re
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +14,40 @@ import torch
 import conf
 from al_core.errors import InvalidSetting
 from experiments.data.blank import published_facts
-from experiments.ranking.settings import RankSettings
+from experiments.ranking.checkpoint import (
+    GROUPS,
+    RunCheckpoint,
+    checked_run,
+    checked_state_dict,
+    is_of_run,
+    read_content,
+)
+from experiments.ranking.settings import ModelSettings, RankSettings
 from experiments.settings.composition import plain
-from experiments.settings.renamed import with_present_names
-from vendored.checkpoints import UNREADABLE, read_state_dict
+from vendored.checkpoints import find_state_dict
 
-RUN_KEYS = frozenset({"model", "config", "class_names", "data_facts", "posterior_seed"})
-"""What the checkpoint of a run holds; see `experiments.runs.session`."""
 HEAD_KEY = "loss_pred.weight"
 """In the weights of a model with a loss-prediction module."""
 DEFAULT_STRATEGY = "entropy"
 SCORING_TARGET = "al_core.TopK"
-"""A strategy that gives each image a score of its own; any other chooses images together."""
+"""Target of the strategies that score each image by itself; others select images jointly."""
+
+SEVERAL_NETWORKS = {"ensemble_size", "snapshot_at"}
+"""Keys of strategies that compare networks."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """What a process needs to score with; it can be pickled.
+    """A trained model with everything that scoring needs; it can be pickled.
 
     Attributes:
-        config: Plain and resolved: `task`, `backbone`, `strategy`, `cycle`, `optimizer` and
-            `loss_prediction`, as of a run.
-        class_names: Without background.
+        config: Groups `GROUPS` of a run's configuration, plain and resolved.
+        class_names: Class names without background.
         data_facts: As `Task.data_facts`.
         posterior_seed: As `TaskLearner.posterior_seed`.
         weights: The state_dict, as `torch.save` writes it.
-        sha256: Of the file.
-        said: For people: what it is and how it is asked.
+        sha256: Hash of the file.
+        description: Description of the model and the strategy, for people.
     """
 
     config: Mapping[str, Any]
@@ -55,7 +56,7 @@ class TrainedModel:
     posterior_seed: int
     weights: bytes
     sha256: str
-    said: str
+    description: str
 
     @property
     def kind(self) -> str:
@@ -63,91 +64,118 @@ class TrainedModel:
         return str(self.config["task"]["kind"])
 
 
-def read_model(settings: RankSettings, asked: Mapping[str, Any]) -> TrainedModel:
-    """Read the checkpoint, and settle by which strategy it is asked.
+def read_model(settings: RankSettings | ModelSettings, groups: Mapping[str, Any]) -> TrainedModel:
+    """Read the checkpoint, and determine the strategy that scores with it.
 
     Args:
-        settings: Where it is, and what it may call.
-        asked: The groups of the configuration, resolved: `strategy`, `task`, `backbone` and so on;
-            null where they are not chosen.
+        settings: Path of the checkpoint, and whether it is trusted.
+        groups: The chosen groups of the configuration, resolved: `strategy`, `task`, `backbone` and
+            so on.
 
     Raises:
-        InvalidSetting: The file cannot be read safely, is neither kind of checkpoint, or does not
-            say enough.
+        InvalidSetting: The file cannot be read safely, is neither kind of checkpoint, or lacks
+            something that the command line does not give either.
     """
     path = settings.checkpoint
-    data = path.read_bytes()
+    content, sha256 = read_content(path)
+    if is_of_run(content):
+        run = checked_run(path, content, trusted=settings.trust_checkpoint)
+        return _of_run(settings, run, groups, sha256)
+    return _published(settings, content, groups, sha256)
+
+
+def last_checkpoint(run: Path) -> Path:
+    """Return the checkpoint of the last cycle that a run has recorded.
+
+    Args:
+        run: A run folder, or a checkpoint, which is returned as it is.
+
+    Raises:
+        InvalidSetting: There is none.
+    """
+    if run.is_file():
+        return run
+    if not (run / "config.yaml").is_file():
+        raise InvalidSetting(f"{run} is no run folder: it has no config.yaml")
     try:
-        content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    except UNREADABLE as error:
-        # torch's own text advises to read the file without that protection.
+        state = json.loads((run / "state.json").read_bytes())
+        name = state["checkpoint"]
+    except (OSError, ValueError, TypeError, KeyError):
+        name = None
+    path = run / "checkpoints" / name if isinstance(name, str) and Path(name).name == name else None
+    if path is None or not path.is_file():
         raise InvalidSetting(
-            f"{path} cannot be read as a checkpoint: it is damaged, or asks to run code "
-            f"({type(error).__name__})"
-        ) from None
-    if isinstance(content, Mapping) and "config" in content:
-        missing = sorted(RUN_KEYS - set(content))
-        if missing:
-            raise InvalidSetting(
-                f"{path} is no complete checkpoint of a run: it lacks {', '.join(missing)} (an "
-                "earlier version wrote it, perhaps: resume the run, or train anew)"
-            )
-        return _of_run(settings, content, asked, hashlib.sha256(data).hexdigest())
-    del content
-    return _published(settings, asked, hashlib.sha256(data).hexdigest())
+            f"{run} has no checkpoint: no cycle has been trained yet, or the file was removed"
+        )
+    return path
+
+
+def trained_model(checkpoint: Path, *, trust_checkpoint: bool = False) -> TrainedModel:
+    """Return the model of a run's checkpoint for predictions, without posterior samples.
+
+    Raises:
+        InvalidSetting: As `read_model`.
+    """
+    settings = ModelSettings(checkpoint, trust_checkpoint=trust_checkpoint)
+    return read_model(settings, {"strategy": _default_strategy()})
 
 
 def _of_run(
-    settings: RankSettings, content: Mapping[str, Any], asked: Mapping[str, Any], sha256: str
+    settings: RankSettings | ModelSettings,
+    run: RunCheckpoint,
+    groups: Mapping[str, Any],
+    sha256: str,
 ) -> TrainedModel:
-    path, config = settings.checkpoint, with_present_names(content["config"])
+    path, config = settings.checkpoint, run.config
     for key in ("class_names", "mean", "std", "image_size"):
         if getattr(settings, key) is not None:
             raise InvalidSetting(
                 f"{key} is for published weights; the run that wrote {path} recorded its own"
             )
     for group in ("task", "backbone"):
-        chosen = asked.get(group)
+        chosen = groups.get(group)
         if chosen is not None and chosen["name"] != config[group]["name"]:
             raise InvalidSetting(
                 f"{path} is of a run with {group}={config[group]['name']}: leave out "
                 f"{group}={chosen['name']}"
             )
-    if not settings.trust_checkpoint:
-        _check_targets(path, config)
     trained_for = str(config["strategy"]["name"])
-    strategy, said = asked.get("strategy"), "as asked"
+    strategy, reason = groups.get("strategy"), "as asked"
     if strategy is None:
-        strategy, said = config["strategy"], "that of the run"
-        if strategy["query"]["_target_"] != SCORING_TARGET or "ensemble_size" in strategy:
+        strategy, reason = config["strategy"], "that of the run"
+        if strategy["query"]["_target_"] != SCORING_TARGET or SEVERAL_NETWORKS & set(strategy):
             strategy = _default_strategy()
-            said = f"since the run's own, {trained_for}, gives images no scores of their own"
+            reason = f"since the run's own, {trained_for}, gives images no scores of their own"
     return _model(
         {**config, "strategy": strategy},
         settings,
-        class_names=content["class_names"],
-        data_facts=content["data_facts"],
-        posterior_seed=content["posterior_seed"],
-        state=content["model"],
+        class_names=run.class_names,
+        data_facts=run.data_facts,
+        posterior_seed=run.posterior_seed,
+        state=run.model,
         sha256=sha256,
-        said=f"cycle {content['cycle']} of a run of {config['task']['name']}, "
-        f"{config['backbone']['name']}, {trained_for}; strategy={strategy['name']}, {said}",
+        description=f"cycle {run.cycle} of a run of {config['task']['name']}, "
+        f"{config['backbone']['name']}, {trained_for}; strategy={strategy['name']}, {reason}",
         own_strategy=strategy is config["strategy"],
     )
 
 
-def _published(settings: RankSettings, asked: Mapping[str, Any], sha256: str) -> TrainedModel:
+def _published(
+    settings: RankSettings | ModelSettings, content: Any, groups: Mapping[str, Any], sha256: str
+) -> TrainedModel:
     path = settings.checkpoint
-    if asked.get("task") is None:
+    if groups.get("task") is None:
         raise InvalidSetting(
-            f"{path} is not the checkpoint of a run: say what its weights are of with task=... and "
-            "backbone=..., for example task=cifar10 backbone=resnet18"
+            f"{path} is not the checkpoint of a run: name the network of its weights by task=... "
+            "and backbone=..., for example task=cifar10 backbone=resnet18"
         )
     try:
-        state = read_state_dict(path)
+        state = checked_state_dict(path, find_state_dict(content))
+    except InvalidSetting:
+        raise
     except ValueError as error:
-        raise InvalidSetting(str(error)) from None
-    task, backbone = asked["task"], asked["backbone"]
+        raise InvalidSetting(f"{path}: {error}") from None
+    task, backbone = groups["task"], groups["backbone"]
     names, facts = published_facts(task["kind"])
     if settings.class_names is not None:
         names = settings.class_names
@@ -158,27 +186,27 @@ def _published(settings: RankSettings, asked: Mapping[str, Any], sha256: str) ->
             raise InvalidSetting(f"{key} is fixed in {task['kind']} (task={task['name']})")
         if value is not None:
             facts[key] = list(value) if key != "image_size" else value
-    strategy, said = asked.get("strategy"), "as asked"
+    strategy, reason = groups.get("strategy"), "as asked"
     if strategy is None:
-        strategy, said = _default_strategy(), "the default"
-    head = {**asked["loss_prediction"], "enabled": HEAD_KEY in state}
+        strategy, reason = _default_strategy(), "the default"
+    head = {**groups["loss_prediction"], "enabled": HEAD_KEY in state}
     return _model(
-        {**asked, "strategy": strategy, "loss_prediction": head},
+        {**groups, "strategy": strategy, "loss_prediction": head},
         settings,
         class_names=names,
         data_facts=facts,
         posterior_seed=0,
         state=state,
         sha256=sha256,
-        said=f"weights of {task['name']}, {backbone['name']}, {len(names)} classes; "
-        f"strategy={strategy['name']}, {said}",
+        description=f"weights of {task['name']}, {backbone['name']}, {len(names)} classes; "
+        f"strategy={strategy['name']}, {reason}",
         own_strategy=False,
     )
 
 
 def _model(
     config: Mapping[str, Any],
-    settings: RankSettings,
+    settings: RankSettings | ModelSettings,
     *,
     class_names: Sequence[str],
     state: Mapping[str, Any],
@@ -191,9 +219,9 @@ def _model(
             f"strategy={strategy['name']} gives images no scores of their own, so it cannot rank: "
             "choose entropy, margin, least_confidence or learning_loss"
         )
-    if "ensemble_size" in strategy:
+    if SEVERAL_NETWORKS & set(strategy):
         raise InvalidSetting(
-            f"strategy={strategy['name']} needs an ensemble, and a checkpoint holds one network: "
+            f"strategy={strategy['name']} needs several networks, and a checkpoint holds one: "
             "choose entropy, margin, least_confidence or learning_loss"
         )
     if strategy["name"].startswith("learning_loss") and HEAD_KEY not in state:
@@ -202,12 +230,9 @@ def _model(
             f"{settings.checkpoint} has none: rank with strategy=entropy, or train with "
             "strategy=learning_loss or loss_prediction.enabled=true"
         )
-    kept = {
-        key: config[key]
-        for key in ("task", "backbone", "cycle", "strategy", "optimizer", "loss_prediction")
-    }
+    kept = {group: config[group] for group in GROUPS}
     passes = strategy.get("mc_dropout_passes", 0)
-    if own_strategy:  # as the run asked its pool, whatever was set by hand
+    if own_strategy:  # as the run scored its pool, with the passes that were set there
         pass
     elif "mc_dropout_passes" in kept["task"]["build"]:
         build = {**kept["task"]["build"], "mc_dropout_passes": passes}
@@ -231,25 +256,3 @@ def _default_strategy() -> dict[str, Any]:
         OmegaConf.load(Path(conf.__file__).parent / "strategy" / f"{DEFAULT_STRATEGY}.yaml")
     )
     return found
-
-
-@cache
-def _own_targets() -> frozenset[str]:
-    """What the files in `conf` call."""
-    texts = (path.read_text("utf-8") for path in Path(conf.__file__).parent.rglob("*.yaml"))
-    return frozenset(name for text in texts for name in re.findall(r"_target_: *([\w.]+)", text))
-
-
-def _check_targets(path: Path, node: Any) -> None:
-    """Refuse a configuration, from a file that may come from anywhere, that calls other things."""
-    if isinstance(node, Mapping):
-        target = node.get("_target_")
-        if target is not None and target not in _own_targets():
-            raise InvalidSetting(
-                f"{path} asks to call {target}, which is not of this project: set "
-                "trust_checkpoint=true if the checkpoint is your own"
-            )
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for each in node:
-            _check_targets(path, each)

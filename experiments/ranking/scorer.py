@@ -1,7 +1,7 @@
-"""Scores of image files, as a run scores its own pool: same preparation, same model, same function.
+"""Scores of image files, with the preparation, model and function by which a run scores its pool.
 
-A `Scorer` lives in one process. Loading (reading, decoding, bringing to size) is apart from asking
-the model, so that the next images can be loaded meanwhile.
+A `Scorer` belongs to one process. Loading (reading, decoding, resizing) is separate from the model,
+so that the next images are loaded while the model computes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from torch import Tensor
 
 from al_core import AcquisitionFunction, Prediction, TopK
 from al_core.errors import InvalidSetting, NonFiniteValue
-from experiments.data.decoding import UnreadableImage, for_each, read_rgb
+from experiments.data.decoding import TooManyPixels, UnreadableImage, for_each, read_rgb
+from experiments.data.header import MAX_PIXELS
 from experiments.data.labels import Label
 from experiments.data.loading import chunks, prefetched
 from experiments.engine.engine import Engine
@@ -34,32 +36,36 @@ from experiments.tasks.blank import blank_task
 from experiments.tasks.classification import Classification
 
 Image = NDArray[np.uint8]
+T = TypeVar("T")
 
 WHOLE_CHUNK = 8
-"""Images handed over at once where the model takes them whole, whatever their size."""
+"""Images in a chunk for a model that takes them at their own size."""
 CHUNK_BATCHES, CHUNK_BYTES = 4, 64_000_000
-"""Elsewhere: so many batches, within so many bytes of decoded images (but one batch at least)."""
+"""Size of a chunk for other models: so many batches within so many bytes, at least one batch."""
 DEPTH = 2
-"""Chunks that are loaded ahead of the one that the model is asked about."""
+"""Chunks that are loaded ahead of the one that the model scores."""
 MAX_WHOLE_MEGAPIXELS = 32.0
-"""Of an image that the model takes whole, where nothing is set."""
+"""Default limit for an image that the model takes at its own size."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """Images by position, as the model takes them.
+    """Prepared images, by position.
 
     Attributes:
-        paths: As they were given.
-        images: uint8 (h, w, 3), or None of a file that cannot be read.
-        sizes: (height, width) in pixels of the file, upright; (0, 0) of one that cannot be read.
-        reasons: Position -> why it cannot be read.
+        paths: Paths as given.
+        images: uint8 (h, w, 3), or None if the file cannot be read.
+        sizes: (height, width) in pixels of the file, upright; (0, 0) if it cannot be read.
+        reasons: Position -> why it cannot be read: it is missing, damaged or too large.
+        failures: Position -> error with which reading failed. It says nothing about the image, so
+            a later try may succeed.
     """
 
     paths: Sequence[str | Path]
     images: list[Image | None]
     sizes: list[tuple[int, int]]
     reasons: dict[int, str] = field(default_factory=dict)
+    failures: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,11 +73,11 @@ class Scored:
     """One image, with a score or with the reason why it has none.
 
     Attributes:
-        path: As it was given.
-        score: The larger, the sooner it should be annotated.
-        reason: Why it cannot be read; empty if it has a score.
-        draft: What the model would annotate, if that was asked for, in pixels of the file.
-        size: (height, width) in pixels of the file, upright; (0, 0) of one that cannot be read.
+        path: Path as given.
+        score: Score; images with larger ones should be annotated sooner.
+        reason: Why the file cannot be read; empty if it has a score.
+        draft: The prediction as an annotation in pixels of the file, if drafts were wanted.
+        size: (height, width) in pixels of the file, upright; (0, 0) if it cannot be read.
     """
 
     path: Path
@@ -85,11 +91,12 @@ class Scorer:
     """Scores image files with a trained model.
 
     Args:
-        model: Weights, and how they are asked.
-        engine: What it computes on.
+        model: Weights and configuration.
+        engine: Device, precision and threads.
         batch_size: Images in a batch; None for the task's own number.
-        max_megapixels: Larger images are refused, as if they could not be read; None for a limit
-            only where the model takes them whole.
+        max_megapixels: Limit above which images count as unreadable; None for
+            `MAX_WHOLE_MEGAPIXELS` if the model takes them at their own size, else for that of
+            `read_rgb`.
 
     Raises:
         InvalidSetting: The weights do not fit the network, or the strategy does not fit the model.
@@ -116,10 +123,11 @@ class Scorer:
         state = torch.load(io.BytesIO(model.weights), map_location="cpu", weights_only=True)
         try:
             self.learner.load_state_dict(state, posterior_seed=model.posterior_seed)
-        except ValueError as error:
+        except (ValueError, RuntimeError) as error:  # RuntimeError: more memory than there is
+            reason = " ".join(str(error).split())
             raise InvalidSetting(
                 f"the checkpoint does not fit task={config['task']['name']} backbone="
-                f"{config['backbone']['name']} with {len(model.class_names)} classes: {error}"
+                f"{config['backbone']['name']} with {len(model.class_names)} classes: {reason}"
             ) from None
         strategy = build(config["strategy"]["query"], where="strategy.query")
         assert isinstance(strategy, TopK)
@@ -132,7 +140,7 @@ class Scorer:
 
     @property
     def chunk_size(self) -> int:
-        """How many images are best given to `load` at once."""
+        """Number of images to give to `load` at once."""
         if self._takes_any_size:
             return WHOLE_CHUNK
         prepared = self.task.prepare(np.zeros((1, 1, 3), np.uint8))
@@ -144,18 +152,23 @@ class Scorer:
     def load(self, paths: Sequence[str | Path], *, num_threads: int | None = None) -> Loaded:
         """Read, decode and prepare image files, in several threads.
 
-        One that cannot be read has no image in the result, but the reason.
+        One that cannot be read has a reason or a failure in the result instead of an image.
         """
         loaded = Loaded(paths, [None] * len(paths), [(0, 0)] * len(paths))
 
+        limit = self._max_megapixels
+        max_pixels = MAX_PIXELS if limit is None else limit * 1e6
+
         def one(position: int) -> None:
-            image = read_rgb(paths[position])
+            try:
+                image = read_rgb(paths[position], max_pixels=max_pixels)
+            except TooManyPixels as error:
+                key = "" if limit is None else f" (max_megapixels={limit:g})"
+                raise UnreadableImage(f"{error}{key}") from None
+            except OSError as error:
+                loaded.failures[position] = f"{paths[position]}: {error.strerror or error}"
+                return
             height, width = image.shape[:2]
-            if self._max_megapixels is not None and height * width > self._max_megapixels * 1e6:
-                raise UnreadableImage(
-                    f"{width} x {height} pixels are more than max_megapixels="
-                    f"{self._max_megapixels:g} allows"
-                )
             loaded.images[position] = self.task.prepare(image)
             loaded.sizes[position] = height, width
 
@@ -167,13 +180,13 @@ class Scorer:
         """Return the score of each image, NaN for those that cannot be read.
 
         Raises:
-            NonFiniteValue: The model's answer is not finite; the text names the image.
+            NonFiniteValue: A score is not finite; the text names the image.
         """
-        return self._asked(loaded, lambda prediction, sizes: ())[0]
+        return self.score_and(loaded, lambda prediction, sizes: ())[0]
 
     def score_and_draft(self, loaded: Loaded) -> tuple[NDArray[np.float64], list[Label | None]]:
-        """Return the scores, as `score`, and what the model would annotate."""
-        return self._asked(loaded, self.task.drafts)
+        """Return the scores, as `score`, and the predictions as annotations."""
+        return self.score_and(loaded, self.task.drafts)
 
     def stream(
         self,
@@ -181,11 +194,11 @@ class Scorer:
         *,
         drafts: bool = False,
     ) -> Iterator[Scored]:
-        """Score files one after the other, in their order, loading the next ones meanwhile.
+        """Yield files with their scores, in the order given, while the next ones are loaded.
 
         Args:
             paths: Image files.
-            drafts: Whether to say what the model would annotate in them, too.
+            drafts: Whether predictions are wanted as annotations.
 
         Raises:
             NonFiniteValue: As `score`.
@@ -199,32 +212,44 @@ class Scorer:
                 yield Scored(
                     Path(path),
                     float(scores[position]),
-                    loaded.reasons.get(position, ""),
+                    loaded.reasons.get(position, loaded.failures.get(position, "")),
                     found[position],
                     loaded.sizes[position],
                 )
 
     def loaded_ahead(self, parts: Iterable[Sequence[str | Path]]) -> Iterator[Loaded]:
-        """Load one part after the other, the next ones while the caller works on one."""
+        """Yield the parts, loaded, while the next ones are loaded in the background."""
         return prefetched(self.load, parts, ahead=True, depth=DEPTH)
 
-    def _asked(
+    def score_and(
         self,
         loaded: Loaded,
-        drafts_of: Callable[[Prediction, Sequence[tuple[int, int]]], Sequence[Label]],
-    ) -> tuple[NDArray[np.float64], list[Label | None]]:
-        """Ask the model, batch by batch of images of one size."""
+        describe: Callable[[Prediction, Sequence[tuple[int, int]]], Sequence[T]],
+    ) -> tuple[NDArray[np.float64], list[T | None]]:
+        """Pass the images through the model in batches of one size.
+
+        Args:
+            loaded: Prepared images.
+            describe: Called with the prediction for some of them and (height, width) in pixels of
+                their files; returns a value for each, or none at all.
+
+        Returns:
+            The scores, as `score`, and the values; None for an image that cannot be read.
+
+        Raises:
+            NonFiniteValue: As `score`.
+        """
         scores = np.full(len(loaded.images), np.nan)
-        drafts: list[Label | None] = [None] * len(loaded.images)
-        answers: list[tuple[list[int], Tensor]] = []
+        found: list[T | None] = [None] * len(loaded.images)
+        computed: list[tuple[list[int], Tensor]] = []
         with torch.inference_mode():
             for positions in self._batches(loaded.images):
                 prediction = self.learner.predict(_stacked(loaded.images, positions))
-                answers.append((positions, self._acquisition(prediction)))
+                computed.append((positions, self._acquisition(prediction)))
                 sizes = [loaded.sizes[position] for position in positions]
-                for position, draft in zip(positions, drafts_of(prediction, sizes), strict=False):
-                    drafts[position] = draft
-            for positions, values in answers:  # the device is waited for once, here
+                for position, value in zip(positions, describe(prediction, sizes), strict=False):
+                    found[position] = value
+            for positions, values in computed:  # only here does the CPU wait for the device
                 scores[positions] = values.double().cpu().numpy()
         for position, image in enumerate(loaded.images):
             if image is not None and not math.isfinite(scores[position]):
@@ -232,7 +257,7 @@ class Scorer:
                     f"the score of {loaded.paths[position]} is {scores[position]}: the checkpoint "
                     "may be of a training that diverged"
                 )
-        return scores, drafts
+        return scores, found
 
     def _batches(self, images: Sequence[Image | None]) -> Iterator[list[int]]:
         by_size: dict[tuple[int, int], list[int]] = {}

@@ -1,13 +1,12 @@
-"""One ranking, from its settings to its files: list, score what is not scored yet, write."""
+"""One ranking, from its settings to its files: list the images, score those left, write."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,13 @@ from al_core.files import atomic_write
 from experiments.data.folders import describe_ignored
 from experiments.data.loading import chunks
 from experiments.engine.engine import Engine
+from experiments.engine.locks import LOCK_FILE, hold
 from experiments.engine.provenance import provenance
-from experiments.ranking.contact_sheet import Shown, write_contact_sheet
+from experiments.ranking.contact_sheet import (
+    COMPARED_PER_SHOWN,
+    Candidate,
+    write_contact_sheet,
+)
 from experiments.ranking.executors import (
     Chunk,
     Recipe,
@@ -37,24 +41,28 @@ from experiments.ranking.settings import RankSettings
 from experiments.ranking.store import WRITTEN, Store
 from experiments.ranking.writing import QUARANTINE, QUERY, RANKING, UPLOAD, write_tables
 from experiments.settings.composition import differences
-from experiments.settings.renamed import with_present_names
+from experiments.settings.renamed import with_added_keys, with_present_names
 from experiments.settings.wording import counted
 
 logger = logging.getLogger(__name__)
 
 CONTACT_SHEET, SUMMARY, SCORES = "contact_sheet.html", "ranking.json", "scores.sqlite"
 IDENTITY = "identity"
+MAX_FAILURES = 100
+"""Images that cannot be read because of errors that may pass, such as those of a network: from so
+many on the ranking stops, since each of them has been waited for."""
 
 
 def rank(settings: RankSettings, groups: Mapping[str, Any]) -> Path:
     """Rank the images, or go on where a process was stopped; return the folder of the files.
 
     Args:
-        settings: What and how.
+        settings: Images, checkpoint and output.
         groups: The groups of the configuration, resolved; see `GROUPS`.
 
     Raises:
-        ActiveLearningError: Whatever a user can set right; one line.
+        ActiveLearningError: Something is wrong that a user can correct; one line.
+        OSError: The disk is full, or a disk or network fails.
     """
     engine_settings = dict(groups["engine"])
     if engine_settings.pop("num_processes", 1) != 1:
@@ -69,13 +77,13 @@ def rank(settings: RankSettings, groups: Mapping[str, Any]) -> Path:
     made = not settings.out.exists()
     unused = False
     try:
-        with _held(settings.out), logging_redirect_tqdm():
+        with held(settings.out, SCORES), logging_redirect_tqdm():
             store = Store(settings.out / SCORES)
             try:
-                _check_identity(store, settings, _identity(settings, model, engine_settings))
+                check_identity(store, settings.out, _identity(settings, model, engine_settings))
                 _Ranking(settings, model, recipe, listing, store).go()
             except ActiveLearningError:
-                unused = made and not store.counts().scored
+                unused = made and not store.num_scored
                 raise
             finally:
                 store.close()
@@ -86,7 +94,7 @@ def rank(settings: RankSettings, groups: Mapping[str, Any]) -> Path:
 
 
 class _Ranking:
-    """The parts of a ranking."""
+    """A ranking in progress."""
 
     def __init__(
         self,
@@ -99,19 +107,21 @@ class _Ranking:
         self.settings, self.model, self.recipe = settings, model, recipe
         self.listing, self.store = listing, store
         self._scorer: Scorer | None = None
+        self.failures: list[str] = []
+        """Errors with which reading images failed, for reasons that are not theirs."""
 
     @property
     def scorer(self) -> Scorer:
-        """A scorer of this process; made when it is first needed."""
+        """Scorer of this process, made when it is first needed."""
         if self._scorer is None:
             self._scorer = self.recipe.scorer_here()
         return self._scorer
 
     def go(self) -> None:
-        """List, score, write."""
+        """List, score and write."""
         settings, store = self.settings, self.store
-        logger.info("%s: %s", settings.checkpoint, self.model.said)
-        self._list()
+        logger.info("%s: %s", settings.checkpoint, self.model.description)
+        list_images(self.listing, store)
         left = store.counts().left
         wanted = {"budget": settings.budget, "num_shown": settings.num_shown}
         if not left and store.note(WRITTEN) == wanted and (settings.out / RANKING).exists():
@@ -119,43 +129,40 @@ class _Ranking:
             return
         seconds = self._score(left) if left else 0.0
         counts = store.counts()
+        if not counts.scored and counts.left:
+            raise ActiveLearningError(f"no image could be read: {self._failed()}")
         if not counts.scored:
             name, reason = next(store.unreadable())
             raise InvalidSetting(
                 f"none of the {counts.images} images can be read, the first is {name} ({reason})"
             )
         self._write(left, seconds)
-        store.set_note(WRITTEN, wanted)
-
-    def _list(self) -> None:
-        listing, store = self.listing, self.store
-        known = store.counts()
-        changes = store.update(tqdm(listing.files(), "listing", unit="image", disable=None))
-        counts = store.counts()
-        passed_over = (
-            f"; passed over {describe_ignored(listing.ignored)}" if listing.ignored else ""
-        )
-        if not counts.images:
-            raise InvalidSetting(f"images={listing.source}: there is no image{passed_over}")
-        logger.info("%s: %s%s", listing.source, counted(counts.images, "image"), passed_over)
-        if known.images:
-            logger.info(
-                "going on: %d were scored before; since then %d are new, %d changed, %d gone",
-                known.scored, changes.new, changes.changed, changes.gone,
-            )  # fmt: skip
+        if counts.left:
+            logger.warning("%s left out: %s", counted(counts.left, "image"), self._failed())
+        else:
+            store.set_note(WRITTEN, wanted)
 
     def _score(self, left: int) -> float:
-        """Score what is left; return the seconds that it took."""
+        """Score the images that are left; return the seconds that it took."""
         start = time.perf_counter()
         progress = tqdm(
             total=left, desc="score", unit="image", unit_scale=True, mininterval=1, disable=None
         )
         with progress:
             for part in self._scored_parts():
-                self.store.record(part.ids, part.scores, part.reasons)
+                self.store.record(part.ids, part.scores, part.reasons, part.failures)
+                self.failures += part.failures.values()
                 progress.update(len(part.ids))
+                if len(self.failures) >= MAX_FAILURES:
+                    raise ActiveLearningError(
+                        f"{len(self.failures)} images could not be read: {self._failed()}"
+                    )
         self.store.commit()
         return time.perf_counter() - start
+
+    def _failed(self) -> str:
+        """Describe why images could not be read, and what to do."""
+        return f"{self.failures[0]}. What was scored is kept; the same command tries them again"
 
     def _scored_parts(self) -> Iterator[Scores]:
         settings = self.settings
@@ -180,7 +187,7 @@ class _Ranking:
         summary = {
             "images": str(settings.images.absolute()),
             "checkpoint": str(settings.checkpoint.absolute()),
-            "model": self.model.said,
+            "model": self.model.description,
             "num_ranked": counts.scored,
             "num_unreadable": unreadable,
             "budget": settings.budget,
@@ -216,12 +223,12 @@ class _Ranking:
     def _write_contact_sheet(self, unreadable: int) -> None:
         settings, store = self.settings, self.store
         counts = store.counts()
-        first = list(store.ranked(limit=settings.num_shown))
-        last = store.least(min(settings.num_shown, counts.scored - len(first)))
+        compared = COMPARED_PER_SHOWN * settings.num_shown
+        first, last = list(store.ranked(limit=compared)), store.least(compared)[::-1]
         palette = self.scorer.task.data_facts().get("palette")
         facts = [
             ("images", str(settings.images.absolute())),
-            ("model", f"{settings.checkpoint}: {self.model.said}"),
+            ("model", f"{settings.checkpoint}: {self.model.description}"),
             ("ranked", f"{counts.scored:,}; {unreadable:,} could not be read"),
             ("selected", f"the first {min(settings.budget, counts.scored):,}, in {QUERY}"),
         ]
@@ -231,53 +238,96 @@ class _Ranking:
             facts=facts,
             scores=store.scores(),
             budget=settings.budget,
-            most=self._shown(first, start=0),
-            least=self._shown(last, start=counts.scored - len(last)),
+            num_shown=settings.num_shown,
+            most=self._candidates(first, range(len(first))),
+            least=self._candidates(last, range(counts.scored - 1, -1, -1)),
             class_names=self.model.class_names,
             palette=None if palette is None else [(r, g, b) for r, g, b in palette],
         )
 
-    def _shown(self, rows: list[tuple[str, float]], *, start: int) -> Iterator[Shown]:
-        paths = [self.listing.path(name) for name, _ in rows]
-        answers = self.scorer.stream(paths, drafts=True)
-        for rank_, ((name, score), answer) in enumerate(zip(rows, answers, strict=True), start):
-            yield Shown(rank_, name, answer.path, score, answer.draft)
+    def _candidates(
+        self, rows: Sequence[tuple[str, float]], ranks: Sequence[int]
+    ) -> Iterator[Candidate]:
+        """Yield images of the ranking with the model's drafts, as they are needed."""
+        answers = self.scorer.stream([self.listing.path(name) for name, _ in rows], drafts=True)
+        for rank_, (name, score), answer in zip(ranks, rows, answers, strict=False):
+            yield Candidate(rank_, name, answer.path, score, answer.draft)
+
+
+def list_images(listing: Listing, store: Store) -> None:
+    """Take over the images that are there now, and log what has changed since the last start.
+
+    Raises:
+        InvalidSetting: There is no image.
+    """
+    known = store.counts()
+    changes = store.update(tqdm(listing.files(), "listing", unit="image", disable=None))
+    counts = store.counts()
+    passed_over = f"; passed over {describe_ignored(listing.ignored)}" if listing.ignored else ""
+    if not counts.images:
+        raise InvalidSetting(f"images={listing.source}: there is no image{passed_over}")
+    logger.info("%s: %s%s", listing.source, counted(counts.images, "image"), passed_over)
+    if known.images:
+        logger.info(
+            "going on: %d were scored before; since then %d are new, %d changed, %d gone",
+            known.scored, changes.new, changes.changed, changes.gone,
+        )  # fmt: skip
 
 
 def _identity(
     settings: RankSettings, model: TrainedModel, engine: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return what decides the scores, and so may not change within one output folder."""
+    return identity(
+        model,
+        images=settings.images,
+        checkpoint=settings.checkpoint,
+        precision=engine.get("precision"),
+        max_megapixels=settings.max_megapixels,
+    )
+
+
+def identity(
+    model: TrainedModel,
+    *,
+    images: Path,
+    checkpoint: Path,
+    precision: str | None,
+    max_megapixels: float | None,
+) -> dict[str, Any]:
+    """Return everything that determines the scores, which may not change within one folder."""
     return {
-        "images": str(settings.images.absolute()),
-        "checkpoint": {"sha256": model.sha256, "file": settings.checkpoint.name},
+        "images": str(images.absolute()),
+        "checkpoint": {"sha256": model.sha256, "file": checkpoint.name},
         "strategy": model.config["strategy"],
         "task": {"name": model.config["task"]["name"], "build": model.config["task"]["build"]},
         "backbone": model.config["backbone"],
         "class_names": list(model.class_names),
         "data_facts": dict(model.data_facts),
-        "engine.precision": engine.get("precision"),
-        "max_megapixels": settings.max_megapixels,
+        "engine.precision": precision,
+        "max_megapixels": max_megapixels,
     }
 
 
-def _check_identity(store: Store, settings: RankSettings, ours: dict[str, Any]) -> None:
-    """Bind an output folder to what decides its scores, or refuse another.
+def check_identity(store: Store, out: Path, ours: dict[str, Any]) -> None:
+    """Bind an output folder to everything that determines its scores.
 
     Raises:
-        InvalidSetting: It holds a ranking of something else; the text says of what.
+        InvalidSetting: It is bound to something else; the text lists the differences.
+        ActiveLearningError: The file of scores is damaged.
     """
     ours = json.loads(json.dumps(ours))
     theirs = store.note(IDENTITY)
     if theirs is None:
         store.set_note(IDENTITY, ours)
         return
-    if theirs["checkpoint"]["sha256"] == ours["checkpoint"]["sha256"]:
+    if not isinstance(theirs, dict) or not isinstance(theirs.get("checkpoint"), dict):
+        raise store.damaged(f"its note {IDENTITY!r} describes no ranking")
+    if theirs["checkpoint"].get("sha256") == ours["checkpoint"]["sha256"]:
         theirs["checkpoint"] = ours["checkpoint"]  # the same weights under another name
-    changed = differences(ours, with_present_names(theirs))
+    changed = differences(ours, with_added_keys(with_present_names(theirs), ours))
     if changed:
         raise InvalidSetting(
-            f"{settings.out} holds a ranking of something else ("
+            f"{out} holds results of something else ("
             + "; ".join(changed[:4])
             + ("; ..." if len(changed) > 4 else "")
             + "): repeat its settings to go on with it, or set out=... for a new one"
@@ -285,27 +335,27 @@ def _check_identity(store: Store, settings: RankSettings, ours: dict[str, Any]) 
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
+def held(folder: Path, store: str) -> Iterator[None]:
     """Make an output folder and keep other processes out of it.
+
+    Args:
+        folder: The folder.
+        store: Name of the file of scores, by which a folder that was made before is recognized.
 
     Raises:
         ActiveLearningError: Another process is at work in it.
         InvalidSetting: Something else is in it.
     """
-    if folder.is_dir() and not (folder / SCORES).exists():
-        others = [each.name for each in folder.iterdir() if each.name != ".lock"]
+    if folder.is_dir() and not (folder / store).exists():
+        others = [each.name for each in folder.iterdir() if each.name != LOCK_FILE]
         if others:
             raise InvalidSetting(
                 f"out={folder} holds other files ({others[0]}): name a new or an empty folder"
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ActiveLearningError(
-                f"{folder} is in use by another process; wait for it, or set out=..."
-            ) from None
+    lock = hold(folder, otherwise="wait for it, or set out=...")
+    try:
         for leftover in folder.glob(".*.part"):  # of a process that was killed while writing
             leftover.unlink(missing_ok=True)
         yield
+    finally:
+        lock.release()

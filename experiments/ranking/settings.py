@@ -1,4 +1,4 @@
-"""What `python -m experiments.rank` is told, checked before anything heavy is imported."""
+"""Settings of `python -m experiments.rank`, checked before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -15,15 +15,27 @@ GROUPS = (
     "task", "backbone", "data", "cycle", "strategy", "engine", "optimizer", "loss",
     "loss_prediction",
 )  # fmt: skip
-"""Keys of the configuration that describe the model and how it is asked, not the ranking."""
+"""Keys of the configuration that describe the model and the strategy, not the ranking."""
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The keys of a ranking that say which model is used; see `RankSettings`."""
+
+    checkpoint: Path
+    class_names: tuple[str, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    image_size: int | None = None
+    trust_checkpoint: bool = False
 
 
 @dataclass(frozen=True)
 class RankSettings:
-    """The keys of `conf/rank.yaml` that belong to no group; it says what they mean.
+    """The keys of `conf/rank.yaml` that belong to no group; the file explains them.
 
     Raises:
-        InvalidSetting: A value that is not permitted, or a file that is not there.
+        InvalidSetting: A value is not permitted, or a file does not exist.
     """
 
     images: Path
@@ -43,9 +55,7 @@ class RankSettings:
 
     def __post_init__(self) -> None:
         if not self.images.exists():
-            raise InvalidSetting(
-                f"images={self.images}: there is no such folder, nor a list of images"
-            )
+            raise InvalidSetting(f"images={self.images}: there is no such folder or list of images")
         if not self.checkpoint.is_file():
             found = "is a folder: name a file" if self.checkpoint.is_dir() else "does not exist"
             raise InvalidSetting(
@@ -82,10 +92,10 @@ class RankSettings:
 
 
 def rank_settings(values: Mapping[str, Any]) -> RankSettings:
-    """Check the resolved configuration of a ranking and take what belongs to no group.
+    """Check the resolved configuration of a ranking, but for its groups.
 
     Raises:
-        InvalidSetting: As `RankSettings`, or a key that there is not.
+        InvalidSetting: As `RankSettings`, or a key is unknown.
     """
     known = {field.name for field in fields(RankSettings)}
     unknown = sorted(set(values) - known - set(GROUPS))
@@ -110,5 +120,5 @@ def rank_settings(values: Mapping[str, Any]) -> RankSettings:
 
 
 def default_name(images: Path, checkpoint: Path) -> str:
-    """Name the output after what is ranked and by what, so that a command finds it again."""
+    """Return a name made of the images and the checkpoint, so that a command finds it again."""
     return f"rank-{images.absolute().stem or 'images'}-{checkpoint.stem}"

@@ -1,17 +1,20 @@
 """The state of a ranking: every image with its score, or with the reason why it has none.
 
-One SQLite file, written in transactions: a process killed at any moment loses what it has not yet
-committed, and nothing else. Names and scores stay on disk, so that memory does not grow with the
-number of images; sorting a ranking is SQLite's, which sorts beyond memory too.
+The state is one SQLite file, written in transactions, so that a process killed at any moment loses
+only what it has not committed. Names and scores stay on disk, and memory does not grow with the
+number of images; SQLite also sorts what does not fit into memory.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,17 +27,22 @@ from al_core.errors import ActiveLearningError
 from experiments.ranking.listing import File
 
 COMMIT_SECONDS = 2.0
-"""What a kill can cost; a transaction waits for the disk."""
+"""Time between commits, and so the most that a kill costs; each commit waits for the disk."""
 PAGE = 10_000
-"""Rows that are held at a time."""
+"""Rows in memory at a time."""
 PENDING = "present AND score IS NULL AND reason IS NULL"
+SCORED = "present AND score IS NOT NULL"
 WRITTEN = "written"
-"""A note on the files that were last written of the ranking as it stands."""
+"""Note with the settings of the tables that were written of the ranking as it stands."""
 ORDER = "ORDER BY score DESC, tie(name)"
+FAILURES = tuple(
+    os.strerror(number) for number in (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ETIMEDOUT)
+)
+"""Reasons that versions up to 0.1 recorded for images that could not be read at the moment."""
 
 
 class Changes(NamedTuple):
-    """How the images differ from those of the time before."""
+    """Differences between the images now and those of the last start, as numbers of images."""
 
     new: int
     changed: int
@@ -42,7 +50,7 @@ class Changes(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How far a ranking is, in images that are there."""
+    """Progress of a ranking, in images that are present."""
 
     images: int
     scored: int
@@ -50,181 +58,261 @@ class Counts(NamedTuple):
 
     @property
     def left(self) -> int:
-        """Images that are neither scored nor known to be unreadable."""
+        """Number of images that are neither scored nor known to be unreadable."""
         return self.images - self.scored - self.unreadable
 
 
 class Store:
     """Images, scores and reasons in one file.
 
-    Args:
-        path: The file; made if it is not there.
+    Every method raises ActiveLearningError where the disk is full or the file cannot be read or
+    written; what was committed before is kept.
 
-    Raises:
-        ActiveLearningError: It is no such file, or damaged.
+    Args:
+        path: The file; it is created if there is none.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._db = sqlite3.connect(path, isolation_level=None)
+        self.num_scored = 0
+        """Images whose scores were recorded through this object."""
+        self._committed = time.monotonic()
+        with self._reported():
+            self._db = sqlite3.connect(path, isolation_level=None)
         self._db.create_function("tie", 1, _tie, deterministic=True)
         self._db.create_function("bare", 1, bare_name, deterministic=True)
-        self._committed = time.monotonic()
         try:
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._db.execute(
+            self._run("PRAGMA synchronous = FULL")
+            self._run(
                 "CREATE TABLE IF NOT EXISTS images (id INTEGER PRIMARY KEY, name TEXT UNIQUE, "
                 "size INTEGER, modified_ns INTEGER, changed_ns INTEGER, present INTEGER, "
                 "score REAL, reason TEXT)"
             )
-            self._db.execute("CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, value TEXT)")
-        except sqlite3.DatabaseError as error:
+            self._run("CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, value TEXT)")
+        except ActiveLearningError:
             self._db.close()
-            raise ActiveLearningError(
-                f"{path} cannot be read ({error}); move it away to start anew"
-            ) from None
+            raise
 
     def close(self) -> None:
         """Commit and close."""
-        if self._db.in_transaction:
-            self._db.execute("COMMIT")
-        self._db.close()
+        try:
+            self.commit()
+        finally:
+            self._db.close()
 
     def note(self, key: str) -> Any:
-        """Return what was noted under this key, or None."""
-        row = self._db.execute("SELECT value FROM notes WHERE key = ?", (key,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        """Return the value of a note, or None."""
+        rows = self._rows("SELECT value FROM notes WHERE key = ?", (key,))
+        try:
+            return json.loads(rows[0][0]) if rows else None
+        except (TypeError, ValueError) as error:
+            raise self.damaged(f"the note {key!r} is no JSON: {error}") from None
 
     def set_note(self, key: str, value: Any) -> None:
-        """Keep a value that JSON can hold; None takes it away."""
-        self._db.execute("DELETE FROM notes WHERE key = ?", (key,))
-        if value is not None:
-            self._db.execute("INSERT INTO notes VALUES (?, ?)", (key, json.dumps(value)))
+        """Keep a value that JSON can hold; None removes the note."""
+        if value is None:
+            self._run("DELETE FROM notes WHERE key = ?", (key,))
+        else:
+            self._run("INSERT OR REPLACE INTO notes VALUES (?, ?)", (key, json.dumps(value)))
 
     def update(self, files: Iterable[File]) -> Changes:
-        """Take over what is there now, in one transaction.
+        """Take over the images that are there now, in one transaction.
 
-        The rule: a new image is to be scored, after those that are known; one whose size or time
-        of change differs is to be scored again; one that is gone is left out of the ranking, and
-        keeps its score should it come back as it was. An unreadable one is tried again when
-        anything about it has changed, its permissions included. Any difference takes the note
-        WRITTEN away.
+        A new image is to be scored, after those that are known; one whose size or time of change
+        differs is to be scored again; one that is gone is left out of the ranking, and keeps its
+        score in case it comes back unchanged. An unreadable one is tried again when anything about
+        it has changed, its permissions included, or when only reading it had failed. Any difference
+        removes the note WRITTEN.
         """
-        db = self._db
-        db.execute(
+        self._run(
             "CREATE TEMP TABLE found (name TEXT PRIMARY KEY, size, modified_ns, changed_ns) "
             "WITHOUT ROWID"
         )
-        db.execute("BEGIN")
+        self._run("BEGIN")
+        try:
+            changes = self._update(files)
+        except BaseException:  # half an update would hide from the next start what has changed
+            if self._db.in_transaction:  # SQLite has rolled back by itself after some errors
+                with self._reported():
+                    self._db.rollback()
+            raise
+        self._run("COMMIT")
+        self._run("DROP TABLE found")
+        return changes
+
+    def _update(self, files: Iterable[File]) -> Changes:
         source = iter(files)
         while page := list(islice(source, PAGE)):
-            db.executemany("INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?)", page)
-        gone = db.execute(
+            self._run_many("INSERT OR IGNORE INTO found VALUES (?, ?, ?, ?)", page)
+        gone = self._run(
             "UPDATE images SET present = 0 "
             "WHERE present AND NOT EXISTS (SELECT 1 FROM found WHERE found.name = images.name)"
-        ).rowcount
-        returned = db.execute(
+        )
+        returned = self._run(
             "UPDATE images SET present = 1 "
             "WHERE NOT present AND EXISTS (SELECT 1 FROM found WHERE found.name = images.name)"
-        ).rowcount
-        changed = db.execute(
+        )
+        changed = self._run(
             "UPDATE images SET size = found.size, modified_ns = found.modified_ns, "
             "changed_ns = found.changed_ns, score = NULL, reason = NULL FROM found "
             "WHERE found.name = images.name AND (found.size <> images.size "
             "OR found.modified_ns <> images.modified_ns "
             "OR (reason IS NOT NULL AND found.changed_ns <> images.changed_ns))"
-        ).rowcount
-        new = db.execute(
+        )
+        healed = self._run(
+            f"UPDATE images SET reason = NULL WHERE reason IN ({','.join('?' * len(FAILURES))})",
+            FAILURES,
+        )
+        new = self._run(
             "INSERT INTO images (name, size, modified_ns, changed_ns, present) "
             "SELECT name, size, modified_ns, changed_ns, 1 FROM found "
             "WHERE NOT EXISTS (SELECT 1 FROM images WHERE images.name = found.name) ORDER BY name"
-        ).rowcount
-        if new or changed or gone or returned:
+        )
+        if new or changed or gone or returned or healed:
             self.set_note(WRITTEN, None)
-        db.execute("COMMIT")
-        db.execute("DROP TABLE found")
         return Changes(new, changed, gone)
 
     def counts(self) -> Counts:
-        """Count the images that are there."""
-        row = self._db.execute(
+        """Count the images that are present."""
+        (row,) = self._rows(
             "SELECT COUNT(*), COUNT(score), COUNT(reason) FROM images WHERE present"
-        ).fetchone()
+        )
         return Counts(*row)
 
     def pending(self) -> Iterator[tuple[int, str]]:
-        """Yield id and name of the images to be scored, in a fixed order, page by page."""
+        """Yield id and name of the images to be scored, once each, in a fixed order."""
         last = 0
         while True:
-            rows: list[tuple[int, str]] = self._db.execute(
+            rows = self._rows(
                 f"SELECT id, name FROM images WHERE id > ? AND {PENDING} ORDER BY id LIMIT ?",
                 (last, PAGE),
-            ).fetchall()
+            )
             if not rows:
                 return
             yield from rows
             last = rows[-1][0]
 
     def record(
-        self, ids: Sequence[int], scores: NDArray[np.float64], reasons: dict[int, str]
+        self,
+        ids: Sequence[int],
+        scores: NDArray[np.float64],
+        reasons: Mapping[int, str],
+        failures: Mapping[int, str],
     ) -> None:
-        """Take down scores, and reasons by position in `ids`; committed every few seconds."""
+        """Record scores; they are committed every few seconds.
+
+        Args:
+            ids: Of the images.
+            scores: (n,), NaN where there is none.
+            reasons: Position in `ids` -> why the image is unreadable.
+            failures: Position in `ids` -> why reading it failed; it stays to be scored.
+        """
         if not self._db.in_transaction:
-            self._db.execute("BEGIN")
+            self._run("BEGIN")
         rows = [
             (None, reasons[k], id_) if k in reasons else (score, None, id_)
             for k, (id_, score) in enumerate(zip(ids, scores.tolist(), strict=True))
+            if k not in failures
         ]
-        self._db.executemany("UPDATE images SET score = ?, reason = ? WHERE id = ?", rows)
+        self._run_many("UPDATE images SET score = ?, reason = ? WHERE id = ?", rows)
+        self.num_scored += sum(reason is None for _, reason, _ in rows)
         if time.monotonic() - self._committed > COMMIT_SECONDS:
             self.commit()
 
     def commit(self) -> None:
         """Make what was recorded durable."""
         if self._db.in_transaction:
-            self._db.execute("COMMIT")
+            self._run("COMMIT")
         self._committed = time.monotonic()
 
     def ranked(self, *, limit: int | None = None) -> Iterator[tuple[str, float]]:
         """Yield name and score in decreasing order.
 
-        Equal scores are ordered by a hash of the name, which neither the order of the images nor
-        their number decides: an alphabetical order is often one of classes.
+        Equal scores are ordered by a hash of the name, which depends neither on the order of the
+        images nor on their number: an alphabetical order is often one of classes.
         """
-        yield from self._db.execute(
-            f"SELECT name, score FROM images WHERE present AND score IS NOT NULL {ORDER} LIMIT ?",
+        yield from self._each(
+            f"SELECT name, score FROM images WHERE {SCORED} {ORDER} LIMIT ?",
             (-1 if limit is None else limit,),
         )
 
     def least(self, limit: int) -> list[tuple[str, float]]:
         """Return name and score of the end of the ranking, in its order."""
-        rows: list[tuple[str, float]] = self._db.execute(
-            "SELECT name, score FROM images WHERE present AND score IS NOT NULL "
-            "ORDER BY score, tie(name) DESC LIMIT ?",
+        rows = self._rows(
+            f"SELECT name, score FROM images WHERE {SCORED} ORDER BY score, tie(name) DESC LIMIT ?",
             (limit,),
-        ).fetchall()
+        )
         return rows[::-1]
 
     def scores(self) -> NDArray[np.float64]:
         """Return all scores in the order of `ranked`."""
-        rows = self._db.execute(
-            "SELECT score FROM images WHERE present AND score IS NOT NULL ORDER BY score DESC"
-        )
-        return np.fromiter((score for (score,) in rows), np.float64)
+        rows = self._each(f"SELECT score FROM images WHERE {SCORED} ORDER BY score DESC")
+        try:
+            return np.fromiter((score for (score,) in rows), np.float64)
+        except (TypeError, ValueError) as error:
+            raise self.damaged(f"a score is no number: {error}") from None
 
     def unreadable(self) -> Iterator[tuple[str, str]]:
         """Yield name and reason, by name."""
-        yield from self._db.execute(
+        yield from self._each(
             "SELECT name, reason FROM images WHERE present AND reason IS NOT NULL ORDER BY name"
         )
 
     def clashes(self) -> Iterator[tuple[str, str]]:
-        """Yield bare name and name of the ranked images whose bare name others have too."""
-        yield from self._db.execute(
-            "SELECT bare(name) AS short, name FROM images WHERE present AND score IS NOT NULL "
-            "AND short IN (SELECT bare(name) AS b FROM images WHERE present AND score IS NOT NULL "
+        """Yield bare name and name of the ranked images that share their bare name with others."""
+        yield from self._each(
+            f"SELECT bare(name) AS short, name FROM images WHERE {SCORED} "
+            f"AND short IN (SELECT bare(name) AS b FROM images WHERE {SCORED} "
             "GROUP BY b HAVING COUNT(*) > 1) ORDER BY short, name"
         )
+
+    def damaged(self, what: str) -> ActiveLearningError:
+        """Return the error for contents that this project has not written."""
+        return ActiveLearningError(
+            f"{self.path} is damaged ({what}): restore a copy of it, or move it away to score all "
+            "images again"
+        )
+
+    def _run(self, sql: str, values: Sequence[Any] = ()) -> int:
+        """Execute a statement; return the number of rows that it changed."""
+        with self._reported():
+            return self._db.execute(sql, values).rowcount
+
+    def _run_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
+        with self._reported():
+            self._db.executemany(sql, rows)
+
+    def _rows(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        with self._reported():
+            return self._db.execute(sql, values).fetchall()
+
+    def _each(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+        """Yield rows one by one: a ranking may not fit into memory."""
+        with self._reported():
+            cursor = self._db.execute(sql, values)
+        while True:
+            with self._reported():
+                rows = cursor.fetchmany(PAGE)
+            if not rows:
+                return
+            yield from rows
+
+    @contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Turn SQLite's errors into one line that says what to do."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            # The lower eight bits; the others tell apart kinds of one error. Connecting sets none.
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CANTOPEN) & 0xFF
+            if code == sqlite3.SQLITE_ERROR and not str(error).startswith("no such"):
+                raise  # a mistake of this module; "no such column" is of another program's file
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
+                raise self.damaged(str(error)) from None
+            what = "the disk is full" if code == sqlite3.SQLITE_FULL else str(error)
+            raise ActiveLearningError(
+                f"{self.path}: {what} (what was scored is kept; the same command goes on from it)"
+            ) from None
 
 
 def _tie(name: str) -> int:

@@ -1,8 +1,8 @@
-"""The files of a ranking: what a team uploads, what a person looks at, what could not be read.
+"""The tables of a ranking: its order, the file to upload, the query, and the unreadable images.
 
-Each is moved into its place whole. Names in `ranking.csv`, `query.csv` and `quarantine.csv` are
-paths below the folder of images (or as the list has them); `upload.csv` has bare file names, since
-an annotation tool matches nothing else.
+Each is moved into its place complete. Names in `ranking.csv`, `query.csv` and `quarantine.csv` are
+paths below the folder of images, or those of the list; `upload.csv` has bare file names, since
+annotation tools match nothing else.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ QUARANTINE, CLASHES = "quarantine.csv", "clashes.csv"
 
 
 def write_tables(store: Store, folder: Path, *, budget: int, unnamable: Sequence[str]) -> None:
-    """Write every table; those that would be empty are taken away instead.
+    """Write all tables, and remove quarantine and clashes of an earlier time if there are none now.
 
     Args:
         store: A complete ranking.
-        folder: Where to.
-        budget: How many of the first images make the query.
+        folder: Folder of the tables.
+        budget: Number of images, from the first on, that make the query.
         unnamable: Escaped names of the files that no CSV can name.
     """
     values = store.scores()
@@ -45,12 +45,12 @@ def write_tables(store: Store, folder: Path, *, budget: int, unnamable: Sequence
         map(int, upload_values(values)),
     )
     query = ((rank, *row) for rank, row in enumerate(store.ranked(limit=budget)))
-    _write_table(folder / QUERY, ("rank", "name", "score"), query)
+    write_table(folder / QUERY, ("rank", "name", "score"), query)
     unreadable = chain(
         store.unreadable(), ((name, "its name is not UTF-8") for name in sorted(unnamable))
     )
-    _write_table(folder / QUARANTINE, ("name", "reason"), unreadable, keep_empty=False)
-    _write_table(folder / CLASHES, ("bare_name", "name"), store.clashes(), keep_empty=False)
+    write_table(folder / QUARANTINE, ("name", "reason"), unreadable, keep_empty=False)
+    write_table(folder / CLASHES, ("bare_name", "name"), store.clashes(), keep_empty=False)
     if (folder / CLASHES).exists():
         (_, first), (_, second) = list(store.clashes())[:2]
         logger.warning(
@@ -60,9 +60,10 @@ def write_tables(store: Store, folder: Path, *, budget: int, unnamable: Sequence
         )  # fmt: skip
 
 
-def _write_table(
+def write_table(
     path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, keep_empty: bool = True
 ) -> None:
+    """Write a CSV; without `keep_empty`, remove it where there are no rows."""
     left = iter(rows)
     first = next(left, None)
     if first is None and not keep_empty:

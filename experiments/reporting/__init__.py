@@ -1,3 +1,4 @@
-"""The local report: from run folders to tables, curves and one page. Imports neither torch nor
-Hydra nor wandb, so it starts at once and runs wherever the run folders lie.
+"""The local report: from run folders to tables, figures and one page.
+
+Nothing here imports torch, Hydra or wandb, so a report can be made wherever the run folders are.
 """

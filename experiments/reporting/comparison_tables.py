@@ -1,18 +1,21 @@
-"""The report's further tables: cycle by cycle, pair by pair, ranks, and labels saved."""
+"""Further tables: classes of a single run; cycle by cycle, pair by pair, ranks, labels saved."""
 
 from __future__ import annotations
 
 from experiments.reporting.grouping import BASELINE
+from experiments.reporting.labels_needed import Saving
+from experiments.reporting.numbers import NONE, count
 from experiments.reporting.statistics import CONFIDENCE, Comparison
 from experiments.reporting.summary import Summary
-from experiments.reporting.tables import NONE, Table, count
-from experiments.reporting.verdicts import NOT_DISTINGUISHABLE, pair_verdict
+from experiments.reporting.tables import Table, class_table
+from experiments.reporting.verdicts import NOT_DISTINGUISHABLE, is_tested, pair_verdict
 
 
 def further_tables(summary: Summary) -> dict[str, Table]:
-    """Those that the experiment has numbers for, under their headings."""
+    """Return the tables that the experiment has numbers for, by their headings."""
+    run = summary.only_run
     tables = {
-        f"Labels saved to reach what {BASELINE} reaches": saving_table(summary),
+        "Each class, cycle by cycle": class_table(run) if run else None,
         f"Against {BASELINE}, cycle by cycle (Holm over all cells)": cycle_table(summary),
         "Every pair, over the curve (Holm over all pairs)": pair_table(summary),
         "Pairwise penalty matrix (Ash et al., 2020)": penalty_table(summary),
@@ -22,10 +25,12 @@ def further_tables(summary: Summary) -> dict[str, Table]:
 
 
 def cycle_table(summary: Summary) -> Table | None:
-    """A row a strategy, a column a cycle: the difference to the baseline, marked where it is
-    distinguishable after Holm's correction over all cells.
+    """Return one row for each strategy and one column for each cycle with the difference to the
+    baseline, marked where it is distinguishable after Holm's correction over all cells.
     """
     cells = summary.cycle_comparisons
+    if not any(is_tested(c) for by_cycle in cells.values() for c in by_cycle.values()):
+        return None
     cycles = sorted({cycle for by_cycle in cells.values() for cycle in by_cycle})
     metric = summary.experiment.metric
 
@@ -38,20 +43,21 @@ def cycle_table(summary: Summary) -> Table | None:
 
     rows = [(la, *(cell(by.get(cycle)) for cycle in cycles)) for la, by in cells.items()]
     header = (f"difference to {BASELINE}", *(f"cycle {cycle}" for cycle in cycles))
-    return Table(header, tuple(rows)) if rows else None
+    return Table(header, tuple(rows))
 
 
 def pair_table(summary: Summary) -> Table | None:
-    """The verdict on each row's strategy against each column's, over the curve."""
+    """Return the verdict on each row's strategy against each column's, over the curve."""
     labels = [label for label in summary.experiment.runs if label in summary.areas]
-    if len(labels) < 3:  # two are in the table of results
+    two_and_baseline = len(labels) < 3 and BASELINE in labels  # then it is in the table of results
+    if two_and_baseline or not any(map(is_tested, summary.pairs.values())):
         return None
     metric, opposite = summary.experiment.metric, {"better": "worse", "worse": "better"}
 
     def cell(row: str, column: str) -> str:
         for pair in ((row, column), (column, row)):
             comparison = summary.pairs.get(pair)
-            if comparison is not None and comparison.p_value is not None:
+            if comparison is not None and is_tested(comparison):
                 word = pair_verdict(comparison, metric)
                 word = word if pair == (row, column) else opposite.get(word, word)
                 return "no difference shown" if word == NOT_DISTINGUISHABLE else word
@@ -63,7 +69,7 @@ def pair_table(summary: Summary) -> Table | None:
 
 
 def penalty_table(summary: Summary) -> Table | None:
-    """The pairwise penalty matrix of Ash et al. (2020), with the columns' means."""
+    """Return the pairwise penalty matrix of Ash et al. (2020), with the means of its columns."""
     penalties = summary.penalties
     if penalties is None or len(penalties.labels) < 3:
         return None
@@ -76,7 +82,7 @@ def penalty_table(summary: Summary) -> Table | None:
 
 
 def rank_table(summary: Summary) -> Table | None:
-    """Mean ranks, the best first, and which strategies the critical difference leaves together."""
+    """Return mean ranks, the best first; strategies not told apart share a letter."""
     ranks = summary.ranks
     if ranks is None:
         return None
@@ -93,7 +99,7 @@ def rank_table(summary: Summary) -> Table | None:
 
 
 def rank_sentence(summary: Summary) -> str:
-    """What the mean ranks are and what their differences mean."""
+    """Return the explanation of the mean ranks and of their differences."""
     ranks = summary.ranks
     if ranks is None:
         return ""
@@ -106,21 +112,22 @@ def rank_sentence(summary: Summary) -> str:
 
 
 def saving_table(summary: Summary) -> Table | None:
-    """Labels saved to reach what the baseline reaches at the middle and the end of the budget."""
+    """Return the labels saved to reach what the baseline reaches at the middle and the end of the
+    budget, with the number of seeds that reach it at all.
+    """
     if not summary.savings:
         return None
     first = next(iter(summary.savings.values()))
     heads = [f"saved of {count(saving.num_labeled)}" for saving in first]
-    rows = []
-    for label, found in summary.savings.items():
-        cells = []
-        for saving in found:
-            reached = f"{saving.num_reached} of {saving.num_seeds}"
-            if saving.saved is None:
-                cells.append(f"never reached ({reached})")
-                continue
-            e = saving.saved
-            half = "" if e.half_width is None else f" ± {e.half_width:.0f}"
-            cells.append(f"{e.mean:+.0f}{half} (reached in {reached})")
-        rows.append((label, *cells))
+    rows = [(label, *map(_saving, found)) for label, found in summary.savings.items()]
     return Table(("labels", *heads), tuple(rows))
+
+
+def _saving(saving: Saving) -> str:
+    seeds = f"({saving.num_reached} of {saving.num_seeds} seeds)"
+    e = saving.saved
+    if e is None:
+        return f"never reached {seeds}"
+    interval = e.shown_interval
+    half = "" if interval is None else f" ± {interval[1] - e.mean:.0f}"
+    return f"{e.mean:+.0f}{half} {seeds}"

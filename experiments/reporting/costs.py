@@ -1,5 +1,5 @@
-"""What the labels and the queries of an experiment cost: seconds and memory, and learning curves
-over something else than the number of labeled images.
+"""Costs of the labels and queries of an experiment: seconds, memory, and learning curves over other
+costs than the number of labeled images.
 """
 
 from __future__ import annotations
@@ -7,9 +7,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from experiments.metrics.columns import LABELED, SECONDS, column
 from experiments.reporting.curves import Curve, curve_of
+from experiments.reporting.frames import cycles_frame
 from experiments.reporting.grouping import Experiment
-from experiments.reporting.runs import LABELED, SECONDS, Run
+from experiments.reporting.runs import Run
 
 SPENT = "seconds"
 """The cost of a cycle's model in time: all training, scoring and querying up to it."""
@@ -17,8 +19,12 @@ SPENT = "seconds"
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds a cycle by phase (mean over all cycles of all seeds), seconds of all runs, and the
-    highest peak memory in MB.
+    """Cost of the runs of one strategy.
+
+    Attributes:
+        seconds: Seconds a cycle by phase, averaged over all cycles of all seeds.
+        total_seconds: Seconds of all runs together.
+        peak_memory_mb: The highest peak of memory; None if no run recorded it.
     """
 
     seconds: Mapping[str, float]
@@ -26,38 +32,38 @@ class Cost:
     peak_memory_mb: float | None
 
 
-def cost(runs: Sequence[Run]) -> Cost | None:
-    """The cost of a strategy's runs; None where no seconds are known."""
-    phases: dict[str, list[float]] = {}
-    for run in runs:
-        for column in run.columns:
-            if column.startswith(SECONDS):
-                values = phases.setdefault(column.removeprefix(SECONDS), [])
-                values.extend(run.series(column).values())
-    if not any(phases.values()):
-        return None
-    memory = [value for run in runs for value in run.series("peak_memory_mb").values()]
-    return Cost(
-        seconds={phase: sum(v) / len(v) for phase, v in phases.items() if v},
-        total_seconds=sum(sum(v) for v in phases.values()),
-        peak_memory_mb=max(memory, default=None),
-    )
+def costs_of(experiment: Experiment) -> dict[str, Cost]:
+    """Return the costs of each strategy whose runs recorded seconds."""
+    frame = cycles_frame([experiment])
+    phases = [name for name in frame if name.startswith(SECONDS)]
+    found = {}
+    for label, rows in frame.groupby("strategy", sort=False):
+        seconds = rows[phases].mean().dropna()
+        memory = rows["peak_memory_mb"].max() if "peak_memory_mb" in rows else float("nan")
+        if not seconds.empty:
+            found[str(label)] = Cost(
+                seconds={k.removeprefix(SECONDS): float(v) for k, v in seconds.items()},
+                total_seconds=float(rows[phases].sum().sum()),
+                peak_memory_mb=None if memory != memory else float(memory),
+            )
+    return found
 
 
 def query_seconds(run: Run) -> dict[int, float]:
-    """Seconds that a cycle's scoring and querying took together."""
+    """Return the seconds of scoring and querying together, by cycle."""
     return _sum_of(run, ("score", "query"))
 
 
 def seconds_spent(run: Run) -> dict[int, float]:
-    """Seconds until the model of a cycle was trained: evaluation is not counted, nor is the query
-    that follows.
+    """Return the seconds until the model of each cycle was trained.
+
+    Evaluation is not counted, nor is the query that follows the training.
     """
     fit, query = _sum_of(run, ("fit",)), query_seconds(run)
     spent, before = {}, 0.0
     for cycle in run.cycles:
         if cycle not in fit:
-            return {}  # later sums would lack it
+            return {}  # the later sums would be too small
         spent[cycle] = before + fit[cycle]
         before = spent[cycle] + query.get(cycle, 0.0)
     return spent
@@ -71,26 +77,30 @@ def _sum_of(run: Run, phases: Sequence[str]) -> dict[int, float]:
 
 
 def cost_curves(experiment: Experiment) -> dict[str, dict[str, Curve]]:
-    """By cost (boxes, pixels, ..., seconds) and strategy, the metric over the mean cost."""
-    columns = sorted({c for r in experiment.all_runs for c in r.columns if c.startswith(LABELED)})
+    """Return curves of the metric over its mean cost, by cost (labeled boxes, seconds, ...) and
+    strategy.
+    """
+    counted = sorted({c for r in experiment.all_runs for c in r.columns if c.startswith(LABELED)})
     curves: dict[str, dict[str, Curve]] = {}
-    for column in [*columns, SPENT]:
+    for name in [*counted, SPENT]:
         for label, runs in experiment.runs.items():
-            series = []
-            for run in runs.values():
-                spent = seconds_spent(run) if column == SPENT else run.series(column)
+            series = {}
+            for seed, run in runs.items():
+                spent = seconds_spent(run) if name == SPENT else run.series(name)
                 values = run.series(experiment.metric)
-                series.append(({c: v for c, v in values.items() if c in spent}, spent))
+                series[seed] = ({c: v for c, v in values.items() if c in spent}, spent)
             if points := curve_of(series):
-                name = "seconds" if column == SPENT else f"labeled {column.removeprefix(LABELED)}"
-                curves.setdefault(name, {})[label] = points
+                title = SPENT if name == SPENT else column(name).title
+                curves.setdefault(title, {})[label] = points
     return curves
 
 
 def query_curves(experiment: Experiment) -> dict[str, Curve]:
-    """By strategy, the seconds of scoring and querying over the number of labeled images."""
+    """Return the seconds of scoring and querying over the number of labeled images, by strategy."""
     curves = {
-        label: curve_of([(query_seconds(run), run.series("num_labeled")) for run in runs.values()])
+        label: curve_of(
+            {seed: (query_seconds(run), run.series("num_labeled")) for seed, run in runs.items()}
+        )
         for label, runs in experiment.runs.items()
     }
     return {label: points for label, points in curves.items() if points}

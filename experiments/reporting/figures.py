@@ -1,5 +1,7 @@
-"""Learning curves with matplotlib, without pyplot and its global figures. A strategy has one
-style in every figure of a report; the baseline is gray and dashed.
+"""Figures of curves with matplotlib, without pyplot and its global state.
+
+A strategy has the same style in every figure of a report; the baseline is gray and dashed. A band
+is an interval over at least FEWEST_SEEDS seeds; fewer seeds are drawn as a thin line each.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from matplotlib.ticker import MaxNLocator
 
 from experiments.reporting.curves import Curve, Point
 from experiments.reporting.grouping import BASELINE
+from experiments.reporting.statistics import FEWEST_SEEDS
 
 # Okabe and Ito's palette for the color-blind, without black and yellow: for light and dark pages.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -28,25 +31,53 @@ _DASHES = ("-", "--", "-.", ":")
 _INK = "#0a0b0c"  # stands for the page's text color in an inline figure
 _CURVE = "curve-"  # and its number: the id of a curve's group in the SVG
 _WIDTH, _HEIGHT = 4.8, 3.1  # inches: small, so that text stays readable on a phone
+# Least spread of a figure, as a fraction of the largest value; the second for axes from zero.
+_ROUNDING, _LEAST_SPREAD = 1e-9, 0.01
+
+Kind = Literal["png", "svg", "pdf"]
+Limits = tuple[float | None, float | None]
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One set of axes: curves by strategy, in the order of the legend."""
+    """One set of axes.
+
+    Attributes:
+        title: Above the axes; may be empty.
+        y_label: Quantity and unit.
+        curves: By strategy, in the order of the legend.
+        to_baseline: The curves are differences to the baseline, whose zero is marked.
+        x_label: Position and unit.
+        steps: The curves keep their value up to the next point.
+        limits: Bounds that the quantity cannot exceed; the axis does not either.
+        from_limits: The axis reaches the bounds, so that sizes can be compared by eye.
+    """
 
     title: str
     y_label: str
     curves: Mapping[str, Curve]
-    to_baseline: bool = False  # the curves are differences: mark the baseline's zero
+    to_baseline: bool = False
     x_label: str = "labeled images"
-    steps: bool = False  # the curves keep their value up to the next point
+    steps: bool = False
+    limits: Limits = (None, None)
+    from_limits: bool = False
+
+    @property
+    def is_worth_drawing(self) -> bool:
+        """False if no curve has two points, or all points are equally high."""
+        means = [p.estimate.mean for curve in self.curves.values() for p in curve]
+        means += [0.0] if self.to_baseline else []
+        if max((len(curve) for curve in self.curves.values()), default=0) < 2:
+            return False
+        least = _LEAST_SPREAD if self.from_limits else _ROUNDING
+        return max(means) - min(means) > least * max(map(abs, means))
 
 
 Style = dict[str, Any]
 
 
 def styles(labels: Sequence[str]) -> dict[str, Style]:
-    """A style for each label; more strategies than colors differ by marker and dashes too."""
+    """Return a style for each label; beyond the number of colors, markers and dashes differ."""
     chosen: dict[str, Style] = {}
     number = 0
     for label in labels:
@@ -63,8 +94,8 @@ def styles(labels: Sequence[str]) -> dict[str, Style]:
 
 
 def draw(panels: Sequence[Panel], look: Mapping[str, Style], *, ink: str = "black") -> Figure:
-    """The panels one below the other, each with its own legend below it."""
-    rows = [-(-len(panel.curves) // _legend_columns(panel)) for panel in panels]
+    """Draw the panels one below the other, each with its own legend below it."""
+    rows = [_legend_rows(panel) for panel in panels]
     heights = [_HEIGHT + 0.2 * row + (0.3 if panel.title else 0)
                for row, panel in zip(rows, panels, strict=True)]  # fmt: skip
     figure = Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
@@ -82,19 +113,19 @@ def _draw_panel(axes: Axes, panel: Panel, look: Mapping[str, Style], ink: str) -
         axes.axhline(0, **{**look.get(BASELINE, {}), "marker": None}, linewidth=1.2)
     for label, curve in panel.curves.items():
         style = look[label]
-        x = [point.x for point in curve]
-        mean = [point.estimate.mean for point in curve]
+        _draw_seeds(axes, curve, style["color"])
+        x, mean = [point.x for point in curve], [point.estimate.mean for point in curve]
         how = "steps-post" if panel.steps else "default"
-        lines += axes.plot(x, mean, markersize=4, linewidth=1.5, drawstyle=how, **style)
+        size = 2.5 if panel.steps else 4
+        lines += axes.plot(
+            x, mean, markersize=size, linewidth=1.5, drawstyle=how, clip_on=False, **style
+        )
         lines[-1].set_gid(f"{_CURVE}{len(lines) - 1}")
-        band = [p for p in curve if p.estimate.low is not None]
-        axes.fill_between(
-            [p.x for p in band],
-            [p.estimate.low or 0.0 for p in band],
-            [p.estimate.high or 0.0 for p in band],
-            color=style["color"], alpha=shade, linewidth=0,
-        )  # fmt: skip
-    _limit(axes, [point for curve in panel.curves.values() for point in curve])
+        band = [(p.x, *interval) for p in curve if (interval := p.estimate.shown_interval)]
+        if band:
+            places, low, high = map(list, zip(*band, strict=True))
+            axes.fill_between(places, low, high, color=style["color"], alpha=shade, linewidth=0)
+    _limit(axes, panel)
     axes.grid(color=ink, alpha=0.13, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
@@ -108,7 +139,7 @@ def _draw_panel(axes: Axes, panel: Panel, look: Mapping[str, Style], ink: str) -
     if panel.title:
         title = textwrap.fill(panel.title, 60)  # matplotlib's own wrapping reads $ as mathematics
         texts.append(axes.set_title(title, color=ink, fontsize=9, loc="left"))
-    if lines:
+    if _legend_rows(panel):
         names = [f" {label}" for label in panel.curves]  # matplotlib hides names that begin with _
         legend = axes.legend(
             lines, names, loc="upper center", bbox_to_anchor=(0.5, 0), frameon=False,
@@ -121,8 +152,23 @@ def _draw_panel(axes: Axes, panel: Panel, look: Mapping[str, Style], ink: str) -
         text.set_parse_math(False)  # a $ in a name is a dollar
 
 
+def _draw_seeds(axes: Axes, curve: Curve, color: str) -> None:
+    """Draw a thin line for each seed where there are too few for an interval."""
+    seeds = sorted({seed for point in curve for seed in point.seeds})
+    if not 1 < len(seeds) < FEWEST_SEEDS:
+        return
+    for seed in seeds:
+        points = [point.seeds[seed] for point in curve if seed in point.seeds]
+        x, y = zip(*points, strict=True)
+        axes.plot(x, y, color=color, linewidth=0.7, alpha=0.6, marker=".", markersize=2.5)
+
+
+def _legend_rows(panel: Panel) -> int:
+    return -(-len(panel.curves) // _legend_columns(panel)) if len(panel.curves) > 1 else 0
+
+
 def _legend_columns(panel: Panel) -> int:
-    """As many columns as fit, each as wide as its longest entry; entries go down the columns."""
+    """Return how many columns fit; each is as wide as its longest entry, filled downwards."""
     inches = [0.45 + 0.067 * len(label) for label in panel.curves]
     for columns in range(min(6, len(inches)), 1, -1):
         rows = -(-len(inches) // columns)
@@ -131,28 +177,48 @@ def _legend_columns(panel: Panel) -> int:
     return 1
 
 
-def _limit(axes: Axes, points: Sequence[Point]) -> None:
-    """Keep a wide interval of few seeds from flattening the curves: bands may be cut off where
-    they reach further beyond the means than the means' own spread.
+def _limit(axes: Axes, panel: Panel) -> None:
+    """Fit the axis to the curves and within the limits of the quantity.
+
+    Bands are cut off where they reach further beyond the means than the means' own spread, so that
+    a wide interval does not flatten the curves.
     """
+    points = [point for curve in panel.curves.values() for point in curve]
     means = [point.estimate.mean for point in points]
-    if not means or (spread := max(means) - min(means)) <= 0:
+    if not means:
         return
-    bands = [(p.estimate.low, p.estimate.high) for p in points]
-    low = max(min([*means, *(b for b, _ in bands if b is not None)]), min(means) - spread)
-    high = min(max([*means, *(b for _, b in bands if b is not None)]), max(means) + spread)
-    margin = 0.04 * (high - low)
-    axes.set_ylim(low - margin, high + margin)
+    low, high = min(means), max(means)
+    if (spread := high - low) > 0:
+        bands = [interval for p in points if (interval := p.estimate.shown_interval)]
+        low = max(min([low, *(band[0] for band in bands)]), low - spread)
+        high = min(max([high, *(band[1] for band in bands)]), high + spread)
+        seeds = [
+            value for p in points if len(p.seeds) < FEWEST_SEEDS for _, value in p.seeds.values()
+        ]
+        low, high = min([low, *seeds]), max([high, *seeds])
+    margin = 0.04 * (high - low) or 0.04 * abs(high) or 1.0
+    lowest, highest = panel.limits
+    bottom, top = low - margin, high + margin
+    if lowest is not None:
+        bottom = lowest - 0.02 * (top - lowest) if panel.from_limits else max(bottom, lowest)
+    if highest is not None:
+        top = highest + 0.02 * (highest - bottom) if panel.from_limits else min(top, highest)
+    if bottom < top:
+        axes.set_ylim(bottom, top)
+    if axes.get_xlim()[0] < 0:  # neither labels nor costs can be
+        axes.set_xlim(left=0)
 
 
-def image(figure: Figure, kind: Literal["png", "svg"]) -> bytes:
-    """The figure as a file's bytes, the same for the same figure; SVG text as outlines."""
+def image(figure: Figure, kind: Kind) -> bytes:
+    """Return the bytes of the figure's file, the same for the same figure; SVG text is outlines."""
     return _save(figure, kind, font="path", salt="report", facecolor="white")
 
 
 def inline_svg(panel: Panel, look: Mapping[str, Style], *, salt: str) -> str:
-    """An `<svg>` element for a page: its text in the page's font and color, its ids unlike those
-    of another `salt`, no fixed size, nothing to fetch; each marker has its values as a title.
+    """Return an `<svg>` element for a page, with nothing to fetch and no fixed size.
+
+    Text has the page's font and color, ids differ from those of another `salt`, and each marker has
+    its values as a title.
     """
     figure = draw([panel], look, ink=_INK)
     text = _save(figure, "svg", font="none", salt=salt, facecolor="none").decode()
@@ -160,9 +226,8 @@ def inline_svg(panel: Panel, look: Mapping[str, Style], *, salt: str) -> str:
     for number, (label, curve) in enumerate(panel.curves.items()):
         text = _with_titles(text, f"{_CURVE}{number}", [_title(label, p, panel) for p in curve])
     text = re.sub(rf' id="{_CURVE}\d+"', ' class="curve"', text)
-    used = set(
-        re.findall(r"(?:href=\"|url\()#([^\")]+)", text)
-    )  # the other ids repeat in every figure
+    # The ids that nothing refers to repeat in every figure.
+    used = set(re.findall(r"(?:href=\"|url\()#([^\")]+)", text))
     text = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", text)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
     return re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1 role="img"', text, count=1)
@@ -170,8 +235,11 @@ def inline_svg(panel: Panel, look: Mapping[str, Style], *, salt: str) -> str:
 
 def _title(label: str, point: Point, panel: Panel) -> str:
     e = point.estimate
-    interval = "" if e.low is None else f" [{e.low:.4g}, {e.high:.4g}], {e.num_seeds} seeds"
-    return f"{label}: {e.mean:.4g}{interval}, at {point.x:.4g} {panel.x_label}"
+    if interval := e.shown_interval:
+        seeds = f" [{interval[0]:.4g}, {interval[1]:.4g}], {e.num_seeds} seeds"
+    else:
+        seeds = f" ({', '.join(f'{value:.4g}' for value in e.values)})" if len(e.values) > 1 else ""
+    return f"{label}: {e.mean:.4g}{seeds}, at {point.x:.4g} {panel.x_label}"
 
 
 def _with_titles(text: str, group: str, titles: Sequence[str]) -> str:
@@ -188,12 +256,16 @@ def _with_titles(text: str, group: str, titles: Sequence[str]) -> str:
     return text[:start] + part + text[end:]
 
 
-def _save(figure: Figure, kind: str, *, font: str, salt: str, facecolor: str) -> bytes:
+def _save(figure: Figure, kind: Kind, *, font: str, salt: str, facecolor: str) -> bytes:
     buffer = io.BytesIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    metadata = nothing if kind == "svg" else {"Software": None}
+    metadata = {
+        "svg": nothing,
+        "png": {"Software": None},
+        "pdf": dict.fromkeys(("Creator", "Producer", "CreationDate")),
+    }[kind]
     with (
-        matplotlib.rc_context({"svg.fonttype": font, "svg.hashsalt": salt}),
+        matplotlib.rc_context({"svg.fonttype": font, "svg.hashsalt": salt, "pdf.fonttype": 42}),
         warnings.catch_warnings(),
     ):
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a name in any script

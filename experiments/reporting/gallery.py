@@ -1,5 +1,5 @@
-"""The most and least wanted images of each strategy, from the thumbnails that a run leaves in
-`gallery/`, as data URIs and few enough for a page that can be mailed.
+"""The most and least wanted images of each strategy: thumbnails of the run folders as data URIs,
+few enough for a page that can be mailed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """One image with what is written below it."""
+    """One image with the texts below it."""
 
     name: str
     score: str
@@ -30,7 +30,7 @@ class Thumbnail:
 
 @dataclass(frozen=True)
 class GalleryCycle:
-    """`least` is empty for a strategy without scores; `most` are then the first queried."""
+    """Images of one cycle. Without scores `least` is empty and `most` are the first queried."""
 
     cycle: int
     num_labeled: int | None
@@ -40,7 +40,7 @@ class GalleryCycle:
 
 @dataclass(frozen=True)
 class Gallery:
-    """One seed of one strategy; the cycles in ascending order."""
+    """One seed of one strategy, with its cycles in ascending order."""
 
     strategy: str
     seed: int
@@ -65,10 +65,10 @@ _Index = dict[int, dict[str, list[_Entry]]]  # cycle -> most or least -> entries
 def galleries(
     experiments: Sequence[Experiment], *, max_bytes: int
 ) -> tuple[dict[str, list[Gallery]], str]:
-    """Galleries by experiment title, and a sentence on what was chosen.
+    """Return galleries by the title of the experiment, and a sentence on the choice of images.
 
-    Each strategy shows the first seed that has thumbnails, at the first, middle and last cycle,
-    or less of that where all of it would exceed `max_bytes` of image files.
+    Each strategy shows its first seed with thumbnails, at the first, middle and last cycle, or
+    fewer of these if all image files together would exceed `max_bytes`.
     """
     sources: list[tuple[str, str, Run, _Index]] = []
     for experiment in experiments:

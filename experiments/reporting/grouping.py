@@ -1,5 +1,5 @@
-"""Which runs belong together: runs of one name and the same task, data, backbone and cycle
-settings are one experiment; within it a strategy's runs differ in their seeds only.
+"""Grouping of runs. Runs of one name with the same settings of task, data, backbone and cycle are
+one experiment; within it, the runs of a strategy differ only in their seeds.
 """
 
 from __future__ import annotations
@@ -8,34 +8,42 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.reporting.runs import DIAGNOSTICS, SECONDS, ReportError, Run, one_line
+from experiments.metrics.columns import column
+from experiments.reporting.runs import ReportError, Run, one_line
+from experiments.settings.renamed import with_added_keys, without_tables
 
 BASELINE = "random"
-# Settings in which runs of one experiment may differ: what is compared (a strategy may bring the
-# loss-prediction module with it), what is repeated, and where and on what a run ran. Precision
-# alone of the engine's settings is part of the method.
+# Settings in which runs of one experiment may differ: those that are compared (a strategy may turn
+# on the loss-prediction module), the seed, and where and on which device a run ran. Of the engine's
+# settings only the precision is part of the method.
 _COMPARED = ("strategy", "query", "loss_prediction")
 _FREE = (*_COMPARED, "seed", "out", "tracker", "engine")
 _ENGINE_METHOD = ("engine.precision",)
-# Last part of a key: how data come to memory, and where they are kept.
+# Last parts of keys that say how data are loaded and cached.
 _WITHOUT_EFFECT = ("download", "max_memory_gb", "cache")
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Runs that may be averaged. `runs` maps a strategy's label to its runs by seed, the
-    baseline first; `differing` are the settings that tell it from others of the same name.
+    """Runs that may be averaged.
+
+    Attributes:
+        name: As in the configurations.
+        differing: Settings that distinguish it from other experiments of the same name.
+        metric: Column of `cycles.csv` that is reported.
+        runs: Runs by strategy label and seed, the baseline first.
+        left_out: Second runs of the same strategy and seed.
     """
 
     name: str
     differing: Mapping[str, str]
     metric: str
     runs: Mapping[str, Mapping[int, Run]]
-    left_out: tuple[Run, ...]  # a second run of the same strategy and seed
+    left_out: tuple[Run, ...]
 
     @property
     def title(self) -> str:
-        """The name, and what tells it from others of the same name."""
+        """The name, with the settings that distinguish it from others of the same name."""
         settings = ", ".join(f"{key}={value}" for key, value in self.differing.items())
         return f"{self.name} ({settings})" if settings else self.name
 
@@ -46,9 +54,9 @@ class Experiment:
 
 
 def group_runs(runs: Sequence[Run], *, metric: str | None = None) -> list[Experiment]:
-    """The experiments among `runs`, in the order of their names.
+    """Return the experiments among `runs`, in the order of their names.
 
-    `metric` is a column of cycles.csv, by default each task's own. Raises ReportError when a run
+    `metric` is a column of cycles.csv, by default the one of each task. Raises ReportError if a run
     does not have it.
     """
     groups: dict[tuple[str, tuple[tuple[str, str], ...]], list[Run]] = {}
@@ -67,7 +75,7 @@ def group_runs(runs: Sequence[Run], *, metric: str | None = None) -> list[Experi
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested settings as dotted keys and text, in the order of the keys."""
+    """Return nested settings as dotted keys and text, in the order of the keys."""
     flat: dict[str, str] = {}
     for key, value in sorted(settings.items(), key=lambda item: str(item[0])):
         if isinstance(value, dict) and value:
@@ -78,17 +86,19 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _method(run: Run) -> dict[str, str]:
+    settings = without_tables(with_added_keys(run.config))
     return {
         key: value
-        for key, value in flatten(run.config).items()
+        for key, value in flatten(settings).items()
         if (key.split(".")[0] not in _FREE and key.split(".")[-1] not in _WITHOUT_EFFECT)
         or key in _ENGINE_METHOD
     }
 
 
 def _compared(run: Run) -> dict[str, str]:
-    """The settings that make the strategy, those of the group `strategy` without the prefix."""
-    compared = {key: run.config[key] for key in _COMPARED if key in run.config}
+    """Return the settings that define the strategy; those of its group without their prefix."""
+    settings = with_added_keys(run.config)
+    compared = {key: settings[key] for key in _COMPARED if key in settings}
     return {
         key.removeprefix("strategy."): value
         for key, value in flatten(compared).items()
@@ -108,8 +118,8 @@ def _differing(own: Mapping[str, str], others: Sequence[Mapping[str, str]]) -> d
 def _check_metric(run: Run, metric: str) -> None:
     if not run.columns:  # no cycle is finished yet
         return
-    if metric not in run.columns or metric in DIAGNOSTICS[:2]:
-        others = [c for c in run.columns if c in DIAGNOSTICS[2:] or c.startswith(SECONDS)]
+    if metric not in run.columns or column(metric).role == "position":
+        others = [c for c in run.columns if column(c).role in ("diagnostic", "cost")]
         raise ReportError(
             f"{run.folder}: no metric {metric!r}; there are {', '.join(run.metrics)}"
             f" (and {', '.join(others)})"
@@ -117,8 +127,10 @@ def _check_metric(run: Run, metric: str) -> None:
 
 
 def _by_strategy(runs: Sequence[Run]) -> tuple[dict[str, dict[int, Run]], tuple[Run, ...]]:
-    """Runs by label and seed. Of two runs of one label and seed the one with more cycles, then
-    the one whose folder comes first, counts; the others are returned apart.
+    """Return the runs by label and seed, and apart from them the runs that do not count.
+
+    Of several runs of one label and seed, the one with the most cycles counts, and of equally long
+    ones that whose folder comes first.
     """
     variants: dict[str, list[dict[str, str]]] = {}
     for run in runs:

@@ -1,14 +1,15 @@
-"""How many labels a strategy needs for what the baseline reaches, and how many that saves.
+"""Labels that a strategy needs to reach what the baseline reaches, and labels that this saves.
 
-A level is what the baseline itself has, in the same seed, at some cycle; between two cycles a
-curve is taken to be straight. So the comparison is paired by seed, and free of the metric's unit.
+A level is the value that the baseline itself has at some cycle, in the same seed. Between two
+cycles a curve is taken to be straight. The comparison is therefore paired by seed and independent
+of the metric's unit.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,11 @@ from experiments.reporting.statistics import Estimate, mean_interval
 
 @dataclass(frozen=True)
 class Saving:
-    """Labels saved to reach the baseline's level at `num_labeled` labels; over the seeds in which
-    the level is reached, of `num_seeds` common ones.
+    """Labels saved to reach the level that the baseline has at `num_labeled` labels.
+
+    `saved` is the mean over the seeds that reach the level, None if none does. It has an interval
+    only if all `num_seeds` common seeds reach it: the seeds that do not would save less than any
+    other, by an unknown number.
     """
 
     num_labeled: float
@@ -29,8 +33,13 @@ class Saving:
 
     @property
     def num_reached(self) -> int:
-        """Seeds in which the level is reached."""
+        """Number of seeds that reach the level."""
         return 0 if self.saved is None else self.saved.num_seeds
+
+    @property
+    def by_all(self) -> bool:
+        """True if every common seed reaches the level."""
+        return self.num_reached == self.num_seeds
 
 
 def labels_to_reach(
@@ -38,7 +47,7 @@ def labels_to_reach(
     values: Sequence[float] | NDArray[np.float64],
     level: float,
 ) -> float:
-    """Labels at which the curve first is at `level` or above; inf if it never is."""
+    """Return the labels at which the curve first is at `level` or above; inf if it never is."""
     for place, value in enumerate(values):
         if value >= level:
             if place == 0:
@@ -54,12 +63,12 @@ def labels_to_reach(
 def savings(
     values: Values, counts: Values, baseline: str, places: Sequence[int]
 ) -> dict[str, list[Saving]]:
-    """For each strategy but the baseline, the labels saved at each of `places` among the cycles.
+    """Return the labels saved by each strategy but the baseline, at each of `places`.
 
     Args:
         values: The metric, larger is better.
         counts: The numbers of labels, of the same shape.
-        baseline: Its label.
+        baseline: Label of the baseline.
         places: Positions among the cycles.
     """
     found: dict[str, list[Saving]] = {}
@@ -73,19 +82,23 @@ def savings(
             for seed in common:
                 level = float(values[baseline][seed][place])
                 own = labels_to_reach(counts[label][seed], by_seed[seed], level)
-                # the baseline may have been there before, too
+                # Not simply the labels at `place`: the baseline may have been there before.
                 base = labels_to_reach(counts[baseline][seed], values[baseline][seed], level)
                 at.append(float(counts[baseline][seed][place]))
                 if math.isfinite(own):
                     saved.append(base - own)
             estimate = mean_interval(saved) if saved else None
+            if estimate and len(saved) < len(common):
+                estimate = replace(estimate, low=None, high=None)
             found[label].append(Saving(float(np.mean(at)), estimate, len(common)))
     return found
 
 
 def needed_by_all(values: Values, counts: Values, baseline: str) -> Mapping[str, list[float]]:
-    """Labels that each strategy needs for each problem: the level of the baseline in a seed and a
-    cycle after the first. Over the seeds that all strategies have.
+    """Return the labels that each strategy needs for each problem.
+
+    A problem is the level of the baseline in one seed at one cycle after the first, for the seeds
+    that all strategies have.
     """
     labels = [label for label in values if values[label]]
     if baseline not in labels:

@@ -1,36 +1,68 @@
-"""The report as Markdown: what the terminal shows and, with more below it, `report.md`."""
+"""The report as Markdown: a part for the terminal, and `report.md`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.reporting.comparison_tables import further_tables, rank_sentence
+from experiments.metrics.columns import column
+from experiments.reporting.comparison_tables import further_tables, rank_sentence, saving_table
+from experiments.reporting.grouping import BASELINE
+from experiments.reporting.headline import headline
+from experiments.reporting.numbers import count
 from experiments.reporting.runs import one_line
-from experiments.reporting.statistics import CONFIDENCE, POWER
+from experiments.reporting.statistics import CONFIDENCE, FEWEST_SEEDS, POWER
 from experiments.reporting.summary import Summary
 from experiments.reporting.tables import (
     Table,
     cost_table,
-    count,
     curve_table,
+    history_table,
     provenance_facts,
     result_table,
     run_table,
 )
 
-METHOD = (
-    f"Means over seeds with {CONFIDENCE:.0%} Student t intervals. The area under the budget curve "
-    "is the mean of the metric over the budget range (trapezoid rule), for each seed first. "
-    "Differences to random are paired by seed; their intervals and p-values are those of paired "
-    "t tests, Holm-corrected over the strategies, and an interval that contains zero reads "
-    "'not distinguishable at these seeds'. How many more seeds would tell is what a t test needs "
-    f"for a difference of the observed size, with a chance of {POWER:.0%}."
+_INTERVALS = (
+    f"Means over seeds with {CONFIDENCE:.0%} Student t intervals, from {FEWEST_SEEDS} seeds on."
+)
+_AREA = (
+    "The area under the budget curve is the mean of the metric over the budget range (trapezoid "
+    "rule), for each seed first."
+)
+_COMPARISONS = (
+    f"Differences to {BASELINE} are paired by seed; their intervals and p-values are those of "
+    "paired t tests, Holm-corrected over the strategies, and an interval that contains zero reads "
+    "'not distinguishable at these seeds'. The number of seeds that would tell is that which a t "
+    f"test needs for a difference of the observed size, with a chance of {POWER:.0%}. Labels saved "
+    "are averaged over the seeds that reach the level; they have an interval only if all do. "
+    "Intervals in figures are for each cycle by itself, uncorrected."
 )
 
 
+def method(summaries: Sequence[Summary]) -> str:
+    """Return how the numbers of the report are made, as far as it has such numbers."""
+    parts = []
+    if any(len(runs) > 1 for s in summaries for runs in s.experiment.runs.values()):
+        parts.append(_INTERVALS)
+    if any(len(s.experiment.runs) > 1 for s in summaries):
+        parts.append(_AREA)
+    if any(s.is_comparison for s in summaries):
+        parts.append(_COMPARISONS)
+    return " ".join(parts)
+
+
+def area_range(summary: Summary) -> str:
+    """Return the metric and the range of labels that areas are taken over."""
+    name = column(summary.experiment.metric).label
+    if not summary.area_range:
+        return f"Metric: {name}."
+    low, high = map(count, summary.area_range)
+    return f"Metric: {name}; area from {low} to {high} labeled images."
+
+
 def render(table: Table) -> str:
-    """`table` as Markdown with aligned columns."""
+    """Return a table as Markdown with aligned columns."""
     cells = [[_escape(cell) for cell in row] for row in (table.header, *table.rows)]
     left = [column == 0 or column in table.words for column in range(len(table.header))]
     widths = [max(len(row[column]) for row in cells) for column in range(len(table.header))]
@@ -48,33 +80,27 @@ def _escape(text: str) -> str:
 
 
 def results(summary: Summary) -> str:
-    """The part for the terminal: results, the metric cycle by cycle, and the notes."""
-    experiment = summary.experiment
-    parts = [f"## {_escape(experiment.title)}\n"]
-    area = ""
-    if summary.area_range:
-        low, high = map(count, summary.area_range)
-        area = f"; area from {low} to {high} labeled images"
-    parts.append(f"Metric: {_escape(experiment.metric)}{area}.\n")
-    parts.append(render(result_table(summary)))
-    parts += [f"- {_escape(sentence)}" for sentence in summary.sentences]
-    parts.append("")
+    """Return the part for the terminal: headline, results, cycle by cycle, and the notes."""
+    experiment, run = summary.experiment, summary.only_run
+    parts = [f"## {_escape(experiment.title)}\n", _escape(headline(summary)) + "\n"]
+    if len(experiment.runs) > 1:
+        parts += [_escape(area_range(summary)) + "\n", render(result_table(summary))]
+    if summary.sentences:
+        parts += [*(f"- {_escape(sentence)}" for sentence in summary.sentences), ""]
     if any(summary.curves.values()):
-        parts.append(render(curve_table(summary.curves)))
+        parts.append(render(history_table(run) if run else curve_table(summary.curves)))
     parts += [f"- {_escape(note)}" for note in summary.notes]
     return "\n".join(parts).rstrip() + "\n"
 
 
 def document(summaries: Sequence[Summary], root: Path) -> str:
-    """The text of report.md; run folders are given below `root`."""
-    parts = [
-        "# Active learning report\n",
-        METHOD + "\n",
-        "![learning curves](learning_curves.png)\n",
-    ]
+    """Return the text of report.md; run folders are given below `root`."""
+    parts = ["# Active learning report\n", "![learning curves](learning_curves.png)\n"]
     for summary in summaries:
         runs = summary.experiment.all_runs
         parts.append(results(summary))
+        if savings := saving_table(summary):
+            parts += [f"### Labels saved to reach what {BASELINE} reaches\n", render(savings)]
         for heading, table in further_tables(summary).items():
             parts += [f"### {heading}\n", render(table)]
         if summary.ranks:
@@ -87,4 +113,6 @@ def document(summaries: Sequence[Summary], root: Path) -> str:
         facts = provenance_facts(runs)
         parts += [f"- {_escape(key)}: {_escape(value)}" for key, value in facts.items()]
         parts.append("")
+    if text := method(summaries):
+        parts += ["## How the numbers are made\n", text + "\n"]
     return "\n".join(parts)

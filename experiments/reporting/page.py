@@ -1,5 +1,5 @@
-"""The report as one self-contained page: nothing to fetch (a policy in it forbids that too), every
-text escaped by the template `page.html.jinja`, whose small script sorts tables and shows values.
+"""The report as one self-contained page, laid out by the template `page.html.jinja`. A small script
+of the page sorts its tables and shows the values of its figures.
 """
 
 from __future__ import annotations
@@ -8,25 +8,27 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 from urllib.parse import quote
 
-import jinja2
-import numpy as np
 from markupsafe import Markup
 
-from experiments.reporting.comparison_tables import further_tables, rank_sentence
-from experiments.reporting.curves import Point
-from experiments.reporting.figures import Panel, Style, inline_svg
+from experiments.metrics.columns import column
+from experiments.reporting import figure_files
+from experiments.reporting.comparison_tables import further_tables, rank_sentence, saving_table
+from experiments.reporting.figures import Style, inline_svg
 from experiments.reporting.gallery import Gallery, galleries
 from experiments.reporting.grouping import BASELINE
-from experiments.reporting.markdown import METHOD
-from experiments.reporting.statistics import Estimate
+from experiments.reporting.headline import headline
+from experiments.reporting.html import render as render_template
+from experiments.reporting.markdown import area_range, method
+from experiments.reporting.panels import Drawing, Place, drawings
 from experiments.reporting.summary import Summary
 from experiments.reporting.tables import (
     Table,
     cost_table,
-    count,
     curve_table,
+    history_table,
     provenance_facts,
     result_table,
     run_id,
@@ -34,120 +36,99 @@ from experiments.reporting.tables import (
 )
 
 _GALLERY_BYTES = 1_100_000  # of image files; a third more as data URIs, so a page under 2 MB
-_PROFILE_POINTS = 26  # as many as can be told apart
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """A figure with its heading and the sentence below that."""
+class Shown:
+    """A figure on the page; `files` are its links by kind of file."""
 
     caption: str
     svg: Markup
+    files: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Section:
-    """What the template shows of one experiment."""
+    """Everything that the template shows of one experiment."""
 
     title: str
-    metric: str
-    area_range: tuple[str, str] | None
+    headline: str
+    range: str
     num_runs: int
-    sentences: Sequence[str]
     notes: Sequence[str]
-    results: Table
+    results: Table | None
+    curves_title: str
     curves: Table | None
-    drawings: Sequence[Drawing]
+    drawings: Mapping[str, Sequence[Shown]]  # by the place on the page
+    savings: Table | None
     further: Mapping[str, Table]
     ranks: str
     tau: Table | None
-    loss_drawings: Sequence[Drawing]
     costs: Table
-    cost_drawings: Sequence[Drawing]
     galleries: Sequence[Gallery]
     runs: Table
-    links: Mapping[str, str]  # run id to its folder, from the report's own
+    links: Mapping[str, str]  # run id to its folder, relative to that of the report
     facts: Mapping[str, str]
 
 
 def render(
     summaries: Sequence[Summary], look: Mapping[str, Style], root: Path, *, out: Path
 ) -> str:
-    """The page's HTML; run folders are given below `root`, and linked from the folder `out`."""
+    """Return the page's HTML; run folders are named below `root` and linked from `out`."""
     shown, gallery_note = galleries([s.experiment for s in summaries], max_bytes=_GALLERY_BYTES)
+    places = figure_files.folders([s.experiment.title for s in summaries])
     sections = [
-        _section(summary, look, root, out, shown.get(summary.experiment.title, []), number)
-        for number, summary in enumerate(summaries, start=1)
-    ]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        _section(summary, root, out, shown.get(summary.experiment.title, []),
+                 _figures(drawings(summary), look, place, number))
+        for number, (summary, place) in enumerate(zip(summaries, places, strict=True), start=1)
+    ]  # fmt: skip
+    return render_template(
+        Path(__file__).with_name("page.html.jinja"),
+        sections=sections,
+        method=method(summaries),
+        gallery_note=gallery_note,
+        baseline=BASELINE,
     )
-    page = environment.get_template("page.html.jinja")
-    return page.render(sections=sections, method=METHOD, gallery_note=gallery_note, count=count)
+
+
+def _figures(
+    found: Sequence[Drawing], look: Mapping[str, Style], folder: str, number: int
+) -> dict[str, list[Shown]]:
+    by_place: dict[str, list[Shown]] = {place: [] for place in get_args(Place)}
+    for drawing in found:
+        # matplotlib escapes the texts of its own SVG
+        svg = Markup(inline_svg(drawing.panel, look, salt=f"{drawing.name}-{number}"))
+        files = {kind: quote(path) for kind, path in figure_files.links(drawing, folder).items()}
+        by_place[drawing.place].append(Shown(drawing.caption, svg, files))
+    return by_place
 
 
 def _section(
     summary: Summary,
-    look: Mapping[str, Style],
     root: Path,
     out: Path,
     shown: Sequence[Gallery],
-    number: int,
+    figures: Mapping[str, Sequence[Shown]],
 ) -> Section:
-    experiment = summary.experiment
-    runs, metric = experiment.all_runs, experiment.metric
-    area = summary.area_range
-
-    def drawings(panels: Mapping[str, Panel]) -> list[Drawing]:
-        # matplotlib escapes the texts of its own SVG
-        return [
-            Drawing(caption, Markup(inline_svg(panel, look, salt=f"{caption}-{number}")))
-            for caption, panel in panels.items()
-            if any(panel.curves.values())
-        ]
-
-    curves = {label: curve for label, curve in summary.curves.items() if curve}
+    experiment, run = summary.experiment, summary.only_run
+    runs, metric = experiment.all_runs, column(experiment.metric)
+    has_curves = any(summary.curves.values())
+    curves = curve_table(summary.curves) if has_curves else None
     return Section(
         title=experiment.title,
-        metric=metric,
-        area_range=(count(area[0]), count(area[1])) if area else None,
+        headline=headline(summary),
+        range=area_range(summary),
         num_runs=len(runs),
-        sentences=summary.sentences,
         notes=summary.notes,
-        results=result_table(summary),
-        curves=curve_table(summary.curves) if curves else None,
-        drawings=drawings(
-            {
-                "Mean over seeds with its 95% interval": Panel("", metric, curves),
-                f"Difference to {BASELINE}, paired by seed; 95% for each cycle, uncorrected": Panel(
-                    "", f"{metric}, difference to {BASELINE}", summary.differences, True
-                ),
-                f"To reach what {BASELINE} reaches: share of seeds and cycles in which a strategy "
-                "needs at most so many times the labels of the best": _profile(summary),
-            }
-        ),
+        results=result_table(summary) if len(experiment.runs) > 1 else None,
+        curves_title="Cycle by cycle" if run else f"Learning curves: {metric.label}",
+        curves=history_table(run) if run and has_curves else curves,
+        drawings=figures,
+        savings=saving_table(summary),
         further=further_tables(summary),
         ranks=rank_sentence(summary),
         tau=curve_table(summary.tau) if summary.tau else None,
-        loss_drawings=drawings(
-            {"Kendall's tau, mean over seeds": Panel("", "Kendall tau", summary.tau)}
-        ),
         costs=cost_table(summary),
-        cost_drawings=drawings(
-            {
-                **{
-                    f"The metric over {what}": Panel("", metric, over, x_label=what)
-                    for what, over in summary.cost_curves.items()
-                },
-                "Scoring and querying, seconds a cycle": Panel(
-                    "", "seconds", summary.query_seconds
-                ),
-            }
-        ),
         galleries=shown,
         runs=run_table(runs, root),
         links={run_id(run, root): _link(run.folder, out) for run in runs},
@@ -157,17 +138,3 @@ def _section(
 
 def _link(folder: Path, out: Path) -> str:
     return quote(Path(os.path.relpath(folder, out)).as_posix())
-
-
-def _profile(summary: Summary) -> Panel:
-    """The Dolan-More profile as curves that keep their value up to the next point."""
-    found, curves = summary.profile, {}
-    if found is not None:
-        grid = np.linspace(1.0, max(1.1, float(found.ratios[-1])), _PROFILE_POINTS)
-        places = np.searchsorted(found.ratios, grid + 1e-9, side="right") - 1
-        for label, shares in found.shares.items():
-            curves[label] = tuple(
-                Point(k, float(grid[k]), Estimate(float(shares[at]), None, None, 1))
-                for k, at in enumerate(places)
-            )
-    return Panel("", "share", curves, x_label="times the labels of the best", steps=True)

@@ -1,4 +1,4 @@
-"""Many strategies at once: who beats whom, mean ranks, and who needs the fewest labels.
+"""Comparisons of many strategies at once: pairwise penalties, mean ranks, performance profiles.
 
 The pairwise penalty matrix is that of Ash et al., "Deep Batch Active Learning by Diverse, Uncertain
 Gradient Lower Bounds" (ICLR 2020, section 4); mean ranks with Nemenyi's critical difference follow
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from experiments.reporting.statistics import CONFIDENCE
+from experiments.reporting.statistics import CONFIDENCE, FEWEST_SEEDS
 
 Values = Mapping[str, Mapping[int, NDArray[np.float64]]]
 """Strategy and seed to the metric cycle by cycle, the same cycles for all; larger is better."""
@@ -27,8 +27,10 @@ Values = Mapping[str, Mapping[int, NDArray[np.float64]]]
 
 @dataclass(frozen=True)
 class Penalties:
-    """`cells[a][b]` is the share of cycles in which a was significantly better than b, and
-    `columns[b]` the mean of b's column: how often b was beaten. Uncorrected, as published.
+    """Pairwise penalties, uncorrected as published.
+
+    `cells[a][b]` is the share of cycles in which a was significantly better than b; `columns[b]` is
+    the mean of column b, how often b was beaten.
     """
 
     labels: tuple[str, ...]
@@ -39,8 +41,10 @@ class Penalties:
 
 @dataclass(frozen=True)
 class Ranks:
-    """Mean ranks over the seeds, 1 the best; `p_value` is Friedman's, of no difference at all.
-    Strategies of a clique differ by less than the critical difference.
+    """Mean ranks over the seeds, 1 the best.
+
+    `p_value` is that of Friedman's test of no difference at all. Strategies of a clique differ by
+    less than the critical difference.
     """
 
     mean_ranks: Mapping[str, float]  # the best first
@@ -52,8 +56,8 @@ class Ranks:
 
 @dataclass(frozen=True)
 class Profile:
-    """Share of the problems that a strategy solves with at most `ratios` times the labels of the
-    problem's best strategy; never reaching the level is not solving it.
+    """Share of the problems that each strategy solves with at most `ratios` times the labels of
+    the problem's best strategy. A strategy that never reaches the level does not solve it.
     """
 
     ratios: NDArray[np.float64]
@@ -62,12 +66,12 @@ class Profile:
 
 
 def penalty_matrix(values: Values) -> Penalties | None:
-    """Paired two-sided t tests at each cycle after the first, where all still have the same labels.
+    """Run paired two-sided t tests at each cycle but the first, where labels are still the same.
 
-    None with fewer than two strategies, two common seeds or two cycles.
+    None with fewer than two strategies, FEWEST_SEEDS common seeds or two cycles.
     """
     labels, common = _complete(values)
-    if len(labels) < 2 or len(common) < 2:
+    if len(labels) < 2 or len(common) < FEWEST_SEEDS:
         return None
     stacked = np.stack([[values[label][seed][1:] for seed in common] for label in labels])
     num_cycles = stacked.shape[-1]
@@ -82,12 +86,12 @@ def penalty_matrix(values: Values) -> Penalties | None:
 
 
 def mean_ranks(areas: Mapping[str, Mapping[int, float]]) -> Ranks | None:
-    """Friedman's test and Nemenyi's critical difference over the common seeds; None for fewer than
-    three strategies or two common seeds. Larger areas are better.
+    """Rank the areas (larger is better) over the common seeds, with Friedman's test and Nemenyi's
+    critical difference; None for fewer than three strategies or FEWEST_SEEDS common seeds.
     """
     labels, common = _complete(areas)
     k, n = len(labels), len(common)
-    if k < 3 or n < 2:
+    if k < 3 or n < FEWEST_SEEDS:
         return None
     table = np.array([[areas[label][seed] for label in labels] for seed in common])
     means = stats.rankdata(-table, axis=1).mean(axis=0)
@@ -103,12 +107,14 @@ def mean_ranks(areas: Mapping[str, Mapping[int, float]]) -> Ranks | None:
 
 @cache
 def _nemenyi(num_strategies: int) -> float:
-    """The studentized range for infinitely many degrees, over root two (Demsar 2006, 3.2.2)."""
+    """Return the studentized range with infinite degrees of freedom, over root two (Demsar 2006,
+    section 3.2.2).
+    """
     return float(stats.studentized_range.ppf(CONFIDENCE, num_strategies, np.inf)) / math.sqrt(2)
 
 
 def _cliques(ranks: Mapping[str, float], critical: float) -> tuple[tuple[str, ...], ...]:
-    """Runs of neighbors that the critical difference does not tell apart, none within another."""
+    """Return maximal sequences of neighbors within the critical difference."""
     labels, found = list(ranks), []
     end = 0
     for start, label in enumerate(labels):
@@ -120,8 +126,9 @@ def _cliques(ranks: Mapping[str, float], critical: float) -> tuple[tuple[str, ..
 
 
 def profile(needed: Mapping[str, Sequence[float]]) -> Profile | None:
-    """The profile of the labels that each strategy needed for each problem, inf where it never
-    reached the level. None without a problem that some strategy solved, or with one strategy.
+    """Return the profile of the labels that each strategy needed for each problem.
+
+    A level that was never reached is inf. None if no problem was solved, or with one strategy.
     """
     if len(needed) < 2:
         return None
@@ -140,7 +147,7 @@ def profile(needed: Mapping[str, Sequence[float]]) -> Profile | None:
 
 
 def _complete(values: Mapping[str, Mapping[int, object]]) -> tuple[list[str], list[int]]:
-    """The strategies that have runs, and the seeds that all of them have."""
+    """Return the strategies that have runs, and the seeds that all of these have."""
     labels = [label for label, by_seed in values.items() if by_seed]
     common = set.intersection(*(set(values[label]) for label in labels)) if labels else set()
     return labels, sorted(common)

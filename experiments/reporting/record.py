@@ -1,5 +1,5 @@
-"""`report.json`: what a report says, for programs, with the run folders, configurations and commits
-behind every figure and table.
+"""The report for programs, `report.json`, with the run folders, configurations and commits behind
+every figure and table.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from experiments.metrics.columns import larger_is_better
 from experiments.reporting.curves import Curve
 from experiments.reporting.grouping import BASELINE
+from experiments.reporting.headline import headline
+from experiments.reporting.labels_needed import Saving
 from experiments.reporting.runs import Run
 from experiments.reporting.statistics import Comparison
 from experiments.reporting.summary import Summary
@@ -22,7 +25,7 @@ FORMAT = 1
 
 
 def document(summaries: Sequence[Summary], root: Path) -> str:
-    """The text of report.json; run folders are given below `root`."""
+    """Return the text of report.json; run folders are given below `root`."""
     content = {"format": FORMAT, "experiments": [_experiment(s, root) for s in summaries]}
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
@@ -36,6 +39,8 @@ def _experiment(summary: Summary, root: Path) -> dict[str, Any]:
     return {
         "title": experiment.title,
         "metric": experiment.metric,
+        "larger_is_better": larger_is_better(experiment.metric),
+        "headline": headline(summary),
         "runs": {run_id(run, root): _run(run) for run in experiment.all_runs},
         "strategies": {
             label: {
@@ -43,6 +48,7 @@ def _experiment(summary: Summary, root: Path) -> dict[str, Any]:
                 "area": asdict(summary.areas[label]) if label in summary.areas else None,
                 "verdict": summary.verdicts.get(label),
                 "against_baseline": _comparison(summary.comparisons.get(label)),
+                "labels_saved": [_saving(each) for each in summary.savings.get(label, ())],
                 "curve": _curve(summary.curves[label]),
                 "tau": _curve(summary.tau.get(label, ())),
                 "query_seconds": _curve(summary.query_seconds.get(label, ())),
@@ -77,7 +83,24 @@ def _run(run: Run) -> dict[str, Any]:
 
 
 def _curve(curve: Curve) -> list[Mapping[str, Any]]:
-    return [{"cycle": point.cycle, "x": point.x, **asdict(point.estimate)} for point in curve]
+    return [
+        {
+            "cycle": point.cycle,
+            "x": point.x,
+            **asdict(point.estimate),
+            "seeds": list(point.seeds),
+        }
+        for point in curve
+    ]
+
+
+def _saving(saving: Saving) -> dict[str, Any]:
+    return {
+        "num_labeled": saving.num_labeled,
+        "saved": asdict(saving.saved) if saving.saved else None,
+        "num_seeds": saving.num_seeds,
+        "num_reached": saving.num_reached,
+    }
 
 
 def _comparison(comparison: Comparison | None) -> dict[str, Any] | None:

@@ -1,5 +1,5 @@
-"""Reading run folders: `config.yaml`, `cycles.csv`, `state.json` and `provenance.json` of one run
-become one `Run`. Nothing else of the project is needed to read them, and nothing is written.
+"""Reading of run folders: `config.yaml`, `cycles.csv`, `state.json` and `provenance.json` become
+one `Run`. Nothing is written.
 """
 
 from __future__ import annotations
@@ -15,29 +15,20 @@ from typing import Any
 
 import yaml
 
-# Columns of cycles.csv that describe how a cycle went; every other column is a metric of the task.
-DIAGNOSTICS = (
-    "cycle",
-    "num_labeled",
-    "loss_ranking_tau",
-    "optimizer_steps",
-    "train_loss",
-    "train_ranking_accuracy",
-    "query_memory_mb",
-    "peak_memory_mb",
-)
-SECONDS = "seconds_"
-LABELED = "num_labeled_"  # and what else than images the labels of a cycle are counted in
+from experiments.metrics.columns import LABELED as LABELED
+from experiments.metrics.columns import LEADING, column
 
 
 class ReportError(ValueError):
-    """What a user can mend; its text is one line."""
+    """Bad input that the user can correct; the text is one line."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder. `rows` are the rows of cycles.csv in order of cycles; a cell is None where
-    the file has none (or a number that is not finite).
+    """One run folder.
+
+    `rows` are the rows of `cycles.csv` in the order of the cycles. A cell is None if it is empty in
+    the file, or not finite.
     """
 
     folder: Path
@@ -53,10 +44,8 @@ class Run:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """The task's own metrics, without the diagnostics of a cycle."""
-        return tuple(
-            c for c in self.columns if c not in DIAGNOSTICS and not c.startswith((SECONDS, LABELED))
-        )
+        """The columns of metrics, in the order of the file."""
+        return tuple(name for name in self.columns if column(name).role == "metric")
 
     @property
     def cycles(self) -> tuple[int, ...]:
@@ -64,7 +53,7 @@ class Run:
         return tuple(int(row["cycle"] or 0) for row in self.rows)
 
     def series(self, column: str) -> dict[int, float]:
-        """Cycle to value, for the cycles that have one."""
+        """Return the values of a column by cycle, for the cycles that have one."""
         return {
             cycle: value
             for cycle, row in zip(self.cycles, self.rows, strict=True)
@@ -73,10 +62,10 @@ class Run:
 
 
 def find_runs(paths: Sequence[Path]) -> list[Run]:
-    """Every run in or under `paths`, each once, in the order of their folders.
+    """Return every run in or under `paths`, each once, in the order of their folders.
 
-    Raises ReportError for a path that is no folder or holds no run; an earlier report's own
-    folder (as a shell's `runs/*` includes it) is passed over.
+    The folder of an earlier report (which `runs/*` includes) is skipped. Raises ReportError for a
+    path that is no folder or holds no run.
     """
     folders: dict[Path, None] = {}
     for path in paths:
@@ -94,13 +83,13 @@ def find_runs(paths: Sequence[Path]) -> list[Run]:
 
 
 def is_run_folder(folder: Path) -> bool:
-    """Whether `folder` is a run's own, also one that has not finished its first cycle."""
+    """Return True for a run folder, also of a run that has not finished its first cycle."""
     marks = ("cycles.csv", "state.json", "provenance.json", ".lock")
     return (folder / "config.yaml").is_file() and any((folder / m).is_file() for m in marks)
 
 
 def run_folders(path: Path) -> list[Path]:
-    """The run folders at or below a folder, in order; empty if there are none."""
+    """Return the run folders at or below a folder, in order."""
     found = []
     for parent, children, _ in os.walk(path):
         if is_run_folder(Path(parent)):
@@ -112,7 +101,7 @@ def run_folders(path: Path) -> list[Path]:
 
 
 def read_run(folder: Path) -> Run:
-    """Read one run folder; ReportError names the file and what is wrong with it."""
+    """Read one run folder; ReportError names a damaged file and the damage."""
     path = folder / "config.yaml"
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -141,7 +130,7 @@ def read_run(folder: Path) -> Run:
 
 
 def _strategy(config: Mapping[str, Any], path: Path) -> str:
-    """The strategy's name, with what it queries where that is not whole images."""
+    """Return the name of the strategy, with its unit unless that is a whole image."""
     name, queried = str(_setting(config, "strategy.name", path)), _queried(config)
     return name if queried == "images" else f"{name}-{queried}"
 
@@ -154,10 +143,9 @@ def _queried(config: Mapping[str, Any]) -> str:
 def _counted_in_images(
     rows: tuple[Mapping[str, float | None], ...], config: Mapping[str, Any]
 ) -> tuple[Mapping[str, float | None], ...]:
-    """Give `num_labeled` of runs that label parts of images the unit of other runs: images.
+    """Convert `num_labeled` of runs that label parts of images to whole images.
 
-    It becomes as many images as have that many labeled pixels, by those of the initial set, which
-    is of whole images.
+    The initial set is of whole images, so its labeled pixels give the pixels of an image.
     """
     cycle = config.get("cycle")
     initial = cycle.get("initial_size") if isinstance(cycle, dict) else None
@@ -180,7 +168,7 @@ def _setting(config: Mapping[str, Any], dotted: str, path: Path) -> Any:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    """The object in `path`; empty when there is no such file (yet)."""
+    """Return the JSON object in `path`; empty if there is no such file (yet)."""
     if not path.is_file():
         return {}
     try:
@@ -193,9 +181,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a CSV file, with any line ends; every row as long as the header.
+    """Return header and rows of a CSV file with any line ends; all rows are as long as the header.
 
-    Raises ReportError for what is no such file.
+    Raises ReportError for any other file.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -214,10 +202,10 @@ def _read_cycles(path: Path) -> tuple[tuple[str, ...], tuple[Mapping[str, float 
     if not path.is_file():
         return (), ()
     header, raw = read_table(path)
-    if header[:2] != ["cycle", "num_labeled"]:
-        raise ReportError(f"{path}: the heading does not begin with cycle,num_labeled")
+    if tuple(header[:2]) != LEADING:
+        raise ReportError(f"{path}: the heading does not begin with {','.join(LEADING)}")
     if len(set(header)) != len(header):
-        raise ReportError(f"{path}: a heading stands twice")
+        raise ReportError(f"{path}: a heading occurs twice")
     rows: list[Mapping[str, float | None]] = []
     for number, cells in enumerate(raw, start=2):
         where = f"{path}, row {number}"
@@ -228,7 +216,7 @@ def _read_cycles(path: Path) -> tuple[tuple[str, ...], tuple[Mapping[str, float 
         if rows and any((row[k] or 0) < (rows[-1][k] or 0) for k in header[:2]):
             raise ReportError(f"{where}: cycle or num_labeled decreases")
         if rows and row["cycle"] == rows[-1]["cycle"]:
-            raise ReportError(f"{where}: cycle {cells[0]} stands twice")
+            raise ReportError(f"{where}: cycle {cells[0]} occurs twice")
         rows.append(row)
     return tuple(header), tuple(rows)
 
@@ -244,5 +232,5 @@ def _number(cell: str, where: str) -> float | None:
 
 
 def one_line(value: object) -> str:
-    """`value` as text without line breaks or other runs of blanks."""
+    """Return `value` as text in which single spaces replace line breaks and runs of blanks."""
     return " ".join(str(value).split())

@@ -1,12 +1,11 @@
-"""Looking at a comparison again and again while seeds come in, without deceiving oneself.
+"""Repeated looks at a comparison while seeds come in, with a fixed share of wrong verdicts.
 
-Testing at 5 % after each new seed says "better" of equal strategies far more often than in 5 % of
-studies. Here the looks are fixed beforehand, at numbers of common seeds that grow by half, and the
-5 % is divided equally among all looks at all pairs (alpha spending with Bonferroni's inequality;
-Lan and DeMets, Biometrika 70, 1983, spend it more cleverly under assumptions that a handful of
-seeds does not meet). Each look is an exact paired t test of its first seeds, so the promise, a
-wrong verdict in at most 5 % of studies, holds whatever decides which pair gets the next seed and
-when to stop.
+Testing at 5 % after each new seed calls equal strategies different in far more than 5 % of studies.
+Here the looks are fixed beforehand, at numbers of common seeds that grow by half, and the 5 % is
+divided equally among all looks at all pairs (alpha spending with Bonferroni's inequality; Lan and
+DeMets, Biometrika 70, 1983, spend it more efficiently under assumptions that a handful of seeds
+does not meet). Each look is an exact paired t test of the first seeds. So a wrong verdict occurs in
+at most 5 % of studies, however the next pair and the end of the study are chosen.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ GROWTH = 1.5
 
 @dataclass(frozen=True)
 class Plan:
-    """Fixed before the first seed: the looks at each pair, in numbers of common seeds."""
+    """Plan of a study, fixed before its first seed: the looks at each pair, in common seeds."""
 
     num_pairs: int
     most_seeds: int
 
     @property
     def looks(self) -> tuple[int, ...]:
-        """Numbers of seeds at which a pair is looked at, ascending; the last is `most_seeds`."""
+        """Numbers of seeds at which a pair is tested, ascending; the last is `most_seeds`."""
         found, look = [], float(FIRST_LOOK)
         while round(look) < self.most_seeds:
             found.append(round(look))
@@ -47,8 +46,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a pair stands. `settled_at` is the look at which its difference was told from zero; the
-    estimate has the interval of that look, or else of all seeds, at the level of a look.
+    """State of a pair.
+
+    `settled_at` is the look at which its difference was distinguishable from zero, None if it was
+    at none. The estimate is that of this look, or else of all seeds; its interval has the level
+    of a look. `openness` is described at `standing`.
     """
 
     difference: Estimate | None
@@ -58,16 +60,16 @@ class Standing:
 
     @property
     def is_open(self) -> bool:
-        """Whether more seeds could still settle it."""
+        """True if more seeds could still settle the pair."""
         return self.settled_at is None and not self.exhausted
 
 
 def standing(differences: Sequence[float], plan: Plan) -> Standing:
     """Judge a pair by its differences, in the order of the seeds.
 
-    `openness` is the t statistic as a fraction of what would settle the pair: near 1, a little more
-    evidence decides; near 0, the difference is too small to be worth the next seed. A pair that has
-    not been looked at yet is the most open one.
+    `openness` is the t statistic as a fraction of the value that would settle the pair. Near 1, a
+    little more evidence decides; near 0, the difference is too small to be worth the next seed. It
+    is infinite for a pair that has not been tested yet.
     """
     for look in plan.looks:
         if len(differences) < look:
@@ -95,6 +97,6 @@ def _fraction(differences: Sequence[float], level: float) -> float:
 
 
 def most_open(standings: Mapping[tuple[str, str], Standing]) -> tuple[str, str] | None:
-    """The pair to spend the next seed on; None if all are settled or exhausted."""
+    """Return the pair to spend the next seed on; None if all are settled or exhausted."""
     candidates = [pair for pair, how in standings.items() if how.is_open]
     return max(candidates, key=lambda pair: standings[pair].openness, default=None)

@@ -1,6 +1,6 @@
-"""The report's statistics: Student t intervals over seeds, the area under the budget curve, paired
-comparisons under Holm's correction (Holm 1979, Scand. J. Statist. 6), and the seeds that it would
-take to see a difference.
+"""Statistics of the report: Student t intervals over seeds, the area under the budget curve, paired
+comparisons under Holm's correction (Holm 1979, Scand. J. Statist. 6), and the number of seeds that
+a difference of a given size takes to be seen.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
@@ -17,33 +17,49 @@ from scipy import special  # scipy.stats takes a second to import
 CONFIDENCE = 0.95
 POWER = 0.8  # the usual chance of seeing a difference that is there (Cohen 1988)
 MOST_SEEDS = 1000
+FEWEST_SEEDS = 3
+"""Fewest seeds whose interval is shown or tested. Two seeds have one too, 12.7 standard errors to
+either side, but it says less than the two values."""
 
 K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over seeds and its interval; one seed has no interval."""
+    """A mean over seeds with its interval; `low` and `high` are None for a single seed.
+
+    `values` are those of the seeds, in their order.
+    """
 
     mean: float
     low: float | None
     high: float | None
     num_seeds: int
+    values: tuple[float, ...] = field(default=(), compare=False)
 
     @property
     def half_width(self) -> float | None:
-        """Of the interval: what is written after "±"."""
+        """Half the width of the interval."""
         return None if self.high is None else self.high - self.mean
+
+    @property
+    def shown_interval(self) -> tuple[float, float] | None:
+        """The interval if there are seeds enough to show it, else None."""
+        if self.low is None or self.high is None or self.num_seeds < FEWEST_SEEDS:
+            return None
+        return self.low, self.high
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Paired differences to the baseline. The interval excludes zero exactly where Holm's
-    procedure rejects; `p_value` is Holm's adjusted one. Both are None where no test is possible:
-    fewer than two common seeds, or differences that do not vary over the seeds.
+    """Paired differences of two strategies, over the seeds that both have.
 
-    `seeds_needed` is how many common seeds would show a difference like this one with a chance of
-    POWER, at the level at which it was tested; None beyond MOST_SEEDS or where there is no test.
+    The interval excludes zero exactly where Holm's procedure rejects, and `p_value` is the one that
+    Holm adjusted. Both are None where no test is possible: fewer than two common seeds, or
+    differences that do not vary over the seeds.
+
+    `seeds_needed` is the number of common seeds with which a test at the same level would see a
+    difference of this size in POWER of all studies; None beyond MOST_SEEDS or without a test.
     """
 
     difference: Estimate
@@ -52,22 +68,22 @@ class Comparison:
 
     @property
     def distinguishable(self) -> bool:
-        """Whether the interval leaves out zero."""
+        """True if the interval excludes zero."""
         low, high = self.difference.low, self.difference.high
         return low is not None and high is not None and not low <= 0 <= high
 
 
 def mean_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Estimate:
-    """Mean and Student t interval of independent `values`; at least one value."""
+    """Return the mean and Student t interval of independent `values`; at least one value."""
     mean, error = _mean_and_error(values)
     if error is None:
-        return Estimate(mean, None, None, len(values))
+        return Estimate(mean, None, None, len(values), tuple(values))
     half = float(special.stdtrit(len(values) - 1, 0.5 + confidence / 2)) * error
-    return Estimate(mean, mean - half, mean + half, len(values))
+    return Estimate(mean, mean - half, mean + half, len(values), tuple(values))
 
 
 def _mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
-    # In plain Python: there are a handful of values, and numpy takes thirty times as long for them.
+    # In plain Python: numpy takes thirty times as long for a handful of values.
     n = len(values)
     if n == 0:
         raise ValueError("a mean of no values")
@@ -78,7 +94,7 @@ def _mean_and_error(values: Sequence[float]) -> tuple[float, float | None]:
 
 
 def area_under_budget(num_labeled: Sequence[float], values: Sequence[float]) -> float | None:
-    """Mean of the metric over the budget range by the trapezoid rule, in units of the metric.
+    """Return the mean of the metric over the budget range (trapezoid rule), in the metric's unit.
 
     None where the range is empty: fewer than two points, or all at one number of labels.
     """
@@ -92,12 +108,12 @@ def area_under_budget(num_labeled: Sequence[float], values: Sequence[float]) -> 
 def compare(
     differences: Mapping[K, Sequence[float]], *, confidence: float = CONFIDENCE
 ) -> dict[K, Comparison]:
-    """Two-sided paired t tests of one family, Holm-corrected over its testable members.
+    """Run two-sided paired t tests of one family, Holm-corrected over its testable members.
 
-    `differences` maps a name to its differences to the baseline, one for each common seed (at
-    least one). In order of p-values the i-th of m is tested at (1 - confidence) / (m - i), and
-    after the first that is not rejected none is: those keep that one's level, so that interval
-    and verdict always agree.
+    `differences` maps a name to its paired differences, one for each common seed (at least one).
+    In order of p-values the i-th of m (from 0) is tested at (1 - confidence) / (m - i). After the
+    first that is not rejected, no other is; the rest keep the level of that one, so that intervals
+    and verdicts always agree.
     """
     p_values = {name: p for name, d in differences.items() if (p := paired_p(d)) is not None}
     levels, adjusted = _holm(p_values, alpha=1 - confidence)
@@ -105,7 +121,7 @@ def compare(
         name: Comparison(
             mean_interval(values, confidence=1 - levels[name])
             if name in levels
-            else Estimate(_mean_and_error(values)[0], None, None, len(values)),
+            else Estimate(_mean_and_error(values)[0], None, None, len(values), tuple(values)),
             adjusted.get(name),
             seeds_needed(values, level=levels[name]) if name in levels else None,
         )
@@ -114,11 +130,11 @@ def compare(
 
 
 def seeds_needed(differences: Sequence[float], *, level: float) -> int | None:
-    """Seeds with which a two-sided paired t test at `level` sees such differences in POWER of all
-    studies, by the noncentral t distribution; None beyond MOST_SEEDS.
+    """Return the number of seeds with which a two-sided paired t test at `level` sees such
+    differences in POWER of all studies (noncentral t distribution); None beyond MOST_SEEDS.
 
-    The effect is taken to be the observed one, which is itself uncertain: an order of magnitude,
-    no promise.
+    The effect is taken to be the observed one. That is itself uncertain, so the number is an order
+    of magnitude and no promise.
     """
     mean, error = _mean_and_error(differences)
     if not error:
@@ -135,7 +151,7 @@ def seeds_needed(differences: Sequence[float], *, level: float) -> int | None:
 
 
 def paired_p(differences: Sequence[float]) -> float | None:
-    """The p-value of the two-sided paired t test; None where no test is possible."""
+    """Return the p-value of the two-sided paired t test; None where no test is possible."""
     mean, error = _mean_and_error(differences)
     rounding = 1e-12 * max(abs(d) for d in differences)
     if error is None or error <= rounding:
@@ -144,7 +160,7 @@ def paired_p(differences: Sequence[float]) -> float | None:
 
 
 def _holm(p_values: Mapping[K, float], *, alpha: float) -> tuple[dict[K, float], dict[K, float]]:
-    """Each test's level and adjusted p-value."""
+    """Return level and adjusted p-value of each test."""
     levels: dict[K, float] = {}
     adjusted: dict[K, float] = {}
     remaining, running, stopped = len(p_values), 0.0, False

@@ -1,6 +1,4 @@
-"""What the report says of one experiment, as numbers and sentences; how it looks is the business
-of `tables`, `figures` and `page`.
-"""
+"""Numbers and sentences of the report on one experiment; other modules lay them out."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ from itertools import combinations
 
 import numpy as np
 
-from experiments.reporting.costs import Cost, cost, cost_curves, query_curves
+from experiments.reporting.costs import Cost, cost_curves, costs_of, query_curves
 from experiments.reporting.curves import Curve, curve, curve_of
 from experiments.reporting.grouping import BASELINE, Experiment
 from experiments.reporting.labels_needed import Saving, needed_by_all, savings
@@ -42,6 +40,7 @@ class Summary:
     """One experiment in numbers; mappings are by strategy label, the baseline first."""
 
     experiment: Experiment
+    cycles: tuple[int, ...]  # those of the area
     curves: Mapping[str, Curve]
     cost_curves: Mapping[str, Mapping[str, Curve]]  # by what the labels or the time cost
     differences: Mapping[str, Curve]  # to the baseline, cycle by cycle, paired by seed
@@ -61,21 +60,34 @@ class Summary:
     costs: Mapping[str, Cost]
     notes: tuple[str, ...]
 
+    @property
+    def is_comparison(self) -> bool:
+        """True if other strategies can be compared with the baseline."""
+        runs = self.experiment.runs
+        return BASELINE in runs and len(runs) > 1
+
+    @property
+    def only_run(self) -> Run | None:
+        """The run of an experiment that has no other, else None."""
+        runs = self.experiment.all_runs
+        return runs[0] if len(runs) == 1 else None
+
 
 def summarize(experiment: Experiment) -> Summary:
-    """Curves, areas, comparisons, rankings, costs and the notes that a reader must have."""
+    """Compute curves, areas, comparisons, rankings, costs and notes."""
     metric = experiment.metric
     cycles = area_cycles(experiment)
     values, counts, areas = _areas(experiment, cycles)
     comparisons = _comparisons(areas)
     verdicts = _verdicts(experiment, areas, comparisons)
     sign = 1.0 if larger_is_better(metric) else -1.0
-    better: Values = {
+    directed: Values = {
         la: {s: sign * v for s, v in by.items() if s in areas[la]} for la, by in values.items()
     }
     return Summary(
         experiment=experiment,
-        curves={la: curve(list(runs.values()), metric) for la, runs in experiment.runs.items()},
+        cycles=tuple(cycles),
+        curves={la: curve(runs, metric) for la, runs in experiment.runs.items()},
         cost_curves=cost_curves(experiment),
         differences=_difference_curves(experiment),
         cycle_comparisons=_cycle_comparisons(experiment),
@@ -88,23 +100,21 @@ def summarize(experiment: Experiment) -> Summary:
             sentence(label, word, comparisons.get(label), metric)
             for label, word in verdicts.items()
         ),
-        savings=savings(better, counts, BASELINE, _places(len(cycles))) if areas else {},
-        penalties=penalty_matrix(better),
+        savings=savings(directed, counts, BASELINE, _places(len(cycles))) if areas else {},
+        penalties=penalty_matrix(directed),
         ranks=mean_ranks({la: {s: sign * a for s, a in by.items()} for la, by in areas.items()}),
-        profile=profile(needed_by_all(better, counts, BASELINE)),
+        profile=profile(needed_by_all(directed, counts, BASELINE)),
         tau={
-            label: points
-            for label, runs in experiment.runs.items()
-            if (points := curve(list(runs.values()), TAU))
+            label: points for label, runs in experiment.runs.items() if (points := curve(runs, TAU))
         },
         query_seconds=query_curves(experiment),
-        costs={la: c for la, runs in experiment.runs.items() if (c := cost(list(runs.values())))},
+        costs=costs_of(experiment),
         notes=tuple(notes_on(experiment, areas, cycles)),
     )
 
 
 def verdicts_on(experiment: Experiment) -> dict[str, str]:
-    """The verdict on each strategy but the baseline, and nothing else of the summary."""
+    """Return the verdict on each strategy but the baseline; empty without runs of the baseline."""
     _, _, areas = _areas(experiment, area_cycles(experiment))
     return _verdicts(experiment, areas, _comparisons(areas))
 
@@ -114,6 +124,8 @@ def _verdicts(
     areas: Mapping[str, Mapping[int, float]],
     comparisons: Mapping[str, Comparison],
 ) -> dict[str, str]:
+    if BASELINE not in experiment.runs:
+        return {}
     return {
         label: verdict(label, areas, comparisons.get(label), experiment.metric)
         for label in experiment.runs
@@ -124,7 +136,7 @@ def _verdicts(
 def _areas(
     experiment: Experiment, cycles: Sequence[int]
 ) -> tuple[Values, Values, dict[str, dict[int, float]]]:
-    """The metric, the numbers of labels and the areas of the runs that have all of `cycles`."""
+    """Return the metric, the numbers of labels and the areas of the runs with all of `cycles`."""
     values = _aligned(experiment, experiment.metric, cycles)
     counts = {
         label: {seed: row for seed, row in by_seed.items() if seed in values[label]}
@@ -142,8 +154,9 @@ def _areas(
 
 
 def area_cycles(experiment: Experiment) -> list[int]:
-    """The cycles of the area: up to the last that at least half of the runs have reached, so that
-    neither one run ahead nor one that has just begun decides for all.
+    """Return the cycles of the area: up to the last that at least half of the runs have reached.
+
+    So the area depends neither on one run that is ahead nor on one that has just begun.
     """
     runs = [run.cycles for run in experiment.all_runs]
     every = sorted({cycle for cycles in runs for cycle in cycles})
@@ -151,7 +164,7 @@ def area_cycles(experiment: Experiment) -> list[int]:
 
 
 def _aligned(experiment: Experiment, column: str, cycles: Sequence[int]) -> Values:
-    """`column` at each of `cycles`, by strategy and by those seeds that have them all."""
+    """Return `column` at each of `cycles`, by strategy and by the seeds that have them all."""
 
     def row(run: Run) -> Mapping[int, float]:
         series = run.series(column)
@@ -173,24 +186,25 @@ def _range(counts: Values, areas: Mapping[str, Mapping[int, float]]) -> tuple[fl
 
 
 def _places(num_cycles: int) -> list[int]:
-    """The middle and the last cycle, where labels saved are told."""
+    """Return the positions of the middle and the last cycle, for which labels saved are shown."""
     return sorted({(num_cycles - 1) // 2, num_cycles - 1} - {0})
 
 
 def _difference_curves(experiment: Experiment) -> dict[str, Curve]:
-    """The mean of the differences at each cycle, over the seeds that both have it."""
+    """Return the differences to the baseline at each cycle, over the seeds that both have."""
     curves = {}
-    for label in experiment.runs:
-        pairs = []
-        for seed, both in _differences(experiment, label).items():
-            pairs.append((both, experiment.runs[label][seed].series("num_labeled")))
+    for label, runs in experiment.runs.items():
+        pairs = {
+            seed: (both, runs[seed].series("num_labeled"))
+            for seed, both in _differences(experiment, label).items()
+        }
         if points := curve_of(pairs):
             curves[label] = points
     return curves
 
 
 def _differences(experiment: Experiment, label: str) -> dict[int, dict[int, float]]:
-    """Seed and cycle to the difference to the baseline; empty for the baseline itself."""
+    """Return differences to the baseline by seed and cycle; none for the baseline itself."""
     baseline = experiment.runs.get(BASELINE, {})
     found = {}
     for seed, run in experiment.runs[label].items():
@@ -202,7 +216,7 @@ def _differences(experiment: Experiment, label: str) -> dict[int, dict[int, floa
 
 
 def _cycle_comparisons(experiment: Experiment) -> dict[str, dict[int, Comparison]]:
-    """Every strategy against the baseline at every cycle, one family under Holm's correction."""
+    """Compare every strategy with the baseline at every cycle, as one family."""
     family: dict[tuple[str, int], list[float]] = {}
     for label in experiment.runs:
         for by_cycle in _differences(experiment, label).values():
@@ -215,13 +229,13 @@ def _cycle_comparisons(experiment: Experiment) -> dict[str, dict[int, Comparison
 
 
 def _comparisons(areas: Mapping[str, Mapping[int, float]]) -> dict[str, Comparison]:
-    """Every strategy against the baseline over the curve."""
+    """Compare every strategy with the baseline over the curve."""
     pairs = {label: _paired(areas, label, BASELINE) for label in areas if label != BASELINE}
     return compare({label: values for label, values in pairs.items() if values})
 
 
 def _pairs(areas: Mapping[str, Mapping[int, float]]) -> dict[tuple[str, str], Comparison]:
-    """Every strategy against every later one, over the curve."""
+    """Compare every strategy with every later one over the curve."""
     pairs = {(a, b): _paired(areas, a, b) for a, b in combinations(areas, 2)}
     return compare({pair: values for pair, values in pairs.items() if values})
 

@@ -1,6 +1,4 @@
-"""The report's tables as text cells, the same for the terminal, `report.md` and the page, and the
-tidy rows of `report.csv`.
-"""
+"""Tables of the report on one experiment, as text in cells."""
 
 from __future__ import annotations
 
@@ -8,106 +6,196 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
+from experiments.metrics.columns import SECONDS, column
 from experiments.reporting.curves import Curve
 from experiments.reporting.grouping import BASELINE
+from experiments.reporting.numbers import (
+    NONE,
+    count,
+    decimals_of,
+    estimate_text,
+    p_text,
+    seconds_text,
+)
 from experiments.reporting.runs import Run, one_line
-from experiments.reporting.statistics import CONFIDENCE, Estimate
+from experiments.reporting.statistics import CONFIDENCE, FEWEST_SEEDS, Estimate
 from experiments.reporting.summary import Summary
-from experiments.reporting.verdicts import more_seeds
-
-CSV_HEADER = (
-    "experiment", "metric", "strategy", "cycle", "num_labeled", "num_seeds", "mean", "low", "high",
-    "runs",
-)  # fmt: skip
-NONE = "\N{EN DASH}"
+from experiments.reporting.verdicts import is_tested, more_seeds
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; the first column names the row, and of the others those in `words` hold
-    text and the rest numbers.
+    """Cells as text. The first column names the row; the columns in `words` hold text, the others
+    numbers.
     """
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     words: frozenset[int] = frozenset()
 
+    def without_empty_columns(self) -> Table:
+        """Return the table without the columns in which no row has a value."""
+        kept = [
+            k for k in range(len(self.header))
+            if k == 0 or any(row[k] not in (NONE, "") for row in self.rows)
+        ]  # fmt: skip
+        return Table(
+            tuple(self.header[k] for k in kept),
+            tuple(tuple(row[k] for k in kept) for row in self.rows),
+            frozenset(place for place, k in enumerate(kept) if k in self.words),
+        )
+
 
 def result_table(summary: Summary) -> Table:
-    """A row a strategy: seeds, area under the budget curve, and its difference to the baseline."""
-    runs = summary.experiment.runs
-    decimals = _decimals([e.mean for e in summary.areas.values()])
-    return Table(
+    """Return one row for each strategy: area under the budget curve, the metric at its end, and the
+    difference to the baseline. Columns without a value are left out.
+    """
+    runs, points = summary.experiment.runs, _last_points(summary)
+    decimals = decimals_of([e.mean for e in (*summary.areas.values(), *points.values())])
+    seeds = max((e.num_seeds for e in summary.areas.values()), default=0)
+    compared = summary.comparisons.values()
+    labels = count(summary.area_range[1]) if summary.area_range else ""
+    rows = [
         (
-            "strategy",
-            f"area, {CONFIDENCE:.0%} interval",
-            f"against {BASELINE}",
-            "difference [interval]",
-            "Holm p",
-            "seeds",
-            "more seeds to tell",
-        ),
-        tuple(
-            (
-                label,
-                _estimate(summary.areas.get(label), decimals, num_seeds=len(runs[label])),
-                *_comparison(summary, label, decimals),
-                str(len(runs[label])),
-                more_seeds(summary.comparisons.get(label)) or NONE,
-            )
-            for label in runs
-        ),
-        words=frozenset({2}),
+            label,
+            *_comparison(summary, label, decimals),
+            _estimate(summary.areas.get(label), decimals, num_seeds=len(runs[label])),
+            _estimate(points.get(label), decimals, num_seeds=len(runs[label])),
+            p_text(p) if (p := _p_value(summary, label)) is not None else NONE,
+            str(len(runs[label])),
+            more_seeds(summary.comparisons.get(label)) or NONE,
+        )
+        for label in runs
+    ]
+    header = (
+        "strategy",
+        f"against {BASELINE}",
+        "difference [interval]" if any(map(is_tested, compared)) else "difference",
+        f"area, {CONFIDENCE:.0%} interval" if seeds >= FEWEST_SEEDS else "area",
+        f"at {labels} labels",
+        "Holm p",
+        "seeds",
+        "more seeds to tell",
     )
+    return Table(header, tuple(rows), words=frozenset({1})).without_empty_columns()
 
 
-def _comparison(summary: Summary, label: str, decimals: int) -> tuple[str, str, str]:
+def _last_points(summary: Summary) -> dict[str, Estimate]:
+    """Return the metric at the last cycle of the area, by strategy."""
+    if not summary.area_range:
+        return {}
+    last = summary.cycles[-1]
+    return {
+        label: point.estimate
+        for label, curve in summary.curves.items()
+        for point in curve
+        if point.cycle == last
+    }
+
+
+def _comparison(summary: Summary, label: str, decimals: int) -> tuple[str, str]:
+    if not summary.is_comparison:
+        return NONE, NONE
     if label == BASELINE:
-        return "the baseline", NONE, NONE
+        return "the baseline", NONE
     comparison = summary.comparisons.get(label)
     if comparison is None:
-        return summary.verdicts[label], NONE, NONE
-    d = comparison.difference
-    interval = "" if d.low is None else f" [{d.low:+.{decimals}f}, {d.high:+.{decimals}f}]"
-    p = NONE if comparison.p_value is None else _p_value(comparison.p_value)
-    return summary.verdicts[label], f"{d.mean:+.{decimals}f}{interval}", p
+        return summary.verdicts[label], NONE
+    return summary.verdicts[label], estimate_text(comparison.difference, decimals, signed=True)
+
+
+def _p_value(summary: Summary, label: str) -> float | None:
+    comparison = summary.comparisons.get(label)
+    return comparison.p_value if comparison and is_tested(comparison) else None
 
 
 def curve_table(curves: Mapping[str, Curve]) -> Table:
-    """A row a strategy, a column a cycle under its number of labels; (n=2) tells how many seeds
-    have the cycle where it is fewer than the strategy's most.
+    """Return one row for each strategy and one column for each cycle, headed by its labels.
+
+    A cell ends with (n=2) where fewer seeds have the cycle than the most of that strategy.
     """
     points = [point for curve in curves.values() for point in curve]
-    decimals = _decimals([point.estimate.mean for point in points])
-    cycles = sorted({point.cycle for point in points})
-    heads = []
-    for cycle in cycles:
-        counts = {point.x for point in points if point.cycle == cycle}
-        heads.append(count(counts.pop()) if len(counts) == 1 else f"cycle {cycle}")
-    rows = []
-    for label, curve in curves.items():
-        most = max((point.estimate.num_seeds for point in curve), default=0)
-        cells = {p.cycle: _estimate(p.estimate, decimals, num_seeds=most) for p in curve}
-        rows.append((label, *(cells.get(cycle, NONE) for cycle in cycles)))
+    decimals = decimals_of([point.estimate.mean for point in points])
+    cells = pd.DataFrame(
+        [
+            (label, p.cycle, p.x, _estimate(p.estimate, decimals, num_seeds=_most_seeds(curve)))
+            for label, curve in curves.items()
+            for p in curve
+        ],
+        columns=["strategy", "cycle", "x", "text"],
+    )
+    heads = [
+        count(x.iloc[0]) if x.nunique() == 1 else f"cycle {cycle}"
+        for cycle, x in cells.groupby("cycle")["x"]
+    ]
+    wide = cells.pivot(index="strategy", columns="cycle", values="text").reindex(list(curves))
+    rows = wide.fillna(NONE).itertuples(name=None)
     return Table(("labeled images", *heads), tuple(rows))
 
 
+def _most_seeds(curve: Curve) -> int:
+    return max(point.estimate.num_seeds for point in curve)
+
+
+def history_table(run: Run) -> Table:
+    """Return one row for each cycle of a single run: labels, metrics, seconds of training."""
+    counts = [name for name in run.columns if name.startswith("num_labeled")]
+    others = [m for m in run.metrics if m != run.metric and not column(m).is_member]
+    wanted = [*counts, run.metric, *others, "seconds_fit"]
+    names = [name for name in wanted if name in run.columns]
+    decimals = {name: decimals_of(list(run.series(name).values())) for name in names}
+
+    def cell(row: Mapping[str, float | None], name: str) -> str:
+        value = row[name]
+        if value is None:
+            return NONE
+        if name in counts:
+            return count(value)
+        is_time = column(name).unit == "s"
+        return seconds_text(value) if is_time else f"{value:.{decimals[name]}f}"
+
+    rows = [(str(int(row["cycle"] or 0)), *(cell(row, name) for name in names)) for row in run.rows]
+    heads = (column(name).label for name in names)
+    return Table(("cycle", *heads), tuple(rows)).without_empty_columns()
+
+
+def class_table(run: Run) -> Table | None:
+    """Return one row for each metric of a single class and one column for each cycle of a run."""
+    names = [name for name in run.metrics if column(name).is_member]
+    if not names or not run.rows:
+        return None
+    decimals = decimals_of([value for name in names for value in run.series(name).values()])
+    rows = [
+        (
+            column(name).label,
+            *(NONE if (v := row[name]) is None else f"{v:.{decimals}f}" for row in run.rows),
+        )
+        for name in names
+    ]
+    return Table(
+        ("labeled images", *(count(row["num_labeled"] or 0) for row in run.rows)), tuple(rows)
+    )
+
+
 def cost_table(summary: Summary) -> Table:
-    """A row a strategy: seconds a cycle by phase, seconds of all its runs, peak memory."""
+    """Return one row for each strategy: seconds a cycle by phase, of all runs, and peak memory."""
     costs = summary.costs
     phases = list(dict.fromkeys(phase for cost in costs.values() for phase in cost.seconds))
     rows = []
     for label, cost in costs.items():
-        cells = [_seconds(cost.seconds[p]) if p in cost.seconds else NONE for p in phases]
+        cells = [seconds_text(cost.seconds[p]) if p in cost.seconds else NONE for p in phases]
         memory = NONE if cost.peak_memory_mb is None else count(cost.peak_memory_mb)
-        cycle = _seconds(sum(cost.seconds.values()))
-        rows.append((label, *cells, cycle, _seconds(cost.total_seconds), memory))
-    header = ("seconds a cycle", *phases, "all phases", "all runs together", "peak memory, MB")
-    return Table(header, tuple(rows))
+        cycle = seconds_text(sum(cost.seconds.values()))
+        rows.append((label, *cells, cycle, seconds_text(cost.total_seconds), memory))
+    titles = (column(SECONDS + phase).title for phase in phases)
+    header = ("seconds a cycle", *titles, "all phases", "all runs together", "peak memory, MB")
+    return Table(header, tuple(rows)).without_empty_columns()
 
 
 def run_table(runs: Sequence[Run], root: Path) -> Table:
-    """A row a run: its folder (below `root`), cycles, state, commit and start."""
+    """Return one row for each run: its folder (below `root`), cycles, state, commit and start."""
     rows = []
     for run in runs:
         started = one_line(run.provenance.get("started") or "unknown")
@@ -119,13 +207,13 @@ def run_table(runs: Sequence[Run], root: Path) -> Table:
 
 
 def run_id(run: Run, root: Path) -> str:
-    """What a run is called in every file of a report: its folder, below `root` where it is."""
+    """Return the name of a run in every file of a report: its folder, below `root` if it is."""
     inside = run.folder.is_relative_to(root)
     return (run.folder.relative_to(root) if inside else run.folder).as_posix()
 
 
 def provenance_facts(runs: Sequence[Run]) -> dict[str, str]:
-    """Commit, versions and hardware of all runs, every differing value once."""
+    """Return commit, versions and hardware of all runs; differing values are joined by a slash."""
     facts: dict[str, dict[str, None]] = {}
     for run in runs:
         facts.setdefault("commit", {})[commit_of(run)] = None
@@ -133,66 +221,19 @@ def provenance_facts(runs: Sequence[Run]) -> dict[str, str]:
             value = run.provenance.get(group)
             items = value.items() if isinstance(value, dict) else [(group, value or "unknown")]
             for key, text in items:
-                facts.setdefault(one_line(key), {})["none" if text is None else one_line(text)] = (
-                    None
-                )
+                fact = "none" if text is None else one_line(text)
+                facts.setdefault(one_line(key), {})[fact] = None
     return {key: " / ".join(values) for key, values in facts.items()}
 
 
 def commit_of(run: Run) -> str:
-    """Twelve digits and, as the run wrote it, whether the code had been changed since."""
+    """Return twelve digits of the commit, and the run's own mark if the code had been changed."""
     digits, *changed = one_line(run.provenance.get("commit") or "unknown").split("-")
     return "-".join([digits[:12], *changed])
-
-
-def csv_rows(summaries: Sequence[Summary], root: Path) -> list[tuple[str, ...]]:
-    """The rows under CSV_HEADER, each with the runs behind it; an area's metric is named
-    `<metric>_area`, without a cycle.
-    """
-    rows = []
-    for summary in summaries:
-        title, metric = summary.experiment.title, summary.experiment.metric
-        ids = {
-            label: " ".join(run_id(run, root) for run in runs.values())
-            for label, runs in summary.experiment.runs.items()
-        }
-        for label, curve in summary.curves.items():
-            for p in curve:
-                start = (title, metric, label, str(p.cycle), f"{p.x:.10g}")
-                rows.append((*start, *_csv(p.estimate), ids[label]))
-        for label, area in summary.areas.items():
-            rows.append((title, f"{metric}_area", label, "", "", *_csv(area), ids[label]))
-    return rows
-
-
-def _csv(e: Estimate) -> tuple[str, ...]:
-    numbers = ("" if v is None else f"{v:.10g}" for v in (e.mean, e.low, e.high))
-    return (str(e.num_seeds), *numbers)
 
 
 def _estimate(e: Estimate | None, decimals: int, *, num_seeds: int | None = None) -> str:
     if e is None:
         return NONE
-    half = "" if e.half_width is None else f" ± {e.half_width:.{decimals}f}"
     fewer = num_seeds is not None and e.num_seeds < num_seeds
-    return f"{e.mean:.{decimals}f}{half}" + (f" (n={e.num_seeds})" if fewer else "")
-
-
-def _decimals(values: Sequence[float]) -> int:
-    largest = max((abs(value) for value in values), default=0.0)
-    return 2 if largest >= 10 else 3
-
-
-def count(value: float) -> str:
-    """A whole number with its thousands set apart."""
-    return f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
-
-
-def _seconds(value: float) -> str:
-    if value >= 1000:
-        return count(value)
-    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 10 else f"{value:.1f}"
-
-
-def _p_value(p: float) -> str:
-    return f"{p:.1g}" if p < 0.001 else f"{p:.3f}"
+    return estimate_text(e, decimals) + (f" (n={e.num_seeds})" if fewer else "")

@@ -1,21 +1,18 @@
-"""What comparisons mean, in words: better, worse or not distinguishable at these seeds, and how
-many more seeds would be needed.
+"""Comparisons in words: better, worse or not distinguishable at these seeds, and how many more
+seeds would be needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from experiments.metrics.columns import larger_is_better as larger_is_better
 from experiments.reporting.grouping import BASELINE
-from experiments.reporting.statistics import MOST_SEEDS, POWER, Comparison
+from experiments.reporting.numbers import gain, listed, signed
+from experiments.reporting.statistics import FEWEST_SEEDS, MOST_SEEDS, POWER, Comparison
 
 SEEDS_FOR_A_CLAIM = 5
 NOT_DISTINGUISHABLE = "not distinguishable at these seeds"
-
-
-def larger_is_better(metric: str) -> bool:
-    """False for losses, errors and costs, by the metric's name."""
-    return not any(word in metric for word in ("loss", "error", "seconds", "memory", "steps"))
 
 
 def verdict(
@@ -24,37 +21,49 @@ def verdict(
     comparison: Comparison | None,
     metric: str,
 ) -> str:
-    """The verdict on a strategy against the baseline; where there is none, why.
+    """Return the verdict on a strategy against the baseline, or why there is none.
 
-    `areas` has the area under the budget curve by strategy and seed; `comparison` is made of them.
+    `areas` holds the area under the budget curve by strategy and seed, and `comparison` compares
+    them.
     """
-    if BASELINE not in areas:
-        return f"no runs of {BASELINE} to compare with"
     if comparison is None:
         missing = [name for name in (label, BASELINE) if not areas[name]]
         return f"no area for {' and '.join(missing)}" if missing else "no common seed"
-    if comparison.difference.num_seeds == 1:
+    num_seeds = comparison.difference.num_seeds
+    if num_seeds == 1:
         return "one common seed: no interval"
+    if num_seeds < FEWEST_SEEDS:
+        return f"{num_seeds} common seeds: too few to tell"
     if comparison.p_value is None:
         return "no test: the differences do not vary over the seeds"
     word = pair_verdict(comparison, metric)
-    if word != NOT_DISTINGUISHABLE and comparison.difference.num_seeds < SEEDS_FOR_A_CLAIM:
+    if word != NOT_DISTINGUISHABLE and num_seeds < SEEDS_FOR_A_CLAIM:
         word += f" (fewer than {SEEDS_FOR_A_CLAIM} seeds: no claim)"
     return word
 
 
+def is_tested(comparison: Comparison | None) -> bool:
+    """Return True if the comparison has a test and seeds enough to report it."""
+    return (
+        comparison is not None
+        and comparison.p_value is not None
+        and comparison.difference.num_seeds >= FEWEST_SEEDS
+    )
+
+
 def pair_verdict(comparison: Comparison, metric: str) -> str:
-    """better, worse or not distinguishable, of one strategy against another."""
-    if not comparison.distinguishable:
+    """Return "better", "worse" or NOT_DISTINGUISHABLE for one strategy against another."""
+    if not is_tested(comparison) or not comparison.distinguishable:
         return NOT_DISTINGUISHABLE
     return "better" if (comparison.difference.mean > 0) == larger_is_better(metric) else "worse"
 
 
 def more_seeds(comparison: Comparison | None) -> str:
-    """How many more common seeds would show a difference of the observed size; empty where it is
-    shown already or nothing was tested.
+    """Return how many more common seeds would show a difference of the observed size.
+
+    Empty where the difference is shown already or nothing was tested.
     """
-    if comparison is None or comparison.p_value is None or comparison.distinguishable:
+    if comparison is None or not is_tested(comparison) or comparison.distinguishable:
         return ""
     if comparison.seeds_needed is None:
         return f"over {MOST_SEEDS}"
@@ -62,14 +71,19 @@ def more_seeds(comparison: Comparison | None) -> str:
 
 
 def sentence(label: str, word: str, comparison: Comparison | None, metric: str) -> str:
-    """The verdict on a strategy as a sentence with its numbers."""
-    if comparison is None or comparison.p_value is None:
+    """Return the verdict on a strategy as a sentence with its numbers."""
+    if comparison is None:
         return f"{label}: {word}."
     d = comparison.difference
-    size = f"{d.mean:+.3g} {metric} over the budget [{d.low:+.3g}, {d.high:+.3g}]"
+    size = f"{gain(d.mean, metric)} over the budget"
+    if not is_tested(comparison):
+        values = listed([signed(value) for value in d.values])
+        by_seed = f", by seed {values}" if len(d.values) > 1 else ""
+        return f"{label} against {BASELINE}: {size}{by_seed} ({word})."
+    size += f" [{signed(d.low or 0.0)}, {signed(d.high or 0.0)}]"
     if not comparison.distinguishable:
         return (
-            f"{label} and {BASELINE} are {word} ({size}, {d.num_seeds} seeds): if the difference "
+            f"{label} and {BASELINE} are {word} ({size}, {d.num_seeds} seeds). If the difference "
             f"is what it seems, {more_seeds(comparison)} more seeds would show it with a chance of "
             f"{POWER:.0%}."
         )

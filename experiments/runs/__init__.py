@@ -1,1 +1,1 @@
-"""One run: put together from its configuration, recorded in its folder, shown by a tracker."""
+"""Build a run from its configuration, execute it, record it in its folder and track it."""

@@ -1,22 +1,27 @@
-"""Put the parts of a run together from its configuration.
+"""Build the parts of a run from its configuration.
 
 Checks that need no data come first, so that a wrong setting is reported before images are read.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from al_core import Affordable, QueryStrategy, Requirement, Subsampled
 from experiments.annotation.oracle import PeopleOracle, consult_people
 from experiments.annotation.people import Waiting
+from experiments.data.arranged import Data
 from experiments.engine.engine import Engine
 from experiments.learning.ensemble import EnsembleLearner
 from experiments.learning.frozen import FOLDER, FrozenClassification
 from experiments.learning.learner import TaskLearner
 from experiments.learning.observer import CycleObserver
+from experiments.learning.snapshot import SnapshotLearner
+from experiments.runs.identity import RunImages, settled
+from experiments.runs.known_images import read_record
 from experiments.runs.pool import check_sizes
 from experiments.settings.requirements import check_requirements
 from experiments.settings.run_config import RunConfig
@@ -35,7 +40,8 @@ class Parts:
         learner: Trains and infers.
         strategy: Selects.
         observer: Follows the cycles.
-        people: The oracle if people annotate; None for the data set's own labels.
+        people: The oracle if people annotate; None if the data set has the labels.
+        images: Which images the positions of pool and test set stand for.
     """
 
     task: Task
@@ -44,6 +50,7 @@ class Parts:
     strategy: QueryStrategy
     observer: CycleObserver
     people: PeopleOracle | None
+    images: RunImages = field(default_factory=lambda: RunImages({}))
 
 
 def assemble(
@@ -54,18 +61,18 @@ def assemble(
     Args:
         engine: Devices and processes.
         config: The run's configuration.
-        run_folder: Folder of the requests to people and of their answers.
+        run_folder: The run folder, which holds the requests to people and their answers.
         next_cycle: The cycle that trains next.
 
     Returns:
-        The parts, or a note for people if their answers do not suffice for the next training.
+        The parts, or a note for people if the next training needs more of their answers.
 
     Raises:
-        InvalidSetting: A setting is wrong, or parts do not go together; one line.
+        InvalidSetting: A setting is wrong, or parts do not fit together; one line.
     """
     strategy: QueryStrategy = config.build("strategy.query")
     name, of_regions = str(config.values["strategy"]["name"]), config.queries_regions
-    # The network may turn out to have embeddings or not; all else is known before data is read.
+    # Whether the network has embeddings is only known after it is built.
     known = config.provided | {Requirement.EMBEDDING}
     check_requirements(strategy, name, provided=known, of_regions=of_regions)
     people: PeopleOracle | None = None
@@ -76,6 +83,11 @@ def assemble(
         people = consulted
     collected = {} if people is None else {"collected": people.collected}
     data = config.build_for_task("data", **collected)
+    images = RunImages({})
+    if isinstance(data, Data):
+        record = read_record(run_folder) if engine.is_main and next_cycle else None
+        record = engine.gather(record)[0]
+        data, images = settled(data, record, fixed=people is not None, of_regions=of_regions)
     task: Task = config.build("task.build", data=data, backbone=config.backbone())
     if config.backbone().frozen:
         assert isinstance(task, Classification), "backbone.frozen serves classification"
@@ -84,15 +96,22 @@ def assemble(
     provided = known if task.has_embedding else config.provided
     check_requirements(strategy, name, provided=provided, of_regions=of_regions)
     unit: Unit = config.build_for_task("query", task=task)
-    if people is None and next_cycle == 0:  # before regions are cut, which may take long
+    if people is None and next_cycle == 0:  # before `prepare`, which may take long
         check_sizes(config, task, unit)
     unit.prepare()
     observer = CycleObserver(engine)
-    size = config.ensemble_size
-    kind = TaskLearner if size == 1 else partial(EnsembleLearner, size=size)
-    learner = kind(task, engine, config.recipe, unit=unit, observer=observer)
+    learner = _learner_kind(config)(task, engine, config.recipe, unit=unit, observer=observer)
     if unit.costs is not None:
         strategy = Affordable(strategy, unit.costs)
-    if config.recipe.cycle.candidates is not None:
-        strategy = Subsampled(strategy, config.recipe.cycle.candidates, groups=unit.groups)
-    return Parts(task, unit, learner, strategy, observer, people)
+    num_candidates = config.recipe.cycle.num_candidates
+    if num_candidates is not None:
+        strategy = Subsampled(strategy, num_candidates, groups=unit.groups)
+    return Parts(task, unit, learner, strategy, observer, people, images)
+
+
+def _learner_kind(config: RunConfig) -> Callable[..., TaskLearner]:
+    if config.snapshot_at is not None:
+        return partial(SnapshotLearner, at=config.snapshot_at)
+    if config.ensemble_size > 1:
+        return partial(EnsembleLearner, size=config.ensemble_size)
+    return TaskLearner

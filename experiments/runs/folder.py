@@ -1,35 +1,33 @@
-"""The run folder: the record of a run, from which it resumes and from which reports are made.
+"""The run folder: the record of a run, from which it resumes and which reports read.
 
-Every file is moved into its place whole, and `state.json` last: a process killed at any moment
-loses at most the cycle in progress, whose files are then written again.
+Every file is written beside its place and moved in, `state.json` last. A process that is killed at
+any moment loses at most the cycle in progress; the resumed run writes that cycle's files again.
 """
 
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
 import logging
-import math
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import cv2
 import numpy as np
 import torch
 import yaml
 
-from al_core import CycleRecord, Pool, write_ranking_csv, write_upload_csv
+from al_core import CycleRecord, Pool, Query, write_ranking_csv, write_upload_csv
 from al_core.errors import ActiveLearningError, InvalidSetting
 from al_core.files import atomic_write, write_bytes
-from experiments.settings.composition import differences
-from experiments.settings.renamed import with_added_keys, with_present_names
-from experiments.tasks.base import Panel
+from experiments.drawing.panel import Panel
+from experiments.drawing.rendering import FULL, THUMBNAIL, jpeg, render
+from experiments.engine.locks import LOCK_FILE, hold
+from experiments.metrics.columns import SECONDS, in_order
+from experiments.runs.binding import CONFIG, Change, append_changes, permitted_changes
 from experiments.units.unit import Unit, image_of, images_of
 from vendored.checkpoints import UNREADABLE
 
@@ -37,22 +35,24 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 1
 Row = dict[str, float | int | None]
-LEADING_COLUMNS = ("cycle", "num_labeled")
-TRAILING_COLUMNS = (
-    "loss_ranking_tau", "optimizer_steps", "train_loss", "train_ranking_accuracy", "seconds_fit",
-    "seconds_evaluate", "seconds_score", "seconds_query", "query_memory_mb", "peak_memory_mb",
-)  # fmt: skip
-WITHOUT_EFFECT = ("out", "tracker")
-"""Keys that may change when a run is resumed: they change no result."""
-BEFORE_IT_BEGINS = {".lock", "log.txt", "config.yaml", "annotations/images.json"}
+BEFORE_IT_BEGINS = {LOCK_FILE, "log.txt", "config.yaml", "annotations/images.json"}
 """Files of a run that has neither trained nor asked anybody."""
-THUMBNAIL_PIXELS = (128, 320)
-"""Longer side: smaller images are magnified to the first, larger ones shrunk to the second."""
+FULL_SIZE = "full"
+"""Folder of the large pictures of a gallery, which have the names of the thumbnails."""
 
 
 @dataclass
 class RunState:
-    """What a run is between two cycles."""
+    """The state of a run between two cycles, as `state.json` holds it.
+
+    Attributes:
+        cycle: The number of committed cycles.
+        finished: True after the last cycle.
+        pool: `Pool.state_dict`; None before the first cycle.
+        records: The rows of `cycles.csv`.
+        checkpoint: File name of the weights of the last committed cycle.
+        wandb_id: Identifies the run in the tracker.
+    """
 
     cycle: int = 0
     finished: bool = False
@@ -60,73 +60,61 @@ class RunState:
     records: list[Row] = field(default_factory=list)
     checkpoint: str | None = None
     wandb_id: str | None = None
+    class_names: list[str] | None = None
 
 
 class RunFolder:
     """One run's folder, held by this process until `close`.
 
     Args:
-        path: The folder; made if it is not there.
+        path: The folder; created if it does not exist.
         config: The resolved configuration of this run.
 
+    Attributes:
+        state: The state between two cycles.
+        changes: The settings that this start changes; `bind` lists them.
+
     Raises:
-        ActiveLearningError: Another process holds it, it belongs to another configuration, or its
-            state cannot be read. Nothing has been changed then.
+        ActiveLearningError: Another process holds the folder, it belongs to another configuration,
+            or its state cannot be read. The folder is unchanged in these cases.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
         self.path = path
         self._made = [each for each in (path, *path.parents) if not each.exists()]
-        self._lock = _locked(path)
+        self._lock = hold(path, otherwise="wait for it, or give this run another place: out=...")
         try:
             self.state = self._read_state()
+            self.changes: tuple[Change, ...] = ()
             if self.state.cycle:  # before the first cycle is done there is nothing to protect
-                self._check_config(config)
+                self.changes = permitted_changes(path, config, cycles_done=self.state.cycle)
         except ActiveLearningError:
             self.close()
             raise
-        # Left behind by a process that was killed while writing.
+        # A process that was killed while writing leaves temporary files.
         for leftover in path.rglob(".*.part"):
             leftover.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Let others have the folder."""
-        self._lock.close()
+        self._lock.release()
 
     def remove_if_unused(self) -> None:
-        """Remove a folder of a run that never began: nothing was trained, and nobody asked."""
+        """Remove the folder of a run that has neither trained nor requested annotations."""
         inside = list(self.path.rglob("*"))
         folders = [each for each in inside if each.is_dir()]
         files = [each for each in inside if not each.is_dir()]
         if {file.relative_to(self.path).as_posix() for file in files} <= BEFORE_IT_BEGINS:
             for file in files:
                 file.unlink(missing_ok=True)
-            with suppress(OSError):  # others have begun to use it
+            with suppress(OSError):  # another process has begun to use it
                 for folder in (*sorted(folders, reverse=True), *self._made):
                     folder.rmdir()
 
-    def _check_config(self, config: Mapping[str, Any]) -> None:
-        file = self.path / "config.yaml"
-        if file.exists():
-            try:
-                theirs = yaml.safe_load(file.read_text(encoding="utf-8"))
-            except (yaml.YAMLError, UnicodeDecodeError):
-                theirs = None
-            if not isinstance(theirs, Mapping):
-                raise InvalidSetting(f"{file} cannot be read; move the folder away to start anew")
-            changed = differences(_comparable(config), _comparable(with_present_names(theirs)))
-            if changed:
-                raise InvalidSetting(
-                    f"{self.path} holds a run of another configuration ("
-                    + "; ".join(changed[:4])
-                    + ("; ..." if len(changed) > 4 else "")
-                    + "): repeat its settings to resume it, or set name=... or out=... for a new "
-                    "one"
-                )
-
-    def write_config(self, config: Mapping[str, Any]) -> None:
-        """Write `config.yaml`, which binds the folder to this configuration."""
-        with atomic_write(self.path / "config.yaml") as file:
+    def bind(self, config: Mapping[str, Any]) -> None:
+        """Bind the folder to this configuration, and list what has changed since the last start."""
+        append_changes(self.path, self.changes)
+        with atomic_write(self.path / CONFIG) as file:
             yaml.safe_dump(dict(config), file, sort_keys=True, allow_unicode=True)
 
     def _read_state(self) -> RunState:
@@ -136,12 +124,9 @@ class RunFolder:
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
             if values.pop("format") != FORMAT:
-                raise ValueError("of another version")
+                raise ValueError("it is of another version")
             state = RunState(**values)
-            if state.cycle != len(state.records) or state.finished > state.cycle:
-                raise ValueError("it contradicts itself")
-            if state.pool is not None and Pool.from_state_dict(state.pool).cycle < 0:
-                raise ValueError("nothing is labeled")
+            _check_state(state)
             return state
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InvalidSetting(
@@ -149,7 +134,7 @@ class RunFolder:
             ) from None
 
     def save_state(self) -> None:
-        """Write `state.json`; what it tells is what a resumed run starts from."""
+        """Write `state.json`, from which a resumed run starts."""
         with atomic_write(self.path / "state.json") as file:
             json.dump({"format": FORMAT, **vars(self.state)}, file)
 
@@ -159,18 +144,29 @@ class RunFolder:
             json.dump(provenance, file, indent=2)
 
     def write_quarantine(self, unreadable: Sequence[tuple[str, str, str]]) -> None:
-        """List the images that cannot be read: "train" or "test", name, and the reason."""
+        """List the unreadable images as rows of "train" or "test", name and reason.
+
+        Without any the list of an earlier start is removed.
+        """
+        if not unreadable:
+            (self.path / "quarantine.csv").unlink(missing_ok=True)
+            return
         with atomic_write(self.path / "quarantine.csv") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("set", "name", "reason"))
             writer.writerows(unreadable)
 
     def write_query(self, record: CycleRecord, names: Sequence[str], unit: Unit) -> None:
-        """Write the cycle's selection and, if candidates were scored, its entropy CSVs.
+        """Write the cycle's query and, if candidates were scored, its entropy CSVs.
 
-        `names` are those of images. Where samples are parts of images, the rows say which, and the
-        file to upload has one row an image, which is what a tool orders: by its most wanted part,
-        with the parts that were selected.
+        If samples are parts of images, further columns identify the part. The upload file always
+        has one row per image, since annotation tools order images: each image stands at the rank of
+        its most wanted part, and a column lists the queried parts.
+
+        Args:
+            record: The cycle.
+            names: Names of the images.
+            unit: The samples of the pool.
         """
         stem = f"cycle_{record.cycle:02d}"
         query, ranking = record.query, record.query.ranking
@@ -208,13 +204,17 @@ class RunFolder:
     def write_gallery(
         self, cycle: int, panels: Mapping[str, Sequence[tuple[str, float | None, Panel]]]
     ) -> None:
-        """Write thumbnails, by kind ("most", "least"): (name, score, panel) each."""
+        """Write panels by kind ("most", "least"), each given as (name, score, panel).
+
+        The thumbnails that `index.csv` lists are drawn again at full size in the folder `full`.
+        """
         folder = self.path / "gallery" / f"cycle_{cycle:02d}"
         rows = []
         for kind, items in panels.items():
             for place, (name, score, panel) in enumerate(items, start=1):
                 file_name = f"{kind}_{place:02d}.jpg"
-                write_bytes(folder / file_name, _thumbnail(panel))
+                write_bytes(folder / FULL_SIZE / file_name, jpeg(render(panel, FULL)))
+                write_bytes(folder / file_name, jpeg(render(panel, THUMBNAIL), quality=80))
                 rows.append((file_name, name, "" if score is None else score, panel.caption))
         with atomic_write(folder / "index.csv") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -222,33 +222,62 @@ class RunFolder:
             writer.writerows(rows)
 
     def write_checkpoint(self, cycle: int, contents: Mapping[str, Any]) -> str:
-        """Write the weights of a cycle; those of the cycle before go when `commit` is called."""
+        """Write the weights of a cycle and return the file's name.
+
+        The weights of the previous cycle remain until `commit`.
+        """
         name = f"cycle_{cycle:02d}.pt"
-        buffer = io.BytesIO()  # torch hides the error of a disk that is full
+        buffer = io.BytesIO()  # torch would hide the error of a full disk
         torch.save(dict(contents), buffer)
         write_bytes(self.path / "checkpoints" / name, buffer.getvalue())
         return name
 
     def read_checkpoint(self) -> Mapping[str, Any] | None:
-        """Return the weights that the state names, on the CPU; None before the first cycle.
+        """Load the checkpoint of the last committed cycle on the CPU; None before the first one.
 
         Raises:
-            InvalidSetting: The file is damaged.
+            InvalidSetting: The file is damaged or missing.
         """
         if self.state.checkpoint is None:
             return None
         file = self.path / "checkpoints" / self.state.checkpoint
         try:
             contents: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        except UNREADABLE as error:
+        except (*UNREADABLE, FileNotFoundError) as error:
             raise InvalidSetting(
                 f"{file} cannot be read ({type(error).__name__}); move the folder away to start "
                 "anew"
             ) from None
         return contents
 
+    def read_query(self, cycle: int) -> Query:
+        """Return the selection of a cycle, as `queries/` lists it.
+
+        Raises:
+            InvalidSetting: The file is missing or damaged.
+        """
+        file = self.path / "queries" / f"cycle_{cycle:02d}.csv"
+        try:
+            with open(file, encoding="utf-8", newline="") as lines:
+                rows = [(int(row["index"]), row["score"]) for row in csv.DictReader(lines)]
+            scores = [float(score) for _, score in rows if score]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise InvalidSetting(
+                f"{file} cannot be read ({error}): restore it from a copy to add cycles"
+            ) from None
+        return Query(
+            np.array([index for index, _ in rows], np.int64),
+            np.array(scores) if scores else None,
+        )
+
+    def reopen(self, pool: dict[str, Any] | None) -> None:
+        """Let a finished run continue with more cycles; `pool` has the labels of its last query."""
+        self.state.finished = False
+        self.state.pool = pool if pool is not None else self.state.pool
+        self.save_state()
+
     def commit(self, row: Row, *, pool: dict[str, Any], checkpoint: str, finished: bool) -> None:
-        """Make a cycle part of the record: `cycles.csv`, then `state.json`."""
+        """Add a cycle to the record: write `cycles.csv`, then `state.json`."""
         state = self.state
         state.records = [*state.records, row]
         state.cycle += 1
@@ -265,71 +294,33 @@ class RunFolder:
                 old.unlink(missing_ok=True)
 
 
-def _locked(folder: Path) -> IO[str]:
-    """Make the folder and open its lock file, held by this process alone until it is closed."""
-    while True:
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            lock = open(folder / ".lock", "w")  # noqa: SIM115  # held until close
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / ".lock")):
-                return lock
-            lock.close()
-        except FileNotFoundError:  # removed meanwhile by a process whose run never began
-            continue
-        except BlockingIOError:
-            lock.close()
-            raise ActiveLearningError(
-                f"{folder} is in use by another process; wait for it, or give this run another "
-                "place: out=..."
-            ) from None
-
-
-def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what must be the same for a run to be resumed.
-
-    How people are asked may change from one batch to the next, not that they are; and so may the
-    folder that keeps regions, and the tables of a task, whose values count where they are used.
-    Runs from before there were such choices have neither.
-    """
-    config = with_added_keys(config)
-    kept = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
-    query = {k: v for k, v in config.get("query", {"name": "images"}).items() if k != "cache"}
-    own = {key: value for key, value in query.items() if not isinstance(value, Mapping)}
-    oracle = config.get("oracle", {}).get("name", "ground_truth")
-    task = {
-        k: v
-        for k, v in config.get("task", {}).items()
-        if k == "build" or not isinstance(v, Mapping)
-    }
-    return {**kept, "oracle": oracle, "query": own, "task": task}
+def _check_state(state: RunState) -> None:
+    """Raise an error if no commit can have left this state: ValueError, or TypeError for types."""
+    if state.cycle != len(state.records) or state.finished > state.cycle:
+        raise ValueError("it contradicts itself")
+    if state.pool is not None and Pool.from_state_dict(state.pool).cycle < 0:
+        raise ValueError("nothing is labeled")
+    for key in ("checkpoint", "wandb_id"):
+        if not isinstance(getattr(state, key), str | None):
+            raise ValueError(f"{key} is no text")
+    if not isinstance(state.class_names, list | None):
+        raise ValueError("class_names is no list")
+    if state.cycle and (state.pool is None or state.checkpoint is None):
+        raise ValueError("pool or checkpoint is missing")
+    for row in state.records:
+        if row["cycle"] is None or row["num_labeled"] is None:
+            raise ValueError("a record has no cycle or no labels")
 
 
 def row_of(record: CycleRecord, *, query_memory_mb: float, peak_memory_mb: float) -> Row:
     """Flatten a record into a row of `cycles.csv`."""
-    values: dict[str, float | int | None] = {
-        "cycle": record.cycle,
-        "num_labeled": record.num_labeled,
-        **record.metrics,
-        **{f"seconds_{what}": round(seconds, 4) for what, seconds in record.seconds.items()},
-        "query_memory_mb": round(query_memory_mb, 1),
-        "peak_memory_mb": round(peak_memory_mb, 1),
-    }
-    for key in TRAILING_COLUMNS:  # no order to rank by: the quantity does not exist
-        if math.isnan(values.get(key) or 0.0):
-            values[key] = None
-    own = [key for key in values if key not in (*LEADING_COLUMNS, *TRAILING_COLUMNS)]
-    return {key: values.get(key) for key in (*LEADING_COLUMNS, *own, *TRAILING_COLUMNS)}
-
-
-def _thumbnail(panel: Panel) -> bytes:
-    image = panel.image
-    longer = max(image.shape[:2])
-    scale = float(np.clip(longer, *THUMBNAIL_PIXELS)) / longer
-    # Small images are magnified pixel by pixel, so that a person sees what the model saw.
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_NEAREST
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    resized = cv2.cvtColor(cv2.resize(image, size, interpolation=how), cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".jpg", resized, [cv2.IMWRITE_JPEG_QUALITY, 90])
-    assert done, "OpenCV cannot write JPEG"
-    return data.tobytes()
+    return in_order(
+        {
+            "cycle": record.cycle,
+            "num_labeled": record.num_labeled,
+            **record.metrics,
+            **{f"{SECONDS}{phase}": round(seconds, 4) for phase, seconds in record.seconds.items()},
+            "query_memory_mb": round(query_memory_mb, 1),
+            "peak_memory_mb": round(peak_memory_mb, 1),
+        }
+    )

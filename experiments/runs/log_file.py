@@ -1,4 +1,4 @@
-"""The run folder's log.txt: what a run says, and why it stopped."""
+"""The run folder's log.txt: the messages of a run and the reason why it stopped."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from al_core.errors import ActiveLearningError
 logger = logging.getLogger(__name__)
 
 EXPECTED = (ActiveLearningError, OSError)
-"""Errors that say in one line what is wrong; of others the log keeps the traceback."""
+"""Errors whose text is one clear line; for others the log keeps the traceback."""
 
 
 class _LogFile(logging.FileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # the name is logging's
-        """Let a full disk stop the run as it does anywhere else, not print a traceback."""
+        """Raise the error, so that a full disk stops the run without a traceback on stderr."""
         raise
 
 
 @contextmanager
 def logged_to(file: Path | None) -> Iterator[None]:
-    """Send log lines to the run's log.txt too; progress bars stay out of their way.
+    """Write log lines to the run's log.txt as well, and print them above progress bars.
 
-    A process that is not the first says nothing below an error.
+    Args:
+        file: The log file. None for a process that is not the first: it reports errors only.
     """
     root = logging.getLogger()
     level = root.level
@@ -39,7 +40,7 @@ def logged_to(file: Path | None) -> Iterator[None]:
         finally:
             root.setLevel(level)
         return
-    if not root.handlers:  # a started process has no logging of Hydra's
+    if not root.handlers:  # Hydra configures logging in its own process only
         logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
     handler = _LogFile(file, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -49,7 +50,7 @@ def logged_to(file: Path | None) -> Iterator[None]:
             yield
     except Exception as error:
         trace = None if isinstance(error, EXPECTED) else sys.exc_info()
-        with suppress(OSError):  # the disk may be what is full
+        with suppress(OSError):  # the disk may be full
             handler.handle(
                 logger.makeRecord(
                     logger.name, logging.ERROR, __file__, 0, "stopped: %s", (error,), trace

@@ -1,43 +1,64 @@
-"""Write a run's record to its folder and show it through the tracker.
+"""Write the record of a run to its folder and report it to the tracker.
 
-The files of a cycle are written first, the state last, and the tracker is called after that: even
-if the tracker fails, the folder is a complete record.
+The files of a cycle are written first and the state last. The tracker is called after that, so the
+folder is a complete record even if the tracker fails.
 """
 
 from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
 from al_core import CycleRecord, Pool
-from experiments.annotation.oracle import PeopleOracle
 from experiments.engine.provenance import provenance
-from experiments.learning.learner import TaskLearner
-from experiments.runs.folder import Row, RunFolder
+from experiments.runs.assembly import Parts
+from experiments.runs.folder import RunFolder, row_of
+from experiments.runs.gallery import wanted_panels
+from experiments.runs.identity import IS_GONE
 from experiments.runs.tracker import Tracker
 from experiments.settings.run_config import RunConfig
 from experiments.settings.wording import counted
-from experiments.tasks.base import Panel
-from experiments.units.unit import images_of
 
 logger = logging.getLogger(__name__)
 
-GALLERY_IMAGES = 8
-"""Thumbnails of the most and of the least wanted images of a cycle."""
+
+@contextmanager
+def recording(
+    folder: RunFolder | None,
+    tracker: Tracker | None,
+    config: RunConfig,
+    parts: Parts,
+    *,
+    swept: str,
+) -> Iterator[Recorder | None]:
+    """Open a recorder where there are a folder and a tracker, and close it at the end."""
+    if folder is None or tracker is None:
+        yield None
+        return
+    recorder = Recorder(folder, tracker, config, swept=swept, parts=parts)
+    recorder.open()
+    failed = True
+    try:
+        yield recorder
+        failed = False
+    finally:
+        recorder.close(failed=failed)
 
 
 class Recorder:
-    """Writes the record of one run while it runs, and shows it.
+    """The writer of one run's record.
 
     Args:
         folder: The run folder.
-        tracker: The view for people.
+        tracker: Shows the run while it proceeds.
         config: The run's configuration.
         swept: The keys and values that a sweep varies beside strategy and seed.
-        learner: The learner, whose task is drawn and whose weights are kept.
-        people: The oracle that receives a request after each cycle; None for ground truth.
+        parts: The parts of the run: its learner's weights are kept, its task draws images, and
+            people, if they are the oracle, receive a request after each cycle.
     """
 
     def __init__(
@@ -47,35 +68,24 @@ class Recorder:
         config: RunConfig,
         *,
         swept: str,
-        learner: TaskLearner,
-        people: PeopleOracle | None,
+        parts: Parts,
     ) -> None:
         self.folder, self.tracker, self.config, self.swept = folder, tracker, config, swept
-        self.learner, self.people = learner, people
-        self.task, self.unit = learner.task, learner.unit
+        self.learner, self.people, self.observer = parts.learner, parts.people, parts.observer
+        self.task, self.unit = parts.task, parts.unit
 
     def open(self) -> None:
-        """Write what is known before the first cycle, and start the tracker."""
+        """Write configuration, provenance and unreadable images, and start the tracker."""
         folder, values, cycles = self.folder, self.config.values, self.config.cycles
         state = folder.state
-        folder.write_config(values)
         if state.cycle:
-            logger.info("%s: going on with cycle %d of %d", folder.path, state.cycle, cycles)
+            logger.info("%s: resuming with cycle %d of %d", folder.path, state.cycle, cycles)
         else:
             logger.info("%s: %s", folder.path, counted(cycles, "cycle"))
             device_name = self.learner.engine.device_name
             folder.write_provenance(provenance(values, device_name=device_name))
-        quarantine = [
-            (part, samples.names[index], reason)
-            for part, samples in (("train", self.task.train), ("test", self.task.test))
-            for index, reason in samples.unreadable.items()
-        ]
-        if quarantine:
-            folder.write_quarantine(quarantine)
-            logger.warning(
-                "%s left out, unreadable; see %s",
-                counted(len(quarantine), "image"), folder.path / "quarantine.csv",
-            )  # fmt: skip
+        state.class_names = list(self.task.class_names)
+        self._list_unreadable()
         if state.wandb_id is None:
             state.wandb_id = uuid.uuid4().hex[:8]
             folder.save_state()
@@ -89,13 +99,34 @@ class Recorder:
             run_id=state.wandb_id,
         )
 
-    def record(self, record: CycleRecord, row: Row, pool: Pool, *, finished: bool) -> None:
+    def _list_unreadable(self) -> None:
+        """Write `quarantine.csv`: images that are there but cannot be read."""
+        quarantine = [
+            (part, samples.names[index], reason)
+            for part, samples in (("train", self.task.train), ("test", self.task.test))
+            for index, reason in samples.unreadable.items()
+            if reason != IS_GONE
+        ]
+        self.folder.write_quarantine(quarantine)
+        if quarantine:
+            logger.warning(
+                "%s cannot be read and will not be used; see %s",
+                counted(len(quarantine), "image"), self.folder.path / "quarantine.csv",
+            )  # fmt: skip
+
+    def record(self, record: CycleRecord, pool: Pool) -> None:
         """Write a cycle's files, the state last, then show the cycle to people."""
         folder, task, learner = self.folder, self.task, self.learner
+        finished = record.cycle + 1 == self.config.cycles or not record.query.indices.size
+        row = row_of(
+            record,
+            query_memory_mb=self.observer.query_memory_mb,
+            peak_memory_mb=self.observer.peak_memory_mb,
+        )
         folder.write_query(record, task.train.names, self.unit)
-        folder.write_gallery(record.cycle, self._panels(record))
+        folder.write_gallery(record.cycle, wanted_panels(record, self.learner))
         if self.people is not None and not finished:
-            self.people.ask(record, learner)
+            self.people.ask(record.cycle + 1, record.query, learner)
         checkpoint = folder.write_checkpoint(
             record.cycle,
             {
@@ -118,26 +149,8 @@ class Recorder:
         self.tracker.log_cycle(record, row, run_folder=folder.path)
 
     def close(self, *, failed: bool) -> None:
-        """Tell the tracker how the run ended."""
+        """End the run in the tracker, as failed or not."""
         self.tracker.finish(self._summary(), failed=failed)
-
-    def _panels(self, record: CycleRecord) -> dict[str, list[tuple[str, float | None, Panel]]]:
-        """Draw the most and the least wanted candidates, and their scores."""
-        query, ranking = record.query, record.query.ranking
-        order = query.indices if ranking is None else ranking.indices
-        images, first = images_of(self.unit, order)
-        scores = [None] * len(images) if ranking is None else ranking.scores[first].tolist()
-        kinds = {"most": slice(GALLERY_IMAGES)}
-        if ranking is not None:
-            start = max(GALLERY_IMAGES, len(images) - GALLERY_IMAGES)
-            kinds["least"] = slice(start, None)
-        found = {}
-        for kind, part in kinds.items():
-            chosen = images[part]
-            panels = self.unit.marked(self.learner.draw(chosen), chosen, query.indices)
-            names = [self.task.train.names[image] for image in chosen]
-            found[kind] = list(zip(names, scores[part], panels, strict=True))
-        return {kind: items if kind == "most" else items[::-1] for kind, items in found.items()}
 
     def _summary(self) -> dict[str, float]:
         """Return the last metric and the area under the budget curve, in units of the metric."""

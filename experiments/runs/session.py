@@ -1,28 +1,39 @@
-"""One run, from its configuration to its finished run folder, in each of its processes.
+"""Execute one run, from its configuration to its finished run folder.
 
-Every process runs the same cycles in step; the first one alone writes the run folder and calls the
-tracker.
+Every process of the run executes the same cycles in step. Only the first one writes the run folder
+and calls the tracker.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from al_core import Oracle, Pool, run_cycles
-from experiments.annotation.oracle import check_oracle
+from al_core import CycleRecord, Oracle, Pool, Query, run_cycles
+from al_core.errors import InvalidSetting
+from experiments.annotation.oracle import check_oracle, live_oracle
 from experiments.annotation.people import Waiting
 from experiments.data.targets import GroundTruthOracle
 from experiments.engine.engine import Engine
+from experiments.learning.learner import TaskLearner
 from experiments.runs.assembly import Parts, assemble
-from experiments.runs.folder import RunFolder, RunState, row_of
+from experiments.runs.binding import run_folder
+from experiments.runs.folder import RunFolder, RunState
+from experiments.runs.known_images import write_record
 from experiments.runs.log_file import EXPECTED, logged_to
-from experiments.runs.pool import first_pool, restored_pool
-from experiments.runs.recorder import Recorder
+from experiments.runs.pool import (
+    check_added_cycles,
+    check_classes,
+    first_pool,
+    restored_pool,
+)
+from experiments.runs.recorder import recording
 from experiments.runs.tracker import Tracker
 from experiments.settings.composition import make
 from experiments.settings.run_config import RunConfig
@@ -37,7 +48,7 @@ class Outcome:
 
     Attributes:
         metric: The primary metric of the last cycle; 0 before the first.
-        waiting: A note for people if the run cannot go on without their annotations, else None.
+        waiting: A note for people if the run needs their annotations to continue, else None.
     """
 
     metric: float
@@ -45,32 +56,124 @@ class Outcome:
 
 
 def run(composed: DictConfig, *, swept: str = "") -> Outcome:
-    """Run, resume, or find finished.
+    """Start a run, resume it, or report that it is finished.
 
     Args:
         composed: The configuration as the command line composes it.
-        swept: The keys and values that a sweep varies beside strategy and seed, which are part of
-            the run folder's path.
+        swept: The keys and values that a sweep varies in addition to strategy and seed; they are
+            part of the run folder's path.
+
+    A run with `oracle=label_studio` brings back annotations itself, and goes on with them.
 
     Raises:
-        ActiveLearningError: Anything that a user can correct; one line.
+        ActiveLearningError: A user can correct the problem; one line.
     """
     config = RunConfig.of(composed)
     check_oracle(config)
     engine = make(Engine, config.values["engine"], where="engine")
-    return engine.launch(_run_in_process, config, swept)
+    live = live_oracle(config, run_folder(config, swept=swept)) if config.is_live else None
+    while True:
+        outcome = engine.launch(_run_in_process, config, swept)
+        if outcome.waiting is None or live is None:
+            return outcome
+        with logged_to(live.folder / "log.txt"):
+            live.bring_back()
 
 
 def _run_in_process(engine: Engine, config: RunConfig, swept: str) -> Outcome:
-    path = config.path(swept=swept)
+    path = run_folder(config, swept=swept)
+    with _held(path, engine, config) as (folder, state):
+        query = _query_to_label(engine, folder, state, config)
+        if state.finished and query is None:
+            return _already_finished(path, state, config)
+        with logged_to(path / "log.txt" if engine.is_main else None):
+            tracker: Tracker | None = config.build("tracker") if folder is not None else None
+            if query is not None and config.asks_people:
+                _ask_for_added_cycles(engine, config, folder, state, query, path=path)
+                query = None
+            parts = assemble(engine, config, run_folder=path, next_cycle=state.cycle)
+            if folder is not None:
+                folder.bind(config.values)
+            if isinstance(parts, Waiting):
+                logger.info("%s", parts.text)
+                return Outcome(_last_metric(state, config), parts)
+            if folder is not None:  # before any state that has these positions in it
+                write_record(path, parts.images.record)
+            pool, oracle = _pool_and_oracle(config, parts, state)
+            if query is not None:
+                oracle.annotate(query.indices)
+                pool.label(query.indices)
+                check_added_cycles(config, parts.unit, pool)
+                if folder is not None:
+                    folder.reopen(pool.state_dict())
+            if config.recipe.cycle.warm_start and state.cycle:
+                kept = engine.gather(folder.read_checkpoint() if folder else None)[0]
+                assert kept is not None, "a cycle was committed without its checkpoint"
+                parts.learner.load_state_dict(kept["model"])
+            outcome = Outcome(_last_metric(state, config))
+            with recording(folder, tracker, config, parts, swept=swept) as recorder:
+                for record in run_cycles(
+                    pool, parts.learner, parts.strategy, oracle,
+                    cycles=config.cycles, seed=config.seed, costs=parts.unit.costs,
+                    query_size=parts.unit.budget(config.recipe.cycle.query_size),
+                    observer=parts.observer,
+                ):  # fmt: skip
+                    if recorder is not None:
+                        recorder.record(record, pool)
+                    engine.barrier()
+                    outcome = _outcome(record, config, parts)
+            return outcome
+
+
+def _query_to_label(
+    engine: Engine, folder: RunFolder | None, state: RunState, config: RunConfig
+) -> Query | None:
+    """Return the last query of a finished run that is to have more cycles; None for any other."""
+    if not state.finished or config.cycles <= state.cycle:
+        return None
+    query = engine.gather(folder.read_query(state.cycle - 1) if folder else None)[0]
+    return query if query is not None and query.indices.size else None  # none was left to label
+
+
+def _ask_for_added_cycles(
+    engine: Engine,
+    config: RunConfig,
+    folder: RunFolder | None,
+    state: RunState,
+    query: Query,
+    *,
+    path: Path,
+) -> None:
+    """Ask people for the last query of a finished run, with drafts of its last network."""
+    last = assemble(engine, config, run_folder=path, next_cycle=state.cycle - 1)
+    if isinstance(last, Waiting) or last.people is None:
+        raise InvalidSetting(f"{path}: annotations of its last cycle are missing: put them back")
+    if folder is not None:
+        kept = folder.read_checkpoint()
+        assert kept is not None, "a cycle was committed without its checkpoint"
+        learner: TaskLearner | None = last.learner
+        try:
+            last.learner.load_state_dict(kept["model"], posterior_seed=kept["posterior_seed"])
+        except ValueError:  # the weights are of the network before this start changed it
+            logger.info("the network has changed: the request has no drafts")
+            learner = None
+        last.people.ask(state.cycle, query, learner)
+        folder.reopen(None)
+    state.finished = False
+
+
+@contextmanager
+def _held(
+    path: Path, engine: Engine, config: RunConfig
+) -> Iterator[tuple[RunFolder | None, RunState]]:
+    """Hold the run folder, in the process that writes it, and share its state with the others.
+
+    A folder of a run that never began is removed again if an expected error ends it.
+    """
     folder = RunFolder(path, config.values) if engine.is_main else None
     try:
         shared: RunState = engine.gather(folder.state if folder else RunState())[0]
-        state = folder.state if folder else shared
-        if state.finished:
-            return _already_finished(path, state, config)
-        with logged_to(path / "log.txt" if engine.is_main else None):
-            return _run_cycles(engine, config, folder, state, path=path, swept=swept)
+        yield folder, folder.state if folder else shared
     except (*EXPECTED, OmegaConfBaseException):
         if folder is not None:
             folder.remove_if_unused()
@@ -81,74 +184,28 @@ def _run_in_process(engine: Engine, config: RunConfig, swept: str) -> Outcome:
 
 
 def _already_finished(path: Path, state: RunState, config: RunConfig) -> Outcome:
-    last = state.records[-1]
-    metric = float(last[config.metric] or 0.0)
+    metric = _last_metric(state, config)
     logger.info(
         "%s is finished: %s, %s %.2f with %s; nothing to do",
         path, counted(state.cycle, "cycle"), config.metric, metric,
-        counted(int(last["num_labeled"] or 0), "label"),
+        counted(int(state.records[-1]["num_labeled"] or 0), "label"),
     )  # fmt: skip
     return Outcome(metric)
 
 
-def _run_cycles(
-    engine: Engine,
-    config: RunConfig,
-    folder: RunFolder | None,
-    state: RunState,
-    *,
-    path: Path,
-    swept: str,
-) -> Outcome:
-    """Run the cycles that are left."""
-    tracker: Tracker | None = config.build("tracker") if folder is not None else None
-    if folder is not None and config.asks_people:
-        folder.write_config(config.values)  # for `experiments.status`
-    parts = assemble(engine, config, run_folder=path, next_cycle=state.cycle)
-    if isinstance(parts, Waiting):
-        logger.info("%s", parts.text)
-        return Outcome(_last_metric(state, config), parts)
-    pool, oracle = _pool_and_oracle(config, parts, state)
-    if config.recipe.cycle.warm_start and state.cycle:
-        kept = engine.gather(folder.read_checkpoint() if folder else None)[0]
-        assert kept is not None, "a cycle was committed without its checkpoint"
-        parts.learner.load_state_dict(kept["model"])
-    recorder: Recorder | None = None
-    if folder is not None and tracker is not None:
-        recorder = Recorder(
-            folder, tracker, config, swept=swept, learner=parts.learner, people=parts.people
-        )
-        recorder.open()
-    failed, waiting = True, None
-    try:
-        for record in run_cycles(
-            pool, parts.learner, parts.strategy, oracle,
-            cycles=config.cycles, query_size=parts.unit.budget(config.recipe.cycle.query_size),
-            seed=config.seed, costs=parts.unit.costs, observer=parts.observer,
-        ):  # fmt: skip
-            if recorder is not None:
-                row = row_of(
-                    record,
-                    query_memory_mb=parts.observer.query_memory_mb,
-                    peak_memory_mb=parts.observer.peak_memory_mb,
-                )
-                is_last = record.cycle + 1 == config.cycles or not record.query.indices.size
-                recorder.record(record, row, pool, finished=is_last)
-            engine.barrier()
-            metric = float(record.metrics[parts.task.metric])
-            if record.awaits_labels and parts.people is not None:
-                waiting = parts.people.waiting(record.cycle + 1)
-                logger.info("%s", waiting.text)
-            elif record.cycle + 1 < config.cycles and not record.query.indices.size:
-                logger.info(
-                    "ended after %d of %d cycles: no image is left to label",
-                    record.cycle + 1, config.cycles,
-                )  # fmt: skip
-        failed = False
-    finally:
-        if recorder is not None:
-            recorder.close(failed=failed)
-    return Outcome(metric, waiting)
+def _outcome(record: CycleRecord, config: RunConfig, parts: Parts) -> Outcome:
+    """Return how the run would end with this cycle, and log why it does if it is not the last."""
+    metric = float(record.metrics[config.metric])
+    if record.awaits_labels and parts.people is not None:
+        waiting = parts.people.waiting(record.cycle + 1)
+        logger.info("%s", waiting.text)
+        return Outcome(metric, waiting)
+    if record.cycle + 1 < config.cycles and not record.query.indices.size:
+        logger.info(
+            "ended after %d of %d cycles: no image is left to label",
+            record.cycle + 1, config.cycles,
+        )  # fmt: skip
+    return Outcome(metric)
 
 
 def _pool_and_oracle(config: RunConfig, parts: Parts, state: RunState) -> tuple[Pool, Oracle]:
@@ -157,7 +214,8 @@ def _pool_and_oracle(config: RunConfig, parts: Parts, state: RunState) -> tuple[
         return parts.people.pool(parts.task), parts.people
     oracle = GroundTruthOracle(parts.unit.targets)
     if state.pool is not None:
-        return restored_pool(state.pool, parts.unit, oracle), oracle
+        check_classes(state.class_names, parts.task)
+        return restored_pool(state.pool, parts.task, parts.unit, parts.images, oracle), oracle
     return first_pool(config, parts.learner, oracle), oracle
 
 

@@ -1,9 +1,9 @@
-"""What a sweep adds to its runs, by Hydra's callbacks, under every launcher.
+"""Hydra callbacks that add paths, failure handling and a summary to the runs of a sweep.
 
-Run folders get a level that names what is swept beside strategy and seed; a run that fails takes no
-other with it; and the sweep ends with a list of what failed. Runs share nothing but read-only data
-and a journal, a folder with a small file a job, which is removed at the end. Hydra hands the
-callback to the process of each job, wherever that is, and the journal's place with it.
+The path of a run folder names the keys that are swept in addition to strategy and seed. A run that
+fails does not stop the others, and the sweep ends with a list of the failures. Runs share only
+read-only data and a journal: a folder with one small file per job, which is removed at the end.
+Hydra passes the callback, and with it the journal's path, to the process of each job.
 """
 
 from __future__ import annotations
@@ -35,57 +35,57 @@ if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
 
 IN_THE_PATH = ("strategy", "query", "seed", "name", "out", "experiment")
-"""Keys whose choice a run folder's path tells anyway; an experiment sets the name."""
+"""Keys whose values are in every run folder's path; an experiment sets the name."""
 
 MAX_DEATHS = 2
-"""So often may a job's process die (it may have been another's fault) before it is given up."""
+"""Deaths of a job's process, which another process may have caused, before the job is given up."""
 
 
 class JobFailed(HydraException):
-    """A job of a sweep has failed; its text is the line that says why."""
+    """A job of a sweep has failed; the text is one line with the reason."""
 
 
 class Sweep(Callback):
-    """The callback; a run without `-m` does not notice it."""
+    """The callback of a sweep; it does nothing for a run without `-m`."""
 
     swept: frozenset[str] = frozenset()
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Open the journal, and find what is swept."""
+        """Open the journal and find the swept keys."""
         try:
             journal = _open_journal(Path(config.hydra.sweep.dir).absolute() / ".sweep")
-        except OSError as error:  # Hydra would warn, and go on without what is found here
+        except OSError as error:  # Hydra would turn it into a warning and continue
             print(line(error), file=sys.stderr)
             sys.exit(1)
         params = OmegaConf.to_container(config.hydra.sweeper).get("params") or {}  # type: ignore[union-attr]
         texts = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
         overrides = OverridesParser.create().parse_overrides(texts)
         self.swept = frozenset(o.key_or_group for o in overrides if o.is_sweep_override())
-        told = {*IN_THE_PATH}
+        in_the_path = {*IN_THE_PATH}
         if OmegaConf.is_interpolation(config, "name"):  # it then names task and data
-            told |= {"task", "data"}
-        untold = {o.key_or_group for o in overrides} - (self.swept - told)
+            in_the_path |= {"task", "data"}
+        excluded = {o.key_or_group for o in overrides} - (self.swept - in_the_path)
         # Each job is composed with these, wherever it runs.
         config.hydra.overrides.hydra += [
             f"hydra.sweep.subdir=.sweep/{journal.name}",
-            f"hydra.job.config.override_dirname.exclude_keys={sorted(untold)}",
+            f"hydra.job.config.override_dirname.exclude_keys={sorted(excluded)}",
         ]
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Note that the job is under way: if its process dies, this is what is known of it."""
+        """Note that the job has started; if its process dies, this note is the only one."""
         if config.hydra.mode == RunMode.MULTIRUN:
             deaths = _deaths(config.hydra)
-            # On a full disk no end is noted, so this is what is told then, too.
-            how = "it could not say how it ended (killed, out of memory, or a full disk)"
-            with suppress(OSError):  # the run will say so itself
+            # The end cannot be noted on a full disk, so this text covers that case too.
+            how = "it ended without a report (killed, out of memory, or a full disk)"
+            with suppress(OSError):  # the run reports the same error
                 self._note(config, error=how, deaths=deaths + 1)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Note how it went; Hydra does not learn of a failure, so that the others go on."""
+        """Note how the job ended, and hide a failure from Hydra, so that the others continue."""
         if config.hydra.mode != RunMode.MULTIRUN:
             return
         if job_return.status == JobStatus.COMPLETED:
-            with suppress(OSError):  # the run is whole, and the same command finds it so
+            with suppress(OSError):  # the run is complete, and the same command will find it so
                 self._note(config, error=None)
             return
         error = job_return._return_value
@@ -95,12 +95,12 @@ class Sweep(Callback):
                 config,
                 error=text if isinstance(error, JobFailed) else f"{type(error).__name__}: {text}",
             )
-        except OSError:  # it could not be told at the end, so it ends the sweep, as told already
+        except OSError:  # the failure would be missing in the summary, so the sweep ends here
             sys.exit(1)
         job_return.status, job_return.return_value = JobStatus.COMPLETED, None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """List what failed, and exit with 1 if anything did."""
+        """List the failures, and exit with 1 if there are any."""
         if _report(_journal(Path(config.hydra.sweep.dir).absolute() / ".sweep")):
             sys.exit(1)
 
@@ -116,18 +116,18 @@ class Sweep(Callback):
 
 
 def refuse_what_kills(job: Any) -> None:
-    """Refuse to start a job of a sweep again whose process has died before its end too often.
+    """Refuse to restart a job of a sweep whose process has died too often.
 
     Args:
         job: Hydra's own configuration in the job.
 
     Raises:
-        JobFailed: As it says.
+        JobFailed: It has died `MAX_DEATHS` times.
     """
     deaths = _deaths(job) - 1  # the note of the present start is one of them
     if deaths >= MAX_DEATHS:
         raise JobFailed(
-            f"its process died {deaths} times (killed, or out of memory); the same command tries "
+            f"its process died {deaths} times (killed or out of memory); repeat the command to try "
             "again"
         )
 
@@ -142,10 +142,10 @@ def _deaths(job: Any) -> int:
 
 
 def _report(journal: Path) -> int:
-    """Print the failures that a journal tells of, remove it, and return how many there were."""
+    """Print the failures in a journal, remove it, and return their number."""
     notes = [json.loads(file.read_text("utf-8")) for file in sorted(journal.glob("*.json"))]
     shutil.rmtree(journal, ignore_errors=True)
-    with suppress(OSError):  # another sweep has its own beside it
+    with suppress(OSError):  # another sweep has its journal there
         journal.parent.rmdir()
     failed = [note for note in notes if note["error"]]
     if failed:
@@ -161,7 +161,7 @@ def _journal(folder: Path) -> Path:
 
 
 def _open_journal(folder: Path) -> Path:
-    """Make this process's journal, and remove those that killed sweeps have left behind."""
+    """Create this process's journal, and remove those that killed sweeps have left."""
     for other in folder.glob(f"{socket.gethostname()}.*"):
         if not Path("/proc", other.name.rpartition(".")[2]).exists():
             shutil.rmtree(other, ignore_errors=True)

@@ -1,9 +1,9 @@
 """Weights & Biases as a view of the run folder: one W&B run for each (strategy, seed).
 
-The run folder is the record; what is here may fail, or be left out, without changing a result. The
-only module that imports wandb (written against 0.31), and only once a `WandbTracker` is made. Each
-process of a run that is resumed offline writes a fragment `wandb/offline-run-*` of the same id; W&B
-joins them by the step, which is the cycle.
+The run folder is the record; a tracker may fail or be absent without changing a result. This is the
+only module that imports wandb (written against 0.31), and it does so when a `WandbTracker` is
+constructed. Each process of a run that is resumed offline writes a fragment `wandb/offline-run-*`
+of the same id; W&B joins them by the step, which is the cycle.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from typing import Any, Protocol
 from al_core.entropies import HEADER, read_ranking_csv
 from al_core.errors import InvalidSetting
 from al_core.loop import CycleRecord
+from experiments.runs.folder import FULL_SIZE
 
 logger = logging.getLogger(__name__)
 
 Row = Mapping[str, float | int | None]
 ENTROPIES = {"entropies": "cycle_{:02d}.csv", "entropies-upload": "cycle_{:02d}_upload.csv"}
-TABLE_ROWS = 1000  # the most wanted; the artifact beside the table holds them all
+TABLE_ROWS = 1000  # the most wanted; the artifact beside the table holds all
 SETTINGS: dict[str, Any] = {
     "silent": True,
     "console": "off",
@@ -42,7 +43,7 @@ SETTINGS: dict[str, Any] = {
 
 
 class Tracker(Protocol):
-    """Shows a run to people while it goes on."""
+    """A view of a run while it proceeds."""
 
     def start(
         self,
@@ -54,26 +55,26 @@ class Tracker(Protocol):
         tags: Sequence[str],
         run_id: str,
     ) -> None:
-        """Open a run, or go on with the one of this `run_id`.
+        """Open a run, or resume the one with this `run_id`.
 
         Args:
-            run_folder: Of the run; what the tracker keeps on disk lies in it.
-            name: For people.
+            run_folder: The run folder; files of the tracker lie in it.
+            name: The name that people see.
             group: Runs of one group are compared.
             config: The resolved configuration.
             tags: Words to filter by.
-            run_id: Unique, and the same after a kill.
+            run_id: A unique id, the same when the run is resumed.
         """
 
     def log_cycle(self, record: CycleRecord, row: Row, *, run_folder: Path) -> None:
-        """Show a cycle whose files are in the folder already; `row` is its row of cycles.csv."""
+        """Show a committed cycle; `row` is its row of cycles.csv."""
 
     def finish(self, summary: Mapping[str, float], *, failed: bool) -> None:
         """Close the run."""
 
 
 class NoTracker:
-    """Shows nothing; the run folder holds everything anyway."""
+    """A tracker that shows nothing: the run folder has everything."""
 
     def start(self, **what: Any) -> None:
         """Do nothing."""
@@ -86,7 +87,7 @@ class NoTracker:
 
 
 class WandbTracker:
-    """Logs to W&B; whatever that raises becomes one warning, after which this is silent."""
+    """A tracker that logs to W&B; the first error becomes a warning, and later ones are ignored."""
 
     def __init__(
         self,
@@ -96,13 +97,13 @@ class WandbTracker:
         mode: str = "online",
         init_timeout_seconds: float = 8.0,
     ) -> None:
-        """Check the settings; nothing is opened yet.
+        """Check the settings without opening a run.
 
         Args:
             project: The W&B project.
-            entity: Its user or team; None for the account's default.
-            mode: "online" or "offline". Online without key or network goes on offline.
-            init_timeout_seconds: How long to wait for W&B's server before going on offline.
+            entity: The user or team of the project; None for the account's default.
+            mode: "online" or "offline". Online falls back to offline without a key or network.
+            init_timeout_seconds: Seconds to wait for W&B's server before falling back to offline.
 
         Raises:
             InvalidSetting: A value is not permitted, or wandb is not installed.
@@ -131,7 +132,7 @@ class WandbTracker:
         tags: Sequence[str],
         run_id: str,
     ) -> None:
-        """Open a run in `run_folder`/wandb, finishing whichever run this process had open."""
+        """Open a run in `run_folder`/wandb, and finish the one that this process has open."""
         self._run, self._failed = None, False
         what = {"project": self._project, "entity": self._entity, "group": group, "name": name}
         more = {"dir": str(run_folder.absolute()), "config": dict(config), "tags": list(tags)}
@@ -160,7 +161,7 @@ class WandbTracker:
             self._run.log(payload, step=cycle, commit=True)  # a step alone leaves the row open
 
     def finish(self, summary: Mapping[str, float], *, failed: bool) -> None:
-        """Write the summary and close the run, as failed or as finished."""
+        """Write the summary and close the run as failed or finished."""
         if self._run is not None:
             with self._surviving():
                 self._run.summary.update(dict(summary))
@@ -169,7 +170,7 @@ class WandbTracker:
             self._run = None
 
     def _log_entropies(self, kind: str, path: Path, cycle: int) -> Any:
-        """Log a CSV whole, as the version of this cycle of its artifact; return the table."""
+        """Log a CSV as this cycle's version of its artifact; return a table of its first rows."""
         wandb, (names, values) = _import_wandb(), read_ranking_csv(path)
         top = [[name, float(values[rank])] for rank, name in enumerate(names[:TABLE_ROWS])]
         metadata = {"num_rows": len(names), "num_rows_in_table": len(top)}
@@ -179,23 +180,23 @@ class WandbTracker:
         return wandb.Table(columns=list(HEADER), data=top)
 
     def _open(self, what: Mapping[str, Any]) -> Any:
-        """Open a run in the mode asked for, or else offline."""
+        """Open a run in the configured mode, or offline if that fails."""
         wandb = _import_wandb()
         try:
             return self._init(what, mode=self._mode)
         except (wandb.Error, OSError) as error:
-            # W&B's service holds the id of a run that did not begin, and a dead one stays in use.
+            # W&B's service keeps the id of a run that failed to start, so it must be restarted.
             with suppress(OSError):
                 wandb.teardown()
             run = self._init(what, mode="offline")
             if self._mode == "online":
-                message = "W&B cannot be reached (%s); tracking offline, to upload it later: %s"
+                message = "W&B cannot be reached (%s); tracking offline; to upload it later: %s"
                 logger.warning(message, str(error).partition("\n")[0], _sync_command(run))
             return run
 
     def _init(self, what: Mapping[str, Any], *, mode: str) -> Any:
         wandb = _import_wandb()
-        # Silent for the whole process, or W&B asks for a key at the terminal and waits for ever.
+        # Silent for the whole process; otherwise W&B prompts for a key and waits forever.
         wandb.setup(wandb.Settings(silent=True))
         return wandb.init(
             **what,
@@ -207,16 +208,16 @@ class WandbTracker:
 
     @contextmanager
     def _surviving(self) -> Iterator[None]:
-        """Turn what W&B raises into one warning, so that days of training are not lost."""
+        """Turn any error of W&B into one warning, so that days of training are not lost."""
         try:
             yield
-        # Blind on purpose, and nowhere else: besides its own errors wandb lets those of sockets,
-        # the disk, pydantic and asyncio through. No result depends on what is skipped.
+        # The only blind except, on purpose: besides its own errors wandb raises those of sockets,
+        # the disk, pydantic and asyncio. No result depends on the skipped code.
         except Exception as error:  # noqa: BLE001
             if not self._failed:
                 reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-                rest = f"; to upload what it has: {_sync_command(self._run)}" if self._run else ""
-                logger.warning("W&B failed (%s); the run goes on without it%s", reason, rest)
+                rest = f"; to upload its data: {_sync_command(self._run)}" if self._run else ""
+                logger.warning("W&B failed (%s); the run continues without it%s", reason, rest)
             self._failed = True
 
 
@@ -231,7 +232,7 @@ def _import_wandb() -> ModuleType:
 
 @contextmanager
 def _staging_in(folder: Path) -> Iterator[None]:
-    """Have W&B keep tables for upload here, not in a home folder; it has no setting for that."""
+    """Let W&B stage uploads here instead of in a home folder; an environment variable decides."""
     before = os.environ.get("WANDB_DATA_DIR")
     os.environ.setdefault("WANDB_DATA_DIR", str(folder.absolute()))
     try:
@@ -242,7 +243,10 @@ def _staging_in(folder: Path) -> Iterator[None]:
 
 
 def _read_panels(folder: Path) -> dict[str, list[tuple[Path, str]]]:
-    """Files and captions of the most and the least wanted images, under the panel's key."""
+    """Return files and captions of the most and the least wanted images, by the panel's key.
+
+    The files are those at full size where a run has them.
+    """
     panels: dict[str, list[tuple[Path, str]]] = {}
     if (folder / "index.csv").is_file():
         with open(folder / "index.csv", encoding="utf-8", newline="") as file:
@@ -250,7 +254,8 @@ def _read_panels(folder: Path) -> dict[str, list[tuple[Path, str]]]:
                 key = f"gallery/{row['file'].partition('_')[0]}_wanted"  # most or least
                 score = f"score {float(row['score']):.4g}" if row["score"] else ""
                 caption = ", ".join(filter(None, (row["caption"], score, row["name"])))
-                panels.setdefault(key, []).append((folder / row["file"], caption))
+                thumbnail, full = folder / row["file"], folder / FULL_SIZE / row["file"]
+                panels.setdefault(key, []).append((full if full.is_file() else thumbnail, caption))
     return panels
 
 

@@ -1,1 +1,1 @@
-"""Turn Hydra's configuration into checked objects, and errors into messages."""
+"""Turn Hydra's configuration into checked objects, and errors into messages of one line."""

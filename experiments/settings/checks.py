@@ -1,4 +1,4 @@
-"""Checks of what users set; each raises InvalidSetting: one line with key, bounds and value."""
+"""Checks of settings; each raises InvalidSetting: one line with key, bounds and value."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from al_core.errors import InvalidSetting
 
 
 def check_folder(key: str, value: Any) -> Path:
-    """Return the absolute path, `~` expanded; it need not exist."""
+    """Return the absolute path of a folder, with `~` expanded; it need not exist."""
     if not isinstance(value, (str, os.PathLike)) or not str(value).strip():
         raise InvalidSetting(f"{key} must be the path of a folder, got {value!r}")
     return Path(value).expanduser().absolute()
 
 
 def check_flag(key: str, value: Any) -> None:
-    """Refuse anything but a bool (the text "false" is true to Python)."""
+    """Refuse anything but a bool: the text "false" would be true in Python."""
     if not isinstance(value, bool):
         raise InvalidSetting(f"{key} must be true or false, got {value!r}")
 

@@ -1,8 +1,7 @@
-"""Plain values of a composed configuration, and the objects that they describe.
+"""Convert a composed configuration to plain values and build the objects that it describes.
 
-Hydra composes and type-checks top-level keys; inside the groups it accepts anything. Here unknown
-keys are refused, values are checked by the constructors they are handed to, and whatever is wrong
-becomes one line.
+Hydra type-checks the top-level keys only and accepts anything inside the groups. The functions here
+refuse unknown keys, let constructors check their arguments, and report every error in one line.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ def plain(node: DictConfig | ListConfig) -> Any:
     """Return the node as dicts and lists with every interpolation resolved.
 
     Raises:
-        InvalidSetting: A mandatory value is missing or an interpolation leads nowhere.
+        InvalidSetting: A mandatory value is missing, or an interpolation cannot be resolved.
     """
     try:
         return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)
@@ -41,7 +40,7 @@ def build(node: Mapping[str, Any], *, where: str, **arguments: Any) -> Any:
     Args:
         node: Plain values.
         where: The node's key in the configuration, for messages.
-        arguments: Objects that no configuration can hold.
+        arguments: Further arguments, which may be objects that no configuration can hold.
 
     Raises:
         InvalidSetting: A key that the target does not take, or a value that it refuses; one line.
@@ -50,7 +49,7 @@ def build(node: Mapping[str, Any], *, where: str, **arguments: Any) -> Any:
     from hydra.utils import instantiate
 
     try:
-        # Hydra would take a dataclass among the arguments for configuration, so they come after it.
+        # The arguments are added later: Hydra would treat a dataclass as configuration.
         target = instantiate(dict(node), _partial_=True, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__ or error
@@ -60,7 +59,7 @@ def build(node: Mapping[str, Any], *, where: str, **arguments: Any) -> Any:
     except OmegaConfBaseException as error:
         raise InvalidSetting(_first_line(error)) from None
     for key, value in target.keywords.items():
-        if isinstance(value, partial):  # a function with some of its arguments: `_partial_: true`
+        if isinstance(value, partial):  # from a node with `_partial_: true`
             _check_call(
                 f"{where}.{key}", inspect.signature(value.func).bind_partial, value.keywords
             )
@@ -70,7 +69,7 @@ def build(node: Mapping[str, Any], *, where: str, **arguments: Any) -> Any:
 
 
 def make(kind: Callable[..., T], values: Mapping[str, Any], *, where: str) -> T:
-    """Call a constructor with the values of a group; `name`, if it takes none, is left out.
+    """Call a constructor with the values of a group, without `name` if it has no such parameter.
 
     Args:
         kind: A class or function whose parameters are the permitted keys.
@@ -92,10 +91,11 @@ def make(kind: Callable[..., T], values: Mapping[str, Any], *, where: str) -> T:
 def check_keys(
     given: Mapping[str, Any], known: Mapping[str, Any] | set[str], *, where: str
 ) -> None:
-    """Refuse a key that would do nothing.
+    """Refuse keys that would have no effect.
 
     Raises:
-        InvalidSetting: The first unknown key in alphabetical order, with those that are known.
+        InvalidSetting: There is an unknown key; the text names the first in alphabetical order and
+            lists the known ones.
     """
     unknown = sorted(set(given) - set(known))
     if unknown:
@@ -104,10 +104,10 @@ def check_keys(
 
 
 def part_serving(choice: Mapping[str, Any], kind: str, *, group: str) -> Mapping[str, Any]:
-    """Return the part of a choice of `data`, `backbone` or `query` that serves a kind of task.
+    """Return the part of a choice of `data`, `backbone` or `query` for a kind of task.
 
     Raises:
-        InvalidSetting: The choice does not serve it.
+        InvalidSetting: The choice has no part for it.
     """
     part = choice.get(kind)
     if not isinstance(part, Mapping):
@@ -118,16 +118,26 @@ def part_serving(choice: Mapping[str, Any], kind: str, *, group: str) -> Mapping
     return part
 
 
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return `key: theirs -> ours` for every leaf in which two plain configurations differ."""
-    found: list[str] = []
+def changed_leaves(
+    ours: Mapping[str, Any], theirs: Mapping[str, Any], prefix: str = ""
+) -> list[tuple[str, Any, Any]]:
+    """Return (dotted key, their value, our value) for every leaf in which configurations differ.
+
+    A key that one of them lacks counts as None there.
+    """
+    found: list[tuple[str, Any, Any]] = []
     for key in sorted({*ours, *theirs}):
         mine, other = ours.get(key), theirs.get(key)
         if isinstance(mine, Mapping) and isinstance(other, Mapping):
-            found += differences(mine, other, f"{prefix}{key}.")
+            found += changed_leaves(mine, other, f"{prefix}{key}.")
         elif mine != other:
-            found.append(f"{prefix}{key}: {other} -> {mine}")
+            found.append((f"{prefix}{key}", other, mine))
     return found
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Return `key: theirs -> ours` for every leaf in which two plain configurations differ."""
+    return [f"{key}: {other} -> {mine}" for key, other, mine in changed_leaves(ours, theirs)]
 
 
 def _check_call(where: str, bind: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
@@ -138,7 +148,7 @@ def _check_call(where: str, bind: Callable[..., Any], arguments: Mapping[str, An
 
 
 def _check_options(where: str, function: partial[Any]) -> None:
-    """Refuse an argument whose annotation lists the permitted values as a `Literal`."""
+    """Check arguments whose annotation lists the permitted values as a `Literal`."""
     hints = get_type_hints(function.func)
     for key, value in function.keywords.items():
         permitted = get_args(hints.get(key)) if get_origin(hints.get(key)) is Literal else ()

@@ -1,4 +1,4 @@
-"""What the entry points say of a command line that Hydra, or we, cannot take: one line.
+"""One line for a command line that Hydra, or this project, refuses.
 
 Imports nothing heavy.
 """
@@ -7,23 +7,33 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
 from hydra.errors import HydraException, OverrideParseException
 
+from experiments.settings.known_keys import advice, composed
+
 CONFIG = Path(__file__).resolve().parents[2] / "conf"
 ELSEWHERE = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath")
-"""What adds choices that are not in `CONFIG`."""
+"""Arguments that add choices which are not in `CONFIG`."""
 
 
-def line(error: Exception) -> str:
-    """Say in one line what is wrong."""
+def line(
+    error: Exception, *, arguments: Sequence[str] | None = None, config_name: str = "config"
+) -> str:
+    """Return one line that describes an error.
+
+    Args:
+        error: Whatever a command has caught.
+        arguments: The command line; None for that of this process.
+        config_name: File in `conf` that the command composes.
+    """
     text = str(error)
     if isinstance(error, OverrideParseException):
-        text = _unread(error.override)
+        text = _unreadable(error.override)
     elif several := re.match(r"Ambiguous value for argument '(.*)'\n1\.", text):
         text = _several(several[1])
     elif isinstance(error, HydraException):
@@ -31,8 +41,8 @@ def line(error: Exception) -> str:
         text = re.split(r"\nTo append|\n*Config search path", text)[0]
         unknown = re.match(r"Could not override '(.*)'\.(?:$|\n)", text)
         if unknown:
-            key = unknown[1]
-            text = f"unknown key {key}{_meant(key, _keys(key))} (--cfg job shows all)"
+            given = sys.argv[1:] if arguments is None else arguments
+            text = _unknown_key(unknown[1], given, config_name)
     elif isinstance(error, OSError):
         text = f"{error.strerror or error}: {error.filename or 'while writing the run folder'}"
         text += " (all finished cycles are kept; the same command goes on from them)"
@@ -47,28 +57,27 @@ def check_mode(arguments: list[str]) -> None:
 
 
 def check_groups(arguments: list[str]) -> None:
-    """Stop at a choice that a group does not have, with the one that was probably meant.
+    """Stop at a choice that a group does not have, and suggest a similar one.
 
-    `cycle=10`, meant as `cycles=10`, Hydra answers with a raw traceback, and a mistyped strategy
+    Hydra answers `cycle=10`, meant as `cycles=10`, with a raw traceback, and a mistyped strategy
     with a list in which a user has to look for it.
     """
     if any(argument.startswith(ELSEWHERE) for argument in arguments):
         return
-    groups = {path.name: path for path in CONFIG.iterdir() if path.is_dir()}
     for argument in arguments:
         key, given, value = argument.partition("=")
         if given and not key:
-            _stop(_unread(argument))
-        if not given or key not in groups:
+            _stop(_unreadable(argument))
+        if not given or not _is_group(key):
             continue
-        choices = sorted(path.stem for path in groups[key].glob("*.yaml"))
+        choices = sorted(path.stem for path in (CONFIG / key).glob("*.yaml"))
         for choice in value.split(","):
-            # What is not one plain word is Hydra's to understand: null, glob(*), a list.
+            # Only a plain word is checked here: null, glob(*) and lists are Hydra's syntax.
             if choice in choices or choice == "null" or not re.fullmatch(r"[\w.-]+", choice):
                 continue
             meant = f"cycles={value}" if key == "cycle" and choice.isdigit() else None
-            asked = _meant(choice, choices, meant) or ";"
-            _stop(f"unknown {key} {choice!r}{asked} choices: {', '.join(choices)}")
+            suggestion = _suggestion(choice, choices, meant) or ";"
+            _stop(f"unknown {key} {choice!r}{suggestion} choices: {', '.join(choices)}")
 
 
 def _stop(text: str) -> NoReturn:
@@ -76,8 +85,12 @@ def _stop(text: str) -> NoReturn:
     sys.exit(1)
 
 
-def _unread(argument: str) -> str:
-    """Say how an argument is written that is no override."""
+def _is_group(key: str) -> bool:
+    return re.fullmatch(r"\w+", key) is not None and (CONFIG / key).is_dir()
+
+
+def _unreadable(argument: str) -> str:
+    """Explain how an argument that is no override must be written."""
     key, given, _ = argument.partition("=")
     if not key or not given:
         return f"{argument}: not KEY=VALUE (--help shows examples)"
@@ -88,13 +101,13 @@ def _unread(argument: str) -> str:
 
 
 def _several(argument: str) -> str:
-    """Say how several values are meant."""
+    """Explain how several values of one key must be written."""
     key, _, values = argument.partition("=")
-    said = f"{argument} is several values: "
-    if (CONFIG / key).is_dir():
-        return f"{said}choose one, or add -m to run each"
+    text = f"{argument} is several values: "
+    if _is_group(key):
+        return f"{text}choose one, or add -m to run each"
     return (
-        f"{said}write '{key}=[{values}]' for a list, {_quoted(argument)} for one text, or add -m "
+        f"{text}write '{key}=[{values}]' for a list, {_quoted(argument)} for one text, or add -m "
         "to run each"
     )
 
@@ -105,20 +118,24 @@ def _quoted(argument: str) -> str:
     return f"""'{key}="{value}"'"""
 
 
-def _keys(key: str) -> set[str]:
-    """Return the keys that there are in the configuration, at any depth, in the parent of `key`."""
-    parent = key.rpartition(".")[0]
-    lines = {
-        line
-        for file in CONFIG.rglob("*.yaml")
-        for line in file.read_text(encoding="utf-8").partition("\nhydra:")[0].splitlines()
-    }
-    names = {match[1] for line in lines if (match := re.match(r" *(\w+):", line))}
-    groups = {path.name for path in CONFIG.iterdir() if path.is_dir()}
-    return {f"{parent}.{name}" for name in names} if parent else names | groups
+def _unknown_key(key: str, arguments: Sequence[str], config_name: str) -> str:
+    """Name an unknown key, the one that was probably meant, and those that there are."""
+    text, more = f"unknown key {key}", " (--cfg job shows all)"
+    if any(argument.startswith(ELSEWHERE) for argument in arguments):
+        return text + more
+    parts = [argument.partition("=") for argument in arguments]
+    # Of the choices of a sweep the first will do: the key is unknown to one of them at least.
+    choices = [f"{k}={value.split(',')[0]}" for k, given, value in parts if given and _is_group(k)]
+    values = composed(choices, config_name=config_name)
+    if values is None:
+        return text + more
+    group = key.partition(".")[0]
+    if group != key and group not in values and _is_group(group):
+        return f"{text}: no {group} is chosen; add {group}=...{more}"
+    return text + advice(key, values) + more
 
 
-def _meant(word: str, known: Iterable[str], meant: str | None = None) -> str:
+def _suggestion(word: str, known: Iterable[str], meant: str | None = None) -> str:
     """Return the question whether a known word was meant, or nothing."""
-    near = [meant] if meant else get_close_matches(word, sorted(set(known) - {word}), n=1)
+    near = [meant] if meant else get_close_matches(word, sorted(set(known)), n=1)
     return f": did you mean {near[0]}?" if near else ""

@@ -1,7 +1,8 @@
-"""The training recipe: how long a cycle trains, with which optimizer, and how loss is predicted."""
+"""The training recipe: length of the training, optimizer, and loss prediction."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from inspect import Parameter, signature
@@ -14,46 +15,50 @@ from al_core.errors import InvalidSetting, require_positive
 from experiments.settings.checks import check_flag, check_number, check_whole_number
 from experiments.settings.composition import check_keys, make
 
+INITIAL = ("random", "typiclust")
+"""Choices of the initial set."""
+
 
 @dataclass(frozen=True)
 class CycleSettings:
-    """What one cycle consists of.
+    """Settings of a cycle.
 
     Attributes:
-        initial_size: Labels that cycle 0 trains on, drawn at random.
+        initial_size: Size of the initial set, which cycle 0 trains on.
         query_size: Labels added by each further cycle.
-        candidates: A strategy is shown this many randomly drawn unlabeled samples; null for all.
+        candidates: Size of the random subset of the unlabeled samples that a strategy selects from,
+            or a multiple of the query ("10x"); null for all of them.
         epochs: Passes over the labeled samples.
-        min_steps: Epochs are added until there are this many optimizer steps: a handful of labels
-            would otherwise be trained on for a handful of steps.
-        batch_size: Over all processes together.
+        min_steps: The least number of optimizer steps, for which epochs are added: a few labels
+            would otherwise be trained on for a few steps only.
+        batch_size: Samples in a batch, over all processes together.
+        merge_remainder: Samples that an epoch leaves over, if fewer than half a batch, join the
+            batch before; otherwise they are a small batch of their own, as published.
         schedule: "step" (lr times `gamma` at each of `milestones`) or "cosine" (to 0).
         milestones: Fractions of the training length, in (0, 1), ascending.
         gamma: Factor of "step".
-        warm_start: Go on from the weights of the previous cycle instead of fresh ones.
+        warm_start: Start from the weights of the previous cycle instead of fresh ones.
+        initial: Choice of the initial set: "random", or "typiclust" for typical images of clusters
+            of embeddings of a pretrained network.
     """
 
     initial_size: int
     query_size: int
-    candidates: int | None
+    candidates: int | str | None
     epochs: int
     batch_size: int
     min_steps: int = 0
+    merge_remainder: bool = False
     schedule: str = "step"
     milestones: tuple[float, ...] = (0.8,)
     gamma: float = 0.1
     warm_start: bool = False
+    initial: str = "random"
 
     def __post_init__(self) -> None:
         for name in ("initial_size", "query_size", "epochs"):
             require_positive(f"cycle.{name}", getattr(self, name))
-        if self.candidates is not None:
-            require_positive("cycle.candidates", self.candidates)
-            if self.candidates < self.query_size:
-                raise InvalidSetting(
-                    f"cycle.candidates={self.candidates} is less than "
-                    f"cycle.query_size={self.query_size}"
-                )
+        object.__setattr__(self, "candidates", self._num_candidates())
         require_positive("cycle.batch_size", self.batch_size)
         if self.batch_size < 2:
             raise InvalidSetting("cycle.batch_size must be at least 2: a ranking needs a pair")
@@ -74,6 +79,36 @@ class CycleSettings:
         object.__setattr__(self, "milestones", tuple(self.milestones))
         check_number("cycle.gamma", self.gamma, low=0.0)
         check_flag("cycle.warm_start", self.warm_start)
+        check_flag("cycle.merge_remainder", self.merge_remainder)
+        if self.initial not in INITIAL:
+            raise InvalidSetting(
+                f"cycle.initial must be {' or '.join(INITIAL)}, got {self.initial!r}"
+            )
+
+    @property
+    def num_candidates(self) -> int | None:
+        """How many unlabeled samples a strategy is shown; None for all."""
+        assert not isinstance(self.candidates, str), "a multiple was replaced by its number"
+        return self.candidates
+
+    def _num_candidates(self) -> int | None:
+        asked = self.candidates
+        if asked is None:
+            return None
+        times = re.fullmatch(r"([1-9]\d*)x", asked) if isinstance(asked, str) else None
+        if times is not None:
+            return int(times[1]) * self.query_size
+        if isinstance(asked, str):
+            raise InvalidSetting(
+                "cycle.candidates must be a number, a multiple of the query such as 10x, or null "
+                f"for all, got {asked!r}"
+            )
+        require_positive("cycle.candidates", asked)
+        if asked < self.query_size:
+            raise InvalidSetting(
+                f"cycle.candidates={asked} is less than cycle.query_size={self.query_size}"
+            )
+        return asked
 
 
 @dataclass(frozen=True)
@@ -81,10 +116,10 @@ class OptimizerSettings:
     """An optimizer of torch, and how learning rates differ and develop.
 
     Attributes:
-        lr: Learning rate at the start, after warm-up.
-        momentum: Of SGD; None for classes that take none.
-        weight_decay: On every parameter; None for the default of the class.
-        nesterov: Nesterov's momentum; None for classes that have none.
+        lr: Initial learning rate, after warm-up.
+        momentum: Momentum of SGD; None for classes that take none.
+        weight_decay: Weight decay of every parameter; None for the default of the class.
+        nesterov: Use Nesterov's momentum; None for classes that have none.
         target: The class, "torch.optim.SGD" for example.
         more: Further arguments of the class.
         recipe: The row of the task's recipes that defaults were taken from; for people.
@@ -200,16 +235,17 @@ class LossPredictionSettings:
     """The loss-prediction module and its part in training.
 
     Attributes:
-        enabled: Whether models get one; a strategy that asks for predicted losses turns it on.
+        enabled: Add the module to models; strategies that use predicted losses turn it on.
         weight: The factor lambda of the ranking loss.
         margin: The margin xi of the ranking loss.
         pairs: "folded" (sample i with b-1-i, as published) or "all".
         pool_size: Side of the pooled features.
         width: Width of the hidden layer of each feature.
-        detach_at: From this fraction of the training length on, its gradient stops at the features.
+        detach_at: Fraction of the training length after which its gradient stops at the features.
         warm_up_epochs: Epochs at the start without the ranking loss.
-        loss: What the module is trained by: "ranking", as published, or "mse", the squared error,
-            the paper's ablation.
+        loss: The loss of the module: "ranking", as published; "ranknet", the cross-entropy of the
+            order of all pairs; or "mse", the squared error of the paper's ablation.
+        output_tap: The module reads the model's own output as one more feature.
         layers: Names of the network's layers whose outputs the module reads, or a mapping from
             names to their layouts (see `al_core.ActiveLearning`). None for the features that a
             network itself offers, and else for the last layer of each of its stages.
@@ -224,6 +260,7 @@ class LossPredictionSettings:
     detach_at: float = 0.6
     warm_up_epochs: int = 0
     loss: str = "ranking"
+    output_tap: bool = False
     layers: tuple[str, ...] | Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -239,8 +276,11 @@ class LossPredictionSettings:
             )
         check_number("loss_prediction.detach_at", self.detach_at, low=0.0, high=1.0)
         check_whole_number("loss_prediction.warm_up_epochs", self.warm_up_epochs, low=0)
-        if self.loss not in ("ranking", "mse"):
-            raise InvalidSetting(f"loss_prediction.loss must be ranking or mse, got {self.loss!r}")
+        if self.loss not in ("ranking", "ranknet", "mse"):
+            raise InvalidSetting(
+                f"loss_prediction.loss must be ranking, ranknet or mse, got {self.loss!r}"
+            )
+        check_flag("loss_prediction.output_tap", self.output_tap)
         if self.layers is None:
             return
         listed = isinstance(self.layers, (list, tuple, Mapping)) and len(self.layers) > 0

@@ -1,8 +1,9 @@
-"""Read the configurations of older runs and checkpoints as present ones.
+"""How the configurations of older runs and checkpoints are read: moved modules and added keys.
 
-A run folder's `config.yaml` and a checkpoint hold the `_target_` of every part. The moves of 0.2
-changed these names and nothing else. Keys that were added since have a value that stands for what
-runs did before, so an older run can be resumed.
+A run folder's `config.yaml` and a checkpoint hold the `_target_` of every part. Version 0.2 moved
+modules without other changes, so older configurations are read with the present names. A key that
+was added later stands for something that was fixed before, so a configuration without the key is
+read as if it had the fixed value.
 """
 
 from __future__ import annotations
@@ -19,9 +20,20 @@ MOVED = {
     "experiments.tracking.": "experiments.runs.tracker.",
     "experiments.data.unlabeled.": "experiments.annotation.unlabeled.",
 }
-"""Beginning of a `_target_` as it was -> as it is."""
+"""Former -> present beginning of a `_target_`."""
 
-ADDED: dict[str, Any] = {
+ADDED: Mapping[str, Any] = {
+    "cycle.initial": "random",
+    "data.resize": "crop",
+    "data.test_fraction": None,
+    "data.classification.resize": "crop",
+    "data.classification.test_fraction": None,
+    "task.build.augmentation": "cifar",
+    "task.build.min_area": 0.35,
+    "task.build.color_jitter": 0.0,
+    "task.build.randaugment": 0,
+    "cycle.merge_remainder": False,
+    "loss_prediction.output_tap": False,
     "loss_prediction.layers": None,
     "optimizer._target_": "torch.optim.SGD",
     "optimizer.recipe": "scratch",
@@ -45,17 +57,24 @@ ADDED: dict[str, Any] = {
     "data.classification.interpolation": "area",
     "data.classification.lazy": False,
 }
-"""Dotted key that older configurations lack -> the value that changes nothing."""
+"""Key that configurations of 0.1 lack -> the value that is the same as having no such key."""
 
 
-def with_added_keys(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a plain configuration with the keys that were added after it was written.
+def with_added_keys(
+    older: Mapping[str, Any], present: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return a configuration with the keys of `ADDED` that it lacks.
 
-    Groups that it does not have stay absent.
+    Args:
+        older: The configuration of a run or checkpoint.
+        present: Only keys that this configuration has are added; None adds every key whose group
+            `older` has.
     """
-    filled = dict(config)
-    for key, value in ADDED.items():
-        *groups, name = key.split(".")
+    if present is not None:
+        return _completed(older, present, "")
+    filled = dict(older)
+    for dotted, value in ADDED.items():
+        *groups, name = dotted.split(".")
         node: dict[str, Any] | None = filled
         for group in groups:
             inner = None if node is None else node.get(group)
@@ -67,8 +86,32 @@ def with_added_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
+def _completed(older: Mapping[str, Any], present: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    found = dict(older)
+    for key, value in present.items():
+        where = f"{prefix}{key}"
+        if key not in found and where in ADDED:
+            found[key] = ADDED[where]
+        elif isinstance(value, Mapping) and isinstance(found.get(key), Mapping):
+            found[key] = _completed(found[key], value, f"{where}.")
+    return found
+
+
+def without_tables(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's configuration without the tables of its task.
+
+    Other keys look their values up there (`task.protocols`), so what is in force stands elsewhere:
+    a protocol that a run does not use may change.
+    """
+    task = config.get("task")
+    if not isinstance(task, Mapping):
+        return dict(config)
+    kept = {k: v for k, v in task.items() if k == "build" or not isinstance(v, Mapping)}
+    return {**config, "task": kept}
+
+
 def with_present_names(node: Any) -> Any:
-    """Return a plain configuration in which every `_target_` has its present name."""
+    """Return a copy of a plain configuration in which every `_target_` has its present name."""
     if isinstance(node, Mapping):
         return {
             key: _renamed(value) if key == "_target_" else with_present_names(value)

@@ -33,11 +33,11 @@ def check_requirements(
     Args:
         strategy: The strategy, or an acquisition function.
         name: Its name on the command line.
-        provided: The parts of a prediction that there will be.
-        of_regions: Samples are regions, which have neither embedding nor predicted loss.
+        provided: The parts that predictions will have.
+        of_regions: True if samples are regions, which have neither embedding nor predicted loss.
 
     Raises:
-        InvalidSetting: A requirement is not met; the text says which, and how to meet it.
+        InvalidSetting: A requirement is not met; the text names it and says how to meet it.
     """
     if of_regions and not ranks_regions(strategy):
         raise InvalidSetting(

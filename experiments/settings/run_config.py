@@ -1,4 +1,4 @@
-"""The configuration of one run: resolved, checked, and read by every part of the program."""
+"""The resolved and checked configuration of one run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from al_core import Requirement
 from al_core.errors import InvalidSetting, require_positive
-from experiments.settings.checks import check_flag, check_whole_number
+from experiments.settings.checks import check_flag, check_number, check_whole_number
 from experiments.settings.composition import build, check_keys, part_serving, plain
 from experiments.settings.input_format import (
     DEFAULT_IMAGE_SIZE,
@@ -20,7 +20,7 @@ from experiments.settings.input_format import (
     input_format,
 )
 from experiments.settings.recipe import Recipe
-from experiments.settings.run_path import WHOLE_IMAGES, run_path, strategy_label
+from experiments.settings.run_path import LIVE, PEOPLE, WHOLE_IMAGES, run_path, strategy_label
 
 GROUPS = ("task", "backbone", "cycle", "strategy", "query", "data", "oracle", "engine", "tracker")
 TOP_LEVEL = {*GROUPS, "optimizer", "loss_prediction", "name", "out", "seed", "cycles"}
@@ -30,14 +30,12 @@ DEFAULT_FORMAT = {"image_size": DEFAULT_IMAGE_SIZE, "interpolation": DEFAULT_INT
 """Keys of `data` that are null where the backbone decides, and what else they are."""
 NO_WEIGHTS = (None, "none", "scratch")
 """Values of an argument `weights` that stand for random ones."""
-PEOPLE = "people"
-"""The choice of `oracle` in which people annotate."""
 
 FORMAT_KEYS = tuple(each.name for each in fields(InputFormat))
 """Keys of `backbone` that say more of a network's input than its constructor does."""
 _KNOWN_KEYS = {
     "task": {"name", "kind", "metric", "build", "background"},
-    "strategy": {"name", "query", "mc_dropout_passes", "ensemble_size"},
+    "strategy": {"name", "query", "mc_dropout_passes", "ensemble_size", "snapshot_at"},
     "backbone": {
         "name",
         "recipe",
@@ -51,16 +49,16 @@ _KNOWN_KEYS = {
     "loss": {"reduction"},
     "query": {"name"},
 }
-"""Keys of the groups that no single constructor takes."""
+"""Known keys of the groups that are not passed to one constructor as a whole."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """The constructor of a network, by its configuration.
+    """The constructor of a network, described by its configuration.
 
     Attributes:
         name: The choice of `backbone`.
-        kind: The kind of task that the network is for.
+        kind: The kind of task that the network serves.
         node: The constructor's `_target_` and arguments.
         frozen: Whether a head is trained on the network's features instead of the network.
         head: That head: "linear" or "mlp".
@@ -79,7 +77,8 @@ class Backbone:
         """Read a choice of `backbone`.
 
         Raises:
-            InvalidSetting: The choice does not serve this kind of task, or not with frozen weights.
+            InvalidSetting: The choice has no network for this kind of task, or none with frozen
+                weights.
         """
         part = part_serving(choice, kind, group="backbone")
         frozen, head = choice.get("frozen", False), choice.get("head", HEADS[0])
@@ -124,8 +123,8 @@ class RunConfig:
     """A run's configuration.
 
     Attributes:
-        values: Plain and resolved, as `config.yaml` holds it.
-        recipe: How networks are trained.
+        values: The configuration as in `config.yaml`: plain values, interpolations resolved.
+        recipe: The training recipe.
     """
 
     values: Mapping[str, Any]
@@ -136,12 +135,12 @@ class RunConfig:
         """Resolve and check a configuration as the command line composes it.
 
         Raises:
-            InvalidSetting: A key that does nothing, a value out of range, or choices that do not
-                go together.
+            InvalidSetting: An unknown key, a value out of range, or choices that do not fit
+                together.
         """
         values = _completed(plain(composed))
         known = set(TOP_LEVEL)
-        if "reduction" in values["task"]["build"]:  # a task with a choice of what a loss is
+        if "reduction" in values["task"]["build"]:  # a task that offers several losses
             known.add("loss")
         check_keys(values, known, where="")
         for key in ("name", "out"):
@@ -161,7 +160,7 @@ class RunConfig:
 
     @property
     def cycles(self) -> int:
-        """How many times the run trains."""
+        """The number of cycles, each of which trains once."""
         return int(self.values["cycles"])
 
     @property
@@ -176,40 +175,52 @@ class RunConfig:
 
     @property
     def asks_people(self) -> bool:
-        """Whether people annotate, rather than the data set's own labels."""
-        return bool(self.values["oracle"]["name"] == PEOPLE)
+        """True if people annotate, False if the data set has the labels."""
+        return bool(self.values["oracle"]["name"] in PEOPLE)
+
+    @property
+    def is_live(self) -> bool:
+        """True if the run itself exchanges tasks and annotations with a server."""
+        return bool(self.values["oracle"]["name"] == LIVE)
 
     @property
     def ensemble_size(self) -> int:
-        """How many networks are trained in each cycle."""
+        """The number of networks that each cycle trains."""
         return int(self.values["strategy"].get("ensemble_size", 1))
 
     @property
+    def snapshot_at(self) -> float | None:
+        """The fraction of a training after which an earlier network is kept; None for none."""
+        at = self.values["strategy"].get("snapshot_at")
+        return None if at is None else float(at)
+
+    @property
     def provided(self) -> frozenset[Requirement]:
-        """The parts of a prediction beside embeddings, which depend on the network."""
+        """The parts of a prediction that the settings decide: all but embeddings."""
         found = set()
         if self.recipe.loss_prediction.enabled:
             found.add(Requirement.PREDICTED_LOSS)
-        # A task of one's own without that key may have posterior passes of its own.
+        # A user's own task without that key may make posterior passes of its own.
         passes = self.values["task"]["build"].get("mc_dropout_passes", 2)
-        if self.ensemble_size > 1 or passes:
+        several = self.ensemble_size > 1 or self.snapshot_at is not None
+        if several or passes:
             found.add(Requirement.LOG_PROB_SAMPLES)
-        if self.ensemble_size > 1 or (isinstance(passes, int) and passes > 1):
+        if several or (isinstance(passes, int) and passes > 1):
             found.add(Requirement.SEVERAL_PASSES)
         return frozenset(found)
 
     @property
     def queries_regions(self) -> bool:
-        """Whether the samples of the pool are regions of images."""
+        """True if the samples of the pool are regions of images."""
         return bool(self.values["query"]["name"] != WHOLE_IMAGES)
 
     @property
     def strategy_label(self) -> str:
-        """The name of the strategy and, if it does not query images, of what it queries."""
+        """The name of the strategy, followed by its unit unless that is images."""
         return strategy_label(self.values)
 
     def path(self, *, swept: str = "") -> Path:
-        """Return the run folder, as `run_path`."""
+        """Return the path of the run folder; see `run_path`."""
         return run_path(self.values, swept=swept)
 
     def build(self, key: str, **arguments: Any) -> Any:
@@ -224,10 +235,10 @@ class RunConfig:
         return build(node, where=key, **arguments)
 
     def build_for_task(self, group: str, **arguments: Any) -> Any:
-        """Build the part of a group's choice that serves the kind of task.
+        """Build the part of a group's choice for the kind of task.
 
         Raises:
-            InvalidSetting: The choice does not serve it, or as `composition.build`.
+            InvalidSetting: The choice has no part for it, or as `composition.build`.
         """
         part = part_serving(self.values[group], self.kind, group=group)
         return build(part, where=f"{group}.{self.kind}", **arguments)
@@ -236,7 +247,7 @@ class RunConfig:
         """Return the constructor of the network for the kind of task.
 
         Raises:
-            InvalidSetting: The backbone does not serve it.
+            InvalidSetting: The backbone has none for it.
         """
         return Backbone.of(self.values["backbone"], self.kind)
 
@@ -264,38 +275,45 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_groups(values: Mapping[str, Any]) -> None:
-    """Refuse keys that would do nothing."""
+    """Refuse keys that would have no effect."""
     for group, own in _KNOWN_KEYS.items():
         choice = values.get(group, {})
         parts = {key: part for key, part in choice.items() if isinstance(part, Mapping)}
         known = set(own)
-        if group == "task":  # tables that other keys look their values up in, by data or cycle
+        if group == "task":  # its tables hold values by data or cycle, for other keys to look up
             known |= set(parts)
         elif group in ("data", "backbone", "query"):
-            # A choice's part for a kind of task refuses keys when it is built; the keys beside it
-            # are there to be set, and interpolated into it.
+            # Unknown keys inside a part are refused when it is built. The keys beside the parts are
+            # settings that are interpolated into them.
             known |= {*parts, *(key for part in parts.values() for key in part)}
         check_keys(choice, known, where=group)
 
 
 def _check_combinations(values: Mapping[str, Any]) -> None:
-    """Refuse choices that do not go together."""
+    """Refuse choices that do not fit together."""
     strategy, task, query = values["strategy"], values["task"], values["query"]
     if "mc_dropout_passes" in strategy and "mc_dropout_passes" not in task["build"]:
         raise InvalidSetting(
-            f"strategy={strategy['name']} needs posterior samples, which the networks of "
-            f"task={task['name']} cannot give by Monte-Carlo dropout; an ensemble can"
+            f"strategy={strategy['name']} needs posterior samples by Monte-Carlo dropout, which "
+            f"the networks of task={task['name']} do not support; use an ensemble"
         )
     if "mc_dropout_passes" in strategy:
         passes = strategy["mc_dropout_passes"]
         check_whole_number("strategy.mc_dropout_passes", passes, low=0, high=1000)
+    if strategy.get("snapshot_at") is not None:
+        check_number("strategy.snapshot_at", strategy["snapshot_at"], low=0.01, high=0.99)
+        if strategy.get("ensemble_size", 1) != 1 or strategy.get("mc_dropout_passes", 0):
+            raise InvalidSetting(
+                "strategy.snapshot_at gives two posterior samples of its own: leave out "
+                "strategy.ensemble_size and strategy.mc_dropout_passes"
+            )
     if query["name"] == WHOLE_IMAGES:
         return
     if values["loss_prediction"]["enabled"]:
         raise InvalidSetting(
-            f"query={query['name']} ranks parts of images, and the loss-prediction module "
-            f"knows the loss of a whole one: with strategy={strategy['name']} use "
+            f"query={query['name']} ranks parts of images, but the loss-prediction module "
+            f"predicts the loss of a whole image: with strategy={strategy['name']} use "
             f"query={WHOLE_IMAGES}, or another strategy without loss_prediction.enabled=true"
         )
-    if values["oracle"]["name"] == PEOPLE:
+    if values["oracle"]["name"] in PEOPLE:
         raise InvalidSetting(f"oracle=people labels whole images: use query={WHOLE_IMAGES}")

@@ -1,4 +1,4 @@
-"""The place of a run's folder. Nothing here needs torch, so that commands answer at once."""
+"""The path of a run's folder. Importing this module is fast: it does not import torch."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from typing import Any
 
 WHOLE_IMAGES = "images"
 """The choice of `query` in which a sample of the pool is an image."""
-_LONGEST_LEVEL = 120  # characters of a folder's name; file systems stop at 255 bytes
+LIVE = "label_studio"
+"""The choice of `oracle` in which a run works with a server of Label Studio."""
+PEOPLE = ("people", LIVE)
+"""The choices of `oracle` in which people annotate."""
+_LONGEST_LEVEL = 120  # characters in a folder's name; file systems allow 255 bytes
 
 
 def strategy_label(values: Mapping[str, Any]) -> str:
-    """Return the name of a configuration's strategy, and of what it queries if not images."""
+    """Return the name of a configuration's strategy, followed by its unit unless that is images."""
     strategy, query = str(values["strategy"]["name"]), str(values["query"]["name"])
     return strategy if query == WHOLE_IMAGES else f"{strategy}-{query}"
 
@@ -24,9 +28,8 @@ def run_path(values: Mapping[str, Any], *, swept: str = "") -> Path:
 
     Args:
         values: The configuration.
-        swept: Further keys that a sweep varies, as key=value, for a level of its own above the
-            strategy. Characters that a folder's name cannot hold are replaced, and a long level is
-            cut.
+        swept: Further keys that a sweep varies, as key=value. They form a level of the path above
+            the strategy, in which special characters are replaced and a long text is shortened.
     """
     level = re.sub(r"[^\w.,=+-]", "_", swept)
     if len(level) > _LONGEST_LEVEL:

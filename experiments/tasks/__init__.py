@@ -1,1 +1,1 @@
-"""The three tasks, one module each; `base` is what they have in common for whoever calls them."""
+"""Classification, detection and segmentation, one module each; `base` has their common port."""

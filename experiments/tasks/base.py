@@ -1,13 +1,12 @@
 """The port between a task and the code that trains, scores and records.
 
-A task knows its data, its model, its loss, its metric and how to show a sample to a person. It
-knows nothing of devices, cycles, strategies or files.
+A task defines its data, model, loss, metric, and the drawing of samples. Devices, cycles,
+strategies and files are outside of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -19,17 +18,18 @@ from al_core import IndexArray, Prediction
 from experiments.data.labels import Label
 from experiments.data.samples import Batch, Samples
 from experiments.data.targets import Targets
+from experiments.drawing.panel import Panel
 
 
 class Metrics(Protocol):
-    """Counts over a test set; the parts that several processes counted can be merged."""
+    """Counts over a test set; counts of several processes can be merged."""
 
     def update(self, outputs: Any, targets: Any) -> None:
         """Count one batch."""
         ...
 
     def merge(self, others: Sequence[Self]) -> None:
-        """Add what others counted."""
+        """Add the counts of others."""
         ...
 
     def compute(self) -> Mapping[str, float]:
@@ -37,16 +37,8 @@ class Metrics(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Panel:
-    """A sample drawn for people: RGB uint8 (h, w, 3) and one line about it."""
-
-    image: NDArray[np.uint8]
-    caption: str
-
-
 class Task(Protocol):
-    """Everything that is particular to classification, detection or segmentation."""
+    """Everything that is specific to classification, detection or segmentation."""
 
     metric: str
     """Name of the primary metric, one of those that `metrics()` computes; larger is better."""
@@ -60,12 +52,12 @@ class Task(Protocol):
 
     @property
     def has_embedding(self) -> bool:
-        """Whether predictions have an embedding."""
+        """True if predictions have an embedding."""
         ...
 
     @property
     def targets(self) -> Targets:
-        """Labels of whole images of `train`, readable once the oracle has given them."""
+        """Labels of whole images of `train`, which the oracle reveals."""
         ...
 
     @property
@@ -75,15 +67,15 @@ class Task(Protocol):
 
     @property
     def test(self) -> Samples:
-        """Images that are only evaluated on."""
+        """Images for evaluation only."""
         ...
 
     def build_model(self) -> nn.Module:
-        """Return the model with fresh weights, drawn from torch's global generator."""
+        """Return a model with fresh weights, drawn from torch's global generator."""
         ...
 
     def example(self) -> Tensor:
-        """Return two inputs as the model takes them, to find out shapes with."""
+        """Return two inputs of the model, to determine shapes."""
         ...
 
     def training_batch(self, indices: IndexArray, targets: Targets, *, seed: int) -> Batch:
@@ -91,8 +83,8 @@ class Task(Protocol):
 
         Args:
             indices: Positions of images in `train`.
-            targets: Their labels: `targets`, or a view of it that shows parts of an image.
-            seed: Decides the augmentation that is drawn for each sample.
+            targets: Their labels: the task's `targets`, or a view of them by parts of images.
+            seed: Decides the augmentation of each sample.
 
         Raises:
             LabelHidden: One of them is not labeled.
@@ -108,10 +100,10 @@ class Task(Protocol):
         ...
 
     def label_counts(self, indices: IndexArray, targets: Targets) -> Mapping[str, int]:
-        """Count what people made to label these samples, by what it is, in the plural.
+        """Count the parts of these samples' labels by their noun in the plural, such as "boxes".
 
-        Where a label is one answer per image there is nothing to add to the number of images, and
-        the mapping is empty. "boxes" becomes the column `num_labeled_boxes` of `cycles.csv`.
+        The key "boxes" becomes the column `num_labeled_boxes` of `cycles.csv`. The mapping is empty
+        if a label is one answer per image, since the number of images is known.
 
         Raises:
             LabelHidden: One of them is not labeled.
@@ -129,24 +121,31 @@ class Task(Protocol):
         ...
 
     def losses(self, outputs: Any, targets: Any) -> Tensor:
-        """Return the loss of each sample, (b,) float32: what the loss-prediction module learns."""
+        """Return the loss of each sample, (b,) float32, which the loss-prediction module learns."""
         ...
 
     def objective(self, outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
-        """Return the scalar to minimize and, of the same computation, `losses`.
+        """Return the scalar to minimize and `losses` from the same computation.
 
         The scalar need not be the mean of the losses: a detector's is per box of the batch.
         """
         ...
 
+    def log_probs(self, outputs: Any) -> Tensor:
+        """Return the log-probabilities (b, k, *positions) in outputs, in float32.
+
+        A static method: the loss-prediction module keeps it as a plain function.
+        """
+        ...
+
     def predict(self, outputs: Any, model: nn.Module) -> Prediction:
-        """Turn outputs, and the features `model` kept of the same batch, into a `Prediction`."""
+        """Convert outputs, and the features that `model` kept of this batch, to a `Prediction`."""
         ...
 
     def posterior_samples(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
-        """Return log-probabilities (b, m, k, *positions) sampled from `model`, if asked for.
+        """Return log-probabilities (b, m, k, *positions) sampled from `model`.
 
-        What is random draws from torch's global generators.
+        Random numbers come from torch's global generators. None if the task makes no samples.
         """
         ...
 
@@ -155,34 +154,40 @@ class Task(Protocol):
         ...
 
     def data_facts(self) -> dict[str, Any]:
-        """Return what asking the model about other images takes, beside its class names.
+        """Return the facts about the data that inference on other images needs.
 
-        Plain values, which `experiments.data.blank` makes data of again: mean and standard
-        deviation, for example, which may have been measured on the pool.
+        They are plain values, from which `experiments.data.blank` builds data again: for example
+        mean and standard deviation, which may have been measured on the pool.
         """
         ...
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Bring an image (h, w, 3) of any size to that in which `pool_images` has images."""
+        """Resize an image (h, w, 3) to the size of the images of `pool_images`."""
         ...
 
     def inference_batch_size(self, height: int, width: int) -> int:
-        """Return how many prepared images of this size are a batch of inference."""
+        """Return the number of prepared images of this size in a batch of inference."""
         ...
 
     def draw(self, indices: IndexArray, prediction: Prediction, targets: Targets) -> list[Panel]:
-        """Draw training samples for people, with what the model says of them."""
+        """Describe pictures of training samples for people, with the model's predictions.
+
+        Args:
+            indices: The samples.
+            prediction: The model's prediction of them.
+            targets: Their annotations, shown where they are revealed.
+        """
         ...
 
     def sizes(self, indices: IndexArray) -> list[tuple[int, int]]:
-        """Return (height, width) in pixels of training images, as they are."""
+        """Return (height, width) in pixels of the original training images."""
         ...
 
     def drafts(self, prediction: Prediction, sizes: Sequence[tuple[int, int]]) -> list[Label]:
-        """Return what the model makes of images as annotations, for people to correct.
+        """Return predictions as annotations for people to correct.
 
         Args:
-            prediction: Of the images.
-            sizes: (height, width) in pixels of each as it is, which boxes refer to.
+            prediction: The prediction for some images.
+            sizes: (height, width) in pixels of the original images, to which the labels refer.
         """
         ...

@@ -1,4 +1,4 @@
-"""A task without images: for ranking others, and to try a network before people are asked."""
+"""A task without images of its own, to rank other images or to try a network beforehand."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def blank_task(
         task: The group `task` of a configuration.
         backbone: The constructor of the network.
         class_names: One name per class, without background.
-        facts: As `Task.data_facts` gives them.
+        facts: Facts about the data, as from `Task.data_facts`.
 
     Raises:
         InvalidSetting: A fact is missing or unusable, or the backbone cannot be built or does not

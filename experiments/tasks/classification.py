@@ -1,7 +1,8 @@
 """Image classification: cross-entropy, accuracy, and the augmentation of the CIFAR recipe.
 
 Source: the recipe of kuangliu/pytorch-cifar @49b7aa9, which Yoo & Kweon, CVPR 2019, section 4.1
-use too: random crop with 4 pixels of zero padding, horizontal flip, normalization.
+use too: random crop with 4 pixels of zero padding, horizontal flip, normalization. Photographs have
+an augmentation of their own.
 """
 
 from __future__ import annotations
@@ -17,17 +18,22 @@ from torch.nn import functional as F
 
 from al_core import IndexArray, Prediction
 from al_core.errors import InvalidSetting, require_positive
+from experiments.data import classification_augmentation
 from experiments.data.classification import ImageClassification
-from experiments.data.decoding import resize_square
 from experiments.data.labels import Label
+from experiments.data.photographs import fit_square, whole_image
 from experiments.data.samples import Batch, ChannelValues
 from experiments.data.targets import HiddenTargets, Targets
+from experiments.drawing.panel import Panel
+from experiments.drawing.views import class_view
 from experiments.metrics.classification import ClassificationMetrics
 from experiments.models.classifier import Classifier, logits_of
 from experiments.models.dropout import InputDropout
 from experiments.models.trial import backbone_name, built, try_network
 from experiments.settings.input_format import InputFormat
-from experiments.tasks.base import Panel
+
+NUM_SHOWN = 3
+"""The most probable classes of an image, of which a caption names the likely ones."""
 
 LARGE_PIXELS, BATCH_PIXELS = 128**2, 2**20
 """Larger images are evaluated in batches of so many pixels: activations of 256 photographs would
@@ -41,7 +47,13 @@ class Classification:
         data: Images and labels.
         backbone: Called with `num_classes`, returns any model: (b, 3, h, w) to logits (b, k), or to
             an object with these as `logits`.
-        crop_padding: Pixels of zero padding around which a random crop moves; 0 for none.
+        augmentation: "cifar", "photographs" or "none".
+        crop_padding: Of "cifar": pixels of zero padding around which a random crop moves; 0 for
+            none.
+        min_area: Of "photographs": smallest area of a random crop, as a share of the image's.
+        color_jitter: Of "photographs": largest relative change of brightness, contrast and
+            saturation; 0 for none.
+        randaugment: Of "photographs": operations of RandAugment for each image; 0 for none.
         eval_batch_size: Images in a batch of inference; of images above 128 pixels, as many as
             make a megapixel.
         dropout: Whether the classifier's input is dropped from in training, whatever the strategy:
@@ -54,8 +66,9 @@ class Classification:
         classifier: Where the network computes its class scores and keeps its embeddings.
 
     Raises:
-        InvalidSetting: A padding that is negative or as large as the image, a backbone that cannot
-            be built or does not take the images, or dropout without a last linear layer.
+        InvalidSetting: An augmentation that is unknown or out of range, such as a padding as large
+            as the image, a backbone that cannot be built or does not take the images, or dropout
+            without a last linear layer.
     """
 
     metric = "accuracy"
@@ -65,7 +78,11 @@ class Classification:
         data: ImageClassification,
         backbone: Callable[..., nn.Module],
         *,
+        augmentation: str = "cifar",
         crop_padding: int = 4,
+        min_area: float = 0.35,
+        color_jitter: float = 0.0,
+        randaugment: int = 0,
         eval_batch_size: int = 256,
         dropout: bool = False,
         dropout_rate: float = 0.5,
@@ -76,8 +93,7 @@ class Classification:
         self.train, self.test = data.train, data.test
         self.class_names: Sequence[str] = data.class_names
         self.backbone = backbone
-        self._flip = data.flip
-        self._interpolation = data.interpolation
+        self._resize, self._interpolation = data.resize, data.interpolation
         mean, std = _expected_normalization(backbone) or (data.mean, data.std)
         self._mean, self._std = (torch.tensor(each).view(1, 3, 1, 1) for each in (mean, std))
         labels = torch.as_tensor(data.train_targets)
@@ -89,19 +105,17 @@ class Classification:
         self.eval_batch_size = eval_batch_size
         if height * width > LARGE_PIXELS:
             self.eval_batch_size = min(eval_batch_size, max(1, BATCH_PIXELS // (height * width)))
-        if type(crop_padding) is not int or not 0 <= crop_padding < min(height, width):
-            raise InvalidSetting(
-                f"task.build.crop_padding must lie in 0..{min(height, width) - 1} for images of "
-                f"{height}x{width}, got {crop_padding!r}"
-            )
-        self._padding = crop_padding
+        self._augment = classification_augmentation.augmentation(
+            augmentation, size=self._size, flip=data.flip, crop_padding=crop_padding,
+            min_area=min_area, color_jitter=color_jitter, randaugment=randaugment,
+        )  # fmt: skip
         self.classifier = self._tried_network()
         self.has_embedding = self.classifier.has_embedding
         self._check_dropout()
 
     @property
     def normalization_is_measured(self) -> bool:
-        """Whether mean and deviation are those of the pool, and not of the network's weights."""
+        """True if mean and deviation are those of the pool, not those of the network's weights."""
         return _expected_normalization(self.backbone) is None
 
     def build_model(self) -> nn.Module:
@@ -143,22 +157,8 @@ class Classification:
     def augment(
         self, images: Tensor, targets: Any, generator: torch.Generator
     ) -> tuple[Tensor, Any]:
-        """Crop and flip every image of the batch on its own, in one gather."""
-        b, _, height, width = images.shape
-        device = images.device
-        slack = 2 * self._padding
-        top, left = torch.randint(0, slack + 1, (2, b), generator=generator, device=device)
-        padded = F.pad(images, (self._padding,) * 4)
-        chosen = torch.arange(b, device=device)
-        if self._flip:
-            mirrored = torch.rand(b, generator=generator, device=device) < 0.5
-            # The mirror image of a crop is a crop of the mirror image, counted from its other side.
-            padded = torch.cat([padded, padded.flip(3)])
-            chosen = chosen + b * mirrored
-            left = torch.where(mirrored, slack - left, left)
-        # A view with every crop of every image, of which one each is copied, row by row.
-        crops = padded.unfold(2, height, 1).unfold(3, width, 1).permute(0, 2, 3, 1, 4, 5)
-        return crops[chosen, top, left], targets
+        """Change every image of the batch on its own, as `classification_augmentation` says."""
+        return self._augment(images, generator), targets
 
     def normalize(self, images: Tensor) -> Tensor:
         """Scale to 0..1, subtract the mean, divide by the standard deviation, per channel."""
@@ -175,6 +175,11 @@ class Classification:
         losses = self.losses(outputs, targets)
         return losses.mean(), losses
 
+    @staticmethod
+    def log_probs(outputs: Tensor) -> Tensor:
+        """Return log-probabilities (b, k)."""
+        return outputs.float().log_softmax(1)
+
     def predict(self, outputs: Tensor, model: nn.Module) -> Prediction:
         """Return log-probabilities (b, k) and the classifier's input (b, d) as embedding."""
         return self.classifier.prediction(outputs, model)
@@ -188,27 +193,33 @@ class Classification:
         return ClassificationMetrics()
 
     def data_facts(self) -> dict[str, Any]:
-        """Return size and interpolation of the images, mean and deviation of their channels."""
+        """Return size and resizing of the images, and mean and deviation of their channels."""
         mean, std = self._mean.flatten().tolist(), self._std.flatten().tolist()
-        facts = {"image_size": self._size[0], "mean": mean, "std": std}
+        facts = {"image_size": self._size[0], "resize": self._resize, "mean": mean, "std": std}
         return {**facts, "interpolation": self._interpolation}
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Bring the shorter side to that of the pool's images and keep the center square."""
-        return resize_square(image, self._size[0], self._interpolation)
+        """Bring an image to the square that one of the pool would become."""
+        return fit_square(image, self._size[0], self._resize, self._interpolation)
 
     def inference_batch_size(self, height: int, width: int) -> int:
         """Return `eval_batch_size`."""
         return self.eval_batch_size
 
     def draw(self, indices: IndexArray, prediction: Prediction, targets: Targets) -> list[Panel]:
-        """Return the images with the predicted class and its probability."""
-        images = self.train.images(indices).permute(0, 2, 3, 1).contiguous().numpy()
-        best = prediction.log_probs.max(1)
-        return [
-            Panel(image, f"predicted {self.class_names[int(k)]} ({float(log_p.exp()):.0%})")
-            for image, k, log_p in zip(images, best.indices, best.values, strict=True)
-        ]
+        """Return whole images, captioned with the most probable classes and their probabilities."""
+        images = [whole_image(self.train, index) for index in indices.tolist()]
+        best = prediction.log_probs.exp().cpu().topk(min(NUM_SHOWN, len(self.class_names)))
+        panels = []
+        for index, image, classes, values in zip(
+            indices.tolist(), images, best.indices.tolist(), best.values.tolist(), strict=True
+        ):
+            truth = None
+            if targets.is_revealed(index):
+                truth = self.class_names[int(targets.read(np.array([index]))[0])]
+            names = [self.class_names[k] for k in classes]
+            panels.append(class_view(image, list(zip(names, values, strict=True)), truth=truth))
+        return panels
 
     def sizes(self, indices: IndexArray) -> list[tuple[int, int]]:
         """Return the one size of all images."""

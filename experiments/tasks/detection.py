@@ -3,9 +3,9 @@
 Source: SSD, Liu et al., arXiv 1512.02325, as trained by amdegroot/ssd.pytorch @ 5b0b77f; learning
 loss on it: Yoo & Kweon, CVPR 2019, section 4.2, and superannotateai/active_learning @ aa2b9ae.
 
-Targets of an image are rows of x_min, y_min, x_max, y_max as fractions, and the label without
+The targets of an image are rows of x_min, y_min, x_max, y_max as fractions, and the label without
 background: (n, 5) for training, without the difficult objects, and (n, 6) for evaluation, where the
-last column says which are difficult.
+last column marks the difficult objects.
 """
 
 from __future__ import annotations
@@ -28,27 +28,25 @@ from experiments.data.labels import Box, Label
 from experiments.data.pictures import StretchedSamples, load_all, stretch
 from experiments.data.samples import Batch
 from experiments.data.targets import HiddenTargets, Targets
-from experiments.drawing.boxes import canvas, outline
+from experiments.drawing.panel import Panel
+from experiments.drawing.views import box_view
 from experiments.metrics.detection import DetectionMetrics
 from experiments.models.dropout import InputDropout
 from experiments.models.trial import backbone_name, built, try_network
 from experiments.settings.checks import check_flag, check_number
-from experiments.tasks.base import Panel
 from vendored.ssd_pytorch import Detect, MultiBoxDetector, MultiBoxLoss, Outputs
 
 DRAWN_SCORE = 0.3
-"""Detections below it are not drawn."""
-NUM_CAPTIONED = 6
-PREDICTED_COLOR, TRUE_COLOR = (255, 64, 32), (64, 255, 64)
+"""Detections below it are neither drawn nor handed out as drafts."""
 
 
 @dataclass(frozen=True)
 class BoxPrediction(Prediction):
-    """A prediction that can be drawn: `log_probs` (b, k, priors), background first.
+    """A prediction with boxes: `log_probs` (b, k, priors), background first.
 
     Attributes:
-        offsets: (b, priors, 4), as the network predicts them.
-        priors: (priors, 4), center form.
+        offsets: (b, priors, 4), the network's box offsets.
+        priors: (priors, 4), the prior boxes in center form.
     """
 
     offsets: Tensor | None = None
@@ -61,24 +59,25 @@ class Detection:
     Args:
         data: Images and objects.
         backbone: Called with `num_classes` (with background), returns the detector. Its inputs are
-            RGB in 0..255 less (123, 117, 104), whatever the images show, as published; a network
-            that begins with a convolution and batch norm does not notice the scale.
-        reduction: What the loss of an image is, which the loss-prediction module learns and the
-            strategy ranks by: "mean", per box matched to an object, or "sum", as the reference has
-            it, where an image of many objects has a large loss whatever the model makes of them.
-        augmentation: Whether training images are augmented as SSD's are; else only stretched.
-        max_expansion: The augmentation zooms out to images on canvases of at most so many times
-            their sides; 1 for no zooming out.
-        min_crop: The augmentation crops to patches of at least so much of the sides; 1 for none.
+            RGB in 0..255 minus (123, 117, 104) for any data, as published; in a network that begins
+            with a convolution and batch norm the scale has no effect.
+        reduction: The loss of an image, which the loss-prediction module learns and strategies rank
+            by: "mean" per box matched to an object, or "sum" as in the reference, where an image
+            with many objects has a large loss however well the model detects them.
+        augmentation: Augment training images as SSD does; otherwise they are only stretched.
+        max_expansion: The augmentation places images on canvases of up to so many times their
+            sides; 1 for no such zooming out.
+        min_crop: The augmentation crops patches of at least this fraction of the sides; 1 for no
+            crops.
         eval_batch_size: Images in a batch of inference.
-        dropout: Whether the inputs of the class heads are dropped from in training, whatever the
-            strategy: to compare strategies that sample with others on one network.
+        dropout: Drop inputs of the class heads in training for every strategy, so that strategies
+            with and without posterior samples are compared on one network.
         dropout_rate: The share of those inputs that is dropped.
-        mc_dropout_passes: Posterior samples of a prediction, by dropping from those inputs; 0 for
-            none. With any the network is trained with dropout.
+        mc_dropout_passes: Posterior samples of a prediction, by dropout of those inputs; 0 for
+            none. Otherwise the network is trained with dropout.
 
     Raises:
-        InvalidSetting: An unknown reduction, or a backbone without its weights.
+        InvalidSetting: The reduction is unknown, or the weights of the backbone are missing.
     """
 
     has_embedding = True
@@ -132,7 +131,7 @@ class Detection:
         """Return a fresh detector for the classes and background.
 
         Raises:
-            InvalidSetting: The backbone is none, or lacks its weights.
+            InvalidSetting: The backbone is no detector, or its weights are missing.
         """
         model = self._backbone(num_classes=len(self.class_names) + 1)
         if not isinstance(model, MultiBoxDetector):
@@ -148,7 +147,7 @@ class Detection:
     def training_batch(self, indices: IndexArray, targets: Targets, *, seed: int) -> Batch:
         """Load labeled images, augmented one by one: float32 images, (n, 5) targets.
 
-        What is random about a sample depends on `seed` and its index, so not on who loads it.
+        The augmentation of a sample depends only on `seed` and its index.
         """
         objects: list[Objects] = targets.read(indices)
         size = self._config.image_size
@@ -183,7 +182,7 @@ class Detection:
         return self.train.images(indices)
 
     def label_counts(self, indices: IndexArray, targets: Targets) -> Mapping[str, int]:
-        """Count the boxes that are trained on: those of the objects that are not difficult."""
+        """Count the boxes for training: those of objects that are not difficult."""
         objects: list[Objects] = targets.read(indices)
         return {"boxes": sum(int((~each.difficult).sum()) for each in objects)}
 
@@ -199,7 +198,7 @@ class Detection:
     def augment(
         self, images: Tensor, targets: Any, generator: torch.Generator
     ) -> tuple[Tensor, Any]:
-        """Return the batch as it is: augmentation is per sample, in `training_batch`."""
+        """Return the batch unchanged: `training_batch` augments each sample."""
         return images, targets
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -214,12 +213,12 @@ class Detection:
         return self.objective(outputs, targets)[1]
 
     def objective(self, outputs: Outputs, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return what the published training minimizes, and the loss of each image.
+        """Return the scalar that the published training minimizes, and the loss of each image.
 
-        The scalar is the sum over the batch (over this process's part of it), divided by the boxes
-        that are matched in it, whatever `reduction` is.
+        The scalar is the sum over the batch, or this process's part of it, divided by its number
+        of matched boxes. It does not depend on `reduction`.
         """
-        # A column that says "difficult" comes with evaluation only.
+        # Targets for evaluation have a column for difficult objects, which do not count.
         rows = [one if one.shape[1] == 5 else one[one[:, 5] == 0, :5] for one in targets]
         found = self._loss.per_image(outputs, rows)
         sums = found.localization + found.confidence
@@ -229,21 +228,26 @@ class Detection:
         return scalar, sums / found.num_positives.clamp(min=1)
 
     def predict(self, outputs: Outputs, model: nn.Module) -> BoxPrediction:
-        """Return log-probabilities (b, k, priors), and the pooled deepest map as embedding."""
+        """Return log-probabilities (b, k, priors) and the pooled deepest map as embedding."""
         assert isinstance(model, MultiBoxDetector)
-        offsets, logits, priors = outputs
+        offsets, _, priors = outputs
         return BoxPrediction(
-            logits.float().log_softmax(-1).transpose(1, 2),
+            self.log_probs(outputs),
             embedding=model.get_embedding(),
             offsets=offsets,
             priors=priors,
         )
 
+    @staticmethod
+    def log_probs(outputs: Outputs) -> Tensor:
+        """Return log-probabilities (b, k, priors), background first."""
+        return outputs[1].float().log_softmax(-1).transpose(1, 2)
+
     def posterior_samples(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
         """Return `mc_dropout_passes` samples (b, m, k, priors), or None for none.
 
-        The class heads are asked again and again about the maps of the latest forward: what comes
-        before them has no dropout.
+        Each sample applies the class heads, with dropout, to the maps of the latest forward; the
+        layers before them have no dropout.
         """
         if not self._dropout.passes:
             return None
@@ -268,11 +272,11 @@ class Detection:
         return DetectionMetrics(len(self.class_names), partial(_detected, self._detect))
 
     def data_facts(self) -> dict[str, Any]:
-        """Return nothing: size and mean color are the network's own."""
+        """Return no facts: size and mean color belong to the network."""
         return {}
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Stretch to the network's square."""
+        """Stretch an image to the network's square."""
         return stretch(image, self._config.image_size)
 
     def inference_batch_size(self, height: int, width: int) -> int:
@@ -280,11 +284,16 @@ class Detection:
         return self.eval_batch_size
 
     def draw(self, indices: IndexArray, prediction: Prediction, targets: Targets) -> list[Panel]:
-        """Return the images with what is found in red, and what is there in green if annotated."""
-        detected = self._detections(prediction)
+        """Return the images with the boxes of `drafts`, and the annotated ones where there are."""
+        drafts = self.drafts(prediction, self.sizes(indices))
         return [
-            self._panel(index, rows, targets)
-            for index, rows in zip(indices.tolist(), detected, strict=True)
+            box_view(
+                self.train.pictures.picture(index),
+                draft.boxes or (),
+                self.class_names,
+                truth=self._truth(index, targets),
+            )
+            for index, draft in zip(indices.tolist(), drafts, strict=True)
         ]
 
     def sizes(self, indices: IndexArray) -> list[tuple[int, int]]:
@@ -292,14 +301,14 @@ class Detection:
         return [self.train.pictures.size(index) for index in indices.tolist()]
 
     def drafts(self, prediction: Prediction, sizes: Sequence[tuple[int, int]]) -> list[Label]:
-        """Return the boxes that would be drawn, in pixels of the images as they are."""
+        """Return the detections that would be drawn, in pixels of the original images."""
         return [
             self._draft(rows, size)
             for rows, size in zip(self._detections(prediction), sizes, strict=True)
         ]
 
     def _tried_network(self) -> MultiBoxDetector:
-        """Return a network without its weights that has taken images of its size."""
+        """Build a network without weights, and check that it takes images of its size."""
         num_classes = len(self.class_names) + 1
         name = backbone_name(self._backbone)
         network = built(self.build_model, name=name, num_classes=num_classes)
@@ -338,26 +347,18 @@ class Detection:
         detected: Tensor = self._detect(prediction.offsets, probabilities, prediction.priors)
         return detected.cpu()
 
-    def _panel(self, index: int, detected: Tensor, targets: Targets) -> Panel:
-        image = canvas(self.train.pictures.picture(index))
-        truth: Objects | None = None
-        if targets.is_revealed(index):
-            truth = targets.read(np.array([index]))[0]
-            boxes = _fractions(truth.boxes, self.train.pictures.size(index))
-            outline(image, boxes, TRUE_COLOR)
-        label, row = torch.nonzero(detected[1:, :, 0] >= DRAWN_SCORE, as_tuple=True)
-        best = detected[label + 1, row]
-        order = best[:, 0].argsort(descending=True)
-        best, label = best[order], label[order]
-        found = [
-            f"{self.class_names[k]} {score:.0%}"
-            for k, score in zip(label.tolist(), best[:, 0].tolist(), strict=True)
-        ]
-        outline(image, best[:, 1:].numpy(), PREDICTED_COLOR, found)
-        caption = f"predicted {_listed(found)}"
-        if truth is not None:
-            caption += f"; true {_listed([self.class_names[k] for k in truth.labels])}"
-        return Panel(image, caption)
+    def _truth(self, index: int, targets: Targets) -> list[Box] | None:
+        """Return the annotated objects of an image, in its pixels; None for no annotation."""
+        if not targets.is_revealed(index):
+            return None
+        objects: Objects = targets.read(np.array([index]))[0]
+        boxes = []
+        for corners, label, difficult in zip(
+            objects.boxes.tolist(), objects.labels.tolist(), objects.difficult.tolist(), strict=True
+        ):
+            x_min, y_min, x_max, y_max = corners
+            boxes.append(Box(self.class_names[label], (x_min, y_min, x_max, y_max), difficult))
+        return boxes
 
 
 def _detected(detect: Detect, outputs: Outputs) -> Tensor:
@@ -375,10 +376,3 @@ def _fractions(boxes: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.
 def _rows(boxes: NDArray[np.float32], *columns: NDArray[Any]) -> Tensor:
     """Return boxes and further columns side by side, float32."""
     return torch.from_numpy(np.column_stack([boxes, *columns]).astype(np.float32))
-
-
-def _listed(names: list[str]) -> str:
-    if not names:
-        return "nothing"
-    more = f" and {len(names) - NUM_CAPTIONED} more" if len(names) > NUM_CAPTIONED else ""
-    return ", ".join(names[:NUM_CAPTIONED]) + more

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -28,50 +27,47 @@ from experiments.data.samples import Batch
 from experiments.data.segmentation import IGNORED, Mask, SemanticSegmentation, WholeSamples
 from experiments.data.segmentation_augmentation import augment, resize_image, resize_mask
 from experiments.data.targets import HiddenTargets, Targets
+from experiments.drawing.panel import Panel
+from experiments.drawing.views import mask_view
 from experiments.metrics.segmentation import SegmentationMetrics
 from experiments.models.trial import backbone_name, built, try_network
 from experiments.settings.checks import check_flag, check_number, check_whole_number
-from experiments.tasks.base import Panel
 from vendored.drn import DRNSeg
 
 log = logging.getLogger(__name__)
 
 Outputs = tuple[Tensor, Tensor]
-"""Log-probabilities (b, k, h, w), and the scores at 1/8 of the size that they come from."""
+"""Log-probabilities (b, k, h, w), and the scores at 1/8 of the size they come from."""
 
 BATCH_PIXELS = 2**20
-"""Of a batch of inference where its size is not set: what a GPU is busy with, and memory bears."""
-OPACITY = 0.6
-"""Of classes drawn over an image."""
-NUM_CAPTIONED = 4
-MIN_CAPTIONED_SHARE = 0.01
+"""Pixels in a batch of inference if its size is not set: enough for a GPU, and small in memory."""
 
 
 class Segmentation:
-    """A class for every pixel.
+    """Semantic segmentation: one class per pixel.
 
     Args:
         data: Images and masks.
         backbone: Called with `num_classes` and `add_dropout`, returns a `DRNSeg` whose
             log-probabilities are of the size of its images.
-        crop_size: Side in pixels of the squares that are trained on.
-        image_scale: Images and masks are brought to this many times their sides before anything
-            else, test set included: metrics are of masks of that size.
+        crop_size: Side in pixels of the square crops for training.
+        image_scale: Factor by which images and masks are resized before anything else, those of the
+            test set included: metrics refer to masks of that size.
         max_scale: Augmentation: sides are multiplied by a number in [1/s, s]; 1 for none.
         max_rotation: Augmentation: degrees to either side; 0 for none.
-        reduction: What the loss of an image is, which the loss-prediction module learns and the
-            strategy ranks by. "labeled_pixels": the mean over the pixels that have a class, and the
-            objective is the mean over those of the batch, as fyu/drn trains. "all_pixels": the mean
-            over all, where those without a class count as 0, and the objective is the mean of that,
-            as the superannotate fork trains; there an image is easy for having little annotated.
-        dropout: Whether the network has dropout, whatever the strategy: to compare strategies that
-            sample with others on one network.
+        reduction: The loss of an image, which the loss-prediction module learns and strategies rank
+            by. "labeled_pixels": the mean over the pixels that have a class; the objective is the
+            mean over those of the batch, as in fyu/drn. "all_pixels": the mean over all pixels,
+            where those without a class count as 0; the objective is the mean of that, as in the
+            superannotate fork. There an image with few annotated pixels has a small loss.
+        dropout: Give the network dropout for every strategy, so that strategies with and without
+            posterior samples are compared on one network.
         mc_dropout_passes: Posterior samples of a prediction: passes with dropout; 0 for none.
-        eval_batch_size: Images in a batch of inference; null for about a megapixel. It is 1 where
-            the images differ in size.
+        eval_batch_size: Images in a batch of inference; null for about a megapixel. It is 1 if the
+            images differ in size.
 
     Raises:
-        InvalidSetting: A value out of range, or a backbone without its weights.
+        InvalidSetting: A value is out of range, or the weights of the backbone are missing.
     """
 
     has_embedding = True
@@ -92,7 +88,7 @@ class Segmentation:
         eval_batch_size: int | None = None,
     ) -> None:
         check_whole_number("task.build.crop_size", crop_size, low=16, high=8192)
-        check_number("task.build.image_scale", image_scale, low=0.01)
+        check_number("task.build.image_scale", image_scale, low=0.01, high=16)
         check_number("task.build.max_scale", max_scale, low=1)
         check_whole_number("task.build.max_rotation", max_rotation, low=0, high=180)
         check_flag("task.build.dropout", dropout)
@@ -103,7 +99,7 @@ class Segmentation:
             )
         self._pool_pictures, self._image_scale = data.train, image_scale
         self.size_on_disk = data.train.size
-        """Gives (height, width) of a training image before `image_scale`."""
+        """Returns (height, width) of a training image before `image_scale`."""
         if image_scale != 1:
             data = resized(data, image_scale)
         self.class_names: Sequence[str] = data.class_names
@@ -124,7 +120,7 @@ class Segmentation:
         self._has_dropout = dropout or mc_dropout_passes > 0
         self.train, self.test = WholeSamples(data.train), WholeSamples(data.test)
         self._test_masks = data.test_masks
-        # What the oracle gives are masks yet to be read, so that those of a batch are read at once.
+        # The targets are functions that read masks, so that those of a batch are read in parallel.
         self.targets = HiddenTargets(
             len(data.train),
             lambda indices: [partial(data.train_masks.mask, index) for index in indices.tolist()],
@@ -140,7 +136,7 @@ class Segmentation:
         """Return a fresh network for the classes.
 
         Raises:
-            InvalidSetting: The backbone is no `DRNSeg`, or lacks its weights.
+            InvalidSetting: The backbone is no `DRNSeg`, or its weights are missing.
         """
         model = self._backbone(num_classes=len(self.class_names), add_dropout=self._has_dropout)
         if not isinstance(model, DRNSeg):
@@ -154,7 +150,7 @@ class Segmentation:
     def training_batch(self, indices: IndexArray, targets: Targets, *, seed: int) -> Batch:
         """Load labeled crops, augmented one by one, with their classes, uint8 (b, side, side).
 
-        What is random about a sample depends on `seed` and its index, so not on who loads it.
+        The augmentation of a sample depends only on `seed` and its index.
         """
         readers: list[Callable[[], Mask]] = targets.read(indices)
         side = self._crop_size
@@ -177,7 +173,7 @@ class Segmentation:
         return self.train.images(indices)
 
     def label_counts(self, indices: IndexArray, targets: Targets) -> Mapping[str, int]:
-        """Count the pixels that are trained on: those that are labeled and have a class."""
+        """Count the pixels for training: those that are labeled and have a class."""
         readers: list[Callable[[], Mask]] = targets.read(indices)
         counts = np.zeros(indices.size, np.int64)
 
@@ -200,7 +196,7 @@ class Segmentation:
     def augment(
         self, images: Tensor, targets: Any, generator: torch.Generator
     ) -> tuple[Tensor, Any]:
-        """Return the batch as it is: augmentation is per sample, in `training_batch`."""
+        """Return the batch unchanged: `training_batch` augments each sample."""
         return images, targets
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -216,7 +212,7 @@ class Segmentation:
         return self.objective(outputs, targets)[1]
 
     def objective(self, outputs: Outputs, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what `reduction` says is minimized, and the loss of each image."""
+        """Return the scalar to minimize and the loss of each image, both as `reduction` says."""
         pixels = F.nll_loss(
             outputs[0].float(), targets.long(), ignore_index=IGNORED, reduction="none"
         )
@@ -227,9 +223,14 @@ class Segmentation:
         return sums.sum() / counts.sum().clamp(min=1), sums / counts.clamp(min=1)
 
     def predict(self, outputs: Outputs, model: nn.Module) -> Prediction:
-        """Return log-probabilities (b, k, h, w), and the pooled last map (b, d) as embedding."""
+        """Return log-probabilities (b, k, h, w) and the pooled last map (b, d) as embedding."""
         assert isinstance(model, DRNSeg)
-        return Prediction(outputs[0].float(), embedding=model.get_embedding().float())
+        return Prediction(self.log_probs(outputs), embedding=model.get_embedding().float())
+
+    @staticmethod
+    def log_probs(outputs: Outputs) -> Tensor:
+        """Return log-probabilities (b, k, h, w)."""
+        return outputs[0].float()
 
     def posterior_samples(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
         """Return `mc_dropout_passes` passes with dropout, (b, m, k, h, w), or None for none."""
@@ -260,33 +261,39 @@ class Segmentation:
         return {"mean": mean, "std": std, "palette": self._palette.tolist()}
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Return the image at `image_scale`: the network takes any size."""
+        """Resize the image by `image_scale`; the network takes any size."""
         if self._image_scale == 1:
             return image
         height, width = image.shape[:2]
         return resize_image(image, scaled_size(height, width, self._image_scale))
 
     def inference_batch_size(self, height: int, width: int) -> int:
-        """Return `eval_batch_size`, or as many as are about a megapixel."""
+        """Return `eval_batch_size`, or the number of images in about a megapixel."""
         pixels = height * width * max(1, self._passes)
         return self._wanted_batch_size or max(1, BATCH_PIXELS // pixels)
 
     def draw(self, indices: IndexArray, prediction: Prediction, targets: Targets) -> list[Panel]:
-        """Return four tiles an image: itself, the uncertainty, the prediction, and the truth.
-
-        Uncertainty is the entropy of the prediction, from black (sure) to yellow; the truth is gray
-        where it is not annotated.
-        """
+        """Return four tiles an image: itself, the uncertainty, the prediction, the annotation."""
         images = self.train.images(indices).permute(0, 2, 3, 1).contiguous().numpy()
         predicted = prediction.log_probs.argmax(1).byte().cpu().numpy()
         entropy = torch.special.entr(prediction.log_probs.exp()).sum(1).cpu().numpy()
+        colors = [(red, green, blue) for red, green, blue in self._palette.tolist()]
         return [
-            self._panel(*drawn, targets)
-            for drawn in zip(images, predicted, entropy, indices.tolist(), strict=True)
+            mask_view(
+                image,
+                mask,
+                self.class_names,
+                colors,
+                entropy=uncertainty,
+                truth=_truth(index, targets),
+            )
+            for image, mask, uncertainty, index in zip(
+                images, predicted, entropy, indices.tolist(), strict=True
+            )
         ]
 
     def sizes(self, indices: IndexArray) -> list[tuple[int, int]]:
-        """Return the sizes of the files, whatever `image_scale` is."""
+        """Return the sizes of the files, before `image_scale`."""
         return [self._pool_pictures.size(index) for index in indices.tolist()]
 
     def drafts(self, prediction: Prediction, sizes: Sequence[tuple[int, int]]) -> list[Label]:
@@ -298,7 +305,7 @@ class Segmentation:
         ]
 
     def _try_network(self) -> None:
-        """Build a network once, and try it on crops: it takes every size if it takes theirs."""
+        """Build a network once and try it on crops; it is convolutional, so any size works then."""
         num_classes, size = len(self.class_names), (self._crop_size,) * 2
         name = backbone_name(self._backbone)
         with torch.random.fork_rng(devices=[]):
@@ -314,51 +321,19 @@ class Segmentation:
                 wanted=f"log-probabilities {(2, num_classes, *size)} first",
             )
 
-    def _panel(
-        self,
-        image: NDArray[np.uint8],
-        predicted: Mask,
-        entropy: NDArray[np.float32],
-        index: int,
-        targets: Targets,
-    ) -> Panel:
-        heat = np.clip(255 * entropy / np.log(len(self.class_names)), 0, 255).astype(np.uint8)
-        uncertainty = cv2.applyColorMap(heat, cv2.COLORMAP_INFERNO)[:, :, ::-1]
-        caption = f"predicted {self._described(predicted)}"
-        truth = np.full_like(image, 128)
-        if targets.is_revealed(index):
-            mask: Mask = targets.read(np.array([index]))[0]()
-            truth = self._overlaid(image, mask)
-            labeled = mask != IGNORED
-            if labeled.any():
-                caption += f"; {(predicted == mask)[labeled].mean():.0%} of pixels right"
-        overlay = self._overlaid(image, predicted)
-        tiles = np.vstack([np.hstack([image, uncertainty]), np.hstack([overlay, truth])])
-        return Panel(np.ascontiguousarray(tiles, np.uint8), caption)
-
-    def _overlaid(self, image: NDArray[np.uint8], mask: Mask) -> NDArray[np.uint8]:
-        """Tint the image by class; black where a pixel has none."""
-        colors = np.zeros((256, 3), np.float32)
-        colors[: len(self._palette)] = self._palette
-        tinted = (1 - OPACITY) * image + OPACITY * colors[mask]
-        tinted[mask == IGNORED] = 0
-        return tinted.astype(np.uint8)
-
-    def _described(self, mask: Mask) -> str:
-        shares = np.bincount(mask.ravel(), minlength=len(self.class_names)) / mask.size
-        largest = np.argsort(-shares, kind="stable")[:NUM_CAPTIONED].tolist()
-        named = [
-            f"{self.class_names[k]} {shares[k]:.0%}"
-            for k in largest
-            if shares[k] >= MIN_CAPTIONED_SHARE
-        ]
-        return ", ".join(named)
-
     def _batch_size(self) -> int:
         wanted = self._wanted_batch_size
         train, test = self.train.common_size(), self.test.common_size()
         if train is None or test is None:
             if wanted is not None and wanted > 1:
-                log.info("the images differ in size: batches of inference are of one image")
+                log.info("the images differ in size: a batch of inference is one image")
             return 1
         return self.inference_batch_size(*max(train, test, key=lambda size: size[0] * size[1]))
+
+
+def _truth(index: int, targets: Targets) -> Mask | None:
+    """Return the annotated mask of an image, 255 for no class; None for no annotation."""
+    if not targets.is_revealed(index):
+        return None
+    read: Callable[[], Mask] = targets.read(np.array([index]))[0]
+    return read()

@@ -1,16 +1,16 @@
 """Regions of images as the samples of a pool: superpixels that are queried and labeled one by one.
 
 Source: superpixels as the unit of annotation, Siddiqui et al., "ViewAL", CVPR 2020, section 3, and
-superannotateai/active_learning @ aa2b9ae (100 superpixels an image). The score of a region is that
-of its pixels, by any acquisition function over pixels; an image is trained on where it is labeled
-and ignored elsewhere.
-Differs: the reference selects regions again that are labeled already; here the pool knows them.
+superannotateai/active_learning @ aa2b9ae (100 superpixels per image). Any acquisition function over
+pixels scores a region. Training uses the labeled regions of an image and ignores the others.
+Differs: the reference selects labeled regions again; here the pool excludes them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
@@ -25,36 +25,33 @@ from al_core import CostArray, IndexArray, Prediction
 from al_core.errors import InvalidSetting
 from experiments.data.segmentation import IGNORED, Mask
 from experiments.data.targets import Targets
+from experiments.drawing.panel import Panel
 from experiments.settings.checks import check_number, check_whole_number
-from experiments.tasks.base import Panel
+from experiments.settings.wording import counted
 from experiments.tasks.segmentation import Segmentation
 from experiments.units.superpixels import MAX_REGIONS, RegionMap, Superpixels
 from experiments.units.unit import Extract, images_of
 
 ReadMask = Callable[[], Mask]
 BOX = ("x_min", "y_min", "x_max", "y_max")
-OUTLINE = (255, 255, 255)
-"""Color of the borders of chosen regions in panels."""
-SEAM = 1 / 200
-"""Thickness of these borders, of the longer side of an image."""
 
 
 class Regions:
-    """A sample is a superpixel of an image of the training set.
+    """The unit in which a sample is a superpixel of an image of the training set.
 
-    The initial set, and the candidates where `cycle.candidates` limits them, are drawn as whole
-    images, so that runs with and without regions start from the same images. From the second cycle
-    on single regions are queried.
+    The initial set is drawn as whole images, so that runs with and without regions start from the
+    same images; so are the candidates if `cycle.candidates` limits them. Queries name single
+    regions.
 
     Args:
-        task: Its training set is cut into regions by `prepare`, and from then on its labels are
-            read where regions of them were revealed, and 255 elsewhere.
-        per_image: Regions of an image, about.
-        compactness: Of SLIC: the larger, the squarer.
-        budget: What `cycle.query_size` counts: "images" (as many pixels as so many images have on
-            average, to compare with whole images at the same amount of labels), "pixels" or
-            "regions".
-        cache: Folder that keeps the regions, by the content of the images.
+        task: The task, whose training set `prepare` cuts into regions. Its labels can be read in
+            revealed regions and are 255 elsewhere.
+        per_image: The approximate number of regions per image.
+        compactness: SLIC's compactness: the larger, the squarer.
+        budget: The meaning of `cycle.query_size`: "pixels", "regions", or "images", which is as
+            many pixels as so many images have on average, for comparisons with whole images at the
+            same amount of labels.
+        cache: Folder that keeps the regions by the content of the images.
 
     Raises:
         InvalidSetting: A value out of range, or scikit-image is not installed.
@@ -91,7 +88,7 @@ class Regions:
         self._pixels = np.sort([math.prod(pictures.size(image)) for image in readable])
 
     def prepare(self) -> None:
-        """As in `Unit`: cut the images, as far as they are not in the cache."""
+        """Cut the images that are not in the cache."""
         self._superpixels = cut = self._cut()
         self._image_of = np.repeat(np.arange(len(self._names)), np.diff(cut.first))
         self.groups = self._image_of
@@ -99,7 +96,7 @@ class Regions:
         self.targets = RegionTargets(self._task.targets.concealed(), self)
 
     def amounts(self, initial_size: int) -> tuple[int, int]:
-        """As in `Unit`: of regions no more is known than that each has a pixel."""
+        """Return a lower and an upper bound: every region has at least one pixel."""
         initial = 0 if self._budget == "regions" else self._pixels[:initial_size].sum()
         return int(initial), int(self._pixels.sum())
 
@@ -107,16 +104,16 @@ class Regions:
         return len(self._image_of)
 
     def budget(self, query_size: int) -> int:
-        """As in `Unit`: a number of pixels, or of regions."""
+        """Return a number of pixels or of regions."""
         by_image = self._budget == "images"
         return round(query_size * self._pixels.mean()) if by_image else query_size
 
     def rows(
         self, prediction: Prediction, images: IndexArray, indices: IndexArray, extract: Extract
     ) -> Tensor:
-        """As in `Unit`; `extract` is given regions one by one, their pixels as positions.
+        """Call `extract` with one region at a time, whose positions are its pixels.
 
-        Such a prediction has neither embedding nor predicted loss: those are of whole images.
+        Such a prediction has neither embedding nor predicted loss, which belong to whole images.
         """
         rows = []
         for k, image in enumerate(images.tolist()):
@@ -128,12 +125,11 @@ class Regions:
         return torch.cat(rows)
 
     def name(self, index: int) -> str:
-        """As in `Unit`."""
         image, region = self._of(index)
         return f"region {region} of {self._names[image]}"
 
     def columns(self, indices: IndexArray) -> Mapping[str, Sequence[Any]]:
-        """As in `Unit`: number in the image; box and area in pixels of the image as it is.
+        """Return the number in the image, and box and area in pixels of the original image.
 
         The box is up to x_max and y_max, exclusive.
         """
@@ -150,7 +146,7 @@ class Regions:
         }
 
     def files(self, images: IndexArray) -> Iterator[tuple[str, bytes]]:
-        """As in `Unit`: a PNG of 16 bits for each image, the number of each pixel's region."""
+        """Yield a PNG of 16 bits for each image: the number of each pixel's region."""
         for image in images.tolist():
             parts = [part for part in PurePath(self._names[image]).parts if part.strip("./\\")]
             height, width = self._sizes[image].tolist()
@@ -162,15 +158,15 @@ class Regions:
             yield f"regions/{'/'.join(parts)}.png", data.tobytes()
 
     def of_image(self, image: int) -> slice:
-        """Return the samples that lie in an image."""
+        """Return the samples of an image."""
         return slice(*self._superpixels.first[image : image + 2].tolist())
 
     def map(self, image: int) -> RegionMap:
-        """Return the number of each pixel's region in the image, (height, width)."""
+        """Return the number of each pixel's region within the image, (height, width)."""
         return self._superpixels.map(image)
 
     def marked(self, panels: list[Panel], images: IndexArray, chosen: IndexArray) -> list[Panel]:
-        """As in `Unit`: chosen regions are outlined in every tile of a panel."""
+        """Outline the chosen regions in every tile of a panel."""
         return [
             self._outlined(panel, image, chosen[self._image_of[chosen] == image])
             for panel, image in zip(panels, images.tolist(), strict=True)
@@ -180,26 +176,23 @@ class Regions:
         if not chosen.size:
             return panel
         regions = self.map(image)
-        seam = _seam(regions, np.isin(regions, chosen - self._superpixels.first[image]))
-        height, width = regions.shape
-        drawn = panel.image.copy()
-        for y in range(0, drawn.shape[0], height):
-            for x in range(0, drawn.shape[1], width):
-                drawn[y : y + height, x : x + width][seam] = OUTLINE
-        return Panel(drawn, f"{panel.caption}; {chosen.size} regions chosen")
+        inside = np.isin(regions, chosen - self._superpixels.first[image])
+        caption = f"{panel.caption}; {counted(chosen.size, 'region')} chosen"
+        outlined = np.where(inside, regions.astype(np.int32), np.int32(-1))
+        return replace(panel, caption=caption, outlined=outlined)
 
     def _of(self, index: int) -> tuple[int, int]:
-        """Return the image and the number in it of a region."""
+        """Return the image of a region, and the region's number in it."""
         image = int(self._image_of[index])
         return image, int(index - self._superpixels.first[image])
 
 
 class RegionTargets:
-    """Masks that can be read where regions of them were revealed, and are 255 elsewhere.
+    """Masks that can be read in revealed regions and are 255 elsewhere.
 
     Args:
         whole: The masks of the images, none of them revealed.
-        regions: The regions that they are revealed by.
+        regions: The regions of the images.
     """
 
     def __init__(self, whole: Targets, regions: Regions) -> None:
@@ -207,19 +200,18 @@ class RegionTargets:
         self._revealed = np.zeros(len(regions), dtype=bool)
 
     def reveal(self, indices: IndexArray) -> None:
-        """As in `Revealing`: these regions."""
+        """Reveal the labels of these regions."""
         self._revealed[indices] = True
         self._whole.reveal(images_of(self._regions, indices)[0])
 
     def is_revealed(self, index: int) -> bool:
-        """As in `Targets`."""
         return self._whole.is_revealed(index)
 
     def read(self, indices: IndexArray) -> list[ReadMask]:
-        """As in `Targets`: a mask yet to be read for each image, 255 where nothing is revealed.
+        """Return a function per image that reads its mask, 255 where nothing is revealed.
 
         Raises:
-            LabelHidden: Of one of them no region is revealed; the text names it.
+            LabelHidden: One of them has no revealed region; the text names it.
         """
         readers: list[ReadMask] = self._whole.read(indices)
         return [
@@ -234,7 +226,7 @@ class RegionTargets:
 
 
 def _members(regions: RegionMap, wanted: IndexArray) -> list[NDArray[np.int64]]:
-    """Return, for each wanted region, the positions of its pixels in the flattened image."""
+    """Return the positions of the pixels of each wanted region in the flattened image."""
     flat = regions.ravel()
     order = np.argsort(flat, kind="stable")
     ends = np.cumsum(np.bincount(flat))
@@ -242,19 +234,9 @@ def _members(regions: RegionMap, wanted: IndexArray) -> list[NDArray[np.int64]]:
 
 
 def _part(prediction: Prediction, row: int, pixels: Tensor) -> Prediction:
-    """Return what is predicted for some pixels of one image, as a batch of one."""
+    """Return the prediction for some pixels of one image as a batch of one."""
     samples = prediction.log_prob_samples
     return Prediction(
         log_probs=prediction.log_probs[row].flatten(1)[None, :, pixels],
         log_prob_samples=None if samples is None else samples[row].flatten(2)[None, ..., pixels],
     )
-
-
-def _seam(regions: RegionMap, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return the pixels at the borders of chosen regions, thick enough for a thumbnail."""
-    labels = np.where(chosen, regions.astype(np.int32), -1)
-    seam = np.zeros(labels.shape, np.uint8)
-    seam[:, :-1] |= labels[:, :-1] != labels[:, 1:]
-    seam[:-1] |= labels[:-1] != labels[1:]
-    thickness = max(1, round(SEAM * max(labels.shape)))
-    return cv2.dilate(seam, np.ones((thickness, thickness), np.uint8)) > 0

@@ -1,7 +1,7 @@
-"""Images cut into superpixels by SLIC, once for each image, and kept in files by content.
+"""Cut images into superpixels by SLIC, once per image, and cache the maps by the image's content.
 
 Source: Achanta et al., "SLIC superpixels compared to state-of-the-art superpixel methods", PAMI
-2012, as scikit-image computes it: of the colors of the image alone, never of its labels.
+2012, in scikit-image's implementation. It uses the colors of the image and never its labels.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ RegionMap = NDArray[np.uint16]
 
 MAX_REGIONS = 5000
 SMOOTHING_PIXELS = 1.0
-"""Of the image before it is cut: on noise SLIC makes one region of half an image."""
-_FORMAT = 1  # to be raised with whatever changes the maps
+"""Deviation of the blur before an image is cut: on noise SLIC makes one region of half an image."""
+_FORMAT = 1  # increase with every change that affects the maps
 
 
 class Superpixels:
     """The superpixels of a set of images.
 
-    Building it cuts every readable image whose map is not in the cache; between uses the maps are
-    in files, so that memory holds a number a region, whatever the size of the set.
+    The constructor cuts every readable image whose map is not in the cache. The maps stay in files,
+    and memory holds a few numbers per region.
 
     Args:
         pictures: The images.
-        per_image: Superpixels of an image, about: SLIC may give fewer or more.
+        per_image: The approximate number of superpixels per image.
         compactness: The larger, the squarer; the smaller, the closer to the colors.
         cache: Folder of the maps, PNG files named by a hash of the pixels and of the settings.
 
     Attributes:
         first: int64 (n + 1,): image i has the regions first[i] .. first[i + 1] - 1 of the set;
             an unreadable one has none.
-        sizes: int64 (first[-1],), pixels of each region.
-        boxes: int32 (first[-1], 4), the pixels that it spans: x_min, y_min, x_max, y_max, in
-            pixels from the upper left corner; the edges x_max and y_max are not in it.
-        shapes: int64 (n, 2), height and width of each image in pixels; 0 of an unreadable one.
+        sizes: int64 (first[-1],), the number of pixels of each region.
+        boxes: int32 (first[-1], 4), the box of each region: x_min, y_min, x_max, y_max, in pixels
+            from the upper left corner; x_max and y_max are exclusive.
+        shapes: int64 (n, 2), height and width of each image in pixels; 0 for an unreadable one.
 
     Raises:
         InvalidSetting: scikit-image is not installed.
@@ -87,12 +87,12 @@ class Superpixels:
         self.boxes: NDArray[np.int32] = np.concatenate([boxes for _, boxes in found])
 
     def map(self, index: int) -> RegionMap:
-        """Return the map of a readable image; a file that was lost is made again."""
+        """Return the map of a readable image; a lost file is computed again."""
         kept = _read(self._cache / self._files[index])
         return self._map_of(index) if kept is None else kept
 
     def _map_of(self, index: int) -> RegionMap:
-        """Find the map of an image by its content, or cut it."""
+        """Return the map of an image from the cache, or cut the image."""
         image = np.ascontiguousarray(self._pictures.picture(index))
         digest = hashlib.blake2b(f"{self._key} {image.shape} ".encode(), digest_size=16)
         digest.update(image.data)
@@ -127,7 +127,7 @@ def _measured(regions: RegionMap) -> tuple[NDArray[np.int64], NDArray[np.int32]]
 
 
 def _read(file: Path) -> RegionMap | None:
-    """Return the map in a file, or None where there is none, or a damaged one."""
+    """Return the map in a file, or None if the file is missing or damaged."""
     try:
         data = np.frombuffer(file.read_bytes(), np.uint8)
     except (FileNotFoundError, IsADirectoryError):

@@ -1,7 +1,7 @@
-"""What the pool counts, a strategy ranks and a query names: whole images, or parts of them.
+"""The samples that a pool holds and a query names: whole images, or parts of images.
 
-`WholeImages` is the plain case, in which a sample of the pool is an image of the task's training
-set; `experiments.units.regions` has the other. Loop, strategies and tasks are the same for both.
+With `WholeImages` a sample is an image of the task's training set; `experiments.units.regions` has
+the other case. Loop, strategies and tasks are the same for both.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from torch import Tensor
 
 from al_core import CostArray, IndexArray, Prediction
 from experiments.data.targets import Targets
-from experiments.tasks.base import Panel, Task
+from experiments.drawing.panel import Panel
+from experiments.tasks.base import Task
 
 Extract = Callable[[Prediction], Tensor]
 
 
 class Unit(Protocol):
-    """The samples of a pool, by position, and how they lie in the images of a training set.
+    """The samples of a pool, and the images of the training set that they lie in.
 
     Attributes:
-        counted_in: The noun for the things that a query's budget counts, in the plural.
-        targets: The labels; an oracle reveals those of samples.
-        groups: (n,) the image that each sample lies in, where the initial set and the candidates
-            are drawn as whole images; None where a sample is one.
-        costs: (n,) what it costs to label each; None where they cost the same.
-        unreadable: Position -> reason of the samples that are never offered.
+        counted_in: Noun for the things that a budget counts, in the plural.
+        targets: The labels, which an oracle reveals sample by sample.
+        groups: (n,) the image that each sample lies in; the initial set and the candidates are then
+            drawn as whole images. None if a sample is an image.
+        costs: (n,) the cost of labeling each sample; None if all cost the same.
+        unreadable: Position -> reason of the samples that are never queried.
     """
 
     counted_in: str
@@ -44,50 +45,54 @@ class Unit(Protocol):
     def __len__(self) -> int: ...
 
     def budget(self, query_size: int) -> int:
-        """Return what `cycle.query_size` amounts to, in `unit`."""
+        """Convert `cycle.query_size` to the budget of a query in `counted_in`."""
         ...
 
     def amounts(self, initial_size: int) -> tuple[int, int]:
-        """Return what an initial set of so many images comes to at least, and the pool at most.
+        """Return bounds that are known before `prepare`, in `counted_in`.
 
-        In `unit`, and known before `prepare`.
+        Args:
+            initial_size: Images of the initial set.
+
+        Returns:
+            The least that the initial set contains, and the most that the pool contains.
         """
         ...
 
     def prepare(self) -> None:
-        """Do what takes long and is kept; samples and labels are known from then on."""
+        """Do slow preparations that are cached; samples and labels are available afterwards."""
         ...
 
     def rows(
         self, prediction: Prediction, images: IndexArray, indices: IndexArray, extract: Extract
     ) -> Tensor:
-        """Return the rows of `extract` for those of the samples that lie in a batch of images.
+        """Return the rows of `extract` for the requested samples in a batch of images.
 
         Args:
-            prediction: Of the batch.
-            images: The batch, ascending.
-            indices: All samples that are asked for, ascending.
+            prediction: The prediction for the batch.
+            images: The images of the batch, ascending.
+            indices: All requested samples, ascending; some may lie in other batches.
             extract: As in `Learner.infer`.
 
         Returns:
-            A row a sample, ascending.
+            One row per sample of the batch, ascending.
         """
         ...
 
     def name(self, index: int) -> str:
-        """Return what a person calls the sample."""
+        """Return the name of a sample for people."""
         ...
 
     def columns(self, indices: IndexArray) -> Mapping[str, Sequence[Any]]:
-        """Return what tables say of samples, beside the names of their images."""
+        """Return columns that describe samples in tables, besides the names of their images."""
         ...
 
     def files(self, images: IndexArray) -> Iterator[tuple[str, bytes]]:
-        """Yield name and contents of what people need beside the images to label samples."""
+        """Yield (name, contents) of the files that people need to label samples of these images."""
         ...
 
     def marked(self, panels: list[Panel], images: IndexArray, chosen: IndexArray) -> list[Panel]:
-        """Show in the panels of images which samples of them were chosen."""
+        """Mark the chosen samples in the panels of images."""
         ...
 
 
@@ -97,9 +102,10 @@ def image_of(unit: Unit, indices: IndexArray) -> IndexArray:
 
 
 def images_of(unit: Unit, indices: IndexArray) -> tuple[IndexArray, IndexArray]:
-    """Return the images that samples lie in, each once, and where in `indices` each comes first.
+    """Return the images that samples lie in, each once, and its first place in `indices`.
 
-    Both are in that order: of a ranking, images by their most wanted sample.
+    Both arrays are in the order of these places. For a ranking of samples, this orders images by
+    their most wanted sample.
     """
     of = image_of(unit, indices)
     first = np.sort(np.unique(of, return_index=True)[1])
@@ -107,10 +113,10 @@ def images_of(unit: Unit, indices: IndexArray) -> tuple[IndexArray, IndexArray]:
 
 
 class WholeImages:
-    """A sample is an image of the training set.
+    """The unit in which a sample is an image of the training set.
 
     Args:
-        task: Its training set and labels.
+        task: The task, for its training set and labels.
     """
 
     counted_in = "images"
@@ -123,41 +129,37 @@ class WholeImages:
 
     @property
     def unreadable(self) -> Mapping[int, str]:
-        """As in `Unit`."""
         return self._samples.unreadable
 
     def __len__(self) -> int:
         return len(self._samples)
 
     def budget(self, query_size: int) -> int:
-        """As in `Unit`: the number itself."""
         return query_size
 
     def amounts(self, initial_size: int) -> tuple[int, int]:
-        """As in `Unit`."""
         return initial_size, len(self) - len(self.unreadable)
 
     def prepare(self) -> None:
-        """As in `Unit`: there is nothing to do."""
+        """Do nothing: images need no preparation."""
 
     def rows(
         self, prediction: Prediction, images: IndexArray, indices: IndexArray, extract: Extract
     ) -> Tensor:
-        """As in `Unit`: a row an image."""
+        """Return a row per image."""
         return extract(prediction)
 
     def name(self, index: int) -> str:
-        """As in `Unit`."""
         return self._samples.names[index]
 
     def columns(self, indices: IndexArray) -> Mapping[str, Sequence[Any]]:
-        """As in `Unit`: the name says it all."""
+        """Return no columns: a name identifies an image."""
         return {}
 
     def files(self, images: IndexArray) -> Iterator[tuple[str, bytes]]:
-        """As in `Unit`: the images suffice."""
+        """Yield no files."""
         return iter(())
 
     def marked(self, panels: list[Panel], images: IndexArray, chosen: IndexArray) -> list[Panel]:
-        """As in `Unit`: the panels show whole images already."""
+        """Return the panels unchanged: they show whole images."""
         return panels

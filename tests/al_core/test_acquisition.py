@@ -18,12 +18,12 @@ ROWS = [[0.7, 0.2, 0.1], [1 / 3, 1 / 3, 1 / 3], [1.0, 0.0, 0.0], [0.5, 0.5, 0.0]
 
 
 def predicted(rows: list[list[float]]) -> Prediction:
-    """A prediction from probabilities, zeros included."""
+    """Return a prediction from probabilities, zeros included."""
     return Prediction(torch.tensor(rows, dtype=torch.float64).log())
 
 
 def by_hand(row: list[float], function: Callable[..., Tensor]) -> float:
-    """The closed form of a score, in plain Python."""
+    """Return the closed form of a score in plain Python."""
     first, second = sorted(row, reverse=True)[:2]
     if function is entropy:
         return -sum(p * math.log(p) for p in row if p > 0)
@@ -60,7 +60,7 @@ def test_any_distribution_agrees_with_the_closed_form(
 def test_confident_samples_keep_their_order_in_float32(
     function: Callable[..., Tensor], k: int
 ) -> None:
-    """Where the largest probability rounds to 1 in float32, a surer sample still scores lower."""
+    """A more confident sample scores lower even where probabilities round to 1 in float32."""
     gaps = torch.arange(8.0, 60.0, 0.05)
     logits = torch.zeros(len(gaps), k)
     logits[:, 1:] = -torch.arange(float(k - 1))
@@ -100,7 +100,7 @@ def test_positions_are_scored_one_by_one_and_aggregated(
 
 
 def test_mean_is_the_default_aggregation() -> None:
-    """Without a word on it, positions are averaged, so that scores do not grow with image size."""
+    """Positions are averaged by default, so that scores do not grow with image size."""
     log_probs = torch.randn(2, 4, 9, generator=torch.Generator().manual_seed(0)).log_softmax(1)
     for function in FROM_PROBABILITIES:
         torch.testing.assert_close(
@@ -116,7 +116,7 @@ def test_unknown_aggregation_is_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_one_class_has_no_margin_and_no_uncertainty() -> None:
-    """With one class margin is refused, and the other two scores are zero."""
+    """With one class, margin raises and the other two scores are zero."""
     prediction = Prediction(torch.zeros(3, 1))
     with pytest.raises(InvalidSetting, match="at least two classes"):
         margin(prediction)
@@ -124,7 +124,7 @@ def test_one_class_has_no_margin_and_no_uncertainty() -> None:
 
 
 def test_predicted_loss_is_passed_on_or_asked_for() -> None:
-    """The predicted loss is the score itself; a model without it raises and says what to do."""
+    """The predicted loss is the score; a model without it raises with advice."""
     loss = torch.tensor([0.5, -1.0])
     assert predicted_loss(Prediction(torch.zeros(2, 3), predicted_loss=loss)) is loss
     with pytest.raises(InvalidSetting, match="wrap it in ActiveLearning"):

@@ -19,18 +19,18 @@ LOG_2 = math.log(2)
 
 
 def sampled(samples: Any) -> Prediction:
-    """A prediction from probabilities (b, m, k, *positions), zeros included."""
+    """Return a prediction from probabilities (b, m, k, *positions), zeros included."""
     probabilities = torch.as_tensor(samples, dtype=torch.float64)
     return Prediction(probabilities.mean(1).log(), log_prob_samples=probabilities.log())
 
 
 def plain_entropy(row: np.ndarray) -> float:
-    """Shannon entropy in plain Python."""
+    """Return the Shannon entropy in plain Python."""
     return -sum(p * math.log(p) for p in row.tolist() if p > 0)
 
 
 def by_hand(samples: np.ndarray, function: Callable[..., Tensor]) -> float:
-    """The closed form of a score of (m, k) probabilities."""
+    """Return the closed form of a score of (m, k) probabilities."""
     mean = samples.mean(0)
     if function is variation_ratio:
         votes = np.bincount(samples.argmax(1), minlength=samples.shape[1])
@@ -52,7 +52,7 @@ def by_hand(samples: np.ndarray, function: Callable[..., Tensor]) -> float:
 def test_doubt_and_disagreement_are_told_apart(
     samples: list[list[float]], scores: tuple[float, float, float, float]
 ) -> None:
-    """BALD and variance are zero where the samples agree, and BALD log 2 where two are at odds."""
+    """BALD and variance are zero where samples agree; BALD is log 2 where two disagree."""
     for function, expected in zip(FUNCTIONS, scores, strict=True):
         np.testing.assert_allclose(function(sampled([samples])), [expected], atol=1e-15)
 
@@ -92,7 +92,7 @@ def test_positions_are_scored_one_by_one_and_aggregated(
 
 
 def test_agreement_in_float32_is_not_below_zero() -> None:
-    """Rounding gives no negative information: equal samples score zero or a rounding above it."""
+    """Equal samples have no information, never a negative one by rounding."""
     one = torch.randn(50, 1, 19, generator=torch.Generator().manual_seed(0)).log_softmax(2)
     prediction = Prediction(one[:, 0], log_prob_samples=one.expand(50, 10, 19))
     for function in (bald, variance, variation_ratio):
@@ -104,14 +104,14 @@ def test_agreement_in_float32_is_not_below_zero() -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_without_samples_they_say_what_is_missing(function: Callable[..., Tensor]) -> None:
-    """A prediction without posterior samples raises and names the setting that gives them."""
+    """A prediction without posterior samples raises and names the setting."""
     with pytest.raises(InvalidSetting, match=r"posterior samples.*mc_dropout_passes=10"):
         function(Prediction(torch.zeros(2, 3)))
 
 
 @pytest.mark.parametrize("function", [bald, variance, variation_ratio])
 def test_one_sample_shows_no_spread(function: Callable[..., Tensor]) -> None:
-    """A single sample would score zero everywhere; it is refused."""
+    """A single posterior sample, which would score zero everywhere, raises."""
     with pytest.raises(InvalidSetting, match="at least 2 posterior samples, the prediction has 1"):
         function(sampled([[[0.4, 0.6]]]))
 

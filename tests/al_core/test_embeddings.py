@@ -53,7 +53,7 @@ def test_a_vision_transformer_gives_its_class_token() -> None:
 
 
 def test_the_loss_prediction_head_is_not_tapped() -> None:
-    """Of an ActiveLearning model the base model's embedding is recorded."""
+    """The embedding of an ActiveLearning model is that of its base model."""
     net = ActiveLearning(seeded(Offering)).eval()
     with EmbeddingTap(net) as tap:
         outputs, _ = net(IMAGES)

@@ -43,12 +43,12 @@ class Images:
 
 
 def imported(text: str) -> float:
-    """What SuperAnnotate's importer makes of a value: 8 characters, clipped, 5 decimals."""
+    """Read a value as SuperAnnotate's importer does: 8 characters, clipped, 5 decimals."""
     return round(min(max(float(text[:8]), 0.0), 1e6), 5)
 
 
 def imported_file(path: Path) -> tuple[list[str], list[float]]:
-    """What it makes of a file."""
+    """Read a file as the importer does."""
     with open(path, encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))[1:]
     return [row[0] for row in rows], [imported(row[1]) for row in rows]
@@ -203,7 +203,7 @@ def test_upload_values_are_whole_numbers_of_six_digits_at_most() -> None:
 def test_beyond_a_million_the_most_wanted_keep_their_order(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Of more than a million different scores the least wanted are tied, and a warning says so."""
+    """The least wanted of more than a million different scores are tied, and a warning says so."""
     n = 1_000_005
     scores = np.arange(n) * 0.5 - 1000
     with caplog.at_level(logging.WARNING):

@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
     ],
 )
 def test_promised_names_are_public(name: str) -> None:
-    """What users import stays importable from the package itself."""
+    """The promised names stay importable from the package itself."""
     assert name in al_core.__all__
     assert hasattr(al_core, name)
 

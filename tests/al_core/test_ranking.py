@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from al_core import (
     LossPredictionLoss,
     LossPredictionMSELoss,
+    RankNetLoss,
     kendall_tau,
     ranking,
     ranking_accuracy,
@@ -308,6 +309,24 @@ def test_squared_error_is_the_mean_over_the_batch_and_leaves_true_losses_alone()
     loss.backward()
     assert predicted.grad.tolist() == [1.0, -2.0]
     assert target.grad is None
+
+
+def test_ranknet_is_the_cross_entropy_of_the_order_of_all_pairs() -> None:
+    """Written out over the pairs; true losses get no gradient, and a batch of one counts 0."""
+    predicted = torch.tensor([0.5, -1.0, 2.0], requires_grad=True)
+    target = torch.tensor([1.0, 1.0, 3.0], requires_grad=True)
+    loss = RankNetLoss()(predicted, target)
+    pairs = [(1.5, 0.5), (-1.5, 0.0), (-3.0, 0.0)]  # difference, share of the first being larger
+    by_hand = [
+        -(share * np.log(p) + (1 - share) * np.log(1 - p))
+        for p, share in ((1 / (1 + np.exp(-d)), share) for d, share in pairs)
+    ]
+    assert loss.item() == pytest.approx(np.mean(by_hand), rel=1e-6)
+    loss.backward()
+    assert target.grad is None
+    assert RankNetLoss()(torch.ones(1), torch.ones(1)).item() == 0
+    with pytest.raises(InvalidSetting, match=r"must both have shape \(b,\)"):
+        RankNetLoss()(torch.zeros(4, 1), torch.zeros(4))
 
 
 @pytest.mark.parametrize("shape", [(4, 1), (2,), (1, 4)])

@@ -57,7 +57,7 @@ def test_the_stages_of_known_networks_are_found(
     ("at_most", "stages"), [(1, ["layer2"]), (2, ["layer1", "layer2"]), (4, ["layer1", "layer2"])]
 )
 def test_the_last_stages_are_kept(at_most: int, stages: list[str]) -> None:
-    """Of more stages than asked for the deepest are returned."""
+    """If there are more stages than requested, the deepest are returned."""
     assert find_stages(Residual(), IMAGES, at_most=at_most) == stages
 
 

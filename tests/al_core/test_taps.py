@@ -116,7 +116,7 @@ def test_stale_features_are_never_used() -> None:
 
 
 def test_features_of_a_failed_forward_are_dropped() -> None:
-    """What a forward that raised has left does not reach the next one."""
+    """Features of a forward that raised do not reach the next one."""
     net = ActiveLearning(Branching(), layers=["always", "sometimes"], example=MORE_IMAGES)
     with pytest.raises(RuntimeError, match="channels"):
         net.base_model.always(net.base_model.sometimes(MORE_IMAGES))

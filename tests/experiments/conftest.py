@@ -1,4 +1,4 @@
-"""A team of annotators that has not begun."""
+"""A team of annotators before the first request."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.small_runs import write_image_folder
 
 @pytest.fixture(scope="module")
 def labeled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Labeled images: what the annotators know."""
+    """Labeled images, whose labels the annotators know."""
     return write_image_folder(tmp_path_factory.mktemp("labeled")) / "train"
 
 
 @pytest.fixture
 def team(tmp_path: Path, labeled: Path, caplog: pytest.LogCaptureFixture) -> Team:
-    """A team that has not begun, and whose log is kept."""
+    """A team before the first request, with its log captured."""
     caplog.set_level(logging.INFO)
     return Team(tmp_path, labeled)

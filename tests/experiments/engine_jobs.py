@@ -68,7 +68,7 @@ def answers(engine: Engine, weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def trained(engine: Engine) -> tuple[dict[str, float], dict[str, Tensor]]:
-    """Train without anything that is random within a batch; odd batches, in unequal parts."""
+    """Train without randomness inside batches, on batches with unequal parts."""
     task = lenet_task(small_data(flip=False), crop_padding=0)
     labeled = np.arange(0, 46, 2)  # 23: batches of 9, 9, 5
     task.targets.reveal(labeled)
@@ -78,7 +78,7 @@ def trained(engine: Engine) -> tuple[dict[str, float], dict[str, Tensor]]:
 
 
 def everything(engine: Engine, weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Do all of it in one launch; say what each process came to."""
+    """Do all of it in one launch; return the results of each process."""
     found = answers(engine, weights)
     fitted, state = trained(engine)
     with_module = lenet_task()
@@ -102,7 +102,7 @@ def everything(engine: Engine, weights: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def digest(values: Any) -> str:
-    """Return what is equal only for results that are equal bit for bit."""
+    """Return a hash of results, equal only for equal bits."""
     found = hashlib.sha256()
     for key, value in sorted(values.items()):
         found.update(str(key).encode())
@@ -111,7 +111,7 @@ def digest(values: Any) -> str:
 
 
 def fails_in_one(engine: Engine, rank: int) -> None:
-    """Raise what a user can cause in one process while the others wait for it."""
+    """Raise a user's error in one process while the others wait for it."""
     if engine.rank == rank:
         raise InvalidSetting("cycle.epochs=0 cannot be")
     engine.barrier()

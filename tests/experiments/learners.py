@@ -1,4 +1,4 @@
-"""What the tests of the learner ask of it."""
+"""Learners for the tests."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ def fresh_learner(data: Any, *arguments: str) -> tuple[TaskLearner, DictConfig]:
 
 
 def checkpoint_of(learner: TaskLearner, config: DictConfig) -> dict[str, Any]:
-    """What a run would save of it."""
+    """Return the checkpoint that a run would save of a learner."""
     for key in map(str, config.data):
         if config.data._get_node(key)._is_missing():
             config.data[key] = "elsewhere"
@@ -101,11 +101,11 @@ def checkpoint_of(learner: TaskLearner, config: DictConfig) -> dict[str, Any]:
 
 
 def model_of(learner: TaskLearner, config: DictConfig) -> TrainedModel:
-    """The same, as a ranking has it."""
+    """Return the recipe of the same model for a ranking."""
     kept = checkpoint_of(learner, config)
     weights = io.BytesIO()
     torch.save(kept["model"], weights)
     return TrainedModel(
         kept["config"], tuple(kept["class_names"]), kept["data_facts"], kept["posterior_seed"],
-        weights.getvalue(), sha256="0", said="made for a test",
+        weights.getvalue(), sha256="0", description="made for a test",
     )  # fmt: skip

@@ -13,9 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from experiments.data.cityscapes import CLASSES
+from experiments.data.palette import distinct_palette
 from experiments.data.pictures import MemoryPictures
 from experiments.data.samples import MemorySamples
-from experiments.data.segmentation import MemoryMasks, SemanticSegmentation, distinct_palette
+from experiments.data.segmentation import MemoryMasks, SemanticSegmentation
 from experiments.models.drn import drn_seg
 from experiments.tasks.segmentation import Segmentation
 

@@ -20,7 +20,7 @@ class Team:
 
     def __init__(self, place: Path, labeled: Path) -> None:
         self.photos, self.out = place / "photos", place / "runs"
-        self.truth = place / "truth.csv"
+        self.truth, self.labeled = place / "truth.csv", labeled
         self.run = self.out / "small" / "margin" / "seed0"
         annotator.withhold(labeled, self.photos, self.truth)
         # Names that tools stumble over: folders, spaces, letters, quotes, dashes, and equal ones.

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,9 @@ import numpy as np
 import pytest
 
 from experiments import compare
+from experiments.engine.locks import is_held
+from experiments.runs import comparison
+from experiments.runs.folder import RunFolder
 from tests.experiments.synthetic_runs import write_run
 from tests.small_runs import overrides, read_rows, write_image_folder
 
@@ -30,7 +34,7 @@ def simulated(
     def begin(gains: dict[str, float]) -> list[tuple[str, int]]:
         done: list[tuple[str, int]] = []
 
-        def run(self: compare.Comparison, strategy: str, seed: int) -> bool:
+        def run(self: comparison.Comparison, strategy: str, seed: int) -> bool:
             done.append((strategy, seed))
             if gains[strategy] is None:
                 self.failed.add((strategy, seed))
@@ -40,7 +44,7 @@ def simulated(
             write_run(tmp_path, strategy, seed, accuracy=accuracy.tolist(), name="c")
             return self._read(strategy, seed)
 
-        monkeypatch.setattr(compare.Comparison, "run", run)
+        monkeypatch.setattr(comparison.Comparison, "run", run)
         return done
 
     return begin
@@ -134,7 +138,7 @@ def test_real_runs_killed_and_gone_on_with(tmp_path: Path) -> None:
     while not (folder / "margin" / "seed0" / "log.txt").exists():
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    os.killpg(first.pid, signal.SIGKILL)
+    os.kill(first.pid, signal.SIGKILL)  # the run ends with it, or it would be in use
     first.wait()
     done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True,
                           timeout=500, check=False)  # fmt: skip
@@ -146,3 +150,42 @@ def test_real_runs_killed_and_gone_on_with(tmp_path: Path) -> None:
             state = json.loads((folder / strategy / f"seed{seed}" / "state.json").read_text())
             assert state["finished"]
             assert len(read_rows(folder / strategy / f"seed{seed}" / "cycles.csv")) == 2
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_run_that_is_held_has_not_failed(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another process is at work on it: one line, and no seed is skipped for it."""
+    folder = tmp_path / "c" / "random" / "seed0"
+    begin = threading.Event()
+
+    def run_command(command: list[str]) -> int:
+        begin.set()
+        return 1  # as a run does that finds its folder in use
+
+    monkeypatch.setattr(comparison, "run_command", run_command)
+    monkeypatch.setattr(
+        comparison,
+        "is_held",
+        lambda path: path == folder and (when == "before" or begin.is_set()),
+    )
+    assert compare.main(command(tmp_path, "random,margin", "budget=6")) == 1
+    says = capsys.readouterr()
+    assert says.err == (
+        f"error: {folder} is in use by another process: wait for it, then the same command goes "
+        "on\n"
+    )
+    assert "failed" not in says.out
+
+
+def test_the_lock_of_a_run_shows_that_it_is_held(tmp_path: Path) -> None:
+    """A folder is in use as long as a process holds it, and not for having been."""
+    folder = tmp_path / "seed0"
+    assert not is_held(folder)
+    held = RunFolder(folder, {})
+    assert is_held(folder)
+    held.close()
+    assert not is_held(folder)
+    assert not is_held(tmp_path / "other")
+    assert not (tmp_path / "other").exists()

@@ -85,7 +85,7 @@ def test_the_project_is_the_runs_own_or_the_one_given(tmp_path: Path) -> None:
 
 
 def test_every_key_is_one_that_a_run_logs(tmp_path: Path) -> None:
-    """What the panels ask W&B for is in the log of a real run with learning loss: history, media,
+    """The log of a real run with learning loss has every key that the panels show: history, media,
     tables, summary and configuration.
     """
     images = write_image_folder(tmp_path / "images")

@@ -28,7 +28,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def test_files_and_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command writes its six files beside the runs and prints the tables."""
+    """The command writes its files beside the runs and prints the tables."""
     make_runs(tmp_path, {"margin": 2.0})
     assert main([str(tmp_path)]) == 0
     shown = capsys.readouterr().out
@@ -39,7 +39,7 @@ def test_files_and_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     names = {path.name for path in out.iterdir()}
     assert names == {
         "report.md", "report.csv", "report.json", "report.html", "learning_curves.png",
-        "learning_curves.svg",
+        "learning_curves.svg", "figures",
     }  # fmt: skip
     assert (out / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     ElementTree.fromstring((out / "learning_curves.svg").read_text(encoding="utf-8"))
@@ -87,23 +87,28 @@ def test_every_number_leads_to_its_runs(tmp_path: Path) -> None:
     assert '<details id="runs-1">' in text
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files below a folder, by their relative paths."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
 def test_report_is_reproducible(tmp_path: Path) -> None:
     """The same runs give the same bytes, and an earlier report among the arguments is no run."""
     make_runs(tmp_path, {"margin": 2.0}, num_seeds=2)
     assert main([str(tmp_path)]) == 0
-    before = {p.name: p.read_bytes() for p in (tmp_path / "report").iterdir()}
+    before = contents(tmp_path / "report")
     everything = [str(path) for path in sorted(tmp_path.iterdir())]
     assert main([*everything, "--out", str(tmp_path / "report")]) == 0
-    after = {p.name: p.read_bytes() for p in (tmp_path / "report").iterdir()}
+    after = contents(tmp_path / "report")
     assert before.keys() == after.keys()
-    for name in (
-        "report.csv",
-        "report.json",
-        "report.html",
-        "learning_curves.png",
-        "learning_curves.svg",
-    ):
-        assert before[name] == after[name]
+    assert {Path(name).suffix for name in before} == {
+        ".md", ".csv", ".json", ".html", ".png", ".svg", ".pdf",
+    }  # fmt: skip
+    assert [name for name in before if before[name] != after[name]] == []
 
 
 def test_default_place(tmp_path: Path) -> None:
@@ -129,10 +134,10 @@ def test_windows_line_ends(tmp_path: Path) -> None:
     [
         (lambda f: set_cell(f, 1, 2, "much"), "row 2: accuracy is 'much', not a number"),
         (lambda f: set_cell(f, 1, 0, "-1"), "row 2: cycle is '-1', not a count"),
-        (lambda f: set_cell(f, 2, 0, "0"), "row 3: cycle 0 stands twice"),
+        (lambda f: set_cell(f, 2, 0, "0"), "row 3: cycle 0 occurs twice"),
         (lambda f: set_cell(f, 2, 1, "7"), "row 3: cycle or num_labeled decreases"),
         (lambda f: set_cell(f, 0, 0, "round"), "does not begin with cycle,num_labeled"),
-        (lambda f: set_cell(f, 0, 3, "accuracy"), "a heading stands twice"),
+        (lambda f: set_cell(f, 0, 3, "accuracy"), "a heading occurs twice"),
         (lambda f: (f / "cycles.csv").write_text(""), "does not begin with cycle,num_labeled"),
         (lambda f: (f / "cycles.csv").write_text("cycle,num_labeled\n1\n"), "1 cells under 2"),
         (lambda f: (f / "cycles.csv").write_bytes(b"cycle,num_labeled\n\xff,1\n"), "not CSV"),
@@ -221,7 +226,7 @@ def test_report_starts_without_the_training_libraries(tmp_path: Path) -> None:
     )
     status, modules = json.loads(done.stdout.splitlines()[-1])
     assert status == 0
-    unwanted = {"torch", "hydra", "wandb", "matplotlib.pyplot", "al_core", "pandas"}
+    unwanted = {"torch", "hydra", "wandb", "matplotlib.pyplot", "al_core"}
     assert not unwanted & set(modules)
 
 
@@ -230,7 +235,28 @@ def test_missing_extra(
 ) -> None:
     """Without the optional dependencies one line says what to install."""
     write_run(tmp_path, "random", 0, accuracy=[1.0, 2.0])
-    monkeypatch.setitem(sys.modules, "jinja2", None)
-    monkeypatch.delitem(sys.modules, "experiments.reporting.page", raising=False)
-    monkeypatch.delattr("experiments.reporting.page", raising=False)
-    fails(capsys, [str(tmp_path)], "a report needs jinja2: pip install -e '.[report]'")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "experiments.reporting.figures", raising=False)
+    monkeypatch.delitem(sys.modules, "experiments.reporting.figure_files", raising=False)
+    monkeypatch.delattr("experiments.reporting.figure_files", raising=False)
+    fails(capsys, [str(tmp_path)], "a report needs matplotlib: pip install -e '.[report]'")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from experiments.report import main\ntry: main(['--help'])\nexcept SystemExit: pass",
+        "import experiments.reporting.runs",
+        "import experiments.reporting.sequential, experiments.reporting.verdicts",
+    ],
+)
+def test_tables_and_figures_are_imported_when_they_are_made(code: str) -> None:
+    """The help text and the commands that only read run folders import neither pandas nor
+    matplotlib nor torch.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys, json; print(json.dumps(list(sys.modules)))"],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    modules = json.loads(done.stdout.splitlines()[-1])
+    assert not {"pandas", "matplotlib", "torch"} & set(modules)

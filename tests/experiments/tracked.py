@@ -85,7 +85,7 @@ def start(tracker: Tracker, run_folder: Path, **changes: Any) -> None:
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """What the tracker warned of."""
+    """Return the warnings of the tracker."""
     mine = [record for record in caplog.records if record.name == "experiments.runs.tracker"]
     return [record.getMessage() for record in mine if record.levelno >= logging.WARNING]
 

@@ -84,7 +84,7 @@ class RunLog:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the run was configured with, without W&B's own key."""
+        """The configuration of the run, without W&B's own key."""
         config = _value(self.run.config.update)
         return {key: value for key, value in config.items() if key != "_wandb"}
 

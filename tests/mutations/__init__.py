@@ -1,4 +1,4 @@
-"""The ten mistakes of the reference code, as patches that put each of them into this code.
+"""The ten mistakes of the reference code, as edits that put each of them into this code.
 
 1. The ranking loss is fed (b, 1) predictions and (b,) losses, and broadcasts.
 2. The pool is scored by a freshly initialized network, and training goes on in eval mode.
@@ -12,6 +12,5 @@
 10. Scoring by fours, filters that cost O(N k), a Python loop over every pair of a batch.
 
 `python -m tests.mutations` applies each to a copy of the project and runs the tests that must fail
-there. A patch begins with what it does and with a line `Caught by: ` for each file of tests that
-has to notice it by itself.
+there. `mistakes` describes them; `edits` finds the code by its name, wherever it stands.
 """

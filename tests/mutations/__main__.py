@@ -1,7 +1,7 @@
 """Put the mistakes back, one by one, and see that tests fail:
 `python -m tests.mutations [NAME ...] [--all-tests]`.
 
-Prints a table; exit status 1 if a mistake is not noticed or its patch does not apply any more.
+Prints a table; exit status 1 if a mistake is not noticed.
 """
 
 from __future__ import annotations
@@ -11,12 +11,10 @@ import multiprocessing
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 # Not used here: imported once, for all the processes that run tests.
@@ -25,46 +23,14 @@ import pytest
 import torch  # noqa: F401
 import torchvision  # noqa: F401
 
+from tests.mutations.edits import changed_files, find_test
+from tests.mutations.mistakes import MUTATIONS, Mutation
+
 ROOT = Path(__file__).parents[2]
 SOURCES = ("al_core", "benchmarks", "conf", "docs", "experiments", "tests", "vendored")
 FILES = ("pyproject.toml", "Makefile", "README.md", "CHANGELOG.md", "CONTRIBUTING.md")
 FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+::\S+)", re.MULTILINE)
 """A test that failed; a file that cannot even be imported has no `::` and does not count."""
-
-
-@dataclass(frozen=True)
-class Mutation:
-    """A patch, and who has to notice it.
-
-    Attributes:
-        path: The patch.
-        mistake: Which of the ten it puts back.
-        what: What it does.
-        caught_by: Tests, as pytest takes them; each has to fail.
-    """
-
-    path: Path
-    mistake: int
-    what: str
-    caught_by: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """What the table calls it."""
-        return self.path.stem
-
-
-def mutations() -> list[Mutation]:
-    """Read all patches."""
-    found = []
-    for path in sorted(Path(__file__).parent.glob("*.patch")):
-        head = path.read_text(encoding="utf-8").partition("\ndiff --git ")[0]
-        first = re.match(r"Mistake (\d+): (.+)\.\n", head)
-        caught_by = re.findall(r"^Caught by: (\S+)$", head, re.MULTILINE)
-        assert first, f"{path.name} does not begin with its mistake"
-        assert caught_by, f"{path.name} does not say who has to notice it"
-        found.append(Mutation(path, int(first[1]), first[2], tuple(caught_by)))
-    return found
 
 
 def copy_tree(target: Path) -> Path:
@@ -76,15 +42,10 @@ def copy_tree(target: Path) -> Path:
     return target
 
 
-def apply(patch: Path, tree: Path, *, check: bool = False) -> str:
-    """Apply a patch, or see whether it can be; return why not, or nothing."""
-    command = ["git", "apply", "--check"] if check else ["git", "apply"]
-    # Below a repository git passes over, without a word, what the repository does not know.
-    environment = {**os.environ, "GIT_CEILING_DIRECTORIES": str(tree.parent)}
-    done = subprocess.run(
-        [*command, str(patch)], cwd=tree, env=environment, capture_output=True, text=True
-    )
-    return done.stderr.strip().replace("\n", "; ")
+def apply(mutation: Mutation, tree: Path) -> None:
+    """Put a mistake into a copy of the project."""
+    for path, text in changed_files(mutation.edits, ROOT).items():
+        (tree / path).write_text(text, encoding="utf-8")
 
 
 def failing(tree: Path, tests: Sequence[str]) -> str | None:
@@ -120,28 +81,32 @@ def _run_pytest(tree: Path, tests: Sequence[str], output: Path) -> None:
 
 
 def put_back(mutation: Mutation, *, all_tests: bool = False) -> list[tuple[str, float]]:
-    """Apply a mutation to a copy of the project; return what each of its tests said, and seconds.
+    """Apply a mutation to a copy of the project and run the tests that have to notice it.
 
-    What was said is the test that failed, or begins with "SURVIVES" or "DOES NOT APPLY".
+    Returns:
+        For each of them the test that failed, or a text that begins with "SURVIVES", and seconds.
     """
     with tempfile.TemporaryDirectory() as folder:
         tree = copy_tree(Path(folder).resolve() / "tree")
-        refused = apply(mutation.path, tree)
-        if refused:
-            return [(f"DOES NOT APPLY: {refused}", 0.0)]
-        said = []
-        for tests in ("tests",) if all_tests else mutation.caught_by:
+        apply(mutation, tree)
+        noticed = []
+        for tests in ("tests",) if all_tests else caught_by(mutation):
             start = time.monotonic()
             test = failing(tree, [tests])
-            said.append((test or f"SURVIVES {tests}", time.monotonic() - start))
-        return said
+            noticed.append((test or f"SURVIVES {tests}", time.monotonic() - start))
+        return noticed
+
+
+def caught_by(mutation: Mutation) -> list[str]:
+    """Return the tests that have to notice a mutation, as pytest takes them."""
+    return [find_test(name, ROOT) for name in mutation.caught_by]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command line."""
-    known = {mutation.name: mutation for mutation in mutations()}
+    known = {mutation.name: mutation for mutation in MUTATIONS}
     parser = argparse.ArgumentParser(prog="tests.mutations", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help="patches; all of them if none")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="mutations; all of them if none")
     parser.add_argument("--all-tests", action="store_true", help="run the suite, not what is named")
     given = parser.parse_args(arguments)
     unknown = sorted(set(given.names) - set(known))
@@ -150,14 +115,14 @@ def main(arguments: Sequence[str]) -> int:
     chosen = [known[name] for name in given.names or known]
     missed = 0
     print("| mistake | mutation | noticed by | seconds |\n| --: | --- | --- | --: |")
-    control = () if given.all_tests else {each for one in chosen for each in one.caught_by}
+    control = () if given.all_tests else {each for one in chosen for each in caught_by(one)}
     with tempfile.TemporaryDirectory() as folder:
-        test = failing(copy_tree(Path(folder).resolve() / "tree"), sorted(control))
-        assert not test, f"{test} fails without any mutation"
+        failed = failing(copy_tree(Path(folder).resolve() / "tree"), sorted(control))
+        assert not failed, f"{failed} fails without any mutation"
     for name in given.names or known:
-        for said, seconds in put_back(known[name], all_tests=given.all_tests):
-            missed += said.startswith(("SURVIVES", "DOES NOT"))
-            print(f"| {known[name].mistake} | {name} | {said} | {seconds:.0f} |", flush=True)
+        for test, seconds in put_back(known[name], all_tests=given.all_tests):
+            missed += test.startswith("SURVIVES")
+            print(f"| {known[name].mistake} | {name} | {test} | {seconds:.0f} |", flush=True)
     if missed:
         print(f"{missed} were not noticed", file=sys.stderr)
     return int(missed > 0)

@@ -15,7 +15,7 @@ from tests.al_core.strategies.listed import select
 
 
 def gradients(embeddings: np.ndarray, residuals: np.ndarray) -> np.ndarray:
-    """The gradients themselves, (n, k * d), float64."""
+    """Return the gradients themselves, (n, k * d), float64."""
     outer = np.einsum("nk,nd->nkd", residuals.astype(np.float64), embeddings.astype(np.float64))
     return outer.reshape(len(embeddings), -1)
 
@@ -49,7 +49,7 @@ def test_positions_count_by_the_mean_of_their_squares() -> None:
 
 
 def plain_shares(points: np.ndarray, budget: int) -> dict[tuple[int, ...], float]:
-    """The probability of each sequence by the definition of the seeding."""
+    """Return the probability of each sequence by the definition of the seeding."""
     first = int(np.square(points).sum(1).argmax())
     shares = {}
     for rest in itertools.permutations([i for i in range(len(points)) if i != first], budget - 1):
@@ -69,7 +69,7 @@ def plain_shares(points: np.ndarray, budget: int) -> dict[tuple[int, ...], float
 def test_queries_have_the_probabilities_of_k_means_seeding(
     proposed: int, cost: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each sequence comes as often as the product of its D^2 shares says, stale bounds or not."""
+    """Sequences have the probabilities of k-means++ seeding, with stale bounds and without."""
     monkeypatch.setattr(module, "PROPOSED", proposed)
     monkeypatch.setattr(module, "PASS", cost)
     rng = np.random.default_rng(3)
@@ -87,7 +87,7 @@ def test_queries_have_the_probabilities_of_k_means_seeding(
 
 
 def test_rows_that_float32_cannot_tell_apart_have_their_probabilities() -> None:
-    """Of two rows at distances 2 to 1 from a chosen one the first is drawn four times of five.
+    """With two rows at distances 2 to 1 from a chosen one, the first is drawn in 4 of 5 cases.
 
     They differ from it in the fourth digit, so their squared distances in the eighth of the length.
     """
@@ -109,7 +109,7 @@ def test_rows_that_float32_cannot_tell_apart_have_their_probabilities() -> None:
 
 
 def test_distances_are_those_of_the_gradients() -> None:
-    """What is said of a pick is its distance to the nearest earlier one, by brute force."""
+    """The returned distances are those to the nearest earlier pick, by brute force."""
     rng = np.random.default_rng(0)
     embeddings = rng.standard_normal((700, 12)).astype(np.float32)
     residuals = rng.standard_normal((700, 5)).astype(np.float32)
@@ -123,9 +123,9 @@ def test_distances_are_those_of_the_gradients() -> None:
 
 
 def test_equal_gradients_are_drawn_once_all_others_are() -> None:
-    """Of repeated rows one is chosen while there are others; then the rest, at random.
+    """A copy of a chosen row is drawn only after all other rows, and then at random.
 
-    So it is for any numbers: what rounding leaves of the difference of equals is no distance.
+    This holds for any numbers: a difference of equals is 0 in spite of rounding.
     """
     rng = np.random.default_rng(4)
     kind = rng.permutation(np.repeat(np.arange(5), 8))
@@ -143,7 +143,7 @@ def test_equal_gradients_are_drawn_once_all_others_are() -> None:
 
 
 def test_of_sure_samples_one_is_enough() -> None:
-    """Samples that the model is sure of have no gradient: all of them are one point."""
+    """Samples of which the model is sure have no gradient, so at most one comes before others."""
     values = np.array([60.0, 0.1, 70.0, -0.2, 80.0, 0.3])
     query = select(Badge(), Pool(6), FakeLearner(values), 4)
     assert {1, 3, 5} < set(query.indices.tolist())

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import al_core.strategies.batch_bald as module
 from al_core import Prediction, batch_bald
 from al_core.errors import InvalidSetting
 from al_core.strategies.image_level import sampled_distributions
@@ -18,7 +19,7 @@ def entropy(values: np.ndarray) -> float:
 
 
 def information(rows: np.ndarray, batch: tuple[int, ...]) -> float:
-    """Joint mutual information of labels and weights by its definition (equation 5)."""
+    """Return the joint mutual information of labels and weights by equation 5."""
     _, m, k = rows.shape
     joint = np.zeros((k,) * len(batch))
     for labels in itertools.product(range(k), repeat=len(batch)):
@@ -37,7 +38,7 @@ def sampled(n: int, m: int, k: int, seed: int = 0, sharp: float = 2.0) -> np.nda
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_the_batch_is_that_of_the_definition(seed: int) -> None:
-    """Greedy picks, and gains of the joint information, are those of its definition."""
+    """Greedy picks and gains are those of the definition of joint mutual information."""
     rows = sampled(12, 5, 3, seed)
     chosen, gains = batch_bald(rows, 4, num_configurations=81, rng=np.random.default_rng(0))
     batch: tuple[int, ...] = ()
@@ -50,7 +51,7 @@ def test_the_batch_is_that_of_the_definition(seed: int) -> None:
 
 
 def test_drawn_configurations_estimate_the_same() -> None:
-    """With fewer configurations than there are, the gains are right to a few hundredths."""
+    """Gains estimated from drawn configurations are within a tenth of the exact ones."""
     rows = sampled(9, 6, 3)
     exact = batch_bald(rows, 5, num_configurations=3**5, rng=np.random.default_rng(0))
     drawn = batch_bald(rows, 5, num_configurations=60, rng=np.random.default_rng(0))
@@ -58,8 +59,24 @@ def test_drawn_configurations_estimate_the_same() -> None:
     assert drawn[0][:3].tolist() == exact[0][:3].tolist()  # 27 configurations: still all of them
 
 
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_drawn_configurations_tell_no_more_than_there_is_to_know(seed: int) -> None:
+    """The joint gains of a long batch sum up to log m nats, however few configurations are kept."""
+    rows = sampled(400, 10, 6, seed, sharp=0.7)
+    joint = module._Joint(10)
+    rng = np.random.default_rng(seed)
+    bound = joint.gains(rows)
+    told = 0.0
+    while joint.doubt() > module.NOTHING_LEFT:
+        row = module._best(rows, bound, joint)
+        told += bound[row]
+        bound[row] = -np.inf
+        joint.extend(rows[row], 40, rng)
+    assert told == pytest.approx(math.log(10), rel=0.25)
+
+
 def test_copies_are_not_chosen_while_others_tell_more() -> None:
-    """Top-k BALD takes the copies of the best; BatchBALD takes one, and then another sample."""
+    """BatchBALD chooses one of several copies of the best sample, and then another sample."""
     rows = sampled(6, 8, 2, seed=3, sharp=6.0)
     best = batch_bald(rows, 1, num_configurations=9, rng=np.random.default_rng(0))[0][0]
     with_copies = np.concatenate([rows, np.repeat(rows[best][None], 4, axis=0)])
@@ -69,7 +86,7 @@ def test_copies_are_not_chosen_while_others_tell_more() -> None:
 
 
 def test_what_is_told_is_bounded_and_the_rest_goes_by_bald() -> None:
-    """M samples can tell log m nats in all; long batches do not underflow and go on by BALD."""
+    """Gains sum up to log m nats; long batches do not underflow and continue by BALD."""
     rows = sampled(300, 4, 3, sharp=8.0)
     chosen, gains = batch_bald(rows, 200, num_configurations=50, rng=np.random.default_rng(0))
     assert np.unique(chosen).size == 200
@@ -81,7 +98,7 @@ def test_what_is_told_is_bounded_and_the_rest_goes_by_bald() -> None:
 
 
 def test_pixels_make_one_distribution_an_image() -> None:
-    """The mean over positions, background left out, each summing to one."""
+    """Distributions are means over positions without background, each summing to one."""
     generator = torch.Generator().manual_seed(0)
     samples = torch.randn(2, 3, 4, 5, 6, generator=generator).log_softmax(2)
     got = sampled_distributions(Prediction(samples[:, 0], log_prob_samples=samples), 1)
@@ -92,6 +109,6 @@ def test_pixels_make_one_distribution_an_image() -> None:
 
 
 def test_without_samples_it_says_what_gives_them() -> None:
-    """A prediction without posterior samples raises and names both ways to them."""
+    """A prediction without posterior samples raises and names both ways to get them."""
     with pytest.raises(InvalidSetting, match=r"mc_dropout_passes=10 or \+strategy.ensemble_size"):
         sampled_distributions(Prediction(torch.zeros(2, 3)))

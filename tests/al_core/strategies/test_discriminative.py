@@ -17,34 +17,34 @@ FAR = (RNG.normal(0, 1, (40, 6)) + 3).astype(np.float32)
 
 
 class Embedded:
-    """A learner that knows embeddings and nothing else; counts what it is asked."""
+    """A learner that knows only embeddings and counts the calls of `infer`."""
 
     def __init__(self, embeddings: np.ndarray) -> None:
         self.embeddings = torch.from_numpy(embeddings)
         self.asked = 0
 
     def infer(self, indices: np.ndarray, extract) -> torch.Tensor:
-        """Extract from one batch."""
+        """Infer all samples as one batch."""
         self.asked += 1
         return extract(Prediction(torch.zeros(len(indices), 2), embedding=self.embeddings[indices]))
 
 
 def accuracy(judge: Discriminator) -> float:
-    """Share of labeled (near) and unlabeled (far) samples that are told."""
+    """Return the share of labeled and unlabeled samples that are classified correctly."""
     with torch.inference_mode():
         right = [(judge(torch.from_numpy(NEAR)) < 0), (judge(torch.from_numpy(FAR)) > 0)]
     return float(torch.cat(right).float().mean())
 
 
 def trained(max_steps: int = 200) -> Discriminator:
-    """A classifier of the two."""
+    """Return a classifier for both groups."""
     return train_discriminator(
         NEAR, FAR, np.arange(40), width=32, max_steps=max_steps, rng=np.random.default_rng(0)
     )
 
 
 def test_the_classifier_learns() -> None:
-    """Training it makes it tell labeled from unlabeled samples, which it cannot at first."""
+    """Training makes the classifier separate labeled from unlabeled samples."""
     assert accuracy(trained()) > 0.97
 
 
@@ -62,7 +62,7 @@ def test_an_optimizer_of_another_network_would_be_seen(monkeypatch: pytest.Monke
 
 
 def test_what_is_unlike_the_labeled_is_queried() -> None:
-    """Of candidates, half of them like the labeled ones, the others are chosen."""
+    """Candidates that differ from the labeled samples are chosen before similar ones."""
     learner = Embedded(np.concatenate([NEAR, FAR]))
     pool = Pool(120)
     pool.label(range(60))  # 20 near ones and 40 far ones are left
@@ -72,7 +72,7 @@ def test_what_is_unlike_the_labeled_is_queried() -> None:
 
 
 def test_sub_queries_spread_over_what_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between sub-queries the chosen count as labeled, so that a second group gets its turn."""
+    """Chosen samples count as labeled in later sub-queries, so that a second group is chosen."""
     corner = np.zeros((1, 6), np.float32)
     corner[0, 0] = 9
     second = (RNG.normal(0, 0.3, (20, 6)) + corner).astype(np.float32)

@@ -30,18 +30,18 @@ from tests.al_core.strategies.listed import select
 
 
 class Told:
-    """A learner whose predictions are given."""
+    """A learner with predetermined predictions."""
 
     def __init__(self, **parts: torch.Tensor) -> None:
         self.parts = parts
 
     def infer(self, indices: np.ndarray, extract) -> torch.Tensor:
-        """Extract from one batch."""
+        """Infer all samples as one batch."""
         return extract(Prediction(**{name: part[indices] for name, part in self.parts.items()}))
 
 
 def in_groups(groups: list[int], scores: list[float]) -> Told:
-    """Samples of unit embeddings by group, of these predicted losses and predicted classes."""
+    """Return samples with unit embeddings by group and these predicted losses and classes."""
     group = torch.tensor(groups)
     return Told(
         log_probs=(5 * torch.nn.functional.one_hot(group, 5).float()).log_softmax(1),
@@ -56,7 +56,7 @@ SCORES = [9.0, 8.9, 8.8, 8.7, 8.6, 8.5, 5.0, 4.9, 4.8, 2.0, 1.9]
 
 @pytest.mark.parametrize("over", ["clusters", "classes"])
 def test_diverse_takes_the_best_of_each_group_in_turn(over: str) -> None:
-    """Not the three best, which are alike, but the best of each cluster or class."""
+    """The best of each cluster or class are chosen, not the three best, which are alike."""
     learner = in_groups(GROUPS, SCORES)
     query = select(DiverseTopK(predicted_loss, over=over), Pool(11), learner, 3)
     assert query.indices.tolist() == [0, 6, 9]
@@ -67,13 +67,13 @@ def test_diverse_takes_the_best_of_each_group_in_turn(over: str) -> None:
 
 
 def test_diverse_looks_at_factor_times_the_budget() -> None:
-    """Candidates below the `factor` times budget best are never chosen."""
+    """Candidates outside the `factor` times budget best are never chosen."""
     query = select(DiverseTopK(predicted_loss, factor=2), Pool(11), in_groups(GROUPS, SCORES), 3)
     assert set(query.indices.tolist()) <= set(range(6))
 
 
 def test_cluster_margin_goes_from_small_clusters_to_large() -> None:
-    """One of each cluster, the smallest cluster first, its most wanted member first."""
+    """One member of each cluster is chosen, small clusters and large scores first."""
     strategy = ClusterMargin(predicted_loss, factor=10, cluster_size=4)  # 11 // 4: two clusters
     learner = in_groups([0] * 8 + [1] * 3, SCORES)
     query = select(strategy, Pool(11), learner, 5)
@@ -81,16 +81,16 @@ def test_cluster_margin_goes_from_small_clusters_to_large() -> None:
 
 
 def test_cluster_margin_refuses_before_it_asks_the_model() -> None:
-    """Too many to compare all pairs of is one line, before a pool has been inferred from."""
+    """Too many samples to compare all pairs raise one line before any inference."""
     learner = FakeLearner(np.zeros(30_000))
-    with pytest.raises(InvalidSetting, match=r"clustering 25000 .* 20000 can be had.*factor"):
+    with pytest.raises(InvalidSetting, match=r"clustering 25000 .* at most 20000 .*factor"):
         select(ClusterMargin(), Pool(30_000), learner, 2500)
     assert learner.calls == []
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_cluster_margin_is_the_published_algorithm(seed: int) -> None:
-    """Most wanted, clustered by SciPy, and clusters gone round one by one, from small to large."""
+    """The query equals round robin over SciPy's clusters of the best, from small to large."""
     hierarchy = pytest.importorskip("scipy.cluster.hierarchy")
     rng = np.random.default_rng(seed)
     centers = 4 * rng.standard_normal((12, 6))
@@ -130,7 +130,7 @@ def test_cluster_margin_is_the_published_algorithm(seed: int) -> None:
     ],
 )
 def test_stochastic_batches_have_the_published_probabilities(perturbation: str, weight) -> None:
-    """The first of a batch is drawn in proportion to s^b, exp(b s) or r^-b, b = 2."""
+    """The first sample is drawn in proportion to s^b, exp(b s) or r^-b, with b = 2."""
     scores = np.array([0.2, 1.0, 0.5, 0.8])
     ranks = np.array([4.0, 1.0, 3.0, 2.0])
     expected = weight(scores, ranks)
@@ -144,13 +144,13 @@ def test_stochastic_batches_have_the_published_probabilities(perturbation: str, 
 
 
 def test_power_needs_scores_that_are_not_negative() -> None:
-    """Predicted losses may be negative: the sample, its score and the way out are named."""
+    """A negative score raises with the sample, the score and an alternative."""
     with pytest.raises(InvalidSetting, match=r"sample 1 has -2: take softmax or softrank"):
         select(StochasticBatch(predicted_loss), Pool(3), FakeLearner([1.0, -2.0, 0.0]), 1)
 
 
 def test_class_balanced_takes_as_many_of_each_predicted_class() -> None:
-    """Classes of 30, 6 and 2 candidates give 4, 4 and 2 of ten."""
+    """Classes of 30, 6 and 2 candidates contribute 4, 4 and 2 samples of ten."""
     learner = in_groups([0] * 30 + [1] * 6 + [2] * 2, [0.0] * 38)
     query = select(ClassBalancedRandom(), Pool(38), learner, 10)
     classes = np.array([0] * 30 + [1] * 6 + [2] * 2)[query.indices]
@@ -161,13 +161,13 @@ def test_class_balanced_takes_as_many_of_each_predicted_class() -> None:
 
 
 def boxes(foreground: list[float]) -> torch.Tensor:
-    """Log-probabilities of 4 boxes of 3 classes, background first."""
+    """Return log-probabilities of 4 boxes and 3 classes, background first."""
     share = torch.tensor(foreground)[:, None].expand(-1, 4)
     return torch.stack([1 - share, 0.75 * share, 0.25 * share], 1).log()
 
 
 def test_the_image_of_a_detector_is_what_it_shows() -> None:
-    """Background does not count for the class of an image, and everything else for foreground."""
+    """The class of an image ignores background, and the foreground is everything else."""
     prediction = Prediction(boxes([0.01, 0.5]))
     np.testing.assert_allclose(class_distribution(prediction, 0)[0], [0, 0.75, 0.25], rtol=1e-5)
     np.testing.assert_allclose(foreground_share(prediction, 0), [0.01, 0.5], rtol=1e-5)
@@ -177,7 +177,7 @@ def test_the_image_of_a_detector_is_what_it_shows() -> None:
 
 
 def test_foreground_draws_in_proportion() -> None:
-    """The first is drawn in proportion to the share; without a background all are alike."""
+    """The first sample is drawn in proportion to the foreground, or uniformly without one."""
     learner = Told(log_probs=boxes([0.1, 0.6, 0.3]))
     for background, expected in ((0, [0.1, 0.6, 0.3]), (None, [1 / 3] * 3)):
         counts = np.zeros(3)
@@ -188,7 +188,7 @@ def test_foreground_draws_in_proportion() -> None:
 
 
 def test_a_mixture_shares_the_budget_and_its_beginnings() -> None:
-    """60 % go to one, 40 % to the other, of what is left, and so of every beginning."""
+    """Shares of 60 % and 40 % hold for the query and for every prefix of it."""
     learner = FakeLearner(np.arange(100.0))
     mixture = Mixture([TopK(predicted_loss), Random()], [0.6, 0.4])
     query = select(mixture, Pool(100), learner, 10)
@@ -202,14 +202,14 @@ def test_a_mixture_shares_the_budget_and_its_beginnings() -> None:
 
 @pytest.mark.parametrize("shares", [[1.0], [0.5, 0.4], [1.5, -0.5], [0.5, 0.5, 0.0]])
 def test_shares_that_are_none_are_refused(shares: list[float]) -> None:
-    """One positive share for each strategy, of sum one."""
+    """Shares must be positive, sum to one, and match the strategies in number."""
     with pytest.raises(InvalidSetting, match="share"):
         Mixture([Random(), Random()], shares)
 
 
 @pytest.mark.parametrize("kind", ["run folder", "csv", "txt", "npy"])
 def test_an_earlier_query_is_repeated(kind: str, tmp_path: Path) -> None:
-    """From a run folder or a file: the first of the list that have no label, in its order."""
+    """The first unlabeled samples of a run folder or a file are returned in order."""
     listed = [7, 2, 9, 4, 0, 5]
     source = tmp_path / f"list.{kind}"
     if kind == "run folder":
@@ -237,7 +237,7 @@ def test_an_earlier_query_is_repeated(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "budget", "says"),
     [
-        ("index\n1\n2\n", 3, "lists 2 samples without a label, and a query of 3"),
+        ("index\n1\n2\n", 3, "lists 2 samples without a label, fewer than the query of 3"),
         ("index\n1\n12\n", 1, "index 12 lies outside the 10 samples"),
         ("index\n1\n1\n", 1, "indices repeat"),
         ("name\nx.png\n", 1, "it has no column index"),
@@ -247,7 +247,7 @@ def test_an_earlier_query_is_repeated(kind: str, tmp_path: Path) -> None:
 def test_a_list_that_does_not_fit_is_one_line(
     text: str, budget: int, says: str, tmp_path: Path
 ) -> None:
-    """Too short, of another data set, repeated or no list at all: the file is named."""
+    """A list that is too short, foreign, repeated or malformed raises and names the file."""
     file = tmp_path / "list.csv"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(InvalidSetting, match=says) as raised:
@@ -256,7 +256,7 @@ def test_a_list_that_does_not_fit_is_one_line(
 
 
 def test_a_source_that_is_not_there_is_refused_when_built(tmp_path: Path) -> None:
-    """Before anything is trained; so is a run folder without a query of the cycle."""
+    """A missing file raises on construction, a missing cycle of a run folder on selection."""
     with pytest.raises(InvalidSetting, match=r"there is no .*nowhere; give a run folder"):
         Precomputed(tmp_path / "nowhere")
     with pytest.raises(InvalidSetting, match=r"no query of this cycle: there is no .*cycle_00.csv"):
@@ -265,7 +265,7 @@ def test_a_source_that_is_not_there_is_refused_when_built(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("num", [0, 1, 2, 50])
 def test_turns_count_the_members_before(num: int) -> None:
-    """By brute force: how many of the same group stand before, whatever numbers groups have."""
+    """The rank is the number of earlier members of the group, for any group numbers."""
     groups = np.random.default_rng(num).integers(-3, 9, num)
     before = [(groups[:place] == group).sum() for place, group in enumerate(groups)]
     assert turns(groups).tolist() == before

@@ -1,8 +1,9 @@
-"""What every strategy promises, over the one list of them."""
+"""Guarantees of every strategy, tested over the list of all of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from al_core import Pool, QueryStrategy, requirements_of
 from al_core.errors import InvalidSetting, NonFiniteValue
 from tests.al_core.fakes import FakeLearner
 from tests.al_core.strategies.listed import (
+    CHANGES,
     NAMES,
     STRATEGIES,
     Limited,
+    configured,
     node,
     select,
     situations,
@@ -27,13 +30,13 @@ from tests.al_core.strategies.listed import (
 Build = Callable[[], QueryStrategy]
 ALL = pytest.mark.parametrize("build", STRATEGIES.values(), ids=STRATEGIES)
 ASKS_NOTHING = {"random", "subsampled_random", "precomputed"}
-"""Strategies that do not look at the model."""
+"""Strategies without inference."""
 IN_ITS_OWN_ORDER = {"precomputed"}
-"""Strategies to which samples are not alike where the model finds them alike."""
+"""Strategies that distinguish samples with equal predictions."""
 
 
 def test_every_strategy_of_the_library_is_listed() -> None:
-    """A class with a `select` that no file under conf/strategy builds is no choice of anybody's."""
+    """Every class with a `select` is built by some file under conf/strategy."""
     offered = {
         f"al_core.{name}"
         for name in al_core.__all__
@@ -50,7 +53,7 @@ def test_every_strategy_of_the_library_is_listed() -> None:
 def test_a_query_is_what_was_asked_for(
     build: Build, situation: tuple[Pool, FakeLearner, int, int], data: st.DataObject
 ) -> None:
-    """The budget is met by different unlabeled samples, and no pool is changed; the same again.
+    """The budget is met by different unlabeled samples, and the pool is unchanged.
 
     The same generator gives the same query whatever the order of the candidates, even where the
     model finds them alike, and whatever the size of the batches.
@@ -74,7 +77,7 @@ def test_a_query_is_what_was_asked_for(
 
 @ALL
 def test_empty_pool_and_budget_zero(build: Build) -> None:
-    """Nothing asked, or nothing left, gives an empty query; of nothing the model infers nothing."""
+    """A budget of zero or an empty pool gives an empty query, the latter without inference."""
     learner = FakeLearner(np.arange(5.0))
     pool = Pool(5)
     strategy = build()
@@ -90,14 +93,14 @@ def test_empty_pool_and_budget_zero(build: Build) -> None:
 @ALL
 @pytest.mark.parametrize("budget", [-1, 6])
 def test_impossible_budget_is_refused(build: Build, budget: int) -> None:
-    """A budget under zero or above the candidates raises and gives both numbers."""
+    """A negative budget or one above the candidates raises with both numbers."""
     with pytest.raises(InvalidSetting, match=rf"query of {budget} samples .* 5 candidates"):
         select(build(), Pool(5), FakeLearner(np.arange(5.0)), budget)
 
 
 @ALL
 def test_the_whole_pool_can_be_asked_for(build: Build) -> None:
-    """A budget of all candidates returns each once: with one of them, and with nothing labeled."""
+    """A budget of all candidates returns each of them once, even a single one."""
     strategy = build()
     for n in (1, 2, 11):
         query = select(strategy, Pool(n), FakeLearner(np.linspace(-2, 2, n)), n)
@@ -106,7 +109,7 @@ def test_the_whole_pool_can_be_asked_for(build: Build) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(STRATEGIES) - IN_ITS_OWN_ORDER))
 def test_samples_that_are_alike_have_the_same_chance(name: str) -> None:
-    """Where the model finds all samples alike, none is preferred for its position."""
+    """Samples with equal predictions are chosen equally often, whatever their positions."""
     learner, strategy = FakeLearner(np.zeros(10)), STRATEGIES[name]()
     counts = np.zeros(10)
     for seed in range(150):
@@ -119,7 +122,7 @@ def test_samples_that_are_alike_have_the_same_chance(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(STRATEGIES) - ASKS_NOTHING))
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_what_is_not_finite_stops_and_names_the_sample(name: str, bad: float) -> None:
-    """A NaN or infinity in what a strategy looks at raises, with the first such position."""
+    """A prediction that is NaN or infinite raises with the first such position."""
     values = np.arange(10.0) / 3
     values[[4, 7]] = bad
     pool = Pool(10)
@@ -129,22 +132,42 @@ def test_what_is_not_finite_stops_and_names_the_sample(name: str, bad: float) ->
 
 
 @ALL
-@pytest.mark.parametrize("num_labeled", [2, 16])
-def test_the_declared_requirements_are_those_it_has(build: Build, num_labeled: int) -> None:
-    """What is declared suffices for a query; without any one of it there is an InvalidSetting."""
+def test_the_declared_requirements_are_those_it_has(build: Build) -> None:
+    """The declared parts suffice for every query, and without any one of them some query fails.
+
+    Some have few labels and some have many, on which a strategy may depend.
+    """
     strategy, declared = build(), requirements_of(build())
-    values = np.linspace(-2, 2, 20)
-    pool = Pool(20)
-    pool.label(range(num_labeled))
-    assert select(strategy, pool, Limited(values, declared), 3).indices.size == 3
-    for requirement in declared:
-        with pytest.raises(InvalidSetting):
-            select(strategy, pool, Limited(values, declared - {requirement}), 3)
+    refused = set()
+    for num_labeled in (2, 16):
+        values = np.linspace(-2, 2, 20)
+        pool = Pool(20)
+        pool.label(range(num_labeled))
+        assert select(strategy, pool, Limited(values, declared), 3).indices.size == 3
+        for requirement in declared:
+            try:
+                select(strategy, pool, Limited(values, declared - {requirement}), 3)
+            except InvalidSetting:
+                refused.add(requirement)
+    assert refused == declared
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "embeddings_folder" in node(name)])
+def test_embeddings_in_a_folder_give_the_same_query(name: str, tmp_path: Path) -> None:
+    """A memory-mapped file instead of memory changes nothing and leaves nothing behind."""
+    pool = Pool(30)
+    pool.label(range(5))
+    learner = FakeLearner(np.random.default_rng(0).normal(size=30))
+    changes = CHANGES.get(name, {})
+    query = select(configured(name, **changes), pool, learner, 7)
+    other = configured(name, embeddings_folder=str(tmp_path), **changes)
+    np.testing.assert_array_equal(select(other, pool, learner, 7).indices, query.indices)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", sorted(ASKS_NOTHING & set(STRATEGIES)))
 def test_the_blind_ask_nothing_of_the_model(name: str) -> None:
-    """A strategy that looks at nothing costs no inference."""
+    """Strategies that need no predictions run no inference."""
     learner = FakeLearner(np.full(20, np.nan))
     select(STRATEGIES[name](), Pool(20), learner, 5)
     assert learner.calls == []

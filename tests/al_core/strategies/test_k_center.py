@@ -14,7 +14,7 @@ from tests.al_core.strategies.listed import select
 
 
 def plain(rows: np.ndarray, budget: int, centers: np.ndarray | None = None) -> list[int]:
-    """The loop of the paper in float64: the whole matrix for every pick."""
+    """Run the loop of the paper in float64, with the whole matrix for every pick."""
     rows = rows.astype(np.float64)
     nearest = np.full(len(rows), np.inf)
     for center in [] if centers is None else centers.astype(np.float64):
@@ -29,7 +29,7 @@ def plain(rows: np.ndarray, budget: int, centers: np.ndarray | None = None) -> l
 
 @pytest.fixture(params=[3, 17, 2048])
 def front(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
-    """A front so small that it is left again and again, and one that holds everything."""
+    """Use a front that is renewed often, and one that holds all rows."""
     monkeypatch.setattr(module, "FRONT", request.param)
     if request.param < 2048:  # and bounds that are lowered by a few centers at a time
         monkeypatch.setattr(module, "FEWEST", 2)
@@ -38,7 +38,7 @@ def front(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
 
 
 def rows_of(kind: str, n: int = 400, d: int = 16) -> np.ndarray:
-    """Embeddings of one kind, (n, d) float32."""
+    """Return embeddings of one kind, (n, d) float32."""
     rng = np.random.default_rng(5)
     rows = rng.standard_normal((n, d), dtype=np.float32)
     if kind == "clusters":
@@ -68,7 +68,7 @@ KINDS = ["cloud", "clusters", "after a ReLU", "heavy tails", "line", "far away",
 @pytest.mark.parametrize("num_centers", [0, 7])
 @pytest.mark.usefixtures("front")
 def test_the_rows_are_those_of_the_plain_loop(kind: str, num_centers: int) -> None:
-    """Whatever the shape of the data, the picks and their order are the brute force's."""
+    """Picks and their order equal brute force for data of any shape."""
     rows = rows_of(kind)
     centers = rows[:num_centers].copy()
     chosen, distances = k_center_greedy(rows, 60, centers=centers)
@@ -84,7 +84,7 @@ def test_the_rows_are_those_of_the_plain_loop(kind: str, num_centers: int) -> No
 
 @pytest.mark.parametrize("kind", ["cloud", "after a ReLU", "heavy tails", "copies"])
 def test_many_rows_and_labels_agree_with_the_plain_loop(kind: str) -> None:
-    """With sizes as they are set the search sieves, leaves its front and comes back: exact."""
+    """With the default sizes, the search renews its front several times and stays exact."""
     rows = rows_of(kind, 12_000, 24)
     chosen, _ = k_center_greedy(rows[200:], 300, centers=rows[:200])
     assert chosen.tolist() == plain(rows[200:], 300, rows[:200])
@@ -98,7 +98,7 @@ def test_many_rows_and_labels_agree_with_the_plain_loop(kind: str) -> None:
 def test_ties_and_equal_rows_go_to_the_first(
     points: list[tuple[int, int]], data: st.DataObject
 ) -> None:
-    """On a grid full of ties and repeats the picks are the brute force's, each row once."""
+    """On a grid full of ties and copies, picks equal brute force and rows are chosen once."""
     rows = np.array(points, np.float32)
     budget = data.draw(st.integers(0, len(rows)))
     centers = rows[: data.draw(st.integers(0, len(rows)))]
@@ -111,7 +111,7 @@ def test_ties_and_equal_rows_go_to_the_first(
 
 
 def test_it_agrees_with_scikit_activeml() -> None:
-    """Another library's core-set picks the same samples."""
+    """The core-set strategy of scikit-activeml chooses the same samples."""
     pool = pytest.importorskip("skactiveml.pool")
     rng = np.random.default_rng(1)
     rows = rng.standard_normal((200, 8), dtype=np.float32)
@@ -123,7 +123,7 @@ def test_it_agrees_with_scikit_activeml() -> None:
 
 
 def test_a_read_only_file_and_a_folder_give_the_same(tmp_path: Path) -> None:
-    """Embeddings may live in a memory-mapped file, given or made."""
+    """Embeddings in a memory-mapped file give the same query."""
     rows = np.random.default_rng(0).standard_normal((300, 9), dtype=np.float32)
     np.save(tmp_path / "rows.npy", rows)
     mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
@@ -139,7 +139,7 @@ def test_a_read_only_file_and_a_folder_give_the_same(tmp_path: Path) -> None:
 
 
 def test_labeled_samples_are_the_first_centers() -> None:
-    """What lies beside a labeled sample is not queried before what lies far from all."""
+    """Samples far from all labeled ones are chosen before their neighbors."""
     values = np.array([0.0, 0.1, 5.0, 5.1, -4.0])
     pool = Pool(5)
     pool.label([0, 2])

@@ -17,7 +17,7 @@ from tests.al_core.strategies.listed import select
 def plain(
     rows: np.ndarray, budget: int, delta: float, labeled: np.ndarray | None
 ) -> tuple[list[int], list[float]]:
-    """Greedy coverage on the whole matrix of distances, float64."""
+    """Run greedy coverage on the whole matrix of distances in float64."""
     rows = rows.astype(np.float64)
     covers = np.linalg.norm(rows[:, None] - rows[None], axis=2) <= delta
     uncovered = np.ones(len(rows), bool)
@@ -40,7 +40,7 @@ def plain(
 def test_the_rows_are_those_of_brute_force(
     rows_of_a_block: int, num_labeled: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Picks and gains are those of the full matrix, in blocks of any size."""
+    """Picks and gains equal those of the full matrix, for blocks of any size."""
     monkeypatch.setattr(blocks_module.blocks, "__defaults__", (rows_of_a_block,))
     rng = np.random.default_rng(2)
     rows = rng.standard_normal((301, 4), dtype=np.float32)
@@ -60,7 +60,7 @@ def test_the_rows_are_those_of_brute_force(
 def test_ties_repeats_and_the_very_radius(
     points: list[tuple[int, int]], delta: float, data: st.DataObject
 ) -> None:
-    """On a grid, where distances equal the radius, all is as by brute force, each row once."""
+    """On a grid, where distances equal the radius, picks equal brute force."""
     rows = np.array(points, np.float32)
     budget = data.draw(st.integers(0, len(rows)))
     chosen, gains = probcover(rows, budget, delta=delta)
@@ -71,7 +71,7 @@ def test_ties_repeats_and_the_very_radius(
 
 
 def test_the_radius_is_the_largest_pure_enough() -> None:
-    """With it `purity` of the balls are pure; with a little more they are not."""
+    """A share `purity` of the balls is pure at the radius, and fewer are just above it."""
     rng = np.random.default_rng(0)
     rows = np.concatenate(
         [rng.normal(0, 1, (60, 2)), rng.normal(6, 1, (50, 2))]
@@ -92,9 +92,11 @@ def test_the_radius_is_the_largest_pure_enough() -> None:
 def test_too_many_candidates_are_refused_and_told_how_many_can_be_had(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A graph beyond memory is one clear line, not a killed process."""
+    """A graph beyond the memory limit raises one line before inference."""
     monkeypatch.setattr(module, "MAX_BYTES", 100)
-    with pytest.raises(InvalidSetting, match=r"29 candidates are too many, 28 .*cycle.candidates"):
+    with pytest.raises(
+        InvalidSetting, match=r"29 candidates are too many, at most 28 .*cycle.candidates"
+    ):
         probcover(np.zeros((29, 2), np.float32), 1, delta=1.0)
     learner = FakeLearner(np.zeros(29))
     with pytest.raises(InvalidSetting, match="29 candidates are too many"):
@@ -107,6 +109,6 @@ def test_too_many_candidates_are_refused_and_told_how_many_can_be_had(
     [({"delta": 0.0}, "delta must lie in"), ({"delta": 2.1}, "delta"), ({"purity": 0.0}, "purity")],
 )
 def test_numbers_out_of_range_are_refused(settings_: dict[str, float], says: str) -> None:
-    """A radius or a purity that makes no sense raises when the strategy is built."""
+    """A radius or purity out of range raises when the strategy is built."""
     with pytest.raises(InvalidSetting, match=says):
         ProbCover(**settings_)

@@ -38,7 +38,7 @@ RANKING: dict[str, Callable[[], QueryStrategy]] = {
 def test_ranking_holds_every_scored_candidate(
     build: Callable[[], QueryStrategy], situation: tuple[Pool, FakeLearner, int, int]
 ) -> None:
-    """The ranking has each candidate shown once, scores do not increase, and the query heads it."""
+    """The ranking holds each candidate once by decreasing score and begins with the query."""
     pool, learner, budget, seed = situation
     query = select(build(), pool, learner, budget, seed)
     assert query.ranking is not None
@@ -53,7 +53,7 @@ def test_ranking_holds_every_scored_candidate(
 
 @given(situation=situations())
 def test_top_k_takes_the_largest_scores(situation: tuple[Pool, FakeLearner, int, int]) -> None:
-    """No candidate left out scores more than one taken, and scores belong to their samples."""
+    """No other candidate scores more than a chosen one, and scores belong to their samples."""
     pool, learner, budget, seed = situation
     query = select(TopK(predicted_loss), pool, learner, budget, seed)
     expected = sorted(learner.values[pool.unlabeled], reverse=True)
@@ -63,7 +63,7 @@ def test_top_k_takes_the_largest_scores(situation: tuple[Pool, FakeLearner, int,
 
 
 def test_uncertainty_is_wanted_first() -> None:
-    """Of samples from sure to unsure all three uncertainty scores query the unsure first."""
+    """All three uncertainty scores query the most uncertain samples first."""
     learner = FakeLearner([9.0, 0.1, -5.0, 0.0, 2.0, -1.0])
     for acquisition in (entropy, margin, least_confidence):
         query = select(TopK(acquisition), Pool(6), learner, 6)
@@ -88,19 +88,19 @@ def test_random_asks_nothing_of_the_model_and_has_no_scores() -> None:
 def test_an_acquisition_function_of_wrong_shape_is_refused(
     acquisition: Callable[[Prediction], Any],
 ) -> None:
-    """Scores that are not one a sample raise and show their shape."""
+    """A function that does not return one score per sample raises with the shape."""
     with pytest.raises(InvalidSetting, match="one score a sample, got shape"):
         select(TopK(acquisition), Pool(7), FakeLearner(np.arange(7.0)), 2)
 
 
 def test_an_acquisition_that_is_no_function_is_refused() -> None:
-    """A name where a function is needed raises when the strategy is built."""
+    """An acquisition that is no function raises when the strategy is built."""
     with pytest.raises(InvalidSetting, match="must be a function, got 'entropy'"):
         TopK("entropy")  # type: ignore[arg-type]
 
 
 class Spy:
-    """Takes the first candidates and remembers what it was shown."""
+    """A strategy that takes the first candidates and records what it was shown."""
 
     def __init__(self) -> None:
         self.shown: list[IndexArray] = []
@@ -113,13 +113,13 @@ class Spy:
         budget: int,
         rng: np.random.Generator,
     ) -> Query:
-        """Note and take."""
+        """Record the candidates and return the first of them."""
         self.shown.append(candidates)
         return Query(candidates[:budget])
 
 
 def test_subsampled_shows_a_random_ascending_subset() -> None:
-    """The inner strategy sees `size` different candidates, ascending, others with another seed."""
+    """The inner strategy sees `size` random candidates in ascending order."""
     spy = Spy()
     for seed in (0, 1):
         select(Subsampled(spy, 8), Pool(40), FakeLearner(np.zeros(40)), 3, seed)
@@ -131,7 +131,7 @@ def test_subsampled_shows_a_random_ascending_subset() -> None:
 
 @pytest.mark.parametrize("n", [7, 8])
 def test_subsampled_shows_all_when_there_are_no_more(n: int) -> None:
-    """With no more candidates than `size` all are shown and nothing is drawn."""
+    """All candidates are shown if there are at most `size`, and nothing is drawn."""
     spy = Spy()
     rng = np.random.default_rng(0)
     pool = Pool(n)
@@ -141,7 +141,7 @@ def test_subsampled_shows_all_when_there_are_no_more(n: int) -> None:
 
 
 def test_subsampled_scores_the_subset_only() -> None:
-    """The model infers from the subset, so that scoring costs no more than `size` samples."""
+    """Inference runs on the subset only."""
     learner = FakeLearner(np.arange(1000.0))
     query = select(Subsampled(TopK(predicted_loss), 20), Pool(1000), learner, 3)
     assert [len(call[1]) for call in learner.calls] == [20]
@@ -149,14 +149,14 @@ def test_subsampled_scores_the_subset_only() -> None:
 
 
 def test_subsampled_smaller_than_the_budget_is_refused() -> None:
-    """A subset that cannot meet the budget raises and gives both numbers."""
+    """A subset smaller than the budget raises with both numbers."""
     with pytest.raises(InvalidSetting, match="query of 9 samples cannot be met by 8 candidates"):
         select(Subsampled(Random(), 8), Pool(40), FakeLearner(np.zeros(40)), 9)
 
 
 @pytest.mark.parametrize("size", [0, -3, 2.5, "10", True, None])
 def test_subsampled_refuses_a_size_that_is_no_positive_whole_number(size: Any) -> None:
-    """A wrong size raises when the strategy is built, and shows the value."""
+    """A wrong size raises with its value when the strategy is built."""
     with pytest.raises(
         InvalidSetting, match=f"candidates must be a positive whole number, got {size!r}"
     ):

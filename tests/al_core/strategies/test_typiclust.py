@@ -13,14 +13,14 @@ RNG = np.random.default_rng(0)
 
 
 def rays(sizes: list[int], *, spread: float = 0.02, seed: int = 0) -> np.ndarray:
-    """Unit rows around as many orthogonal directions, `sizes` of each, in order."""
+    """Return unit rows around orthogonal directions, `sizes` of each, in order."""
     rng = np.random.default_rng(seed)
     rows = np.repeat(np.eye(8, dtype=np.float32)[: len(sizes)], sizes, axis=0)
     return normalized(rows + rng.normal(0, spread, rows.shape).astype(np.float32))
 
 
 def by_hand(rows: np.ndarray, members: np.ndarray, neighbors: int) -> np.ndarray:
-    """Typicality in plain NumPy, float64: one over the mean distance to the nearest others."""
+    """Compute typicality in float64: one over the mean distance to the nearest others."""
     members = rows[members].astype(np.float64)
     away = np.linalg.norm(members[:, None] - members[None], axis=2)
     nearest = np.sort(away, axis=1)[:, 1 : 1 + min(neighbors, len(members) // 2)]
@@ -28,7 +28,7 @@ def by_hand(rows: np.ndarray, members: np.ndarray, neighbors: int) -> np.ndarray
 
 
 def test_each_cluster_gives_its_most_typical_row_the_largest_first() -> None:
-    """Of clusters without labels the largest comes first, with its row of largest typicality."""
+    """The most typical row of the largest cluster without labels comes first."""
     sizes = [7, 12, 30, 9]
     rows = rays(sizes)
     starts = np.cumsum([0, *sizes])
@@ -41,7 +41,7 @@ def test_each_cluster_gives_its_most_typical_row_the_largest_first() -> None:
 
 
 def test_clusters_with_labels_wait() -> None:
-    """Labels count for their cluster: those without come first, then those with the fewest."""
+    """Clusters without labels come first, and then those with the fewest."""
     sizes = [30, 20, 10]
     rows = rays(sizes)
     labeled = np.array([0, 1, 2, 30])  # three of the largest cluster, one of the next
@@ -52,7 +52,7 @@ def test_clusters_with_labels_wait() -> None:
 
 
 def test_tiny_clusters_come_last() -> None:
-    """A cluster of fewer than five rows is taken for outliers, but is taken if all are wanted."""
+    """Clusters of fewer than five rows come last."""
     rows = rays([3, 6, 6])
     chosen, _ = typiclust(rows, 15, rng=np.random.default_rng(0), max_clusters=3)
     assert set(chosen[-3:].tolist()) == {0, 1, 2}
@@ -60,7 +60,7 @@ def test_tiny_clusters_come_last() -> None:
 
 
 def test_close_rows_are_told_apart() -> None:
-    """Typicality does not cancel where rows differ by 1e-4, where products in float32 would."""
+    """Typicality is accurate for rows that differ by 1e-4, where float32 products cancel."""
     rows = rays([40], spread=1e-4)
     chosen, typicalities = typiclust(rows, 1, rng=np.random.default_rng(0))
     expected = by_hand(rows, np.arange(40), 20)
@@ -90,7 +90,7 @@ def test_embeddings_can_be_kept_in_a_folder(tmp_path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path) -> None:
-    """A folder that cannot be written to raises and is named."""
+    """A folder that is not writeable raises and is named."""
     with pytest.raises(InvalidSetting, match=r"embeddings_folder=.*nowhere cannot be written"):
         select(
             TypiClust(embeddings_folder=tmp_path / "nowhere"), Pool(4), FakeLearner([0, 1, 2, 3]), 1
@@ -98,6 +98,6 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path) -> None:
 
 
 def test_a_budget_above_the_rows_without_labels_is_refused() -> None:
-    """Labeled rows do not count."""
+    """Labeled rows do not count as candidates for the budget."""
     with pytest.raises(InvalidSetting, match="query of 3 samples cannot be met by 2 candidates"):
         typiclust(rays([4]), 3, rng=RNG, labeled=np.array([0, 1]))

@@ -11,7 +11,7 @@ import pytest
 from al_core.errors import InvalidSetting
 from experiments.run import AWAITING
 from tests.experiments.team import CLASSES, Team
-from tests.small_runs import contents, overrides, read_rows, run_program
+from tests.small_runs import contents, overrides, read_rows, results, run_program
 
 
 def test_a_run_asks_stops_and_goes_on_to_its_end(team: Team) -> None:
@@ -140,15 +140,81 @@ def test_annotations_that_nobody_asked_for_are_used(team: Team) -> None:
 
 
 def test_labels_that_are_there_at_the_start_are_used_and_not_asked_for(team: Team) -> None:
-    """A team that has labels begins with them."""
+    """They are divided like batch 0, which asks for the images that are missing then."""
     team.run.joinpath("returned").mkdir(parents=True)
-    had = sorted(team.names())[:5]
+    had = sorted(team.names())[:7]  # 9 of 21 images of batch 0 are to measure with, so 3 of 7 are
     team.answer(had, file="had.csv")
-    team.wait()
+    assert "batch 0, 7 of 21 images are back (12 to train on, 9 to measure with)" in team.wait()
     assert not set(had) & set(team.asked())
+    assert len(team.asked()) == 14
+    listed = read_rows(team.run / "requests" / "batch_00" / "images.csv")
+    assert {row["name"] for row in listed} == set(team.asked())
+    assert len(set(team.ledger().test) & set(had)) == 3
     team.answer(file="all.csv")
     team.wait()
-    assert team.curve() == ["17"]
+    assert team.curve() == ["12"]
+
+
+def test_a_project_that_has_labels_enough_asks_for_none(team: Team) -> None:
+    """The first command trains at once on the labels of an earlier project, and asks for more."""
+    team.run.joinpath("returned").mkdir(parents=True)
+    had = sorted(team.names())[:30]
+    team.answer(had, file="had.csv")
+    assert "batch 1, 0 of 6" in team.wait()
+    assert team.curve() == ["21"]
+    assert len(team.ledger().test) == 9
+    assert not set(had) & set(team.asked())
+
+
+def test_more_cycles_continue_a_finished_run(team: Team) -> None:
+    """The last query of a finished run is asked for, with drafts, and nothing is trained twice."""
+    team.wait("cycles=1")
+    team.answer(file="first.csv")
+    team.go("cycles=1")
+    trained = contents(team.run / "checkpoints")
+    assert "batch 1, 0 of 6" in team.wait("cycles=2")
+    assert contents(team.run / "checkpoints") == trained
+    drafts = json.loads((team.run / "requests" / "batch_01" / "request.json").read_text())["items"]
+    assert all(item["draft"] for item in drafts)
+    assert "batch 1, 0 of 6" in team.wait("cycles=2")  # asking again changes nothing
+    team.answer(file="second.csv")
+    team.go("cycles=2")
+    assert team.curve() == ["12", "18"]
+    unbroken = Team(team.photos.parent / "unbroken", team.labeled)
+    for file in ("first.csv", "second.csv"):
+        unbroken.wait("cycles=2")
+        unbroken.answer(file=file)
+    unbroken.go("cycles=2")
+    assert results(team.run) == results(unbroken.run)
+
+
+def test_settings_may_change_between_cycles(team: Team) -> None:
+    """Query size, recipe and strategy change in the same folder, and the changes are listed."""
+    team.wait()
+    team.answer(file="first.csv")
+    team.wait()
+    team.answer(file="second.csv")
+    changed = ("cycle.query_size=4", "strategy=entropy", "optimizer.lr=0.01", "cycles=4")
+    assert "batch 2, 0 of 4" in team.wait(*changed)
+    assert team.curve() == ["12", "18"]
+    changes = {row["key"]: row for row in read_rows(team.run / "changes.csv")}
+    assert changes["strategy.name"]["before"] == "margin"
+    assert changes["strategy.name"]["after"] == "entropy"
+    assert {row["cycle"] for row in changes.values()} == {"1"}
+    assert {"cycle.query_size", "optimizer.lr", "cycles"} < changes.keys()
+    before = (team.run / "changes.csv").read_bytes()
+    team.wait(*changed)
+    assert (team.run / "changes.csv").read_bytes() == before
+
+
+def test_the_meaning_of_labels_may_not_change(team: Team) -> None:
+    """The classes are bound once people have labeled, and the refusal names them."""
+    team.wait()
+    team.answer(file="first.csv")
+    team.wait()
+    with pytest.raises(InvalidSetting, match=r"another configuration \(data\.class_names: "):
+        team.go("data.class_names=[bars,lines,rows,more]")
+    assert team.curve() == ["12"]
 
 
 def test_images_may_go_and_come(team: Team, caplog: pytest.LogCaptureFixture) -> None:
@@ -198,12 +264,12 @@ def test_a_renamed_image_is_a_new_one_and_its_annotation_waits_for_the_old(team:
 @pytest.mark.parametrize(
     ("file", "content", "says"),
     [
-        ("half.json", '[{"data": {"name": "pho', "half.json: it is no complete JSON"),
+        ("half.json", '[{"data": {"name": "pho', "half.json: it is not complete JSON"),
         ("typo.csv", "name,label\n{0},bar\n", "there is no class 'bar'"),
         ("bar/{0}", "", "it lies in 'bar', which is no class"),
         ("x.csv", "name,label\nother.png,bars\n", "'other.png' is no image of the pool"),
         ("x.xml", "<annotation/>", "x.xml: Pascal VOC's XML holds boxes"),
-        ("export.zip", "PK", "unpack it here"),
+        ("export.zip", "PK", "no complete zip archive"),
     ],
 )
 def test_what_cannot_be_used_is_told_and_read_again_once_it_is_mended(

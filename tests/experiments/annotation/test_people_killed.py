@@ -46,8 +46,8 @@ def test_killed_at_any_write_nothing_is_lost(
     assert killed == 1
     assert ended.status == 0
     assert results(team.run) == results(unbroken.run)
-    assert {k: v.said for k, v in team.ledger().answers.items()} == {
-        k: v.said for k, v in unbroken.ledger().answers.items()
+    assert {k: v.value for k, v in team.ledger().answers.items()} == {
+        k: v.value for k, v in unbroken.ledger().answers.items()
     }
 
 

@@ -17,7 +17,7 @@ from al_core.errors import InvalidSetting
 from experiments import annotate, status
 from experiments.data.labels import Box, Item, Label, Rules
 from experiments.data.scenes import CLASS_NAMES, scenes
-from experiments.data.voc_xml import parse_xml
+from experiments.data.untrusted import parse_xml
 from experiments.handoff import voc
 from experiments.runs.session import run
 from tests import annotator
@@ -193,7 +193,7 @@ def test_status_says_what_a_run_waits_for(
     said = told(capsys, status.main, copy)
     assert "2 of 3 images are back" in said
     assert "2 annotations, 0 changed" in said
-    assert "half.json: it is no complete JSON" in said
+    assert "half.json: it is not complete JSON" in said
     assert "oracle.partial=true does so at once, if what is back suffices" in said
     assert {p: p.stat().st_mtime_ns for p in copy.rglob("*")} == before  # it only looks
     annotator.answer(copy, place / "voc", form="coco")
@@ -254,12 +254,12 @@ def test_files_are_looked_through_before_they_are_handed_in(
     (copy / "returned" / "export.json").write_text("[]", encoding="utf-8")
     told(capsys, annotate.main, "import", copy, export)
     assert (copy / "returned" / "export.json").read_text(encoding="utf-8") == "[]"
-    assert (copy / "returned" / "export~1.json").read_bytes() == export.read_bytes()
+    assert (copy / "returned" / "import_1" / "export.json").read_bytes() == export.read_bytes()
     assert "batch 1 is complete" in told(capsys, status.main, copy)
     half = tmp_path / "half.json"
     half.write_text("[", encoding="utf-8")
     assert annotate.main(["import", str(copy), str(half)]) == 1
-    assert "half.json: it is no complete JSON" in capsys.readouterr().out
+    assert "half.json: it is not complete JSON" in capsys.readouterr().out
 
 
 def test_equal_base_names_are_told_before_the_upload(

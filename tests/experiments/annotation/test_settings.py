@@ -39,7 +39,7 @@ from tests.small_runs import read_rows, run_here
     ],
 )
 def test_wrong_settings_are_one_line(team: Team, change: str, says: str) -> None:
-    """What is wrong, where, and what is allowed; a run that never asked leaves nothing behind."""
+    """The line says what is wrong, where, and what is allowed; such a run leaves nothing behind."""
     changes = team.settings(change)
     if change.startswith(("oracle=", "data=")):
         key = change.partition("=")[0]
@@ -98,7 +98,7 @@ def test_the_initial_set_may_be_typical_images(team: Team, tmp_path: Path) -> No
         ("oracle.embedding_network=resnet34", "has no weights of resnet34"),
         (f"oracle.embedding_weights={team.truth}", "has no weights of resnet18"),
         ("oracle.embedding_weights=nowhere.pth", "there is no file nowhere.pth"),
-        ("oracle.embedding_weights=null", "needs oracle.embedding_weights=FILE"),
+        ("oracle.embedding_network=resnet50", "has no weights of resnet50"),
         ("oracle.initial=best", "oracle.initial must be random or typiclust"),
     ):
         with pytest.raises(InvalidSetting, match=says):

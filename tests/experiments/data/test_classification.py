@@ -91,22 +91,8 @@ def test_folder_reports_what_it_leaves_out(tree: Path, caplog: pytest.LogCapture
     assert [data.test.names[i] for i in data.test.unreadable] == ["cat/cut.jpg"]
     assert len(data.train) == 8
     text = caplog.text
-    assert "passed over 4 files (1 .txt, 2 hidden, 1 outside the class folders)" in text
+    assert "ignored 4 files (1 .txt, 2 hidden, 1 outside the class folders)" in text
     assert "2 of 8 images cannot be read, the first is cat/text.jpg (not an image" in text
-
-
-@pytest.mark.parametrize(
-    ("missing", "text"),
-    [("train", "it has no folder train"), ("test", "it has no folder test")],
-)
-def test_folder_without_a_part(tmp_path: Path, missing: str, text: str) -> None:
-    """A missing train or test is said together with the layout that is expected."""
-    for part in {"train", "test"} - {missing}:
-        save(tmp_path / part / "cat" / "a.png")
-    with pytest.raises(InvalidSetting, match=text) as caught:
-        image_folder(tmp_path)
-    assert "train/<class>/<images>" in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_folder_with_one_class_or_none(tmp_path: Path) -> None:
@@ -131,7 +117,7 @@ def test_folder_with_an_empty_class(tree: Path) -> None:
     """A class folder of train without any image is an error that names it."""
     (tree / "train" / "bird").mkdir()
     (tree / "train" / "bird" / "readme.txt").touch()
-    with pytest.raises(InvalidSetting, match="no image in train/bird"):
+    with pytest.raises(InvalidSetting, match=r"no image in .*/train/bird"):
         image_folder(tree)
 
 
@@ -233,7 +219,7 @@ def test_digits_are_the_same_every_time(small_digits: ImageClassification) -> No
 
 
 def test_digit_names_give_no_label_away(small_digits: ImageClassification) -> None:
-    """The number in a name says nothing about the digit."""
+    """The number in a name does not reveal the digit."""
     numbers = np.array([int(name[6:11]) for name in small_digits.train.names])
     assert abs(np.corrcoef(numbers, small_digits.train_targets)[0, 1]) < 0.05
 

@@ -197,7 +197,7 @@ def test_images_of_the_right_size_are_only_cropped(shape: tuple[int, int]) -> No
 
 
 def test_shrinking_averages_areas() -> None:
-    """Shrinking by a whole factor gives the rounded mean of each block, so nothing is aliased."""
+    """Shrinking by a whole factor gives the rounded mean of each block, without aliasing."""
     image = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
     means = image.reshape(32, 3, 32, 3, 3).astype(float).mean(axis=(1, 3))
     assert np.abs(resize_square(image, 32) - means).max() <= 0.51

@@ -46,7 +46,7 @@ def test_boxes_follow_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pixels_are_those_of_the_published_steps(
     window: tuple[int, int, int, int], mirrored: bool
 ) -> None:
-    """One warp shows what distortion, a canvas, a crop, a mirror and a resize show in turn."""
+    """One warp gives the result of distortion, canvas, crop, mirror image and resize in turn."""
     rng = np.random.default_rng(2)
     image = cv2.resize(rng.uniform(0, 255, (5, 7, 3)), (90, 60), interpolation=cv2.INTER_LINEAR)
     image = image.astype(np.uint8)
@@ -120,7 +120,7 @@ def test_ways_of_augmentation_all_occur() -> None:
 
 
 def test_least_overlap_and_objects_without_center() -> None:
-    """Of objects cut off by a crop those stay whose center is seen; one stays at least."""
+    """Objects cut off by a crop stay if their center is visible; at least one stays."""
     image, _ = marked()
     boxes = np.array([[5, 5, 15, 15], [70, 40, 85, 55], [40, 25, 50, 35]], np.float32)
     numbers = set()

@@ -53,7 +53,7 @@ def write_split(root: Path, split: str, names: Sequence[str]) -> None:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    """A VOC tree of two classes as people leave it."""
+    """A VOC tree of two classes with the usual errors."""
     write_voc(
         tmp_path,
         "a",
@@ -83,7 +83,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_untidy_annotations(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Boxes are 0-based edges, clipped; what has no area, lies outside or is unknown is dropped."""
+    """Boxes are clipped; those without area, outside or of unknown class are dropped."""
     with caplog.at_level(logging.INFO):
         data = voc_folder(tree)
     assert data.class_names == ("cat", "dog")
@@ -106,7 +106,7 @@ def test_unusable_samples_are_quarantined(tree: Path) -> None:
     assert set(data.train.unreadable) == {2, 3, 4, 5}
     assert data.train.unreadable[5] == "its annotation is for 120 x 80 pixels, it has 60 x 40"
     assert "not an image" in data.train.unreadable[2]
-    assert "e.xml: it is no XML" in data.train.unreadable[3]
+    assert "e.xml: it is not well-formed XML" in data.train.unreadable[3]
     assert "missing.xml" in data.train.unreadable[4]
     with pytest.raises(UnreadableImage, match=r"d\.jpg"):
         data.train.picture(2)
@@ -144,7 +144,7 @@ def test_own_classes(tree: Path) -> None:
     ],
 )
 def test_wrong_settings(tree: Path, change: dict[str, Any], message: str) -> None:
-    """What a user can set wrongly is told in one line with what is permitted."""
+    """A wrong setting is one line that says what is permitted."""
     with pytest.raises(InvalidSetting, match=message) as caught:
         voc_folder(**{"root": tree, **change})
     assert "\n" not in str(caught.value)
@@ -215,7 +215,7 @@ def test_coco(coco_tree: Path) -> None:
 
 
 def test_untidy_coco(coco_tree: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Images of another size than stated and boxes of no numbers or no image are left out."""
+    """Images of another size than stated, and entries with a fault, are left out and named."""
     file = coco_tree / "annotations" / "instances_train2017.json"
     content = json.loads(file.read_text())
     content["images"][0] |= {"width": 60, "height": 40}
@@ -230,18 +230,26 @@ def test_untidy_coco(coco_tree: Path, caplog: pytest.LogCaptureFixture) -> None:
         data = coco(coco_tree)
     assert data.train.unreadable == {0: "its annotation is for 600 x 400 pixels, it has 60 x 40"}
     assert len(data.train_objects[1].boxes) == 2
-    assert "1 annotations are of images that it does not list" in caplog.text
-    assert "2 without area" in caplog.text
-    assert "1 of the unknown class 'id 1'" in caplog.text
+    assert "instances_train2017.json: 3 entries left out:\n" in caplog.text
+    for line in (
+        "  annotations: 1 of images that the file does not list, the first is annotation at "
+        "position 3, of image 99",
+        "  b.jpg: annotation at position 5: there is no category 1",
+        "  b.jpg: annotation at position 4: bbox must be [x, y, width, height], it is []",
+    ):
+        assert line in caplog.text
+    assert "1 dropped (1 without area)" in caplog.text
 
 
 def test_coco_is_missing_or_of_another_format(coco_tree: Path) -> None:
-    """A missing or foreign file is told in one line, which names it."""
+    """A missing file or one of another format is one line that names it."""
     with pytest.raises(InvalidSetting, match=r"data\.test_images.*data=digits"):
         coco(coco_tree, test_images="nowhere")
     file = coco_tree / "annotations" / "instances_val2017.json"
     file.write_text('{"images": []}')
-    with pytest.raises(InvalidSetting, match=r"instances_val2017\.json is not in COCO's format"):
+    with pytest.raises(
+        InvalidSetting, match=r"instances_val2017\.json: it is not in COCO's format"
+    ):
         coco(coco_tree)
 
 
@@ -259,3 +267,24 @@ def test_digit_scenes_and_every_choice_of_conf() -> None:
     config = OmegaConf.load(CONF / "digits.yaml")
     config.num_scenes, config.num_test_scenes, config.scene_size = 2, 1, 32
     assert len(instantiate(config.detection).train) == 2
+
+
+def test_a_misspelled_class_is_told(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where classes are taken from the annotations, `Dog` beside `dog` is one warning."""
+    write_voc(tree, "b", [("Dog", (2, 3, 9, 10), 0)])
+    data = voc_folder(tree)
+    assert data.class_names == ("Dog", "cat", "dog")
+    assert (
+        "class names of the pool that look alike; correct them, or set data.class_names:\n"
+        "  'dog' (3) and 'Dog' (1) differ only in case or blanks" in caplog.text
+    )
+
+
+def test_a_misspelled_category_is_told(coco_tree: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The categories of COCO's file are looked at likewise."""
+    file = coco_tree / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    content["categories"].append({"id": 7, "name": "CAT"})
+    file.write_text(json.dumps(content))
+    coco(coco_tree)
+    assert "'cat' (2) and 'CAT' (0) differ only in case or blanks" in caplog.text

@@ -33,7 +33,7 @@ def test_order_is_mixed_and_frozen() -> None:
 
 
 def test_loading_takes_less_than_a_second() -> None:
-    """The demo does not wait for its data."""
+    """The digits load within a second."""
     start = time.process_time()
     load_digits()
     assert time.process_time() - start < 1

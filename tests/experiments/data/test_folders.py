@@ -25,7 +25,7 @@ def test_images_are_found_at_any_depth_and_in_any_case(tmp_path: Path) -> None:
 
 
 def test_other_files_are_counted_by_kind(tmp_path: Path) -> None:
-    """Nothing is passed over without being counted, phone formats that nobody decodes included."""
+    """Every ignored file is counted, phone formats that cannot be decoded included."""
     touch(
         tmp_path, "a.jpg", "a.txt", "b.txt", "c.HEIC", ".DS_Store", "._a.jpg", "jpg", ".git/x.png"
     )
@@ -38,7 +38,7 @@ def test_other_files_are_counted_by_kind(tmp_path: Path) -> None:
 def test_order_does_not_depend_on_the_file_system(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever order the system lists a folder in, the names come out the same."""
+    """The names do not depend on the order in which the system lists a folder."""
     touch(tmp_path, *(f"{c}/{i}.png" for c in "cab" for i in (10, 9, 1)))
     expected = find_images(tmp_path).names
     scandir = os.scandir
@@ -53,7 +53,7 @@ def test_order_does_not_depend_on_the_file_system(
 
 
 def test_links_are_followed_but_not_for_ever(tmp_path: Path) -> None:
-    """A linked folder counts as one of its own; a link to a folder above ends."""
+    """A linked folder is followed; a link to a folder above is not."""
     touch(tmp_path, "elsewhere/x.png", "set/a/y.png")
     (tmp_path / "set" / "b").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "set" / "a" / "loop").symlink_to(tmp_path / "set")
@@ -61,15 +61,22 @@ def test_links_are_followed_but_not_for_ever(tmp_path: Path) -> None:
     assert names == ("a/y.png", "b/x.png")
 
 
-def test_names_that_no_csv_could_hold(tmp_path: Path) -> None:
-    """A name that is not UTF-8 is one clear line at the start, not a crash at the first CSV."""
+def test_a_name_that_no_csv_could_hold_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A name that is not UTF-8 is reported and left out; all other images are used."""
+    touch(tmp_path, "a.png")
     try:
-        with open(os.fsencode(tmp_path) + b"/\xff.png", "wb"):
-            pass
+        for name in (b"/\xff.png", b"/\xfe.txt", b"/\xff/b.png"):
+            path = Path(os.fsdecode(os.fsencode(tmp_path) + name))
+            touch(path.parent, path.name)
     except OSError:
         pytest.skip("this file system holds UTF-8 names only")
-    with pytest.raises(InvalidSetting, match="not UTF-8"):
-        find_images(tmp_path)
+    found = find_images(tmp_path)
+    assert found.names == ("a.png",)
+    assert found.ignored == Counter({"with a name that is not UTF-8": 2, ".txt": 1})
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert "2 images left out, their names are not UTF-8; the first is '\\udcff.png'" in warning
 
 
 def test_folder_that_cannot_be_read(tmp_path: Path) -> None:

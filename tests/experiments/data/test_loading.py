@@ -51,7 +51,7 @@ def test_in_memory_nothing_is_loaded_before_it_is_asked_for() -> None:
 
 @pytest.mark.parametrize("ahead", [False, True])
 def test_an_error_comes_where_the_batch_would_have_come(ahead: bool) -> None:
-    """What was loaded before it is still handed out; no thread is left behind."""
+    """Batches loaded before the error are still handed out; no thread is left behind."""
 
     def load(k: int) -> int:
         if k == 3:
@@ -67,7 +67,7 @@ def test_an_error_comes_where_the_batch_would_have_come(ahead: bool) -> None:
 
 
 def test_leaving_early_stops_loading() -> None:
-    """A consumer that raises leaves no thread that goes on reading the disk."""
+    """If a consumer raises, no thread continues to read the disk."""
     loaded: list[int] = []
     before = threading.active_count()
     for k in prefetched(lambda k: loaded.append(k) or k, range(1000), ahead=True):  # type: ignore[func-returns-value]
@@ -81,7 +81,7 @@ def test_leaving_early_stops_loading() -> None:
 
 
 def test_items_are_taken_as_they_are_needed_in_the_callers_thread() -> None:
-    """What says what to load may be a query of a data base: one thread's own, and long."""
+    """The items may come from a database query, which is long and belongs to one thread."""
     taken: list[threading.Thread] = []
 
     def items():

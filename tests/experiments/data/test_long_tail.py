@@ -23,7 +23,7 @@ def test_sizes_fall_exponentially() -> None:
 
 
 def test_the_first_of_each_class_are_kept() -> None:
-    """No draw: a pool of the same images is the same pool, and a shorter tail part of a longer."""
+    """Nothing is random, and a pool with a shorter tail is part of one with a longer tail."""
     targets = np.array([0, 1, 0, 1, 0, 1, 0, 1])
     assert long_tailed(targets, 2).tolist() == [0, 1, 2, 3, 4, 6]
     assert long_tailed(targets, 4).tolist() == [0, 1, 2, 4, 6]

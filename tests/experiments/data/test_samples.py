@@ -37,7 +37,7 @@ def both(folder: Path, count: int, *, broken: Sequence[int] = ()) -> list[Sample
 
 
 def test_memory_and_files_agree_bit_for_bit(tmp_path: Path) -> None:
-    """Whether a set fits into memory changes nothing but the speed."""
+    """A set in memory and one on disk give the same images."""
     memory, files = both(tmp_path, 40, broken=[5, 17])
     assert (memory.in_memory, files.in_memory) == (True, False)
     assert dict(memory.unreadable) == dict(files.unreadable)
@@ -64,7 +64,7 @@ def test_images_are_contiguous_uint8_in_the_order_asked(tmp_path: Path, kind: in
 
 @pytest.mark.parametrize("kind", [0, 1])
 def test_unreadable_and_unknown_positions_raise(tmp_path: Path, kind: int) -> None:
-    """A broken image is never handed out as a black one, nor is another in place of a negative."""
+    """Reading a broken image or a negative index raises an error; no other image is returned."""
     samples = both(tmp_path, 6, broken=[2])[kind]
     with pytest.raises(UnreadableImage, match=r"2\.png cannot be used"):
         samples.images(np.array([1, 2]))

@@ -14,11 +14,11 @@ from al_core.errors import InvalidSetting
 from experiments.data.cityscapes import CLASSES, cityscapes, read_train_ids
 from experiments.data.decoding import UnreadableImage
 from experiments.data.drn_list import drn_list
+from experiments.data.palette import distinct_palette
 from experiments.data.segmentation import (
     SemanticSegmentation,
     WholeSamples,
     digit_scenes,
-    distinct_palette,
     picture_statistics,
     read_mask,
 )
@@ -52,7 +52,7 @@ def test_class_numbers_are_read_from_every_kind_of_mask(tmp_path: Path) -> None:
 
 
 def test_unusable_masks_have_reasons(tmp_path: Path) -> None:
-    """Color, numbers above 255, damaged, empty and missing files are refused by name of fault."""
+    """Color, numbers above 255, damaged, empty and missing files are refused with their fault."""
     write(tmp_path / "color.png", np.zeros((4, 4, 3), np.uint8))
     Image.fromarray(np.full((4, 4), 300, np.uint16)).save(tmp_path / "deep.png")
     whole = write(tmp_path / "whole.png", np.arange(4096, dtype=np.uint16).astype(np.uint8)[None])
@@ -80,7 +80,7 @@ def test_label_ids_become_train_ids(tmp_path: Path) -> None:
     assert {7: 0, 13: 4, 23: 10, 26: 13, 33: 18}.items() <= dict(
         zip(ids[0].tolist(), found.tolist(), strict=True)
     ).items()
-    with pytest.raises(UnreadableImage, match="no labelId 34"):
+    with pytest.raises(UnreadableImage, match="unknown labelId 34"):
         read_train_ids(write(tmp_path / "b_gtFine_labelIds.png", ids + 1))
 
 
@@ -160,7 +160,7 @@ def test_lists_are_read_line_by_line(tmp_path: Path) -> None:
 
 
 def test_classes_and_statistics_are_found_out_where_not_given(tmp_path: Path) -> None:
-    """Without info.json classes are counted in the masks, and mean and std taken of the pixels."""
+    """Without info.json the masks give the number of classes, the pixels mean and deviation."""
     data = drn_list(write_drn_list(tmp_path, info={}))
     assert data.class_names == ("class_0", "class_1", "class_2", "class_3")
     pixels = np.stack([data.train.picture(i) for i in range(16)]) / 255
@@ -220,7 +220,7 @@ def spoil_all(root: Path) -> None:
 def test_a_list_that_is_wrong_is_one_clear_line(
     tmp_path: Path, change: Any, arguments: dict[str, Any], text: str
 ) -> None:
-    """Whatever is wrong with a set of one's own is said in one line."""
+    """Every error of a user's own set is one line."""
     root = write_drn_list(tmp_path)
     if change is not None:
         change(root)

@@ -8,7 +8,7 @@ import pytest
 from experiments.data.segmentation_augmentation import augment, pad, rotate, scale
 
 COLORS = 1 + np.random.default_rng(5).permutation(250)[:12]
-"""Of classes: an image that shows its own mask."""
+"""Gray values of the classes: the image shows its own mask."""
 
 
 def shown(size: tuple[int, int] = (60, 80), *, seed: int = 0) -> tuple[Any, Any]:
@@ -45,7 +45,7 @@ def test_a_crop_is_a_window_of_image_and_mask_alike() -> None:
 
 
 def test_a_small_image_is_reflected_and_has_no_class_beyond() -> None:
-    """Left and above get half of what lacks, rounded down; labels end where the image does."""
+    """Half of the padding, rounded down, is left and above; padded pixels have no label."""
     image, mask = shown((10, 7))
     padded, classes = pad(image, mask, 16)
     assert padded.shape == (16, 16, 3)
@@ -57,7 +57,7 @@ def test_a_small_image_is_reflected_and_has_no_class_beyond() -> None:
 
 
 def test_an_image_far_too_small_is_reflected_as_often_as_it_takes() -> None:
-    """A crop of many times the image is filled, and is labeled where the image is."""
+    """A crop larger than the image is filled by reflection and labeled only on the image."""
     image, mask = shown((3, 4))
     crop, classes = augment(image, mask, crop_size=50, flip=False, rng=np.random.default_rng(0))
     assert crop.shape == (50, 50, 3)
@@ -95,7 +95,7 @@ def test_right_angles_turn_exactly(degrees: int) -> None:
 
 
 def test_rotation_leaves_corners_without_class_but_not_black() -> None:
-    """What turns in from outside is the reflected image, with class 255."""
+    """A rotation fills the corners with the reflected image and class 255."""
     image, mask = shown()
     turned, classes = rotate(image, mask, 30)
     assert (classes == 255).any()
@@ -112,7 +112,7 @@ def test_nothing_random_is_left_when_the_size_fits() -> None:
 
 
 def test_augmentation_follows_its_generator() -> None:
-    """The same seed gives the same sample, with everything turned on; another, another."""
+    """With every option on, the same seed gives the same sample and another seed another one."""
     image, mask = shown()
 
     def sample(seed: int) -> tuple[Any, Any]:

@@ -20,7 +20,7 @@ def hidden() -> tuple[HiddenTargets, list[list[int]]]:
 
 
 def test_labels_are_unreadable_before_annotation() -> None:
-    """Reading one raises an error that names the image, and nothing is read, no other either."""
+    """Reading a hidden label raises an error that names the image, and no label is read."""
     targets, reads = hidden()
     GroundTruthOracle(targets).annotate(np.array([0, 3]))
     with pytest.raises(LabelHidden, match=r"c/c\.png") as error:

@@ -9,7 +9,7 @@ import os
 import pickle
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -175,15 +175,21 @@ def weights() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def of_two(weights: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """What two processes came to, in one launch; forked, as importing takes each of them 5 s."""
-    engine = cpu_engine(num_processes=2)
-    forked = {"start_method": warmed_up().get_start_method()}
+def forked() -> Iterator[None]:
+    """Processes are forked from one that has imported everything, which takes others 5 s each."""
+    start = {"start_method": warmed_up().get_start_method()}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "experiments.engine.engine.LaunchConfig", lambda **how: LaunchConfig(**how | forked)
+            "experiments.engine.engine.LaunchConfig", lambda **how: LaunchConfig(**how | start)
         )
-        found = engine.launch(engine_jobs.everything, weights)
+        yield
+
+
+@pytest.fixture(scope="module")
+def of_two(forked: None, weights: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Results of two processes in one launch."""
+    engine = cpu_engine(num_processes=2)
+    found = engine.launch(engine_jobs.everything, weights)
     assert engine.world_size == 1  # this process has had no part in it
     return found
 
@@ -230,11 +236,21 @@ def test_processes_know_their_places(of_two: dict[str, Any]) -> None:
     assert of_two["draws"][0] != of_two["draws"][1]
 
 
-def test_an_error_in_one_process_is_the_error_of_the_run(capfd: pytest.CaptureFixture[str]) -> None:
-    """It comes back as it was raised, while another process waits, and nothing else is printed.
+def test_an_error_in_one_process_is_the_error_of_the_run(
+    forked: None, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It comes back as it was raised, while another process waits, and nothing else is printed."""
+    with pytest.raises(InvalidSetting, match=r"^cycle\.epochs=0 cannot be$"):
+        cpu_engine(num_processes=2).launch(engine_jobs.fails_in_one, 1)
+    assert capfd.readouterr().err == ""
 
-    These two are started as those of a run are.
-    """
+
+@pytest.mark.slow
+def test_an_error_of_a_process_that_was_started_anew_is_that_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The same where processes are started as those of a run are, and import everything."""
+    monkeypatch.setattr("experiments.engine.engine.LaunchConfig", LaunchConfig)
     with pytest.raises(InvalidSetting, match=r"^cycle\.epochs=0 cannot be$"):
         cpu_engine(num_processes=2).launch(engine_jobs.fails_in_one, 1)
     assert capfd.readouterr().err == ""

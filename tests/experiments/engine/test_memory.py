@@ -1,4 +1,4 @@
-"""What this process holds of the host's memory, and what becomes of what it has freed."""
+"""Memory of this process, and the return of freed memory to the system."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ OBJECT = (
 @pytest.mark.parametrize(
     ("file", "content", "says"),
     [
-        ("plain.xml", voc(OBJECT)[:-9], "no XML"),
+        ("plain.xml", voc(OBJECT)[:-9], "not well-formed XML"),
         ("plain.xml", '<!DOCTYPE a [<!ENTITY b "c">]>' + voc(OBJECT), "refused"),
         ("plain.xml", voc(OBJECT.replace("red cell", "dragon")), "no class 'dragon'"),
         ("plain.xml", voc(OBJECT.replace("<xmin>2", "<xmin>two")), "no bndbox of four numbers"),
@@ -45,19 +45,20 @@ OBJECT = (
         ),
         ("other.xml", voc(OBJECT, "/elsewhere/other.png"), "no image of the pool"),
         ("kml.xml", "<kml/>", "neither of Pascal VOC nor of CVAT"),
-        ("half.json", '[{"data": {"name": "plain', "no complete JSON"),
+        ("half.json", '[{"data": {"name": "plain', "not complete JSON"),
         ("coco.json", '{"images": []}', "not in COCO's format"),
         ("number.json", "3", "neither COCO's nor Label Studio's"),
         ("odd.json", '[{"data": 3, "annotations": [{}]}]', "task 1"),
-        ("deep.json", "[" * 100_000, "no complete JSON"),
-        ("zip.zip", "PK", "unpack it here"),
+        ("deep.json", "[" * 100_000, "not complete JSON"),
+        ("zip.zip", "PK", "no complete zip archive"),
+        ("tar.tar", "x", "unpack it here"),
         ("a.csv", "name;class\nplain.png;x\n", "columns name, label"),
         ("a.csv", "name,label\nplain.png,red cell\n", "no class for a whole image"),
         ("a.csv", "name,label\n'../../etc/passwd',cannot_label\n", "no image of the pool"),
     ],
 )
 def test_a_broken_file_is_one_line(tmp_path: Path, file: str, content: str, says: str) -> None:
-    """What cannot be used is named with its reason; the file beside it is read all the same."""
+    """An unusable file is named with its reason; the file beside it is read all the same."""
     images = tmp_path / "images"
     items(images, "detection")
     folder = tmp_path / "back"

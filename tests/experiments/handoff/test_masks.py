@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from experiments.data.labels import NO_CLASS, Rules, UnusableFile
-from experiments.handoff.masks import (
+from experiments.data.labels import NO_CLASS, Patch, Rules, UnusableFile
+from experiments.handoff import regions
+from experiments.handoff.masks import read_labelmap, read_png
+from experiments.handoff.regions import (
     from_brush,
     from_coco_string,
-    from_polygons,
+    from_column_runs,
     from_runs,
-    read_labelmap,
-    read_png,
     runs_of,
     to_brush,
 )
@@ -27,11 +27,28 @@ from tests.experiments.handoff.items import rules
 REGIONS = arrays.arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9)))
 
 
+def on_image(patch: Patch, size: tuple[int, int]) -> np.ndarray:
+    """Return a patch on its image."""
+    region = np.zeros(size, bool)
+    height, width = patch.covered.shape
+    region[patch.top : patch.top + height, patch.left : patch.left + width] = patch.covered
+    return region
+
+
+def from_polygons(polygons: list[list[float]], size: tuple[int, int]) -> np.ndarray:
+    """Return the region of polygons on its image."""
+    patch = regions.from_polygons(polygons, size)
+    assert patch.covered.size <= regions.polygons_area(polygons, size) or len(polygons) > 1
+    return on_image(patch, size)
+
+
 @given(REGIONS)
 def test_regions_survive_their_codes(region: np.ndarray) -> None:
     """Run lengths and brush strokes give back every region."""
     assert np.array_equal(from_runs(runs_of(region.ravel()), region.size), region.ravel())
     assert np.array_equal(from_brush(to_brush(region), region.shape), region)
+    columns = from_column_runs(runs_of(region.T.ravel()), region.shape)
+    assert np.array_equal(on_image(columns, region.shape), region)
 
 
 def test_long_runs_survive() -> None:
@@ -79,7 +96,6 @@ def test_polygons_cover_the_pixels_whose_middles_are_inside() -> None:
         lambda packed: packed[:3],
         lambda packed: packed[:-3],
         lambda packed: [],
-        lambda packed: ["a"],
         lambda packed: [0, 0, 0, 9, *packed[4:]],
     ],
 )
@@ -110,7 +126,9 @@ def test_masks_in_color_need_a_map(tmp_path: Path) -> None:
     picture[1:3, 1:4] = (9, 9, 2)
     Image.fromarray(picture).save(tmp_path / "mask.png")
     data = (tmp_path / "mask.png").read_bytes()
-    the_rules = Rules("segmentation", rules("x").class_names, colors=read_labelmap(path))
+    the_rules = Rules(
+        "segmentation", rules("x").class_names, colors=read_labelmap(path.read_bytes())
+    )
     mask = read_png(data, the_rules)
     assert (mask[1:3, 1:4] == 2).all()
     assert (mask == NO_CLASS).sum() == 20 - 6

@@ -42,6 +42,33 @@ def test_names_are_matched_without_doubt_or_not_at_all(
         assert names.find([candidate], stem=stem) == found
 
 
+@pytest.mark.parametrize(
+    ("candidate", "stem", "found"),
+    [
+        ("images/abcdef12-x.jpg", False, "a/x.jpg"),
+        ("abcdef12-my_photo_1.jpg", False, "my photo (1).jpg"),
+        ("my_photo_1.jpg", False, "my photo (1).jpg"),
+        ("labels/abcdef12-my_photo_1.txt", True, "my photo (1).jpg"),
+        ("deadbeef-only.jpg", False, "deadbeef-only.jpg"),
+        ("my photo 1.jpg", False, "no image of the pool"),
+        ("one_two.jpg", False, "may be any of 2 images"),
+        ("???.jpg", False, "no image of the pool"),
+        ("y(1).jpg", False, "no image of the pool"),
+    ],
+)
+def test_names_that_a_tool_has_changed_are_found(candidate: str, stem: bool, found: str) -> None:
+    """A hash before the name and underscores for blanks; a literal fit always counts first."""
+    names = ImageNames(
+        ["a/x.jpg", "my photo (1).jpg", "deadbeef-only.jpg", "only.jpg", "c/one two.jpg",
+         "b/one  two.jpg".replace("  ", "\u00a0"), "!!!.jpg", "y1.jpg"]
+    )  # fmt: skip
+    if " of " in found:
+        with pytest.raises(UnusableFile, match=found):
+            names.find([candidate], stem=stem)
+    else:
+        assert names.find([candidate], stem=stem) == found
+
+
 def test_of_equal_names_the_one_that_was_asked_for_is_meant() -> None:
     """An ambiguous name is that of the image people were given, if it was one of them."""
     names = ["a/x.jpg", "b/x.jpg", "c/x.jpg"]

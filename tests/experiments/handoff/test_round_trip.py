@@ -1,27 +1,30 @@
-"""What is written in each format is read back as it was, names and all."""
+"""Labels written in each format are read back unchanged, names included."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from experiments.data.labels import Item, Label, Problem
+from experiments.data.labels import Box, Item, Label, Problem
 from experiments.handoff import label_studio
 from experiments.handoff.export import export
 from experiments.handoff.names import ImageNames
 from experiments.handoff.returned import Answer, read_file, upright_size
 from tests.experiments.handoff.items import KINDS, NAMES, check_same, items, rules
 from tests.experiments.handoff.reading import URL, read_all
+from tests.experiments.handoff.studio_exports import to_csv, to_minimal
 
 
 @pytest.mark.parametrize(
     ("form", "kind"),
     [("cvat", kind) for kind in KINDS]
     + [("coco", "detection"), ("coco", "segmentation"), ("voc", "detection")]
-    + [("masks", "segmentation")],
+    + [("masks", "segmentation"), ("yolo", "detection")],
 )
 def test_written_is_read(tmp_path: Path, form: str, kind: str) -> None:
     """Drafts that are sent back unchanged are the drafts: awkward names, classes, empty images."""
@@ -53,6 +56,101 @@ def test_label_studio_gives_back_what_it_was_given(tmp_path: Path, kind: str) ->
         del task["data"]["name"]
     (folder / "export.json").write_text(json.dumps(tasks), encoding="utf-8")
     check_same(read_all(folder, tmp_path / "images", rules(kind))[0], made)
+
+
+@pytest.mark.parametrize("form", ["min", "csv"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_short_exports_of_label_studio_say_the_same(tmp_path: Path, kind: str, form: str) -> None:
+    """JSON-MIN and CSV of the same project give the same labels as the full export."""
+    made = items(tmp_path / "images", kind)
+    tasks = label_studio.write(made, rules(kind), image_url=URL)
+    for task in tasks:
+        older = {"result": [], "updated_at": "2026-01-01T00:00:00Z"}
+        newer = {"result": task.pop("predictions")[0]["result"], "updated_at": "2026-01-02T00:00Z"}
+        task["annotations"] = [newer, older]
+    folder = tmp_path / "back"
+    folder.mkdir()
+    if form == "min":
+        (folder / "a.json").write_text(json.dumps(to_minimal(tasks)), encoding="utf-8")
+    else:
+        (folder / "a.csv").write_text(to_csv(tasks), encoding="utf-8")
+    labels, problems = read_all(folder, tmp_path / "images", rules(kind))
+    assert problems == []
+    check_same(labels, made)
+
+
+@pytest.mark.parametrize(
+    ("form", "kind"),
+    [("cvat", kind) for kind in KINDS]
+    + [("coco", "segmentation"), ("voc", "detection"), ("masks", "segmentation")]
+    + [("yolo", "detection")],
+)
+def test_an_archive_is_read_as_the_folder_that_it_holds(
+    tmp_path: Path, form: str, kind: str
+) -> None:
+    """A zip file of an export gives the same labels as the export, and names its files."""
+    made = items(tmp_path / "images", kind)
+    the_rules = rules(kind, empty_is_answer=True)
+    export(made, the_rules, form, tmp_path / "out", image_url=URL)
+    (tmp_path / "back").mkdir()
+    shutil.make_archive(str(tmp_path / "back" / "export"), "zip", tmp_path / "out")
+    labels, problems = read_all(tmp_path / "back", tmp_path / "images", the_rules)
+    assert problems == []
+    check_same(labels, made)
+
+
+def test_images_sorted_into_folders_may_come_as_an_archive(tmp_path: Path) -> None:
+    """The folder of an image in the archive is its class; the image itself is not unpacked."""
+    images, back = tmp_path / "images", tmp_path / "back"
+    items(images, "classification")
+    back.mkdir()
+    with zipfile.ZipFile(back / "sorted.zip", "w") as archive:
+        archive.writestr("export/red cell/plain.png", b"x" * 100)
+        archive.writestr("export/__MACOSX/red cell/plain.png", b"x")
+    labels, problems = read_all(back, images, rules("classification"))
+    assert problems == []
+    assert {name: label.class_name for name, label in labels.items()} == {"plain.png": "red cell"}
+
+
+@pytest.mark.parametrize("form", ["data.yaml", "classes.txt", "obj.names"])
+@pytest.mark.parametrize("folder", ["labels", "obj_train_data"])
+def test_folders_of_yolo_are_read_with_their_own_order_of_classes(
+    tmp_path: Path, form: str, folder: str
+) -> None:
+    """The number of a class is its place in the list of the export, wherever that lies."""
+    images, back = tmp_path / "images", tmp_path / "back"
+    items(images, "detection")
+    (back / folder).mkdir(parents=True)
+    names = ["<plate> & let", "Red cell"]
+    text = f"names: {names}\n" if form == "data.yaml" else "".join(f"{name}\n" for name in names)
+    (back / form).write_text(text, encoding="utf-8")
+    (back / folder / "plain.txt").write_text("1 0.5 0.5 0.25 0.5\n0 0.25 0.25 0.5 0.5 0.9\n")
+    (back / folder / "train.txt").write_text("data/plain.png\n")
+    noticed: list[tuple[str, str]] = []
+    the_rules = rules("detection", notice=lambda *names: noticed.append(names))
+    labels, problems = read_all(back, images, the_rules)
+    assert problems == []
+    assert labels["plain.png"].boxes == (
+        Box("red cell", (24.0, 12.0, 40.0, 36.0)), Box("<plate> & let", (0.0, 0.0, 32.0, 24.0)),
+    )  # fmt: skip
+    assert noticed == [("Red cell", "red cell")]
+
+
+def test_polygons_of_yolo_are_masks_or_the_boxes_around_them(tmp_path: Path) -> None:
+    """YOLO writes both tasks into files of one form."""
+    images, back = tmp_path / "images", tmp_path / "back"
+    items(images, "segmentation")
+    (back / "labels").mkdir(parents=True)
+    (back / "classes.txt").write_text("red cell\n")
+    (back / "labels" / "plain.txt").write_text("0 0 0 0.5 0 0.5 0.5 0 0.5\n")
+    labels, problems = read_all(back, images, rules("segmentation"))
+    assert problems == []
+    mask = labels["plain.png"].mask
+    assert mask is not None
+    assert (mask[:24, :32] == 0).all()
+    assert (mask == 0).sum() == 24 * 32
+    (box,) = read_all(back, images, rules("detection"))[0]["plain.png"].boxes or ()
+    assert box.corners == (0.0, 0.0, 32.0, 24.0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -25,7 +25,7 @@ import pytest
 from experiments.data.labels import Label
 from experiments.handoff import coco, label_studio
 from experiments.handoff.export import export
-from experiments.handoff.masks import from_brush, to_brush
+from experiments.handoff.regions import from_brush, to_brush
 from tests.experiments.handoff.items import CLASSES, KINDS, check_same, items, rules
 from tests.experiments.handoff.reading import URL, read_all
 
@@ -175,7 +175,7 @@ def test_datumaro_reads_what_we_write(tmp_path: Path, form: str, importer: str, 
      ("voc_segmentation", "segmentation")],
 )  # fmt: skip
 def test_we_read_what_datumaro_writes(tmp_path: Path, exporter: str, kind: str) -> None:
-    """What was drawn in CVAT comes back in each of its export formats, as it was."""
+    """Drawings of CVAT come back unchanged in each of its export formats."""
     dm = tool("datumaro")
     made = items(tmp_path / "out" / "images", kind)
     export(made, rules(kind), "cvat", tmp_path / "out", image_url=URL)

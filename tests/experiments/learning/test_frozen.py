@@ -171,7 +171,7 @@ def test_unreadable_files_are_found_while_embedding(tmp_path: Path) -> None:
     trained = learner(task)
     trained.fit(labeled, seed=0)
     assert trained.evaluate()["accuracy"] == 100
-    assert trained.draw(labeled[:2])[0].image.shape == (24, 24, 3)
+    assert trained.draw(labeled[:2])[0].tiles[0].picture.shape == (30, 40, 3)
 
 
 def test_nothing_readable_is_one_line(tmp_path: Path) -> None:

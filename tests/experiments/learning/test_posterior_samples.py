@@ -150,7 +150,7 @@ class _Convolution(nn.Conv2d):
 
 @pytest.mark.parametrize("name", CLASSIFIERS[::6])
 def test_the_last_linear_layer_is_the_classifier(name: str) -> None:
-    """What is dropped from is the embedding, on networks of every kind."""
+    """Dropout acts on the embedding, in networks of every kind."""
     with torch.device("meta"):
         model = build(plain(BACKBONES[name].classification), where="backbone", num_classes=7)
     layer = Classifier.of(model, lambda: model, (32, 32)).classifying_layer(model)

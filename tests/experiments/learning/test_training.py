@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -39,7 +41,7 @@ def recorded(**fit: Any) -> tuple[dict[str, Tensor], list[Any], dict[str, Any]]:
 
 
 def equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
-    """Whether two models have the same weights, bit for bit."""
+    """Return whether two models have the same weights, bit for bit."""
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
 
 
@@ -82,6 +84,22 @@ def test_each_epoch_is_another_order_of_all_labeled_samples() -> None:
 
 
 @pytest.mark.parametrize(
+    ("num_labeled", "sizes"), [(12, [8, 4]), (11, [11]), (19, [8, 11]), (16, [8, 8]), (3, [3])]
+)
+def test_a_small_remainder_joins_the_batch_before(num_labeled: int, sizes: list[int]) -> None:
+    """With merge_remainder, fewer than half a batch are no batch; every sample is in one."""
+    task = Recorded(small_data(), TinyNet)
+    task.targets.reveal(EVERY)
+    learner = small_learner(task, epochs=1, merge_remainder=True, min_steps=3)
+    returned = learner.fit(EVERY[:num_labeled], seed=0)
+    batches = [indices for indices, _ in task.batches]
+    epochs = math.ceil(3 / len(sizes))
+    assert [len(indices) for indices in batches] == sizes * epochs
+    assert returned["optimizer_steps"] == len(sizes) * epochs
+    assert sorted(i for batch in batches[: len(sizes)] for i in batch) == list(range(num_labeled))
+
+
+@pytest.mark.parametrize(
     ("num_labeled", "cycle", "steps"),
     [
         (12, {"epochs": 3}, 6),
@@ -92,7 +110,7 @@ def test_each_epoch_is_another_order_of_all_labeled_samples() -> None:
     ],
 )
 def test_optimizer_steps_are_counted(num_labeled: int, cycle: Any, steps: int) -> None:
-    """What is recorded is the number of steps that were taken."""
+    """The record has the number of steps that were taken."""
     _, batches, returned = recorded(labeled=LABELED[:num_labeled], **cycle)
     assert len(batches) == steps
     assert returned["optimizer_steps"] == steps
@@ -214,15 +232,39 @@ class Broken(Classification):
 
 
 def test_the_module_learns_by_the_loss_that_is_asked_for() -> None:
-    """loss_prediction.loss=mse trains it otherwise than ranking does; anything else is refused."""
+    """loss_prediction.loss=ranking, ranknet and mse train three different modules."""
     heads = []
-    for loss in ("ranking", "mse"):
+    for loss in ("ranking", "ranknet", "mse"):
         learner = small_learner(annotated(small_task()), head={"loss": loss})
         learner.fit(LABELED, seed=0)
         heads.append(learner.model.state_dict()["loss_pred.weight"].clone())
-    assert not torch.equal(*heads)
-    with pytest.raises(InvalidSetting, match=r"loss_prediction.loss must be ranking or mse"):
-        small_learner(small_task(), head={"loss": "l1"})
+    assert not any(torch.equal(a, b) for a, b in combinations(heads, 2))
+
+
+def test_the_output_tap_leaves_the_model_alone() -> None:
+    """Without detaching anything, a module that sees the output alone moves no weight of it."""
+    plain = small_learner(annotated(lenet_task()), head=False)
+    plain.fit(LABELED, seed=0)
+    learner = small_learner(annotated(lenet_task()), head={"detach_at": 0.0, "output_tap": True})
+    learner.fit(LABELED, seed=0)
+    assert equal(weights(learner), weights(plain))
+    fewer = small_learner(annotated(lenet_task()), head={"detach_at": 0.0})
+    fewer.fit(LABELED, seed=0)
+    features, tapped = (each.model.state_dict()["loss_pred.weight"] for each in (fewer, learner))
+    assert tapped.shape[1] == features.shape[1] + 4  # one more hidden layer of width 4
+
+
+def test_an_unfitted_cycle_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """Training that ends above a fifth of an untrained network's loss warns; less does not."""
+    learner = small_learner(annotated(lenet_task()), head=False, lr=0.0)
+    learner.fit(LABELED, seed=0)
+    (warning,) = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert "training ended at 10" in warning.message  # percent, more or less
+    assert "2 epochs over 12 labels" in warning.message
+    caplog.clear()
+    task = annotated(lenet_task(small_data(flip=False), crop_padding=0))
+    small_learner(task, head=False, epochs=80).fit(LABELED, seed=0)
+    assert not caplog.records
 
 
 def test_a_loss_that_is_not_finite_names_the_sample() -> None:
@@ -268,7 +310,7 @@ def test_ranking_takes_as_many_operations_for_any_batch() -> None:
 
 
 def test_a_step_never_waits_for_the_device() -> None:
-    """What is read back is read once an epoch, not once a step."""
+    """Losses are read back once an epoch, not once a step."""
 
     def waits(num_labeled: int) -> int:
         task = small_task()

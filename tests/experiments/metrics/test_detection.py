@@ -180,7 +180,7 @@ def test_classes_without_truths_are_left_out() -> None:
 
 
 def test_parts_of_processes_merge(images: list[Image]) -> None:
-    """What two processes counted, pickled and merged, gives what one would have counted."""
+    """Counts of two processes, pickled and merged, equal those of one."""
     parts = [DetectionMetrics(NUM_CLASSES, torch.nn.Identity()) for _ in range(2)]
     for k, image in enumerate(images):
         parts[k >= 50].add(*image)

@@ -60,7 +60,7 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_features_are_computed_once(tmp_path: Path) -> None:
-    """What is known is read, what is new is added, and every row is that of its image."""
+    """Known features are read, new ones are added, and every row is that of its image."""
     store = FeatureStore(tmp_path / "store")
     assert not store.exists
     first = Network(list(range(3, 13)))

@@ -32,7 +32,7 @@ IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
 def has_lite0() -> bool:
-    """Whether ImageNet's weights of EfficientNet-Lite0 are installed."""
+    """True if ImageNet's weights of EfficientNet-Lite0 are installed."""
     try:
         return installed_weights_file().exists()
     except ValueError:

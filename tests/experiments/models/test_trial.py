@@ -26,7 +26,7 @@ WANTED = f"logits (2, {NUM_CLASSES})"
 
 
 def fits(outputs: Any) -> bool:
-    """Whether these are logits of two images."""
+    """Return whether these are logits of two images."""
     return isinstance(outputs, Tensor) and outputs.shape == (2, NUM_CLASSES)
 
 

@@ -49,8 +49,10 @@ def data_of(arguments: tuple[str, ...], paths: list[Path]):
     ("arguments", "strategy"),
     [
         (DETECTION, "learning_loss"),
+        (DETECTION, "learning_loss_plus"),
         (DETECTION, "entropy"),
         (SEGMENTATION, "learning_loss"),
+        (SEGMENTATION, "learning_loss_plus"),
         (SEGMENTATION, "margin"),
         (SEGMENTATION, "bald"),
     ],
@@ -150,7 +152,10 @@ def test_images_above_the_limit_are_refused(paths: list[Path]) -> None:
         scorer = Scorer(model_of(learner, config), learner.engine, max_megapixels=limit)
         one = next(scorer.stream(paths))
         assert bool(one.reason) == refused
-        assert not refused or one.reason.startswith("64 x 48 pixels are more than max_megapixels=")
+        assert not refused or one.reason == (
+            f"64 x 48 pixels are more than the limit of {limit:g} megapixels "
+            f"(max_megapixels={limit:g})"
+        )
 
 
 def test_a_model_that_answers_nan_stops_and_names_the_image(paths: list[Path]) -> None:

@@ -146,7 +146,7 @@ def test_published_weights_of_the_three_repositories(paths: list[Path], tmp_path
         assert 0 < values.min() <= values.max() <= np.log(21)
         page = (out / "contact_sheet.html").read_text(encoding="utf-8")
         assert "strategy=entropy, the default" in page
-        assert ("class=legend" in page) == (file.stem == "drn")
+        assert page.count("data:image/webp") == page.count('<figure class="shown') > 0
 
 
 def test_published_weights_are_scored_as_their_network_scores(
@@ -177,14 +177,14 @@ def test_published_weights_are_scored_as_their_network_scores(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ((), r"not the checkpoint of a run: say .* task=\.\.\. and backbone=\.\.\."),
+        ((), r"not the checkpoint of a run: name .* task=\.\.\. and backbone=\.\.\."),
         (("task=cifar10", "backbone=resnet18"), r"does not fit task=cifar10 backbone=resnet18"),
         (("task=cifar10", "backbone=lenet", "class_names=[a,b]"), "with 2 classes: .*another shap"),
         (("task=cifar10", "backbone=lenet", "strategy=learning_loss"), "has none: rank with strat"),
         (("task=cifar10", "backbone=lenet", "strategy=random"), "gives images no scores of their"),
         (
             ("task=cifar10", "backbone=lenet", "strategy=bald", "~task.build.mc_dropout_passes"),
-            "posterior samples, which the networks of task=cifar10 cannot give",
+            "the networks of task=cifar10 cannot give",
         ),
         (("task=ssd_voc", "backbone=light_ssd", "mean=[0,0,0]"), "mean is fixed in detection"),
         (("task=cifar10", "backbone=light_ssd"), "backbone=light_ssd does not serve classificat"),
@@ -232,7 +232,7 @@ def test_a_checkpoint_that_would_run_code_does_not(
     images = f"images={paths[0].parent}"
     with pytest.raises(InvalidSetting, match=r"pickle\.pt cannot be read as a checkpoint: .*code"):
         rank_here(images, f"checkpoint={tmp_path / 'pickle.pt'}", f"out={tmp_path / 'out'}")
-    for target in ("os.mkdir", "experiments.engine.engine.os.system", "${oc.env:HOME}"):
+    for target in ("os.mkdir", "experiments.engine.engine.os.system"):
         config = {**contents["config"], "backbone": {
             "name": "lenet", "classification": {"_target_": target, "path": str(tmp_path / "bang")},
         }}  # fmt: skip

@@ -38,10 +38,10 @@ addEventListener("load", () => {
   const column = (table, at) => [...table.tBodies[0].rows].map(r => r.cells[at].textContent.trim());
   const table = document.querySelector("table");
   const heads = [...table.querySelectorAll("thead button")];
-  told.heads = heads.map(h => h.textContent);
-  heads[1].click(); told.ascending = column(table, 1); told.labels = column(table, 0);
-  heads[1].click(); told.descending = column(table, 1);
-  told.sorted_as = heads[1].parentElement.getAttribute("aria-sort");
+  const at = heads.findIndex(h => h.textContent.startsWith("area"));
+  heads[at].click(); told.ascending = column(table, at); told.labels = column(table, 0);
+  heads[at].click(); told.descending = column(table, at);
+  told.sorted_as = heads[at].parentElement.getAttribute("aria-sort");
   heads[0].click(); told.by_name = column(table, 0);
   const svgs = [...document.querySelectorAll(".curves svg")];
   told.figures = svgs.length;
@@ -100,7 +100,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def told_by(page: Path, width: int) -> dict[str, Any]:
-    """What the checks tell of the page in a window (a frame, since windows have a least width)."""
+    """Return the results of the checks in a frame of this width (windows have a least width)."""
     text = page.read_text(encoding="utf-8")
     checked = page.with_name(f"checked_{width}.html")
     checked.write_text(

@@ -74,7 +74,7 @@ def test_ranks_and_cliques() -> None:
     assert found.mean_ranks == {"best": 1.0, "tie_a": 2.5, "tie_b": 2.5, "worst": 4.0}
     assert found.cliques == (("tie_a", "tie_b"),)
     assert found.p_value < 1e-6
-    same = rankings.mean_ranks({name: {0: 1.0, 1: 1.0} for name in "abc"})
+    same = rankings.mean_ranks({name: dict.fromkeys(range(3), 1.0) for name in "abc"})
     assert same is not None
     assert (same.p_value, same.cliques) == (1.0, (("a", "b", "c"),))
 

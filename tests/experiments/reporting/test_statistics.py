@@ -19,7 +19,7 @@ def test_interval_is_student_t() -> None:
 
 
 def test_two_seeds_by_hand() -> None:
-    """Of 1 and 3 the mean is 2 and the half width t(0.975, 1) = 12.7062 times 1."""
+    """For 1 and 3 the mean is 2 and the half width t(0.975, 1) = 12.7062 times 1."""
     estimate = statistics.mean_interval([1.0, 3.0])
     assert estimate.mean == 2.0
     assert estimate.half_width == pytest.approx(12.7062, abs=1e-4)
@@ -103,8 +103,8 @@ def test_seeds_needed_are_those_of_the_power_tables(effect: float, seeds: int) -
 
 
 def test_seeds_needed_have_the_power_promised() -> None:
-    """Of simulated studies with so many seeds four fifths see the difference, with one fewer no
-    more than that.
+    """Four fifths of the simulated studies with so many seeds see the difference; with one seed
+    fewer no more than that.
     """
     rng = np.random.default_rng(0)
     needed = statistics.seeds_needed([0.0, 2.0], level=0.05)  # an effect of one over root two

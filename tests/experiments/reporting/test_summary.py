@@ -106,7 +106,7 @@ def test_curves_over_what_labels_cost(tmp_path: Path) -> None:
 
 
 def test_rankings_turn_a_loss_around(tmp_path: Path) -> None:
-    """Of a loss the smallest area has rank one and wins the cycles."""
+    """For a loss the smallest area has rank one and wins the cycles."""
     make_runs(tmp_path, {"good": 2.0, "bad": -2.0})
     (experiment,) = experiments_in(tmp_path, "test_loss")
     summary = summarize(experiment)
@@ -122,7 +122,7 @@ def test_rankings_turn_a_loss_around(tmp_path: Path) -> None:
 
 
 def test_smaller_loss_is_better(tmp_path: Path) -> None:
-    """Of a loss the smaller value is the better one."""
+    """For a loss the smaller value is the better one."""
     make_runs(tmp_path, {"good": 2.0})
     (experiment,) = experiments_in(tmp_path, "test_loss")
     summary = summarize(experiment)
@@ -145,9 +145,28 @@ def test_one_seed_says_so(tmp_path: Path) -> None:
 
 
 def test_without_random_nothing_is_compared(tmp_path: Path) -> None:
-    """Without runs of random the verdict names what is missing."""
+    """Without runs of random there is no verdict, and no sentence about what is missing."""
     write_run(tmp_path, "margin", 0, accuracy=[1.0, 2.0])
-    assert only_summary(tmp_path).verdicts == {"margin": "no runs of random to compare with"}
+    summary = only_summary(tmp_path)
+    assert (summary.verdicts, summary.sentences, summary.notes) == ({}, (), ())
+    assert not summary.is_comparison
+
+
+def test_two_common_seeds_are_not_tested(tmp_path: Path) -> None:
+    """However clear two differences look, two seeds give no verdict but their own values."""
+    summary = only_summary(make_runs(tmp_path, {"good": 9.0}, num_seeds=2))
+    assert summary.verdicts["good"] == "2 common seeds: too few to tell"
+    assert "by seed +9.10 and +8.80 (2 common seeds" in summary.sentences[0]
+    assert (summary.penalties, summary.ranks) == (None, None)
+
+
+def test_an_unknown_column_is_named(tmp_path: Path) -> None:
+    """A metric that no task declares is reported with the direction that was assumed."""
+    for folder in sorted(make_runs(tmp_path, {"good": 2.0}).glob("*/*/seed*")):
+        add_column(folder, "f1", [0.1, 0.2, 0.3])
+    (experiment,) = experiments_in(tmp_path, "f1")
+    (note,) = summarize(experiment).notes
+    assert note.startswith("f1 is a column that this version does not know; larger values")
 
 
 def test_pairs_are_common_seeds(tmp_path: Path) -> None:
@@ -246,6 +265,27 @@ def test_a_strategy_may_bring_loss_prediction(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("enabled", "detach_at", "noted"),
+    [
+        ((False, True), 0.6, True),  # as published: the module shapes the features of one strategy
+        ((False, True), 0.0, False),  # its gradient stops at the features
+        ((True, True), 0.6, False),  # every strategy trains with it
+        ((False, False), 0.6, False),
+    ],
+)
+def test_strategies_that_train_other_networks_are_noted(
+    tmp_path: Path, enabled: tuple[bool, bool], detach_at: float, noted: bool
+) -> None:
+    """A module that moves the features of some strategies alone confounds the comparison."""
+    for strategy, flag in zip(("random", "learning_loss"), enabled, strict=True):
+        head = {"enabled": flag, "detach_at": detach_at}
+        write_run(tmp_path, strategy, 0, accuracy=[1.0], settings={"loss_prediction": head})
+    notes = only_summary(tmp_path).notes
+    says = "module of learning_loss changes the network that is trained"
+    assert any(says in note for note in notes) == noted
+
+
 def test_second_run_of_a_seed_is_left_out(tmp_path: Path) -> None:
     """A seed counts once, with its longer run, and the other is named."""
     short = write_run(tmp_path / "a", "random", 0, accuracy=[9.0], cycles=2)
@@ -300,3 +340,18 @@ def test_hidden_and_other_folders_are_no_runs(tmp_path: Path) -> None:
     (tmp_path / "conf").mkdir()
     (tmp_path / "conf" / "config.yaml").write_text("seed: 0")
     assert [run.folder for run in find_runs([tmp_path, folder])] == [folder.resolve()]
+
+
+@pytest.mark.parametrize("column", ["iou_steps", "iou_glossy_leaf", "loss_ranking_tau"])
+def test_a_name_does_not_turn_a_verdict_around(tmp_path: Path, column: str) -> None:
+    """Words such as steps or loss in the name of a class do not make a larger IoU worse."""
+    for folder in sorted(make_runs(tmp_path, {"good": 2.0}).glob("*/*/seed*")):
+        (run,) = find_runs([folder])
+        values = list(run.series("accuracy").values())
+        if column in run.columns:
+            for row, value in enumerate(values, start=1):
+                set_cell(folder, row, run.columns.index(column), str(value))
+        else:
+            add_column(folder, column, values)
+    (experiment,) = experiments_in(tmp_path, column)
+    assert summarize(experiment).verdicts["good"] == "better"

@@ -60,7 +60,9 @@ def test_a_tree_trains_to_csv(tmp_path: Path, layout: str, strategy: str) -> Non
         assert len(scored) == (12 if layout == "cityscapes" else 16) - 5
         assert broken not in {row["name"] for row in scored}
     thumbnail = cv2.imread(str(folder / "gallery" / "cycle_00" / "most_01.jpg"))
-    assert thumbnail.shape[1] == 128  # four tiles of 64
+    assert thumbnail.shape[1] == 2 * 256 + 2  # tiles of 64 pixels, magnified four times
+    full = cv2.imread(str(folder / "gallery" / "cycle_00" / "full" / "most_01.jpg"))
+    assert full.shape[1] == 2 * 512 + 4
     assert "predicted" in rows(folder / "gallery" / "cycle_00" / "index.csv")[0]["caption"]
 
 

@@ -16,7 +16,7 @@ from al_core import Random
 from experiments.settings.run_path import run_path
 from tests.small_runs import Ended, overrides, run_program
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 
 

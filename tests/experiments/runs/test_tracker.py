@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from experiments.runs.tracker import TABLE_ROWS, WandbTracker
 from tests.experiments.tracked import (
@@ -84,6 +85,24 @@ def test_scores_tables_and_images_can_be_looked_at(tmp_path: Path) -> None:
         panel = row[f"gallery/{end}_wanted"]
         assert [path.is_file() for path in log.media(panel)] == [True, True]
         assert panel["captions"][0].startswith("true 7, predicted 1, score 2.497, digits/00001.png")
+
+
+def test_images_are_logged_at_full_size_where_there_are_such(tmp_path: Path) -> None:
+    """A picture in the folder `full` of a gallery goes to W&B in place of its thumbnail."""
+    tracker = WandbTracker(mode="offline")
+    start(tracker, tmp_path)
+    record, row = write_cycle(tmp_path, 0)
+    full = tmp_path / "gallery" / "cycle_00" / "full" / "most_01.jpg"
+    full.parent.mkdir()
+    Image.new("RGB", (640, 480)).save(full)
+    tracker.log_cycle(record, row, run_folder=tmp_path)
+    tracker.finish({}, failed=False)
+    (log,) = read_runs(tmp_path)
+    sizes = []
+    for path in log.media(log.history[0]["gallery/most_wanted"]):
+        with Image.open(path) as image:
+            sizes.append(image.size)
+    assert sizes == [(640, 480), (8, 8)]
 
 
 def test_artifacts_hold_whole_csvs_by_cycle(tmp_path: Path) -> None:

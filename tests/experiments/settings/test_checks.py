@@ -8,7 +8,7 @@ from experiments.settings.checks import check_flag, check_folder, check_number, 
 
 @pytest.mark.parametrize("value", [None, "", "  ", 3, ["a"]])
 def test_folder_must_be_a_path(value: object) -> None:
-    """What is no path is refused by the name of its key."""
+    """A value that is no path is refused with the name of its key."""
     with pytest.raises(InvalidSetting, match=r"^data\.root must be"):
         check_folder("data.root", value)
 

@@ -65,7 +65,7 @@ def test_build_refuses_in_one_line(change: dict[str, Any], says: str) -> None:
 
 
 def test_build_names_a_missing_argument() -> None:
-    """What a target needs and is not given is said."""
+    """The error names the argument that a target lacks."""
     with pytest.raises(InvalidSetting, match="missing a required argument: 'acquisition'"):
         build({"_target_": "al_core.TopK"}, where="part")
 
@@ -109,12 +109,20 @@ def test_a_missing_value_names_its_key() -> None:
         {"min_steps": -1}, {"schedule": "linear"}, {"milestones": [0.8, 0.5]}, {"milestones": [1]},
         {"milestones": 0.5}, {"milestones": ["x"]}, {"milestones": None}, {"gamma": -1},
         {"gamma": float("nan")}, {"warm_start": "false"}, {"warm_start": 1},
+        {"candidates": "10"}, {"candidates": "0x"}, {"candidates": "1.5x"}, {"candidates": "x10"},
+        {"merge_remainder": "no"},
     ],
 )  # fmt: skip
 def test_cycle_settings_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
     """Mistake 7 among them: the text "false" is no bool. The error names key and value."""
     with pytest.raises(InvalidSetting, match=rf"cycle\.{next(iter(change))}"):
         CycleSettings(**{**CYCLE, **change})
+
+
+def test_candidates_are_a_number_or_so_many_times_the_query() -> None:
+    """10x of a query of 5 are 50, whatever sets the query; null shows a strategy everything."""
+    shown = [CycleSettings(**{**CYCLE, "candidates": n}).num_candidates for n in ("10x", 7, None)]
+    assert shown == [50, 7, None]
 
 
 @pytest.mark.parametrize(
@@ -137,7 +145,7 @@ def test_optimizer_settings_that_make_no_sense_are_refused(change: dict[str, Any
     [
         {"enabled": "yes"}, {"weight": -1}, {"margin": 0}, {"margin": "wide"}, {"pairs": "some"},
         {"pool_size": 0}, {"width": 1.5}, {"detach_at": 1.1}, {"detach_at": -0.1},
-        {"warm_up_epochs": -1},
+        {"warm_up_epochs": -1}, {"output_tap": "yes"}, {"loss": "l1"},
     ],
 )  # fmt: skip
 def test_loss_prediction_settings_that_make_no_sense_are_refused(change: dict[str, Any]) -> None:
@@ -168,7 +176,7 @@ def test_loss_prediction_settings_that_make_no_sense_are_refused(change: dict[st
     ],
 )
 def test_top_level_values_are_checked(key: str, value: Any, says: str) -> None:
-    """What belongs to no settings class is checked too, invented keys of a group included."""
+    """Values without a settings class are checked too, unknown keys of a group included."""
     config = compose(*overrides("data.root=/data"))
     RunConfig.of(config)
     OmegaConf.set_struct(config, False)

@@ -16,7 +16,7 @@ finally:
     print("heavy:", *sorted({"torch", "cv2", "numpy", "wandb"} & set(sys.modules)))
 """
 README = ["images=.", "checkpoint=README.md"]
-"""Of the right kind, as far as can be seen without torch."""
+"""Arguments of the right kind, as far as can be seen without torch."""
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,19 @@
-"""Names of before the modules moved lead to what they led to."""
+"""Configurations of earlier versions mean what they meant."""
 
 from __future__ import annotations
 
+import copy
+
 from hydra.utils import get_object
 
-from experiments.settings.renamed import ADDED, MOVED, with_added_keys, with_present_names
+from experiments.settings.recipe import CycleSettings, LossPredictionSettings
+from experiments.settings.renamed import (
+    ADDED,
+    MOVED,
+    with_added_keys,
+    with_present_names,
+    without_tables,
+)
 from experiments.settings.run_config import RunConfig
 from tests.small_runs import compose
 
@@ -33,22 +42,42 @@ def test_old_names_lead_somewhere() -> None:
     assert with_present_names(own) == own
 
 
-def test_added_keys_have_the_value_that_changes_nothing() -> None:
-    """An older configuration gets them, a present one keeps its own."""
-    older = {"loss_prediction": {"weight": 1.0}, "seed": 0}
-    filled = with_added_keys(older)
-    assert filled["loss_prediction"] == {"weight": 1.0, "layers": None}
-    assert older == {"loss_prediction": {"weight": 1.0}, "seed": 0}
-    own = {"loss_prediction": {"layers": ["a"]}}
-    assert with_added_keys(own)["loss_prediction"] == own["loss_prediction"]
-
-
-def test_every_added_key_exists_and_has_that_value_by_default() -> None:
-    """The defaults of a pytorch-cifar network are those of runs before a key was there."""
+def test_added_keys_have_the_values_that_change_nothing() -> None:
+    """Keys that an older configuration lacks are read as they were fixed, others not at all."""
     composed = compose("task=cifar10", "data=image_folder", "data.root=/data", "backbone=lenet")
-    config = RunConfig.of(composed).values
-    for key, value in ADDED.items():
-        node = config
-        for part in key.split("."):
-            node = node[part]
-        assert node == value, key
+    values = RunConfig.of(composed).values
+    older = copy.deepcopy(values)
+    for key in ADDED:
+        *parents, last = key.split(".")
+        node = older
+        for parent in parents:
+            node = node[parent]
+        del node[last]
+    assert with_added_keys(older, values) == values
+    older["data"]["image_size"] = 64
+    del older["data"]["flip"]
+    completed = with_added_keys(older, values)
+    assert completed["data"]["image_size"] == 64
+    assert "flip" not in completed["data"]
+
+
+def test_added_keys_change_nothing() -> None:
+    """A run from before a key existed is read as if it had the key's default."""
+    cycle = CycleSettings(initial_size=4, query_size=2, candidates=None, epochs=1, batch_size=4)
+    filled = with_added_keys({"name": "x", "cycle": {}, "loss_prediction": {}})
+    assert filled == {
+        "name": "x",
+        "cycle": {"merge_remainder": cycle.merge_remainder},
+        "loss_prediction": {"output_tap": LossPredictionSettings().output_tap},
+    }
+    set_already = {"cycle": {"merge_remainder": True}}
+    assert with_added_keys(set_already) == set_already
+
+
+def test_tables_of_a_task_are_no_setting() -> None:
+    """A protocol that a run does not use may change; what its task is built with may not."""
+    task = {"name": "t", "build": {"a": 1}, "protocols": {"quick": {"epochs": 1}}}
+    assert without_tables({"task": task, "seed": 0}) == {
+        "task": {"name": "t", "build": {"a": 1}},
+        "seed": 0,
+    }

@@ -41,6 +41,6 @@ def small_learner(task: Segmentation, *, seed: int | None = 0, **head: Any) -> T
 
 
 def random_outputs(b: int = 3, k: int = 4, h: int = 10, w: int = 12) -> tuple[Tensor, Tensor]:
-    """What a network gives."""
+    """Return outputs like those of a network."""
     generator = torch.Generator().manual_seed(0)
     return torch.randn(b, k, h, w, generator=generator).log_softmax(1), torch.empty(0)

@@ -86,9 +86,8 @@ def test_images_of_different_sizes_train_evaluate_score_and_show(tmp_path: Path)
         assert counted[index] == sizes[index % 3][0] * sizes[index % 3][1] - 7
     assert 0 <= learner.evaluate()["miou"] <= 100
     assert learner.infer(np.arange(12), entropy).shape == (12,)
-    assert [panel.image.shape[:2] for panel in learner.draw(np.arange(3))] == [
-        (2 * h, 2 * w) for h, w in sizes
-    ]
+    panels = learner.draw(np.arange(3))
+    assert [panel.tiles[0].picture.shape[:2] for panel in panels] == list(sizes)
 
 
 # ---- losses
@@ -172,7 +171,7 @@ def test_what_it_scores_with_was_trained() -> None:
 
 
 def test_the_last_epoch_is_measured_on_whole_images_by_one_matrix() -> None:
-    """What is reported is the last weights' IoU over all pixels of the test set, in one count."""
+    """The report has the last weights' IoU over all pixels of the test set, in one count."""
     task = small_task()
     learner = small_learner(task)
     reported = learner.evaluate()
@@ -192,18 +191,18 @@ def test_the_last_epoch_is_measured_on_whole_images_by_one_matrix() -> None:
 
 
 def test_four_tiles_show_image_uncertainty_prediction_and_truth() -> None:
-    """Truth is gray until it is annotated; certain pixels are black in the map of uncertainty."""
+    """The truth is shown once it is annotated; certain pixels are black in the uncertainty."""
     task = small_task()
     learner = small_learner(task)
     shown, hidden = learner.draw(np.array([0, 10]))
     image = task.train.images(np.array([0]))[0].permute(1, 2, 0).numpy()
-    assert shown.image.shape == (96, 128, 3)
-    assert shown.image.dtype == np.uint8
-    assert np.array_equal(shown.image[:48, :64], image)
-    assert (hidden.image[48:, 64:] == 128).all()
-    assert not (shown.image[48:, 64:] == 128).all()
-    assert (shown.image[48:, 64] == 0).all()  # the first column has no class
-    assert "of pixels right" in shown.caption
+    names = ["image", "uncertainty", "prediction", "annotation"]
+    assert [tile.name for tile in shown.tiles] == names
+    assert [tile.name for tile in hidden.tiles] == names[:3]
+    assert np.array_equal(shown.tiles[0].picture, image)
+    assert shown.tiles[3].classes is not None
+    assert (shown.tiles[3].classes.mask[:, 0] == 255).all()  # the first column has no class
+    assert "of annotated pixels right" in shown.caption
     assert hidden.caption.startswith("predicted c")
     assert "right" not in hidden.caption
     sure = torch.full((1, 4, 48, 64), -1e9)
@@ -211,5 +210,5 @@ def test_four_tiles_show_image_uncertainty_prediction_and_truth() -> None:
     model = task.build_model().eval()
     model(task.normalize(task.pool_images(np.array([0]))))
     panel = task.draw(np.array([10]), task.predict((sure, sure), model), task.targets)[0]
-    assert panel.image[:48, 64:].max() <= 4  # inferno begins at (0, 0, 4)
+    assert panel.tiles[1].picture.max() <= 4  # inferno begins at (0, 0, 4)
     assert panel.caption == "predicted c2 100%"

@@ -1,0 +1,302 @@
+"""The project of a run in Label Studio: create or join it, and keep its open tasks in order.
+
+A task is recognized by `al_name` in its data, the name of its image, so that a process that is
+killed between an import and its journal neither loses nor doubles one. The journal, in
+`label_studio/journal.json` of the run folder, has the mark by which the run finds its project
+again, and the tasks that are known to exist, so that a deleted one is noticed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+from pydantic import TypeAdapter
+
+from al_core.errors import InvalidSetting
+from al_core.files import atomic_write
+from experiments.annotation.label_studio_answers import (
+    LabelStudioError,
+    NotThere,
+    Project,
+    Task,
+)
+from experiments.annotation.label_studio_client import Client
+from experiments.annotation.settings import UPLOAD
+from experiments.data.decoding import UnreadableImage, read_rgb
+from experiments.data.labels import Item, Rules, UnusableFile
+from experiments.data.untrusted import checked, parse_json, parse_xml, read_untrusted
+from experiments.handoff.label_studio import CONTROLS, FROM, TO, interface, write
+from experiments.settings.wording import counted, listed
+
+logger = logging.getLogger(__name__)
+
+NAME = "al_name"
+"""Key of a task's data: the name of its image."""
+SHOWN = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
+"""Formats that every browser shows and Label Studio takes; others are uploaded as PNG."""
+CHUNK = 20
+"""Tasks in one import; a killed process has uploaded at most as many images in vain."""
+MODEL_VERSION = "learning-loss"
+
+
+@dataclass
+class Journal:
+    """The record of a project in the run folder; it has no token.
+
+    Attributes:
+        mark: Text in the description of the project that the run created.
+        project: Number of the project; None before it is known.
+        tasks: Number of the task of each image.
+    """
+
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+    project: int | None = None
+    tasks: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, file: Path) -> Journal:
+        """Read the journal, or begin and write one.
+
+        Raises:
+            UnusableFile: It is damaged.
+        """
+        if file.exists():
+            try:
+                return checked(_JOURNAL, parse_json(file.read_bytes()))
+            except UnusableFile as error:
+                raise UnusableFile(f"{file} cannot be read: {error}") from None
+        journal = cls()
+        journal.save(file)  # before there is a project with this mark
+        return journal
+
+    def save(self, file: Path) -> None:
+        """Write the journal."""
+        with atomic_write(file) as written:
+            json.dump(asdict(self), written, ensure_ascii=False)
+
+
+_JOURNAL = TypeAdapter(Journal)
+
+
+def join(
+    client: Client, journal: Journal, rules: Rules, *, wanted: int | str | None, title: str
+) -> Project:
+    """Return the project of a run; create it if there is none.
+
+    Args:
+        client: The server.
+        journal: Has the mark of a project that this run created.
+        rules: Classes and task, for the labeling interface.
+        wanted: Number or title of a project; None for one of the run's own.
+        title: Title of the run's own.
+
+    Raises:
+        InvalidSetting: It was deleted, several have the title, or it does not fit the classes.
+        LabelStudioError: The server refuses.
+    """
+    found = _find(client, journal, wanted)
+    if found is None:
+        return client.create_project(
+            wanted if isinstance(wanted, str) else title,
+            label_config=interface(rules),
+            description=f"Created by a run of learning-loss ({journal.mark})",
+        )
+    if not found.task_number and not _controls(found.label_config):
+        client.change_project(
+            found.id, {"label_config": interface(rules), "sampling": "Uncertainty sampling"}
+        )
+        return client.project(found.id)
+    check_interface(found, rules)
+    return found
+
+
+def _find(client: Client, journal: Journal, wanted: int | str | None) -> Project | None:
+    if isinstance(wanted, int):
+        try:
+            return client.project(wanted)
+        except NotThere:
+            raise InvalidSetting(
+                f"oracle.project={wanted}: {client.url} has no such project, or the token's user "
+                "may not see it"
+            ) from None
+    projects = client.projects()
+    if isinstance(wanted, str):
+        same = [one for one in projects if one.title == wanted]
+        if len(same) > 1:
+            numbers = ", ".join(str(one.id) for one in same)
+            raise InvalidSetting(
+                f"oracle.project={wanted}: projects {numbers} have this title, give the number"
+            )
+    else:
+        same = [one for one in projects if journal.mark in (one.description or "")]
+        if not same and journal.project is not None:
+            raise InvalidSetting(
+                f"project {journal.project} of this run is gone from {client.url}, or its "
+                "description was replaced: name the project to use in its place, "
+                "oracle.project=NUMBER"
+            )
+    return client.project(same[0].id) if same else None
+
+
+def _controls(label_config: str | None) -> dict[tuple[str, str, str], set[str]]:
+    """Return the values of each control, by its tag, its name and the name of its object."""
+    try:
+        root = parse_xml((label_config or "<View/>").encode())
+    except UnusableFile as error:
+        raise InvalidSetting(f"the labeling interface of the project: {error}") from None
+    return {
+        (one.tag, one.get("name", ""), one.get("toName", "")): {
+            str(entry.get("value")) for entry in one.iter() if entry.get("value") is not None
+        }
+        for one in root.iter()
+        if one.get("toName")
+    }
+
+
+def check_interface(project: Project, rules: Rules) -> None:
+    """Refuse a labeling interface in which people could not choose every class.
+
+    Raises:
+        InvalidSetting: The text has what is missing.
+    """
+    tag = CONTROLS[rules.kind][0]
+    values = _controls(project.label_config).get((tag, FROM, TO))
+    if values is None:
+        raise InvalidSetting(
+            f'the labeling interface of project {project.id} has no <{tag} name="{FROM}" '
+            f'toName="{TO}">: take that of label_studio.xml (oracle.formats=[label_studio])'
+        )
+    missing = [name for name in rules.class_names if name not in values]
+    if missing:
+        raise InvalidSetting(
+            f"the labeling interface of project {project.id} lacks the "
+            f"{'class' if len(missing) == 1 else 'classes'} {', '.join(missing)}: add what is "
+            f"missing to its <{tag}>"
+        )
+
+
+def by_name(tasks: Sequence[Task]) -> dict[str, list[Task]]:
+    """Group the tasks that runs have made by the names of their images, the oldest first."""
+    found: dict[str, list[Task]] = {}
+    for task in sorted(tasks, key=lambda one: one.id):
+        name = task.data.get(NAME)
+        if isinstance(name, str):
+            found.setdefault(name, []).append(task)
+    return found
+
+
+class OpenTasks:
+    """The tasks that people are to do, in the order in which they are wanted.
+
+    Args:
+        client: The server.
+        project: Number of the project.
+        rules: Classes and task.
+        image_url: "upload", or the address of an image with {name} in it.
+    """
+
+    def __init__(self, client: Client, project: int, rules: Rules, *, image_url: str) -> None:
+        self._client, self._project, self._rules = client, project, rules
+        self._image_url = image_url
+        self._unreadable: set[str] = set()
+
+    def bring_about(
+        self, wanted: Sequence[tuple[int, Item]], tasks: Mapping[str, Sequence[Task]]
+    ) -> bool:
+        """Import missing tasks, remove doubles, and put the open ones into order.
+
+        Args:
+            wanted: Places in the order of the batch, with the images that have no answer yet.
+            tasks: The tasks of the project by the names of their images.
+
+        Returns:
+            Whether tasks were imported, so that `tasks` is out of date.
+
+        Raises:
+            LabelStudioError: The server refuses, or cannot be reached.
+        """
+        for _, item in wanted:
+            self._remove_doubles(tasks.get(item.name, ()))
+        new = [
+            (place, item)
+            for place, item in wanted
+            if item.name not in tasks and item.name not in self._unreadable
+        ]
+        for start in range(0, len(new), CHUNK):
+            part = list(self._tasks(new[start : start + CHUNK]))
+            if part:
+                self._client.import_tasks(self._project, part)
+            if len(new) > CHUNK:
+                logger.info(
+                    "label studio: %d of %s uploaded",
+                    min(start + CHUNK, len(new)), counted(len(new), "image"),
+                )  # fmt: skip
+        for place, item in wanted:
+            self._put_into_order(tasks.get(item.name, ())[:1], score_of(place))
+        return bool(new)
+
+    def _remove_doubles(self, same: Sequence[Task]) -> None:
+        """Remove tasks that an import made twice, unless somebody annotated them."""
+        empty = [task for task in same if not task.annotations]
+        for task in empty if len(empty) < len(same) else empty[1:]:
+            self._client.delete_task(task.id)
+
+    def _put_into_order(self, same: Sequence[Task], score: float) -> None:
+        for task in same:
+            if task.annotations or [p.score for p in task.predictions] == [score]:
+                continue
+            if not task.predictions:
+                self._client.create_prediction(
+                    task.id, result=[], score=score, model_version=MODEL_VERSION
+                )
+            for prediction in task.predictions:
+                if prediction.score != score:
+                    self._client.change_prediction(prediction.id, score=score)
+
+    def _tasks(self, chosen: Sequence[tuple[int, Item]]) -> Iterator[dict[str, Any]]:
+        problems = []
+        for place, item in chosen:
+            try:
+                address = self._address(item)
+            except (UnusableFile, UnreadableImage, OSError) as error:
+                self._unreadable.add(item.name)
+                problems.append(f"{item.name}: {error}")
+                continue
+            (task,) = write([item], self._rules, image_url=self._image_url)
+            task["data"] |= {NAME: item.name, "image": address or task["data"]["image"]}
+            drafts = task.get("predictions", [])
+            result = drafts[0]["result"] if drafts else []
+            task["predictions"] = [
+                {"model_version": MODEL_VERSION, "score": score_of(place), "result": result}
+            ]
+            yield task
+        if problems:
+            logger.warning("images that cannot be uploaded:\n%s", listed(problems))
+
+    def _address(self, item: Item) -> str | None:
+        """Upload an image and return its address; None where images have one of their own."""
+        if self._image_url != UPLOAD:
+            return None
+        path, name = item.path, item.name
+        if path.suffix.lower() in SHOWN:
+            return self._client.upload(self._project, name, read_untrusted(path))
+        done, data = cv2.imencode(".png", cv2.cvtColor(read_rgb(path), cv2.COLOR_RGB2BGR))
+        if not done:
+            raise LabelStudioError(f"{name} cannot be written as PNG")
+        return self._client.upload(self._project, f"{name}.png", data.tobytes())
+
+
+def score_of(place: int) -> float:
+    """Return the score of a prediction; Label Studio serves the lowest first.
+
+    It depends on the place alone, so that an answer changes no other score; a double tells ten
+    million places apart.
+    """
+    return round(1 - 1000 / (1000 + place), 9)

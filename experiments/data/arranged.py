@@ -1,0 +1,171 @@
+"""Data sets in another order: samples keep the positions that a run knows them by.
+
+A position may stand for a sample that is gone. Like an unreadable one it has a name and a reason,
+and no image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from experiments.data.classification import ImageClassification
+from experiments.data.decoding import UnreadableImage
+from experiments.data.detection import ObjectDetection, Objects
+from experiments.data.pictures import Pictures
+from experiments.data.samples import IndexArray, Samples
+from experiments.data.segmentation import Mask, Masks, SemanticSegmentation
+
+Data = ImageClassification | ObjectDetection | SemanticSegmentation
+T = TypeVar("T", bound=Data)
+
+GONE = -1
+"""Stands where the position of a sample would."""
+NO_OBJECTS = Objects(np.empty((0, 4), np.float32), np.empty(0, np.int64), np.empty(0, np.bool_))
+
+
+@dataclass(frozen=True, eq=False)
+class Arrangement:
+    """The order of a set.
+
+    Attributes:
+        order: int64 (n,), where each sample is in the set as it was built, or `GONE`.
+        names: (n,), of the samples that are gone too.
+        left_out: Position in the new order -> reason, for samples that are not to be used, among
+            them all that are gone.
+    """
+
+    order: IndexArray
+    names: Sequence[str]
+    left_out: Mapping[int, str]
+
+    def changes(self, samples: Samples | Pictures) -> bool:
+        """Return whether a set would be any different."""
+        same = np.array_equal(self.order, np.arange(len(samples)))
+        return not same or bool(set(self.left_out) - set(samples.unreadable))
+
+    def unreadable(self, samples: Samples | Pictures) -> dict[int, str]:
+        """Return what is left out, and what of the rest cannot be read."""
+        found = {
+            position: samples.unreadable[index]
+            for position, index in enumerate(self.order.tolist())
+            if index in samples.unreadable
+        }
+        return dict(sorted({**found, **self.left_out}.items()))
+
+    def paths(self, samples: Samples | Pictures) -> list[Path] | None:
+        """Return the files of the samples; of one that is gone, what would be beside the first."""
+        if samples.paths is None:
+            return None
+        return [
+            samples.paths[index] if index != GONE else Path(name)
+            for index, name in zip(self.order.tolist(), self.names, strict=True)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class _View:
+    """The common part of arranged samples and pictures."""
+
+    arrangement: Arrangement
+    unreadable: Mapping[int, str] = field(init=False)
+    paths: Sequence[Path] | None = field(init=False)
+    in_memory: bool = field(init=False)
+
+    def _fill(self, samples: Samples | Pictures) -> None:
+        object.__setattr__(self, "unreadable", self.arrangement.unreadable(samples))
+        object.__setattr__(self, "paths", self.arrangement.paths(samples))
+        object.__setattr__(self, "in_memory", samples.in_memory)
+
+    @property
+    def names(self) -> Sequence[str]:
+        return self.arrangement.names
+
+    def __len__(self) -> int:
+        return len(self.arrangement.names)
+
+    def _there(self, index: int) -> int:
+        if index in self.unreadable:
+            raise UnreadableImage(f"{self.names[index]} cannot be used: {self.unreadable[index]}")
+        return int(self.arrangement.order[index])
+
+
+@dataclass(frozen=True, eq=False)
+class ArrangedSamples(_View):
+    """Samples in another order, as `Samples`."""
+
+    samples: Samples
+
+    def __post_init__(self) -> None:
+        self._fill(self.samples)
+
+    @property
+    def image_size(self) -> int | None:
+        """Side of the images in pixels, as far as the set itself says."""
+        return getattr(self.samples, "image_size", None)
+
+    def images(self, indices: IndexArray) -> Tensor:
+        there = [self._there(index) for index in indices.tolist()]
+        return self.samples.images(np.array(there, np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class ArrangedPictures(_View):
+    """Pictures in another order, as `Pictures`."""
+
+    pictures: Pictures
+
+    def __post_init__(self) -> None:
+        self._fill(self.pictures)
+
+    def size(self, index: int) -> tuple[int, int]:
+        return (0, 0) if index in self.unreadable else self.pictures.size(self._there(index))
+
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        return self.pictures.picture(self._there(index))
+
+
+@dataclass(frozen=True, eq=False)
+class ArrangedMasks:
+    """Masks in another order, as `Masks`; of a sample that is gone there is none."""
+
+    masks: Masks
+    order: IndexArray
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def mask(self, index: int) -> Mask:
+        return self.masks.mask(int(self.order[index]))
+
+
+def arranged(data: T, *, train: Arrangement, test: Arrangement) -> T:
+    """Return a data set whose pool and test set are in another order, labels included."""
+    if train.changes(data.train):
+        data = _with_part(data, "train", train)
+    if test.changes(data.test):
+        data = _with_part(data, "test", test)
+    return data
+
+
+def _with_part(data: T, part: str, arrangement: Arrangement) -> T:
+    order, samples = arrangement.order, getattr(data, part)
+    changed: dict[str, Any]
+    if isinstance(data, ImageClassification):
+        # The class of a sample that is gone is never read.
+        targets = np.append(getattr(data, f"{part}_targets"), 0)[order]
+        changed = {part: ArrangedSamples(arrangement, samples), f"{part}_targets": targets}
+    elif isinstance(data, ObjectDetection):
+        objects = [*getattr(data, f"{part}_objects"), NO_OBJECTS]
+        found = tuple(objects[index] for index in order.tolist())
+        changed = {part: ArrangedPictures(arrangement, samples), f"{part}_objects": found}
+    else:
+        masks = ArrangedMasks(getattr(data, f"{part}_masks"), order)
+        changed = {part: ArrangedPictures(arrangement, samples), f"{part}_masks": masks}
+    return replace(data, **changed)

@@ -1,0 +1,79 @@
+"""The header of an image file: its kind and its size, before any pixel is decoded.
+
+Pillow opens files of these kinds only. Left to itself it also tries formats that run another
+program: a file named .jpg that holds PostScript would start Ghostscript.
+
+Source of the WebP layout: RFC 9649, sections 2.5 to 2.7; of the TIFF tags: TIFF 6.0, section 2.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+
+from PIL import Image, TiffImagePlugin
+
+MAX_PIXELS = 178_956_970
+"""Largest image that is decoded. Beyond it a small file is taken for one that is made to fill the
+memory; it is twice Pillow's default, at which Pillow refuses. `experiments/__init__.py` gives it to
+OpenCV, which has to know it before it is loaded."""
+_WANTED = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+
+Image.init()  # registers the formats; without it only the five most common are known
+PILLOW_FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
+"""Formats that `Image.open` is given; an older Pillow has no AVIF."""
+
+
+def size_in_header(data: bytes) -> tuple[int, int] | None:
+    """Return (width, height) in pixels of the image as it is stored, None if it is not known.
+
+    Takes no more memory than the file.
+
+    Args:
+        data: The whole file.
+    """
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return _webp_size(data)  # Pillow allocates the canvas when it opens a WebP
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return _tiff_size(data)  # Pillow does not open all kinds that OpenCV decodes
+    for name in PILLOW_FORMATS:
+        # As Image.open does it, which refuses a large image without a word on its size.
+        factory, accepts = Image.OPEN[name]
+        try:
+            accepted = accepts is None or accepts(data[:16])
+            if not accepted or isinstance(accepted, str):  # a text says why it is not supported
+                continue
+            with factory(io.BytesIO(data), "") as opened:
+                return opened.size
+        # A parser may raise anything on damaged bytes; decoding them then gives the reason.
+        except Exception:  # noqa: BLE001
+            continue
+    return None
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    kind = data[12:16]
+    if kind == b"VP8X" and len(data) >= 30:
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"VP8L" and len(data) >= 25:
+        bits = int.from_bytes(data[21:25], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 " and len(data) >= 30:
+        width, height = struct.unpack("<HH", data[26:30])
+        return width & 0x3FFF, height & 0x3FFF
+    return None
+
+
+def _tiff_size(data: bytes) -> tuple[int, int] | None:
+    try:
+        directory = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
+        file = io.BytesIO(data)
+        file.seek(directory.next)
+        directory.load(file)
+        width, height = (
+            directory[TiffImagePlugin.IMAGEWIDTH],
+            directory[TiffImagePlugin.IMAGELENGTH],
+        )
+    except Exception:  # noqa: BLE001  # as above
+        return None
+    return (width, height) if isinstance(width, int) and isinstance(height, int) else None

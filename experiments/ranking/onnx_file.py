@@ -1,0 +1,150 @@
+"""A trained network as an ONNX file, compared with itself in ONNX Runtime.
+
+The input `pixels` is float32 (b, 3, h, w), RGB in 0..255, of images resized as `model.json` says;
+the channels are normalized inside. The outputs are `probabilities` (b, k) of classes,
+`probabilities` (b, k, h, w) of pixels, or `boxes` (b, priors, 4), corners in fractions of the
+image's sides, with `scores` (b, priors, k), the first of background; they are not thinned out by
+non-maximum suppression.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from al_core.errors import ActiveLearningError
+from experiments.engine.engine import Engine
+from experiments.ranking.model import TrainedModel, trained_model
+from experiments.ranking.scorer import Scorer
+from vendored.ssd_pytorch.boxes import decode
+
+MODEL, ABOUT = "model.onnx", "model.json"
+TOLERANCE = 1e-4
+"""Largest permitted difference of a probability, or of a corner in fractions of the image.
+Networks of this project differ by 1e-6 to 1e-5 in float32, from another order of additions."""
+OUTPUTS = {
+    "classification": ("probabilities",),
+    "detection": ("boxes", "scores"),
+    "segmentation": ("probabilities",),
+}
+
+
+def write_onnx(checkpoint: Path, folder: Path) -> str:
+    """Write `model.onnx` and `model.json` into a folder.
+
+    Returns:
+        The largest difference that was found, for people.
+
+    Raises:
+        InvalidSetting: The checkpoint cannot be used.
+        ActiveLearningError: The network cannot be exported, or ONNX Runtime disagrees with it.
+        ModuleNotFoundError: The extra `onnx` is not installed.
+    """
+    import onnxruntime
+    import onnxscript  # noqa: F401  # torch.onnx needs it
+
+    trained = trained_model(checkpoint)
+    engine = Engine(device="cpu")
+    engine.join()
+    scorer = Scorer(trained, engine)
+    network = _Deployed(scorer, trained.kind).eval()
+    examples = [_example(scorer, count) for count in (2, 3)]
+    path = folder / MODEL
+    _export(network, examples[0], trained.kind, path)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    difference = max(_difference(network, session, pixels) for pixels in examples)
+    if not difference <= TOLERANCE:
+        raise ActiveLearningError(
+            f"ONNX Runtime's outputs differ from the network's by {difference:.1e}, and "
+            f"{TOLERANCE:g} is permitted: nothing was written"
+        )
+    _describe(trained, scorer, difference, folder / ABOUT)
+    return f"outputs in ONNX Runtime differ by {difference:.1e} at most (permitted {TOLERANCE:g})"
+
+
+class _Deployed(nn.Module):
+    """The network with normalization before it, and probabilities and corners after it."""
+
+    def __init__(self, scorer: Scorer, kind: str) -> None:
+        super().__init__()
+        model = scorer.learner.model
+        base = getattr(model, "base_model", model)  # without a loss-prediction module
+        assert isinstance(base, nn.Module)
+        self.network = base
+        self._normalize: Callable[[Tensor], Tensor] = scorer.task.normalize
+        self._kind = kind
+
+    def forward(self, pixels: Tensor) -> Any:
+        outputs = self.network(self._normalize(pixels))
+        if self._kind == "classification":
+            return outputs.softmax(1)
+        if self._kind == "segmentation":
+            return outputs[0].exp()
+        offsets, logits, priors = outputs
+        variance: Sequence[float] = self.network.config.variance  # type: ignore[union-attr,assignment]
+        return decode(offsets, priors, variance), logits.softmax(-1)
+
+
+def _example(scorer: Scorer, count: int) -> Tensor:
+    """Return noise of the shape of prepared images, float32 (count, 3, h, w)."""
+    shape = scorer.task.example().shape
+    drawn = np.random.default_rng(count).integers(0, 256, (count, *shape[1:]))
+    return torch.from_numpy(drawn.astype(np.float32))
+
+
+def _export(network: nn.Module, pixels: Tensor, kind: str, path: Path) -> None:
+    dynamic = torch.export.Dim.DYNAMIC
+    # A segmenter takes images of any size.
+    axes = {0: dynamic, 2: dynamic, 3: dynamic} if kind == "segmentation" else {0: dynamic}
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")  # about features that the network keeps for scoring
+            with torch.inference_mode(False), torch.no_grad():
+                torch.onnx.export(
+                    network, (pixels,), str(path), dynamo=True, dynamic_shapes=(axes,),
+                    input_names=["pixels"], output_names=list(OUTPUTS[kind]),
+                    external_data=False, verbose=False,
+                )  # fmt: skip
+    except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ActiveLearningError(f"the network cannot be exported to ONNX: {reason}") from None
+
+
+def _difference(network: nn.Module, session: Any, pixels: Tensor) -> float:
+    with torch.no_grad():
+        wanted = network(pixels)
+    wanted = wanted if isinstance(wanted, tuple) else (wanted,)
+    found = session.run(None, {"pixels": pixels.numpy()})
+    return max(
+        float(np.abs(one.numpy() - other).max()) if one.shape == other.shape else float("inf")
+        for one, other in zip(wanted, found, strict=True)
+    )
+
+
+def _describe(trained: TrainedModel, scorer: Scorer, difference: float, path: Path) -> None:
+    height, width = scorer.task.example().shape[2:]
+    any_size = trained.kind == "segmentation"
+    about = {
+        "kind": trained.kind,
+        "class_names": list(trained.class_names),
+        "input": {"name": "pixels", "dtype": "float32", "range": [0, 255], "channels": "RGB"},
+        "image_size": None if any_size else [height, width],
+        "resize": trained.data_facts.get("resize", None if any_size else "stretch"),
+        "image_scale": trained.config["task"]["build"].get("image_scale"),
+        "outputs": list(OUTPUTS[trained.kind]),
+        "checkpoint_sha256": trained.sha256,
+        "largest_difference": difference,
+        "tolerance": TOLERANCE,
+    }
+    path.write_text(f"{json.dumps(about, ensure_ascii=False, indent=1)}\n", encoding="utf-8")

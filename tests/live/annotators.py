@@ -1,0 +1,88 @@
+"""Annotators who answer through the API of Label Studio, and a run that waits for them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from experiments.annotation.label_studio_answers import Task
+from experiments.annotation.label_studio_client import Client
+from experiments.annotation.local_server import LocalServer
+from experiments.annotation.run_view import open_run
+from experiments.data.labels import Item, Label
+from experiments.handoff import label_studio
+from experiments.handoff.returned import upright_size
+from tests import annotator
+from tests.small_runs import Program
+
+SECONDS = 240.0
+
+
+def until(what: str, condition: Callable[[], bool], *, program: Program | None = None) -> None:
+    """Wait for a condition; fail with the output of the run if it ends or takes too long."""
+    ends = time.monotonic() + SECONDS
+    while not condition():
+        output = "" if program is None else program._read("stdout") + program._read("stderr")
+        assert program is None or program.process.exitcode is None, f"{what}: ended\n{output}"
+        assert time.monotonic() < ends, f"{what}: not after {SECONDS:g} s\n{output}"
+        time.sleep(0.5)
+
+
+class Annotators:
+    """People with accounts on the server, and the truth about the images."""
+
+    def __init__(self, server: LocalServer, folder: Path, truth: Path) -> None:
+        self.client = Client(server.url, server.key)
+        self.folder, self.truth = folder, truth
+
+    @property
+    def project(self) -> int:
+        """The run's project, once its journal has it."""
+        file = self.folder / "label_studio" / "journal.json"
+        number = json.loads(file.read_text())["project"] if file.exists() else None
+        return int(number or 0)
+
+    def tasks(self) -> list[Task]:
+        """Return the tasks of the project."""
+        return self.client.tasks(self.project) if self.project else []
+
+    def names(self) -> list[str]:
+        """Return the image of each task."""
+        return [str(task.data["al_name"]) for task in self.tasks()]
+
+    def next(self) -> Task | None:
+        """Return the task that Label Studio gives an annotator next."""
+        answer = json.loads(self.client._send("GET", f"/api/projects/{self.project}/next"))
+        return Task(answer["id"], answer["data"])
+
+    def label(self, name: str) -> Label:
+        """Return the truth about an image."""
+        run = open_run(self.folder)
+        assert run.ledger is not None
+        return annotator.look_up(self.truth, run.rules, run.root, [name], run.ledger.names)[name]
+
+    def answer(self, task: Task, label: Label | None = None) -> int:
+        """Submit the truth, or another label, and return the number of the annotation."""
+        run, name = open_run(self.folder), str(task.data["al_name"])
+        item = Item(
+            name, run.root / name, upright_size(run.root / name), draft=label or self.label(name)
+        )
+        (written,) = label_studio.write([item], run.rules, image_url="-")
+        content: dict[str, Any] = {"result": written["predictions"][0]["result"]}
+        path = f"/api/tasks/{task.id}/annotations/"
+        return int(json.loads(self.client._send("POST", path, content))["id"])
+
+    def skip(self, task: Task) -> None:
+        """Skip a task."""
+        content = {"result": [], "was_cancelled": True}
+        self.client._send("POST", f"/api/tasks/{task.id}/annotations/", content)
+
+    def answer_open(self, *, at_most: int | None = None) -> int:
+        """Answer what is open; return how many tasks that were."""
+        open_ = [task for task in self.tasks() if not task.annotations][:at_most]
+        for task in open_:
+            self.answer(task)
+        return len(open_)
