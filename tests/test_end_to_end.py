@@ -44,8 +44,8 @@ def test_run_folder_holds_what_is_documented_and_nothing_else(unbroken: Path) ->
     images = [f"{kind}_{i:02d}.jpg" for kind in ("most", "least") for i in range(1, 9)]
     gallery = [*images, *(f"full/{name}" for name in images)]
     expected = {
-        ".lock", "config.yaml", "cycles.csv", "log.txt", "provenance.json", "state.json",
-        f"checkpoints/cycle_{CYCLES - 1:02d}.pt",
+        ".lock", "config.yaml", "cycles.csv", "images.csv", "log.txt", "provenance.json",
+        "state.json", f"checkpoints/cycle_{CYCLES - 1:02d}.pt",
     }  # fmt: skip
     for cycle in range(CYCLES):
         stem = f"cycle_{cycle:02d}"
@@ -262,8 +262,9 @@ def test_the_documented_command_runs_on_embedded_data(tmp_path: Path) -> None:
         assert word in lines[4]
     assert lines[5].startswith("cycle 1: training on 60 images")
     assert lines[6].startswith("training ended at ")
-    assert lines[7].startswith("cycle 1: 60 labeled")
-    assert len(lines) == 8
+    assert lines[7] == "cycle 1: scoring unlabeled images"
+    assert lines[8].startswith("cycle 1: 60 labeled")
+    assert len(lines) == 9
     assert "cycle 1: 60 labeled" in (folder / "log.txt").read_text(encoding="utf-8")
 
 

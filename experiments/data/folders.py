@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from al_core.errors import InvalidSetting
-from experiments.data.decoding import IMAGE_SUFFIXES
+from experiments.data.header import IMAGE_SUFFIXES
 from experiments.settings.wording import counted, is_utf8
 
 log = logging.getLogger(__name__)

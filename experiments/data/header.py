@@ -22,6 +22,13 @@ _WANTED = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM",
 Image.init()  # registers the formats; without it only the five most common are known
 PILLOW_FORMATS = tuple(name for name in _WANTED if name in Image.OPEN)
 """Formats that `Image.open` is given; an older Pillow has no AVIF."""
+# fmt: off
+IMAGE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".bmp", ".dib", ".gif",
+    ".avif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm",
+})
+# fmt: on
+"""Lower-case endings of image files."""
 
 
 def size_in_header(data: bytes) -> tuple[int, int] | None:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from al_core.errors import InvalidSetting
-from experiments.data.decoding import IMAGE_SUFFIXES
 from experiments.data.folders import files_below
+from experiments.data.header import IMAGE_SUFFIXES
 from experiments.data.retrying import is_permanent, retried
 
 PATH_COLUMNS = ("path", "image", "image_path", "file_name", "filename", "name")

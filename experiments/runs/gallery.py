@@ -56,7 +56,7 @@ def wanted_panels(record: CycleRecord, learner: TaskLearner) -> dict[str, list[S
 def _distinct(task: Task, images: IndexArray, places: Sequence[int]) -> list[tuple[int, int]]:
     """Return the first places whose images differ, each with its number of near-duplicates."""
     pictures = (
-        (place, task.pool_images(images[place : place + 1])[0].permute(1, 2, 0).numpy())
+        (place, task.train.images(images[place : place + 1])[0].permute(1, 2, 0).numpy())
         for place in places[:MAX_COMPARED]
     )
     return distinct(pictures, NUM_SHOWN)

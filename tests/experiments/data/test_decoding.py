@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from experiments.data.decoding import (
-    IMAGE_SUFFIXES,
     UnreadableImage,
     decode_many,
     find_unreadable,
     read_rgb,
     resize_square,
 )
+from experiments.data.header import IMAGE_SUFFIXES
 
 HEIGHT, WIDTH = 48, 64
 REAL = Path(__file__).parents[4] / "shared" / "data" / "cifar10-jpeg.tar.gz"

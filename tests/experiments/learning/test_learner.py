@@ -254,7 +254,7 @@ def test_panels_show_the_samples_asked_for() -> None:
     best = learner.infer(indices, log_probs).max(1)
     for k, index in enumerate(indices):
         expected = task.train.images(np.array([index]))[0].permute(1, 2, 0).numpy()
-        assert np.array_equal(panels[k].image, expected)
+        assert np.array_equal(panels[k].tiles[0].picture, expected)
         assert task.class_names[int(best.indices[k])] in panels[k].caption
         assert f"{float(best.values[k].exp()):.0%}" in panels[k].caption
     assert learner.draw(indices[:0]) == []

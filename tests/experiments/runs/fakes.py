@@ -18,9 +18,12 @@ from experiments.data.targets import HiddenTargets
 from experiments.drawing.panel import Panel, Tile
 from experiments.units.unit import WholeImages
 
+NET = SimpleNamespace(name="net", frozen=False)
+"""The backbone of every stand-in of a configuration."""
+
 
 class Samples:
-    """Images by name only."""
+    """Small images."""
 
     in_memory = True
 
@@ -30,6 +33,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.names)
+
+    def images(self, indices: IndexArray) -> Tensor:
+        """Return images (b, 3, 8, 8) that differ from one another."""
+        shades = np.random.default_rng(0).integers(0, 255, (len(self), 3, 8, 8), np.uint8)
+        return torch.from_numpy(shades[indices])
 
 
 class Task:
@@ -43,11 +51,6 @@ class Task:
     def __init__(self, count: int = 10, unreadable: Mapping[int, str] | None = None) -> None:
         self.train, self.test = Samples(count, unreadable), Samples(2)
         self.targets = HiddenTargets(count, lambda indices: indices, self.train.names)
-
-    def pool_images(self, indices: IndexArray) -> Tensor:
-        """Return images (b, 3, 8, 8) that differ from one another."""
-        shades = np.random.default_rng(0).integers(0, 255, (len(self.train), 3, 8, 8), np.uint8)
-        return torch.from_numpy(shades[indices])
 
     def data_facts(self) -> dict[str, Any]:
         """Return nothing."""
@@ -254,6 +257,6 @@ class Config:
 
     build_for_task = build
 
-    def backbone(self) -> str:
-        """Return a name."""
-        return "net"
+    def backbone(self) -> Any:
+        """Return a network that is trained."""
+        return NET

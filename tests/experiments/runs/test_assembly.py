@@ -15,7 +15,7 @@ from experiments.annotation.people import Waiting
 from experiments.runs import assembly
 from experiments.runs.assembly import Parts, assemble
 from experiments.units.unit import WholeImages
-from tests.experiments.runs.fakes import Config, Engine, Last, People, Task
+from tests.experiments.runs.fakes import NET, Config, Engine, Last, People, Task
 
 EVERY_PART = ["strategy.query", "data", "task.build", "query"]
 
@@ -43,14 +43,26 @@ class Priced(WholeImages):
 
 
 @pytest.fixture(autouse=True)
-def learners(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Learners that keep what they are made of."""
+def checked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Learners that keep what they are made of; the sizes that they were asked about."""
+    checked = list[int]()
     for name in ("TaskLearner", "EnsembleLearner"):
 
         def made(*parts: Any, name: str = name, **more: Any) -> SimpleNamespace:
-            return SimpleNamespace(kind=name, parts=parts, **{"size": 1, **more})
+            training = SimpleNamespace(check_batch=checked.append)
+            return SimpleNamespace(kind=name, parts=parts, training=training, **{"size": 1, **more})
 
         monkeypatch.setattr(assembly, name, made)
+    return checked
+
+
+def test_the_initial_set_has_to_be_large_enough_for_a_batch(
+    tmp_path: Path, checked: list[int]
+) -> None:
+    """The learner is asked before the first cycle, and not again."""
+    assembled(config(tmp_path))
+    assembled(config(tmp_path), next_cycle=1)
+    assert checked == [2]
 
 
 def config(path: Path, strategy: Any = None, task: Any = None, **how: Any) -> Config:
@@ -81,7 +93,7 @@ def test_the_parts_are_made_of_one_another(tmp_path: Path) -> None:
     parts = assembled(of)
     assert isinstance(parts, Parts)
     assert of.built == EVERY_PART
-    assert given == {"data": ("data", {}), "backbone": "net"}
+    assert given == {"data": ("data", {}), "backbone": NET}
     learner: Any = parts.learner
     assert (learner.kind, learner.size) == ("TaskLearner", 1)
     assert learner.parts[0] is parts.task

@@ -27,11 +27,14 @@ def learner(seeds: Sequence[int]) -> Any:
     ]  # fmt: skip
     names = [f"{number}.png" for number in range(len(seeds))]
     task: Any = SimpleNamespace(
-        train=SimpleNamespace(names=names, unreadable={}),
+        train=SimpleNamespace(
+            names=names,
+            unreadable={},
+            images=lambda indices: torch.from_numpy(
+                np.stack([pixels[index] for index in indices])
+            ).permute(0, 3, 1, 2),
+        ),
         targets=None,
-        pool_images=lambda indices: torch.from_numpy(
-            np.stack([pixels[index] for index in indices])
-        ).permute(0, 3, 1, 2),
     )
 
     def draw(indices: np.ndarray) -> list[Panel]:

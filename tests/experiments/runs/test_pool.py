@@ -62,21 +62,6 @@ def test_the_initial_set_depends_on_the_seed_alone() -> None:
     assert len(others) > 1
 
 
-def test_too_small_a_batch_is_refused_before_anything_is_drawn() -> None:
-    """The learner says whether so few labels can be trained on, and no label is revealed."""
-    task = Task()
-    learner: Any = Learner(task)
-
-    def check_batch(size: int) -> None:
-        raise InvalidSetting(f"a batch of {size} cannot be trained on")
-
-    learner.training.check_batch = check_batch
-    config: Any = Config(Path("run"))
-    with pytest.raises(InvalidSetting, match="a batch of 2 cannot"):
-        first_pool(config, learner, GroundTruthOracle(task.targets))
-    assert not any(task.targets.is_revealed(index) for index in range(10))
-
-
 @pytest.mark.parametrize(
     ("count", "settings", "says"),
     [
