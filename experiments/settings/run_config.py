@@ -256,7 +256,7 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
     """Fill in the sizes of images, and how they are resized, that follow from the backbone."""
     kind = values["task"]["kind"]
     choice, backbone = values["data"], values["backbone"]
-    nodes = [choice, part] if isinstance(part := choice.get(kind), Mapping) else [choice]
+    nodes = [choice, *(part for part in choice.values() if isinstance(part, dict))]
     part_serving(backbone, kind, group="backbone")
     network = Backbone.of(backbone, kind)
     if backbone.get("frozen_batch_norm") and network.node.get("weights", "") in NO_WEIGHTS:
@@ -264,12 +264,11 @@ def _completed(values: dict[str, Any]) -> dict[str, Any]:
             f"backbone.weights={network.node['weights']} has no statistics of batch normalization "
             "to keep: set backbone.frozen_batch_norm=false"
         )
-    missing = {key for key in DEFAULT_FORMAT for node in nodes if node.get(key, "") is None}
-    for key in missing:
+    for key, usual in DEFAULT_FORMAT.items():
         found = getattr(network.input_format, key)
         for node in nodes:
-            if key in node:
-                node[key] = DEFAULT_FORMAT[key] if found is None else found
+            if key in node and node[key] is None:
+                node[key] = usual if found is None else found
     return values
 
 
