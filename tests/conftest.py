@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import pickle
 import shutil
@@ -55,6 +56,20 @@ def nothing_waits_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def logging_ends_with_its_test() -> Iterator[None]:
+    """A command that was run here logs to the output of its test, which is closed afterwards."""
+
+    def remove() -> None:
+        root = logging.getLogger()
+        for handler in [each for each in root.handlers if type(each) is logging.StreamHandler]:
+            root.removeHandler(handler)
+
+    remove()  # that of a fixture which serves several tests
+    yield
+    remove()
 
 
 @pytest.fixture(scope="session")
