@@ -64,8 +64,9 @@ def logging_ends_with_its_test() -> Iterator[None]:
 
     def remove() -> None:
         root = logging.getLogger()
-        for handler in [each for each in root.handlers if type(each) is logging.StreamHandler]:
-            root.removeHandler(handler)
+        for handler in list(root.handlers):
+            if not type(handler).__module__.startswith("_pytest"):
+                root.removeHandler(handler)
 
     remove()  # that of a fixture which serves several tests
     yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 from pathlib import Path
 
 import cv2
@@ -189,9 +190,10 @@ def test_masks_have_the_size_of_the_files_and_their_shares_add_up(tmp_path: Path
 )
 def test_a_wrong_command_is_one_line(
     run: Path, tmp_path: Path, arguments: tuple[str, ...], says: str,
-    capsys: pytest.CaptureFixture[str],
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     """Each names what is wrong."""
+    caplog.set_level(logging.ERROR)  # progress is not looked at here
     (tmp_path / "empty").mkdir()
     write_images(tmp_path / "full", 1)
     given = [one.format(run=run, tmp=tmp_path) for one in arguments]
