@@ -1,4 +1,7 @@
-"""Pretrained classification networks: of torchvision, of timm, and EfficientNet-Lite0."""
+"""Pretrained classification networks: of torchvision, of timm, and EfficientNet-Lite0.
+
+EfficientNet-Lite0 is also the trunk of a light detector and of a light segmenter.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,14 @@ from al_core.errors import InvalidSetting
 from experiments.models.starting_weights import SCRATCH, weights_argument
 from experiments.models.weights import load_weights, one_line, read_weights
 from experiments.settings.input_format import InputFormat, expects
-from vendored.efficientnet_lite import IMAGE_SIZE, MEAN, STD, EfficientNetLite0, imagenet_weights
+from vendored.efficientnet_lite import (
+    IMAGE_SIZE,
+    MEAN,
+    STD,
+    EfficientNetLite0,
+    EfficientNetLite0Trunk,
+    imagenet_weights,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -31,14 +41,15 @@ KEY = "backbone.weights"
 # ---- EfficientNet-Lite0
 
 
-def _lite0_format(*, weights: str | None = DEFAULT) -> InputFormat:
+def lite0_format(*, weights: str | None = DEFAULT) -> InputFormat:
+    """Return the images that EfficientNet-Lite0 expects with these weights."""
     if weights in NONE:
         return InputFormat(IMAGE_SIZE, interpolation="bicubic")
     return InputFormat(IMAGE_SIZE, MEAN, STD, "bicubic")
 
 
 @weights_argument("weights")
-@expects(_lite0_format)
+@expects(lite0_format)
 def efficientnet_lite0(num_classes: int, *, weights: str | None = DEFAULT) -> EfficientNetLite0:
     """Return EfficientNet-Lite0, 4.7 million parameters.
 
@@ -57,6 +68,27 @@ def efficientnet_lite0(num_classes: int, *, weights: str | None = DEFAULT) -> Ef
             num_classes=num_classes, source=str(weights), key=KEY,
         )  # fmt: skip
     return network
+
+
+def lite0_trunk(*, weights: str | None = DEFAULT) -> EfficientNetLite0Trunk:
+    """Return the feature maps of EfficientNet-Lite0 at strides 2, 4, 8, 16 and 32.
+
+    Args:
+        weights: As for `efficientnet_lite0`; a file may be one of the trunk alone or of the
+            classifier.
+
+    Raises:
+        InvalidSetting: As `efficientnet_lite0`.
+    """
+    trunk = EfficientNetLite0Trunk()
+    if weights not in NONE:
+        try:
+            trunk.fill_from_classifier(_lite0_weights(weights))
+        except ValueError as error:
+            raise InvalidSetting(
+                f"{KEY}={weights} has no weights of EfficientNet-Lite0: {one_line(error)}"
+            ) from None
+    return trunk
 
 
 def _lite0_weights(weights: str | None) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from vendored.efficientnet_lite import (
     STD,
     TAP_STRIDES,
     EfficientNetLite0,
+    EfficientNetLite0Trunk,
     imagenet_weights,
     installed_weights_file,
     weights,
@@ -178,6 +179,27 @@ def test_maps_have_their_strides(side: int) -> None:
         for channels, stride in zip(CHANNELS, TAP_STRIDES, strict=True)
     ]
     assert model.get_active_learning_feature_channel_counts() == CHANNELS
+
+
+def test_the_trunk_is_the_beginning_of_the_classifier() -> None:
+    """It gives the classifier's maps from the classifier's weights, and has nothing else."""
+    model, trunk = small().eval(), EfficientNetLite0Trunk().eval()
+    trunk.fill_from_classifier(model.state_dict())
+    images = image("trunk", (2, 3, 64, 75))
+    with torch.no_grad():
+        for own, expected in zip(trunk(images), model.forward_features(images), strict=True):
+            assert torch.equal(own, expected)
+    rest = set(model.state_dict()) - set(trunk.state_dict())
+    assert {key.split(".")[0] for key in rest} == {"_conv_head", "_bn1", "_fc"}
+    with pytest.raises(ValueError, match="missing: _conv_stem"):
+        trunk.fill_from_classifier({"_fc.weight": torch.zeros(1)})
+
+
+def test_the_trunk_starts_from_imagenet(weights_file: Path) -> None:
+    """The published weights up to the last map are loaded."""
+    published = imagenet_weights(weights_file)
+    for key, value in EfficientNetLite0Trunk(pretrained=True).state_dict().items():
+        assert torch.equal(value, published[key]), key
 
 
 def test_features_and_embedding_train_the_network() -> None:

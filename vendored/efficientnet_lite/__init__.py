@@ -10,6 +10,7 @@ from vendored.efficientnet_lite.network import (
     STD,
     TAP_STRIDES,
     EfficientNetLite0,
+    EfficientNetLite0Trunk,
 )
 from vendored.efficientnet_lite.weights import (
     WEIGHTS_PACKAGE,
@@ -24,6 +25,7 @@ __all__ = [
     "TAP_STRIDES",
     "WEIGHTS_PACKAGE",
     "EfficientNetLite0",
+    "EfficientNetLite0Trunk",
     "imagenet_weights",
     "installed_weights_file",
 ]

@@ -8,6 +8,7 @@ names are those of the published PyTorch file, see `weights.py`.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import ClassVar
 
@@ -40,6 +41,8 @@ TAP_STRIDES = (2, 4, 8, 16, 32)
 
 NUM_IMAGENET_CLASSES = 1000
 EMBEDDING_CHANNELS = 1280
+HEAD = ("_conv_head.", "_bn1.", "_fc.")
+"""Prefixes of the weights that follow the last map."""
 DROPOUT = 0.2
 """Before the classifier (the paper's section 5.2)."""
 
@@ -115,8 +118,92 @@ class MobileBlock(nn.Module):
         return projected + x if self.residual else projected
 
 
-class EfficientNetLite0(TappedClassifier):
-    """A classifier of 4.7 million parameters, which can also serve as a trunk.
+class _Convolutional(nn.Module):
+    """The layers up to the last feature map, under the names of the published file.
+
+    Attributes:
+        tapped_blocks: Indices of the blocks whose outputs are the five maps.
+        tap_channels: Channels of these maps.
+    """
+
+    def _add_convolutions(self) -> None:
+        self._conv_stem = SameConv2d(3, 32, 3, stride=2)
+        self._bn0 = _norm(32)
+        blocks, strides, widths = [], [], [32]
+        for expansion, out_channels, count, kernel, first_stride in STAGES:
+            for number in range(count):
+                stride = 1 if number else first_stride
+                block = MobileBlock(
+                    widths[-1], out_channels, expansion=expansion, kernel=kernel, stride=stride
+                )
+                blocks.append(block)
+                strides.append(stride)
+                widths.append(out_channels)
+        self._blocks = nn.ModuleList(blocks)
+        # A map is the last of its resolution if a block with a stride, or none, follows.
+        self.tapped_blocks = [i for i, after in enumerate([*strides[1:], 2]) if after > 1]
+        self.tap_channels: Sequence[int] = [widths[i + 1] for i in self.tapped_blocks]
+
+    def _draw_weights(self) -> None:
+        for module in self.modules():
+            if isinstance(module, SameConv2d):
+                fan_out = module.weight[0, 0].numel() * module.out_channels / module.groups
+                nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
+
+    def forward_features(self, images: Tensor) -> list[Tensor]:
+        """The last map of each resolution, for a detector or a segmenter.
+
+        Returns:
+            Five maps at ``TAP_STRIDES`` with 16, 24, 40, 112 and 320 channels. A side has
+            ceil(side / stride) positions. The maps are not activated: each block ends in a
+            linear projection.
+        """
+        x = relu6(self._bn0(self._conv_stem(images)), inplace=True)
+        maps = []
+        for index, block in enumerate(self._blocks):
+            x = block(x)
+            if index in self.tapped_blocks:
+                maps.append(x)
+        return maps
+
+
+class EfficientNetLite0Trunk(_Convolutional):
+    """The five feature maps of EfficientNet-Lite0, 3.4 million parameters.
+
+    Its state_dict is the part of the classifier's up to the last map, under the same names.
+
+    Args:
+        pretrained: True starts from the installed ImageNet weights, a path from a copy of their
+            file.
+
+    Raises:
+        FileNotFoundError: ``pretrained`` is the path of no file.
+        ValueError: The weights are not installed, or the file does not fit.
+    """
+
+    def __init__(self, *, pretrained: bool | str | PathLike[str] = False) -> None:
+        super().__init__()
+        self._add_convolutions()
+        self._draw_weights()
+        if pretrained is not False:
+            weights = imagenet_weights(None if pretrained is True else pretrained)
+            self.fill_from_classifier(weights)
+
+    def fill_from_classifier(self, weights: Mapping[str, Tensor]) -> None:
+        """Load the part of a classifier's state_dict that belongs to the trunk.
+
+        Raises:
+            ValueError: It does not fit.
+        """
+        fill(self, {key: value for key, value in weights.items() if not key.startswith(HEAD)})
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """The five maps of ``forward_features``."""
+        return self.forward_features(images)
+
+
+class EfficientNetLite0(_Convolutional, TappedClassifier):
+    """A classifier of 4.7 million parameters.
 
     Images are (b, 3, h, w), RGB normalized with ``MEAN`` and ``STD``, of any size; the ImageNet
     weights were trained at 224 pixels.
@@ -142,47 +229,13 @@ class EfficientNetLite0(TappedClassifier):
         pretrained: bool | str | PathLike[str] = False,
     ) -> None:
         super().__init__(num_classes)
-        self._conv_stem = SameConv2d(3, 32, 3, stride=2)
-        self._bn0 = _norm(32)
-        blocks, strides, widths = [], [], [32]
-        for expansion, out_channels, count, kernel, first_stride in STAGES:
-            for number in range(count):
-                stride = 1 if number else first_stride
-                block = MobileBlock(
-                    widths[-1], out_channels, expansion=expansion, kernel=kernel, stride=stride
-                )
-                blocks.append(block)
-                strides.append(stride)
-                widths.append(out_channels)
-        self._blocks = nn.ModuleList(blocks)
-        # A map is the last of its resolution if a block with a stride, or none, follows.
-        self.tapped_blocks = [i for i, after in enumerate([*strides[1:], 2]) if after > 1]
-        self.tap_channels = [widths[i + 1] for i in self.tapped_blocks]
-        self._conv_head = SameConv2d(widths[-1], EMBEDDING_CHANNELS, 1)
+        self._add_convolutions()
+        self._conv_head = SameConv2d(self.tap_channels[-1], EMBEDDING_CHANNELS, 1)
         self._bn1 = _norm(EMBEDDING_CHANNELS)
         self._fc = nn.Linear(EMBEDDING_CHANNELS, num_classes)
-        for module in self.modules():
-            if isinstance(module, SameConv2d):
-                fan_out = module.weight[0, 0].numel() * module.out_channels / module.groups
-                nn.init.normal_(module.weight, 0.0, math.sqrt(2.0 / fan_out))
+        self._draw_weights()
         if pretrained is not False:
             self._start_from(imagenet_weights(None if pretrained is True else pretrained))
-
-    def forward_features(self, images: Tensor) -> list[Tensor]:
-        """The last map of each resolution, for a detector or a segmenter.
-
-        Returns:
-            Five maps at ``TAP_STRIDES`` with 16, 24, 40, 112 and 320 channels. A side has
-            ceil(side / stride) positions. The maps are not activated: each block ends in a
-            linear projection.
-        """
-        x = relu6(self._bn0(self._conv_stem(images)), inplace=True)
-        maps = []
-        for index, block in enumerate(self._blocks):
-            x = block(x)
-            if index in self.tapped_blocks:
-                maps.append(x)
-        return maps
 
     def embed(self, images: Tensor) -> tuple[list[Tensor], Tensor]:
         """The five maps of ``forward_features``, and the embedding (b, 1280)."""

@@ -17,6 +17,7 @@ from al_core.errors import InvalidSetting
 from experiments.models import pretrained
 from experiments.models.pretrained import (
     efficientnet_lite0,
+    lite0_trunk,
     timm_classifier,
     torchvision_classifier,
 )
@@ -157,6 +158,18 @@ def test_lite0_starts_from_imagenet() -> None:
     learner = small_learner(task, lr=0.01)
     for labeled in (LABELED[:6], LABELED):
         assert math.isfinite(learner.fit(labeled, seed=0)["train_loss"])
+
+
+def test_a_trunk_takes_the_weights_of_a_classifier_or_of_a_trunk(tmp_path: Path) -> None:
+    """Weights behind the last map are left out; those of other networks are refused in one line."""
+    torch.save(EfficientNetLite0(3).state_dict(), tmp_path / "whole.pth")
+    whole = lite0_trunk(weights=str(tmp_path / "whole.pth"))
+    torch.save(whole.state_dict(), tmp_path / "trunk.pth")
+    trunk = lite0_trunk(weights=str(tmp_path / "trunk.pth"))
+    assert torch.equal(trunk._conv_stem.weight, whole._conv_stem.weight)
+    torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(InvalidSetting, match=r"other\.pth has no weights of EfficientNet-Lite0: "):
+        lite0_trunk(weights=str(tmp_path / "other.pth"))
 
 
 def test_timm_adapts_weights_to_another_size_of_images(tmp_path: Path) -> None:
