@@ -30,8 +30,8 @@ from vendored.pytorch_cifar import LeNet
 ROOT = Path(__file__).parents[1]
 CYCLES = 3
 HEADER = (
-    "cycle,num_labeled,accuracy,test_loss,loss_ranking_tau,optimizer_steps,train_loss,"
-    "train_ranking_accuracy,seconds_fit,seconds_evaluate,seconds_score,seconds_query,"
+    "cycle,num_labeled,accuracy,balanced_accuracy,test_loss,loss_ranking_tau,optimizer_steps,"
+    "train_loss,train_ranking_accuracy,seconds_fit,seconds_evaluate,seconds_score,seconds_query,"
     "query_memory_mb,peak_memory_mb"
 )
 

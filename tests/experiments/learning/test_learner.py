@@ -103,7 +103,7 @@ def test_without_the_module_there_is_no_tau() -> None:
     learner = small_learner(annotated(small_task()), head=False)
     fitted = learner.fit(LABELED, seed=0)
     assert set(fitted) == {"optimizer_steps", "train_loss"}
-    assert set(learner.evaluate()) == {"accuracy", "test_loss"}
+    assert set(learner.evaluate()) == {"accuracy", "balanced_accuracy", "test_loss"}
 
 
 def test_an_untrained_model_cannot_be_asked() -> None:

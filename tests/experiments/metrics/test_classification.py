@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from experiments.metrics.classification import ClassificationMetrics
+from experiments.metrics.classification import COLUMNS, ClassificationMetrics
 
 
 def test_known_numbers() -> None:
@@ -14,6 +14,7 @@ def test_known_numbers() -> None:
     metrics.update(torch.tensor([[0.0, math.log(3)]]), torch.tensor([0]))
     computed = metrics.compute()
     assert computed["accuracy"] == pytest.approx(100 * 2 / 3)
+    assert computed["balanced_accuracy"] == pytest.approx(100 * 3 / 4)
     expected = (math.log(4 / 3) + math.log(2) + math.log(4)) / 3
     assert computed["test_loss"] == pytest.approx(expected)
 
@@ -37,8 +38,19 @@ def test_batches_and_processes_change_nothing() -> None:
     assert whole.compute()["test_loss"] == pytest.approx(reference, rel=1e-12)
 
 
+def test_balanced_accuracy_is_the_mean_recall_of_the_classes_that_are_tested() -> None:
+    """A rare class weighs as much as a frequent one, and a class without test images nothing."""
+    metrics = ClassificationMetrics()
+    outputs = torch.eye(3)[[0, 0, 0, 0]]  # always the first of three classes
+    metrics.update(outputs, torch.tensor([0, 0, 0, 1]))
+    assert metrics.compute()["accuracy"] == pytest.approx(75)
+    assert metrics.compute()["balanced_accuracy"] == pytest.approx(50)
+
+
 def test_nothing_counted_is_not_a_number() -> None:
     """An empty test set has no accuracy; it is not 0 %."""
     computed = ClassificationMetrics().compute()
+    assert list(computed) == [column.name for column in COLUMNS]
     assert math.isnan(computed["accuracy"])
+    assert math.isnan(computed["balanced_accuracy"])
     assert math.isnan(computed["test_loss"])
