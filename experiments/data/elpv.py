@@ -54,7 +54,7 @@ def elpv(
     check_test_fraction(test_fraction)
     read = square_reader(image_size, resize="stretch", interpolation=interpolation, cache=None)
     files = _cells()
-    class_names = GRADES
+    class_names: tuple[str, ...] = GRADES
     if grades == 2:
         files = files.part(np.isin(files.targets, (0, 3)))
         files = LabeledFiles(files.folder, files.names, files.targets // 3)
