@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from al_core import Affordable, QueryStrategy, Requirement, Subsampled
+from al_core.errors import InvalidSetting
 from experiments.annotation.oracle import PeopleOracle, consult_people
 from experiments.annotation.people import Waiting
 from experiments.data.arranged import Data
@@ -20,6 +21,7 @@ from experiments.learning.frozen import FOLDER, FrozenClassification
 from experiments.learning.learner import TaskLearner
 from experiments.learning.observer import CycleObserver
 from experiments.learning.snapshot import SnapshotLearner
+from experiments.metrics.columns import column
 from experiments.runs.identity import RunImages, settled
 from experiments.runs.known_images import read_record
 from experiments.runs.pool import check_sizes
@@ -89,6 +91,7 @@ def assemble(
         record = engine.gather(record)[0]
         data, images = settled(data, record, fixed=people is not None, of_regions=of_regions)
     task: Task = config.build("task.build", data=data, backbone=config.backbone())
+    _check_metric(config.metric, task)
     if config.backbone().frozen:
         assert isinstance(task, Classification), "backbone.frozen serves classification"
         folder = Path(config.values["out"], FOLDER)
@@ -109,6 +112,15 @@ def assemble(
     if num_candidates is not None:
         strategy = Subsampled(strategy, num_candidates, groups=unit.groups)
     return Parts(task, unit, learner, strategy, observer, people, images)
+
+
+def _check_metric(name: str, task: Task) -> None:
+    """Raise InvalidSetting unless the task measures the metric that a run is judged by."""
+    measured = list(task.metrics().compute())  # of no sample, which names all but those of classes
+    if name not in measured and not column(name).is_member:
+        raise InvalidSetting(
+            f"task.metric={name} is not measured by this task; there are {', '.join(measured)}"
+        )
 
 
 def _learner_kind(config: RunConfig) -> Callable[..., TaskLearner]:

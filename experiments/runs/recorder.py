@@ -142,7 +142,7 @@ class Recorder:
         tau = row["loss_ranking_tau"]
         logger.info(
             "cycle %d: %d labeled, %s %.2f%s, %.1f s (fit %.1f, evaluate %.1f, score %.1f)",
-            record.cycle, record.num_labeled, task.metric, row[task.metric],
+            record.cycle, record.num_labeled, self.config.metric, row[self.config.metric],
             "" if tau is None else f", tau {tau:.2f}", sum(record.seconds.values()),
             record.seconds["fit"], record.seconds["evaluate"], record.seconds["score"],
         )  # fmt: skip
@@ -154,7 +154,7 @@ class Recorder:
 
     def _summary(self) -> dict[str, float]:
         """Return the last metric and the area under the budget curve, in units of the metric."""
-        records, metric = self.folder.state.records, self.task.metric
+        records, metric = self.folder.state.records, self.config.metric
         if not records:
             return {}
         values = np.array([row[metric] for row in records], dtype=np.float64)

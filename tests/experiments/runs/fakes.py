@@ -56,6 +56,10 @@ class Task:
         """Return nothing."""
         return {}
 
+    def metrics(self) -> SimpleNamespace:
+        """Return what measures the accuracy of nothing."""
+        return SimpleNamespace(compute=lambda: {"accuracy": float("nan")})
+
 
 class Engine:
     """One process of one or more, in memory.

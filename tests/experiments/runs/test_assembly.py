@@ -132,6 +132,15 @@ def test_a_requirement_is_checked_before_the_data_is_read(
     assert isinstance(assembled(of), Parts)
 
 
+@pytest.mark.parametrize("name", ["map50", "iou", ""])
+def test_a_metric_that_the_task_does_not_measure_is_refused(tmp_path: Path, name: str) -> None:
+    """The message names the metrics that there are, before anything is trained."""
+    of = config(tmp_path, Last())
+    of.metric = name
+    with pytest.raises(InvalidSetting, match="not measured by this task; there are accuracy"):
+        assembled(of)
+
+
 def test_embeddings_are_checked_once_the_network_is_known(tmp_path: Path) -> None:
     """A network without them is refused before its pool is cut into parts."""
 
