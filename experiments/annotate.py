@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from al_core.errors import ActiveLearningError
@@ -28,10 +29,13 @@ from experiments.annotation.run_view import AskingRun, open_run
 from experiments.annotation.settings import address_in_files
 from experiments.data.labels import UnusableFile
 from experiments.data.untrusted import open_untrusted
+from experiments.engine.locks import hold
 from experiments.handoff.export import FILES, export
 from experiments.settings.wording import counted, listed
 
 COMMANDS = ("export", "import")
+STAGED = ".import.{}.part"
+"""Folder in that of returned files, in which an import copies what it then moves in."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -130,7 +134,8 @@ def _import(run: AskingRun, files: Sequence[Path], *, only_check: bool) -> int:
         print(f"{things} cannot be used:\n{listed(problems)}")
     if only_check or not taken:
         return int(not taken)
-    _hand_in(targets, run.returned)
+    with hold(run.folder / "annotations", otherwise="repeat the import when that has ended"):
+        _hand_in(run, files)
     print(f"copied into {run.returned}; the command of the run takes them over")
     return 0
 
@@ -159,21 +164,40 @@ def _targets(run: AskingRun, files: Sequence[Path]) -> dict[str, Path]:
     return targets
 
 
-def _hand_in(targets: Mapping[str, Path], returned: Path) -> None:
+def _hand_in(run: AskingRun, files: Sequence[Path]) -> None:
     """Copy everything beside its place, then move it in: half a file would look like a whole one.
+
+    The caller keeps other imports out. Those that were killed have left copies, which are removed.
 
     Raises:
         OSError: The disk is full, ...; nothing has been handed in then.
     """
-    beside = returned / f".import.{os.getpid()}.part"  # a run ignores hidden folders
+    returned = run.returned
+    staged = returned / STAGED.format(secrets.token_hex(8))  # a run ignores hidden folders
+    for leftover in returned.glob(STAGED.format("*")):
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
+        targets = _targets(run, files)
         for target, source in targets.items():
-            _copy(source, beside / target)
+            _copy(source, staged / target)
         for target in targets:
             (returned / target).parent.mkdir(parents=True, exist_ok=True)
-            os.rename(beside / target, returned / target)
+            _move_in(staged / target, returned / target)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def _move_in(source: Path, target: Path) -> None:
+    """Move a file or folder to a place that was free a moment ago, and still has to be."""
+    if source.is_dir() and not source.is_symlink():
+        os.rename(source, target)  # fails if there is a folder with files, or a file
+        return
+    try:
+        os.link(source, target, follow_symlinks=False)  # fails if there is a file
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        os.rename(source, target)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -9,12 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from al_core.files import write_bytes
 from experiments.reporting import workspace
 from experiments.reporting.runs import ReportError, Run, find_runs, is_run_folder
+
+NOT_IN_NAMES = re.compile(r"[^\w.=-]+")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             by_name.setdefault(run.name, []).append(run)
         for name, runs in by_name.items():
             built = workspace.build(runs, project=options.project, entity=options.entity)
-            file = _folder(options) / f"workspace-{name}.json"
-            file.parent.mkdir(parents=True, exist_ok=True)
+            # A name may have slashes, and comes from files that may be somebody else's.
+            file = _folder(options) / f"workspace-{NOT_IN_NAMES.sub('-', name)}.json"
             text = json.dumps(workspace.serialize(built), indent=1)
-            file.write_text(text + "\n", encoding="utf-8")
+            write_bytes(file, f"{text}\n".encode())
             print(f"{name}: {file}")
             if options.send:
                 print(f"{name}: {workspace.save(built)}")

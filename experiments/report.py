@@ -10,10 +10,10 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from al_core.files import write_together
 from experiments.reporting.runs import ReportError, find_runs, is_run_folder
 
 _EXTRA = ("matplotlib", "scipy")  # the optional dependencies called `report`
@@ -75,18 +75,8 @@ def write_report(
     for summary, place in zip(summaries, places, strict=True):
         for drawing in panels.drawings(summary):
             files.update(figure_files.files(drawing, place, look))
-    for name, data in files.items():
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        _write(out / name, data)
+    write_together(out, files)
     return "\n".join([*map(markdown.results, summaries), f"Report: {out / 'report.html'}"])
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write beside `path`, then move in. (al_core.files does the same, but imports torch.)"""
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(data)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
 
 
 if __name__ == "__main__":

@@ -295,6 +295,11 @@ def request_folder(folder: Path, cycle: int) -> Path:
     return folder / "requests" / f"batch_{cycle:02d}"
 
 
+def returned_folder(folder: Path, setting: str | None) -> Path:
+    """Return the folder in which annotations of a run come back; `oracle.returned` may set it."""
+    return Path(setting or folder / "returned")
+
+
 def _accepted_file(folder: Path, number: int) -> Path:
     return folder / "annotations" / "accepted" / f"{number:06d}.json"
 

@@ -29,7 +29,13 @@ from numpy.typing import NDArray
 from al_core import stream, typiclust
 from al_core.errors import InvalidSetting
 from experiments.annotation.inbox import read_returned
-from experiments.annotation.ledger import Kept, Ledger, Request, request_folder
+from experiments.annotation.ledger import (
+    Kept,
+    Ledger,
+    Request,
+    request_folder,
+    returned_folder,
+)
 from experiments.annotation.settings import LabelStudioSettings, PeopleSettings, address_in_files
 from experiments.annotation.unlabeled import Collected
 from experiments.data.decoding import UnreadableImage, read_rgb
@@ -87,7 +93,7 @@ class People:
     ) -> None:
         self._settings, self._rules, self._root = settings, rules, root
         self._run_folder, self._has_test, self._embed = run_folder, has_test, embed
-        self.returned = Path(settings.returned or run_folder / "returned")
+        self.returned = returned_folder(run_folder, settings.returned)
         if settings.refusal in rules.class_names:
             raise InvalidSetting(f"oracle.refusal={settings.refusal} is one of the classes")
         for key, folder in (("out", run_folder), ("oracle.returned", self.returned)):

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
-from experiments.annotation.ledger import Ledger, Request
+from experiments.annotation.ledger import Ledger, Request, returned_folder
 from experiments.data.labels import Rules, UnusableFile
 from experiments.data.untrusted import checked, parse_json
 from experiments.engine.locks import is_held
@@ -85,7 +85,7 @@ class AskingRun:
     @property
     def returned(self) -> Path:
         """Folder in which annotations come back."""
-        return Path(self.config["oracle"]["returned"] or self.folder / "returned")
+        return returned_folder(self.folder, self.config["oracle"].get("returned"))
 
     @property
     def cycle(self) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import threading
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +19,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from al_core.files import beside
 
 log = logging.getLogger(__name__)
 
@@ -67,17 +68,17 @@ class ResizeCache:
         if key is None or self._gave_up:
             return
         path = self._path(key)
-        beside = path.with_name(f".{key}.{os.getpid()}.{threading.get_ident()}.part")
+        temporary = beside(path)
         pixels = np.ascontiguousarray(square).tobytes()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Not forced to the disk: the checksum finds what a power failure leaves.
-            beside.write_bytes(pixels + _checksum(pixels))
-            os.replace(beside, path)
+            temporary.write_bytes(pixels + _checksum(pixels))
+            os.replace(temporary, path)
         except OSError as error:
             self._gave_up = True
             with suppress(OSError):
-                beside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             log.warning(
                 "data.cache: %s cannot be written (%s); going on without keeping more images",
                 path.parent, error.strerror or error,

@@ -17,6 +17,8 @@ from filelock import FileLock, Timeout
 from al_core.errors import ActiveLearningError, InvalidSetting
 
 LOCK_FILE = ".lock"
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+"""Answers of a file system without `flock`, such as NFS without its lock service."""
 _SECONDS = 0.2
 """Time in which a lock file that its holder has just removed is made again."""
 _FLOCK = "hhqqi4x"
@@ -24,7 +26,7 @@ _FLOCK = "hhqqi4x"
 
 
 class FolderLock:
-    """A folder that this process holds until `release` or its end; made by `hold`."""
+    """A folder that this process holds until `release` or the end of a `with` block."""
 
     def __init__(self, file: Path) -> None:
         self._descriptor = -1
@@ -47,6 +49,12 @@ class FolderLock:
             self._set(fcntl.F_UNLCK)  # explicitly: a process forked a moment ago still has the file
             self._lock.release()
 
+    def __enter__(self) -> FolderLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
     def _show(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._set(fcntl.F_WRLCK)
@@ -67,8 +75,8 @@ def hold(folder: Path, *, otherwise: str) -> FolderLock:
 
     Raises:
         ActiveLearningError: Another process, or another part of this one, holds it.
-        InvalidSetting: The lock file is a symbolic link.
-        OSError: The folder cannot be made, the file system has no locks, ...
+        InvalidSetting: The lock file is a symbolic link, or the file system has no locks.
+        OSError: The folder cannot be made, ...
     """
     file = folder / LOCK_FILE
     lock = FolderLock(file)
@@ -83,9 +91,15 @@ def hold(folder: Path, *, otherwise: str) -> FolderLock:
             raise ActiveLearningError(
                 f"{folder} is in use by another process; {otherwise}"
             ) from None
-        except OSError as error:
-            if error.errno == errno.ELOOP:
+        except (OSError, NotImplementedError) as error:
+            number = getattr(error, "errno", errno.ENOSYS)  # filelock's own word for no flock
+            if number == errno.ELOOP:
                 raise InvalidSetting(f"{file} is a symbolic link: remove it") from None
+            if number in NO_LOCKS:
+                raise InvalidSetting(
+                    f"{folder}: its file system has no locks, which keep a second process from "
+                    "writing there too: choose a folder on another one"
+                ) from None
             raise
 
 
@@ -96,6 +110,8 @@ def is_held(folder: Path) -> bool:
     would be refused. A holder therefore adds a lock of the other kind to the same file, for which
     there is a query.
 
+    Without locks the answer is False: nobody could hold the folder then.
+
     Raises:
         OSError: The lock file cannot be opened.
     """
@@ -105,6 +121,10 @@ def is_held(folder: Path) -> bool:
         return False
     try:
         found = fcntl.fcntl(descriptor, fcntl.F_GETLK, _whole_file(fcntl.F_WRLCK))
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return False
+        raise
     finally:
         os.close(descriptor)
     return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from al_core.errors import InvalidSetting
+from al_core.files import beside
 from experiments.data.untrusted import parse_json, read_untrusted
 
 ABOUT = "export.json"
@@ -34,21 +35,19 @@ def replaced_folder(folder: Path, about: Mapping[str, Any]) -> Iterator[Path]:
     folder = Path(os.path.abspath(folder))
     _check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
+    staged, old = beside(folder), beside(folder)
+    staged.mkdir()
     try:
-        yield beside
-        content = {**about, "files": sorted(_files(beside))}
+        yield staged
+        content = {**about, "files": sorted(_files(staged))}
         text = json.dumps(content, ensure_ascii=False, indent=1)
-        (beside / ABOUT).write_text(f"{text}\n", encoding="utf-8")
+        (staged / ABOUT).write_text(f"{text}\n", encoding="utf-8")
         _check_replaceable(folder)  # it may have changed meanwhile
         if folder.exists():
             os.rename(folder, old)
-        os.rename(beside, folder)
+        os.rename(staged, folder)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(staged, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 

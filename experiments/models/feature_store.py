@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from torch import Tensor
 
 from al_core import IndexArray
 from al_core.errors import InvalidSetting
-from al_core.files import atomic_write_binary
+from al_core.files import atomic_write_binary, remove_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -198,14 +199,14 @@ class FeatureStore:
     @contextmanager
     def _held(self) -> Iterator[None]:
         """Keep other processes from adding meanwhile."""
-        with open(self.folder / ".lock", "w") as lock:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(self.folder / ".lock", flags, 0o666), "rb") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 logger.info("waiting for another process, which computes features: %s", self.folder)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            for leftover in self.folder.glob(".*.part"):  # of a process that was killed
-                leftover.unlink(missing_ok=True)
+            remove_leftovers(self.folder)
             for file in self.folder.glob("*.npy"):
                 if not file.with_suffix(".npz").exists():
                     file.unlink()

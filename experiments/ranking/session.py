@@ -15,7 +15,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from al_core.errors import ActiveLearningError, InvalidSetting
-from al_core.files import atomic_write
+from al_core.files import atomic_write, remove_leftovers
 from experiments.data.folders import describe_ignored
 from experiments.data.loading import chunks
 from experiments.engine.engine import Engine
@@ -354,8 +354,7 @@ def held(folder: Path, store: str) -> Iterator[None]:
             )
     lock = hold(folder, otherwise="wait for it, or set out=...")
     try:
-        for leftover in folder.glob(".*.part"):  # of a process that was killed while writing
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(folder)
         yield
     finally:
         lock.release()

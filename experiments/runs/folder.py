@@ -22,7 +22,8 @@ import yaml
 
 from al_core import CycleRecord, Pool, Query, write_ranking_csv, write_upload_csv
 from al_core.errors import ActiveLearningError, InvalidSetting
-from al_core.files import atomic_write, write_bytes
+from al_core.files import atomic_write, remove_leftovers, write_bytes
+from experiments.annotation.ledger import returned_folder
 from experiments.drawing.panel import Panel
 from experiments.drawing.rendering import FULL, THUMBNAIL, jpeg, render
 from experiments.engine.locks import LOCK_FILE, hold
@@ -91,9 +92,9 @@ class RunFolder:
         except ActiveLearningError:
             self.close()
             raise
-        # A process that was killed while writing leaves temporary files.
-        for leftover in path.rglob(".*.part"):
-            leftover.unlink(missing_ok=True)
+        remove_leftovers(
+            path, spare=returned_folder(path, config.get("oracle", {}).get("returned"))
+        )
 
     def close(self) -> None:
         """Let others have the folder."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from al_core.errors import InvalidSetting
-from al_core.files import write_bytes
+from al_core.files import remove_leftovers, write_bytes
 from al_core.pool import IndexArray
 from experiments.data.decoding import for_each
 from experiments.data.pictures import Pictures
@@ -30,6 +30,8 @@ RegionMap = NDArray[np.uint16]
 MAX_REGIONS = 5000
 SMOOTHING_PIXELS = 1.0
 """Deviation of the blur before an image is cut: on noise SLIC makes one region of half an image."""
+_LEFT_SECONDS = 3600.0
+"""Age from which on a temporary file was left by a killed process; they live milliseconds."""
 _FORMAT = 1  # increase with every change that affects the maps
 
 
@@ -80,6 +82,7 @@ class Superpixels:
                 self.shapes[index] = regions.shape
                 found[index] = _measured(regions)
 
+        remove_leftovers(cache, older_than_s=_LEFT_SECONDS)
         for_each(len(pictures), cut, progress="cutting into regions")
         counts = [len(sizes) for sizes, _ in found]
         self.first: IndexArray = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,13 @@ from typing import Any
 import pytest
 
 from al_core import files
-from al_core.files import atomic_write, atomic_write_binary, write_bytes
+from al_core.files import (
+    atomic_write,
+    atomic_write_binary,
+    remove_leftovers,
+    write_bytes,
+    write_together,
+)
 
 
 def test_text_appears_as_written_and_only_at_the_end(tmp_path: Path) -> None:
@@ -107,3 +114,65 @@ def test_a_killed_process_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_text() == "old"
     write_bytes(path, b"new")
     assert path.read_text() == "new"
+
+
+def test_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    """Threads, and processes of equal numbers in two containers, write the same name at once."""
+    path = tmp_path / "a.txt"
+    with atomic_write(path) as first, atomic_write(path) as second:
+        first.write("first")
+        second.write("second")
+    assert path.read_text() == "first"  # the outer block ends last
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_the_longest_name_can_be_written(tmp_path: Path) -> None:
+    """The temporary name is not longer than the name itself may be."""
+    write_bytes(tmp_path / ("a" * 255), b"x")
+    assert (tmp_path / ("a" * 255)).read_bytes() == b"x"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_permissions_are_those_of_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    """A private umask keeps files private, and that of a group lets the group write."""
+    before = os.umask(umask)
+    try:
+        write_bytes(tmp_path / "a", b"x")
+        write_together(tmp_path, {"b": b"x"})
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in "ab"] == [mode, mode]
+
+
+def test_files_that_belong_together_are_replaced_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full at the last of them leaves all as they were, and nothing beside them."""
+    write_together(tmp_path, {"a": b"old", "new/b": b"old"})
+    written = []
+
+    def full(descriptor: int) -> None:
+        written.append(descriptor)
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_together(tmp_path, {"a": b"new", "new/b": b"new"})
+    found = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*") if p.is_file()}
+    assert found == {"a", "new/b"}
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    """Temporary files of this and of earlier versions; a folder may be spared, and the young."""
+    kept = [".anything.part", "a.part", ".0123456789abcdef", "spared/.0123456789abcdef.part"]
+    gone = [".0123456789abcdef.part", ".a.0123456789abcdef.part", "deep/.state.json.4711.part"]
+    for name in kept + gone:
+        write_bytes(tmp_path / name, b"")
+    remove_leftovers(tmp_path, older_than_s=60)
+    assert all((tmp_path / name).exists() for name in gone)
+    remove_leftovers(tmp_path, spare=tmp_path / "spared")
+    assert all((tmp_path / name).exists() for name in kept)
+    assert not any((tmp_path / name).exists() for name in gone)
+    remove_leftovers(tmp_path / "nowhere")

@@ -13,6 +13,7 @@ from experiments import annotate
 from experiments.annotation.ledger import Ledger, Request
 from experiments.annotation.run_view import open_run
 from experiments.data.labels import Item
+from experiments.engine.locks import hold
 
 NAMES = tuple(f"{letter}.jpg" for letter in "abcdef")
 
@@ -134,3 +135,49 @@ def test_a_full_disk_leaves_no_half_file(
     assert annotate.main(["import", str(run), str(first), str(second)]) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert list((run / "returned").iterdir()) == []
+
+
+def test_what_a_killed_import_has_left_goes_with_the_next(run: Path) -> None:
+    """Its copies were never read; whatever else is in the folder stays."""
+    left = run / "returned" / annotate.STAGED.format("0123") / "labels.csv"
+    write(left, "a.jpg,cat")
+    write(run / "returned" / ".mine.part", "b.jpg,cat")
+    assert imported(run, write(run.parent / "labels.csv", "c.jpg,cat")) == [
+        ".mine.part",
+        "labels.csv",
+    ]
+
+
+def test_imports_take_turns(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two at once could choose the same place: the second is refused and can be repeated."""
+    file = write(run.parent / "labels.csv", "a.jpg,cat")
+    with hold(run / "annotations", otherwise=""):
+        assert annotate.main(["import", str(run), str(file)]) == 1
+        assert annotate.main(["import", str(run), str(file), "--check"]) == 0
+    assert "in use by another process; repeat the import" in capsys.readouterr().err
+    assert imported(run, file) == ["labels.csv"]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_a_file_that_came_a_moment_ago_is_not_overwritten(
+    run: Path, monkeypatch: pytest.MonkeyPatch, has_links: bool
+) -> None:
+    """A tool that writes the same name while an import copies keeps its file."""
+    file = write(run.parent / "labels.csv", "a.jpg,cat")
+    real = annotate.shutil.copystat
+
+    def meanwhile(source: str, target: str) -> None:
+        real(source, target)
+        if annotate.STAGED.partition("{")[0] in str(target):
+            write(run / "returned" / "labels.csv", "b.jpg,dog")
+
+    monkeypatch.setattr(annotate.shutil, "copystat", meanwhile)
+    if not has_links:
+        monkeypatch.setattr(os, "link", _no_links)
+    assert annotate.main(["import", str(run), str(file)]) == int(has_links)
+    kept = (run / "returned" / "labels.csv").read_text(encoding="utf-8")
+    assert ("b.jpg,dog" in kept) or not has_links
+
+
+def _no_links(*_: object, **__: object) -> None:
+    raise OSError(errno.EPERM, "Operation not permitted")

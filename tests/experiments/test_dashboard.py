@@ -139,3 +139,13 @@ def test_missing_extra(
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     assert main([str(tmp_path)]) == 1
     assert "pip install -e '.[dashboard]'" in capsys.readouterr().err
+
+
+def test_a_name_with_slashes_stays_in_the_folder(tmp_path: Path) -> None:
+    """Run folders may come from anywhere, and the name in them is only a name."""
+    run = write_run(tmp_path / "runs", "margin", 0, accuracy=[50.0, 60.0])
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("name: cifar10-digits", "name: ../../evil/x"))
+    written(tmp_path / "runs")
+    assert not (tmp_path / "evil").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]

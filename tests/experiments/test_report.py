@@ -226,7 +226,7 @@ def test_report_starts_without_the_training_libraries(tmp_path: Path) -> None:
     )
     status, modules = json.loads(done.stdout.splitlines()[-1])
     assert status == 0
-    unwanted = {"torch", "hydra", "wandb", "matplotlib.pyplot", "al_core"}
+    unwanted = {"torch", "hydra", "wandb", "matplotlib.pyplot", "al_core.public"}
     assert not unwanted & set(modules)
 
 
@@ -260,3 +260,24 @@ def test_tables_and_figures_are_imported_when_they_are_made(code: str) -> None:
     )  # fmt: skip
     modules = json.loads(done.stdout.splitlines()[-1])
     assert not {"pandas", "matplotlib", "torch"} & set(modules)
+
+
+def test_a_disk_that_is_full_in_the_middle_leaves_the_whole_earlier_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Figures of one report never stand beside the page of another."""
+    make_runs(tmp_path, {"margin": 2.0})
+    assert main([str(tmp_path)]) == 0
+    before = contents(tmp_path / "report")
+    (tmp_path / "cifar10-digits" / "margin" / "seed0" / "provenance.json").unlink()
+    calls = []
+
+    def full(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 9:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    assert main([str(tmp_path)]) == 1
+    assert "No space left on device" in capsys.readouterr().err
+    assert contents(tmp_path / "report") == before

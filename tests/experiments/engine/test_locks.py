@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import subprocess
@@ -140,3 +141,21 @@ def test_a_forked_child_does_not_keep_the_folder(folder: Path) -> None:
         os.close(stop)
         os.close(go_on)
         os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """It is not taken for a folder in use, and `is_held` has an answer."""
+    folder.mkdir(parents=True)
+    (folder / LOCK_FILE).touch()
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    for name in ("flock", "fcntl"):
+        monkeypatch.setattr(fcntl, name, refuse)
+    with pytest.raises(InvalidSetting, match="its file system has no locks, which keep a second"):
+        hold(folder, otherwise="wait")
+    assert not is_held(folder)

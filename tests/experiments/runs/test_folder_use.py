@@ -71,3 +71,17 @@ def test_a_folder_that_was_removed_meanwhile_is_made_again(
         assert (folder.path / ".lock").is_file()
         with pytest.raises(ActiveLearningError, match="in use"):
             RunFolder(path, CONFIG)
+
+
+@pytest.mark.parametrize("returned", [None, "mine"])
+def test_nothing_that_came_back_is_ever_deleted(tmp_path: Path, returned: str | None) -> None:
+    """A start removes its own temporary files, wherever people put theirs."""
+    place = tmp_path / "run" / (returned or "returned")
+    config = {**CONFIG, "oracle": {"returned": returned and str(place)}}
+    names = [".a.0123456789abcdef.part", ".anything.part", "deep/.state.json.12.part"]
+    for file in (*(place / name for name in names), tmp_path / "run" / ".state.json.12.part"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    RunFolder(tmp_path / "run", config).close()
+    assert all((place / name).exists() for name in names)
+    assert not (tmp_path / "run" / ".state.json.12.part").exists()

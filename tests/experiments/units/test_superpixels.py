@@ -86,3 +86,13 @@ def test_images_that_cannot_be_read_have_no_regions(tmp_path: Path) -> None:
     )
     assert made.first[1] == made.first[2] > 0
     assert made.first[3] > made.first[2]
+
+
+def test_identical_images_are_cut_at_once(tmp_path: Path) -> None:
+    """Threads that write one map at the same moment do not take it from each other."""
+    one = pictures(1).samples.pixels
+    same = MemoryPictures(MemorySamples(one.repeat(8, 1, 1, 1), [f"{i}.png" for i in range(8)]))
+    for number in range(10):
+        made = cut(tmp_path / str(number), same)
+        assert len({made.map(index).tobytes() for index in range(8)}) == 1
+    assert not list(tmp_path.rglob("*.part"))
