@@ -112,7 +112,7 @@ class MemorySamples:
 
     def images(self, indices: IndexArray) -> Tensor:
         """Copy images."""
-        _check_indices(indices, self.names, self.unreadable)
+        check_indices(indices, self.names, self.unreadable)
         images = self.pixels.index_select(0, torch.tensor(indices, dtype=torch.int64))
         size = self.image_size
         if size is None or images.shape[2:] == (size, size):
@@ -164,7 +164,7 @@ class FileSamples:
 
     def images(self, indices: IndexArray) -> Tensor:
         """Decode files; one that has become unreadable since raises UnreadableImage too."""
-        _check_indices(indices, self.names, self.unreadable)
+        check_indices(indices, self.names, self.unreadable)
         decoded = self.decode(indices)
         for row, reason in decoded.unreadable.items():
             name = self.names[indices[row]]
@@ -226,9 +226,13 @@ def _check_names(names: Sequence[str], count: int, unreadable: Collection[int]) 
         raise ValueError(f"unreadable positions must be in 0 .. {count - 1}; {beyond[0]} is not")
 
 
-def _check_indices(
-    indices: IndexArray, names: Sequence[str], unreadable: Mapping[int, str]
-) -> None:
+def check_indices(indices: IndexArray, names: Sequence[str], unreadable: Mapping[int, str]) -> None:
+    """Raise if one of these positions cannot be read.
+
+    Raises:
+        IndexError: A position is out of range.
+        UnreadableImage: An image is unreadable; the text names the sample.
+    """
     if len(indices) and not (indices.min() >= 0 and indices.max() < len(names)):
         raise IndexError(
             f"positions must be in 0 .. {len(names) - 1}; "

@@ -49,6 +49,9 @@ class Engine:
         channels_last: Whether images lie as (b, h, w, c) in memory, where convolutions are
             faster.
         compile: Whether the model is compiled for training with `torch.compile`.
+        cuda_graphs: Whether steps of training are recorded and replayed as CUDA graphs, on a GPU
+            and where the shapes of batches repeat.
+        resident: Whether decoded image sets are kept on a GPU, if they fit.
         num_threads: CPU threads of a process; null shares the cores evenly.
 
     Raises:
@@ -63,6 +66,8 @@ class Engine:
         num_processes: int = 1,
         channels_last: bool = True,
         compile: bool = False,
+        cuda_graphs: bool = False,
+        resident: bool = False,
         num_threads: int | None = None,
     ) -> None:
         require_positive("engine.num_processes", num_processes)
@@ -74,12 +79,17 @@ class Engine:
             )
         check_flag("engine.channels_last", channels_last)
         check_flag("engine.compile", compile)
+        check_flag("engine.cuda_graphs", cuda_graphs)
+        check_flag("engine.resident", resident)
         self.precision = precision
         self.num_processes = num_processes
         self.channels_last = channels_last
         self.compile = compile
+        self.cuda_graphs = cuda_graphs
+        self.resident = resident
         self.rank, self.world_size = 0, 1
         self._wanted = device
+        self._stream: torch.cuda.Stream | None = None
         self.num_threads = num_threads
         self.device = _device(device, local_rank=0)
 
@@ -112,6 +122,11 @@ class Engine:
     def is_main(self) -> bool:
         """True for the process that writes files."""
         return self.rank == 0
+
+    @property
+    def records(self) -> bool:
+        """True if steps of training may be recorded: on the only GPU of this run."""
+        return self.cuda_graphs and self.device.type == "cuda" and self.world_size == 1
 
     @property
     def device_name(self) -> str:
@@ -180,9 +195,18 @@ class Engine:
             return type(value)(self.to_device(part) for part in value)
         if not isinstance(value, Tensor):
             return value
-        if self.device.type == "cuda" and value.device.type == "cpu":
-            value = value.pin_memory()
-        return value.to(self.device, non_blocking=True)
+        return self.pinned(value).to(self.device, non_blocking=True)
+
+    def pinned(self, value: Any) -> Any:
+        """Copy a tensor, or a list of tensors, into memory that a GPU copies from, if there is one.
+
+        A thread that loads batches ahead can do so, and then `to_device` need not.
+        """
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.pinned(part) for part in value)
+        if not isinstance(value, Tensor) or self.device.type != "cuda" or value.is_cuda:
+            return value
+        return value if value.is_pinned() else value.pin_memory()
 
     def laid_out(self, images: Tensor) -> Tensor:
         """Return a batch of images in the memory layout of the model."""
@@ -213,6 +237,22 @@ class Engine:
         return torch.autocast(
             self.device.type, dtype=torch.bfloat16, enabled=self.precision == "bfloat16"
         )
+
+    @contextlib.contextmanager
+    def recording_stream(self) -> Iterator[None]:
+        """Work in a stream of its own, in which CUDA graphs can be recorded, if they may be."""
+        if not self.records:
+            yield
+            return
+        if self._stream is None:  # one for all trainings: freed memory stays with its stream
+            self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        usual = torch.cuda.current_stream(self.device)
+        self._stream.wait_stream(usual)
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            usual.wait_stream(self._stream)
 
     def generator(self, seed: int) -> torch.Generator:
         """Return a generator on the device; each process draws other numbers."""

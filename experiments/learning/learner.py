@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -31,6 +31,15 @@ from vendored.checkpoints import fill
 
 BATCHES_A_TRIM = 4
 """Batches of inference after which freed memory returns to the system."""
+
+
+@runtime_checkable
+class CanReside(Protocol):
+    """A task whose image sets can be kept on a GPU."""
+
+    def reside(self, device: torch.device) -> None:
+        """Keep those that fit there."""
+        ...
 
 
 class TaskLearner:
@@ -57,6 +66,8 @@ class TaskLearner:
         self.unit = WholeImages(task) if unit is None else unit
         self.engine = engine
         self.training = Training(task, engine, recipe)
+        if engine.resident and isinstance(task, CanReside):
+            task.reside(engine.device)
         self._observer = CycleObserver(engine) if observer is None else observer
         self._warm_start = recipe.cycle.warm_start
         self._predicts_loss = recipe.loss_prediction.enabled

@@ -26,7 +26,12 @@ class TellsHead(Protocol):
 
 
 def make_optimizer(
-    settings: OptimizerSettings, model: nn.Module, task: object, *, fused: bool
+    settings: OptimizerSettings,
+    model: nn.Module,
+    task: object,
+    *,
+    fused: bool,
+    capturable: bool = False,
 ) -> torch.optim.Optimizer:
     """Return the optimizer of all parameters that need gradients.
 
@@ -38,6 +43,7 @@ def make_optimizer(
         model: The network, with or without a loss-prediction module.
         task: Tells the backbone from its own layers, if it is a `TellsHead`.
         fused: Update all parameters at once, where the class can.
+        capturable: Keep the number of steps on the GPU, for CUDA graphs, where the class counts.
 
     Raises:
         InvalidSetting: There is nothing to train, or the backbone cannot be told apart.
@@ -47,8 +53,11 @@ def make_optimizer(
     if not parameters:
         raise InvalidSetting("no weight is left to train: lower backbone.frozen_stages")
     arguments = settings.arguments
-    if fused and "fused" in inspect.signature(settings.kind).parameters:
+    known = inspect.signature(settings.kind).parameters
+    if fused and "fused" in known:
         arguments["fused"] = True
+    if capturable and "capturable" in known:
+        arguments["capturable"] = True
     scales = _scales(settings, model, task)
     if not scales:
         return settings.kind(parameters, **arguments)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,16 +24,17 @@ from al_core import (
     LossPredictionMSELoss,
     RankNetLoss,
     find_stages,
-    ranking_accuracy,
     stream_seed,
 )
 from al_core.errors import InvalidSetting, NonFiniteValue, TapError
 from al_core.taps import MethodTaps
 from experiments.data.loading import prefetched
+from experiments.data.samples import Batch
 from experiments.data.targets import Targets
 from experiments.engine.engine import Engine
 from experiments.learning.freezing import Freezing
-from experiments.learning.optimizer import clip_gradients, make_optimizer, make_scheduler
+from experiments.learning.optimizer import make_optimizer, make_scheduler
+from experiments.learning.step import Phase, RecordedSteps, TrainingStep, can_record
 from experiments.settings.recipe import LossPredictionSettings, Recipe
 from experiments.tasks.base import Task
 
@@ -131,6 +132,7 @@ class Training:
             self._optimizer, model, self.task,
             # One pass over the weights, not four; it cannot take in the module's after warm-up.
             fused=self._head.warm_up_epochs == 0,
+            capturable=self.engine.records,
         )  # fmt: skip
         scheduler = make_scheduler(
             optimizer, self._optimizer, self._cycle, steps=epochs * steps_per_epoch
@@ -138,19 +140,31 @@ class Training:
         order = np.random.default_rng(stream_seed(seed, 0, "order"))
         generator = self.engine.generator(stream_seed(seed, 0, "augmentation"))
         sample_seeds = np.random.default_rng(stream_seed(seed, 0, "sample augmentation"))
+        step = TrainingStep(
+            self.task, self.engine, wrapped, optimizer, generator,
+            head_loss=self._head_loss if self._head.enabled else None,
+            head_weight=self._head.weight, max_grad_norm=self._optimizer.max_grad_norm,
+        )  # fmt: skip
+        recorded = RecordedSteps(step)
+        phases = [self._phase(epoch, epochs) for epoch in range(epochs)]
         summary: dict[str, float] = {}
         untrained_loss = math.nan
         bar = tqdm(
             total=epochs, desc="train", unit="epoch", mininterval=1, leave=False,
             disable=None if self.engine.is_main else True,
         )  # fmt: skip
-        with bar, self.engine.seeded(stream_seed(seed, 0, "dropout")):
+        with (
+            bar,
+            self.engine.seeded(stream_seed(seed, 0, "dropout")),
+            self.engine.recording_stream(),
+        ):
             for epoch in range(epochs):
                 batches = self._batches(labeled, order.permutation(labeled.size))
                 seeds = sample_seeds.integers(2**31, size=len(batches)).tolist()
                 summary = self._epoch(
-                    wrapped, optimizer, scheduler, batches, targets, seeds, generator,
-                    epoch=epoch, detached=epoch >= self._head.detach_at * epochs,
+                    step, recorded, scheduler, batches, targets, seeds,
+                    phase=phases[epoch], epoch=epoch,
+                    epochs_left=phases[epoch:].count(phases[epoch]),
                 )  # fmt: skip
                 first_loss = summary.pop("first_batch_loss")
                 untrained_loss = untrained_loss if epoch else first_loss
@@ -165,63 +179,61 @@ class Training:
 
     def _epoch(
         self,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        step: TrainingStep,
+        recorded: RecordedSteps,
         scheduler: torch.optim.lr_scheduler.LRScheduler,
         batches: list[IndexArray],
         labels: Targets,
         seeds: list[int],
-        generator: torch.Generator,
         *,
+        phase: Phase,
         epoch: int,
-        detached: bool,
+        epochs_left: int,
     ) -> dict[str, float]:
         """One pass over the batches. The device is waited for once, at the end."""
-        task, engine, head = self.task, self.engine, self._head
+        task, engine = self.task, self.engine
         losses_seen: list[Tensor] = []
         accuracies: list[Tensor] = []
+        ahead = not task.train.in_memory
 
-        def load(k: int) -> Any:
+        def load(k: int) -> Batch:
             mine = batches[k][self._my_part(batches[k].size)]
-            return task.training_batch(mine, labels, seed=seeds[k])
+            batch = task.training_batch(mine, labels, seed=seeds[k])
+            if ahead:
+                return Batch(engine.pinned(batch.images), engine.pinned(batch.targets))
+            return batch
 
-        loaded = prefetched(load, range(len(batches)), ahead=not task.train.in_memory)
-        for k, batch in enumerate(loaded):
+        sizes = Counter(batch.size for batch in batches)
+        for k, batch in enumerate(prefetched(load, range(len(batches)), ahead=ahead)):
             images, targets = engine.to_device(batch.images), engine.to_device(batch.targets)
-            images, targets = task.augment(images, targets, generator)
-            inputs = engine.laid_out(task.normalize(images))
-            predicted: Tensor | None = None
-            with engine.autocast():
-                if head.enabled:
-                    outputs, predicted = model(inputs, detach_lp=detached)
-                else:
-                    outputs = model(inputs)
-            loss, losses = task.objective(outputs, targets)
-            if predicted is not None:
-                accuracies.append(ranking_accuracy(predicted.detach(), losses.detach()))
-                if epoch >= head.warm_up_epochs:
-                    loss = loss + head.weight * self._head_loss(predicted, losses)
-            # Processes average their gradients; parts of different sizes must weigh accordingly.
-            share = losses.shape[0] * engine.world_size / batches[k].size
-            optimizer.zero_grad(set_to_none=True)
-            (loss * share if share != 1 else loss).backward()  # type: ignore[no-untyped-call]
-            clip_gradients(optimizer, self._optimizer.max_grad_norm)
-            optimizer.step()
+            if can_record(engine, step.optimizer, targets):
+                steps_left = sizes[batches[k].size] * epochs_left
+                result = recorded(images, targets, phase, steps_left=steps_left)
+            else:
+                # Processes average their gradients; parts of different sizes weigh accordingly.
+                share = images.shape[0] * engine.world_size / batches[k].size
+                result = step(images, targets, phase, share=share)
             scheduler.step()
-            losses_seen.append(losses.detach())
-        mean = self._checked_mean(losses_seen, batches, epoch)
-        summary = {"train_loss": mean, "first_batch_loss": losses_seen[0].mean().item()}
-        if accuracies:
-            summary["train_ranking_accuracy"] = torch.stack(accuracies).nanmean().item()
-        return summary
+            losses_seen.append(result.losses)
+            if result.ranking_accuracy is not None:
+                accuracies.append(result.ranking_accuracy)
+        return self._summary(losses_seen, accuracies, batches, epoch)
 
-    def _checked_mean(
-        self, losses_seen: list[Tensor], batches: list[IndexArray], epoch: int
-    ) -> float:
-        """Return the epoch's mean loss; stop the run if one is not finite, naming the sample."""
+    def _summary(
+        self,
+        losses_seen: list[Tensor],
+        accuracies: list[Tensor],
+        batches: list[IndexArray],
+        epoch: int,
+    ) -> dict[str, float]:
+        """Return an epoch's means; stop the run if a loss is not finite, naming the sample."""
         losses = torch.cat(losses_seen).float()
         finite = torch.isfinite(losses)
-        if not bool(finite.all()):
+        numbers = [finite.all().float(), losses.mean(), losses_seen[0].mean().float()]
+        if accuracies:
+            numbers.append(torch.stack(accuracies).nanmean().float())
+        all_finite, mean, first_mean, *accuracy = torch.stack(numbers).tolist()
+        if not all_finite:
             order = np.concatenate([batch[self._my_part(batch.size)] for batch in batches])
             first = int(torch.nonzero(~finite)[0])
             raise NonFiniteValue(
@@ -229,7 +241,10 @@ class Training:
                 f"{losses[first].item()} in epoch {epoch}: lower optimizer.lr "
                 f"(now {self._optimizer.lr:g}) or look at this sample and its label"
             )
-        return losses.mean().item()
+        summary = {"train_loss": mean, "first_batch_loss": first_mean}
+        if accuracy:
+            summary["train_ranking_accuracy"] = accuracy[0]
+        return summary
 
     def _warn_if_unfitted(
         self, loss: float, untrained: float, num_labeled: int, epochs: int
@@ -242,6 +257,11 @@ class Training:
                 "(below %.0f %%); raise cycle.epochs or cycle.min_steps",
                 100 * loss / untrained, loss, untrained, epochs, num_labeled, 100 * UNFITTED_SHARE,
             )  # fmt: skip
+
+    def _phase(self, epoch: int, epochs: int) -> Phase:
+        """Return how the predicted losses are trained in an epoch, of so many."""
+        head = self._head
+        return Phase(epoch >= head.detach_at * epochs, epoch >= head.warm_up_epochs)
 
     def num_epochs(self, num_labeled: int) -> int:
         """Return how often `run` goes over so many labeled images."""

@@ -33,6 +33,8 @@ ADDED: Mapping[str, Any] = {
     "task.build.color_jitter": 0.0,
     "task.build.randaugment": 0,
     "cycle.merge_remainder": False,
+    "engine.cuda_graphs": False,
+    "engine.resident": False,
     "loss_prediction.output_tap": False,
     "loss_prediction.layers": None,
     "optimizer._target_": "torch.optim.SGD",

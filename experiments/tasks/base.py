@@ -79,7 +79,7 @@ class Task(Protocol):
         ...
 
     def training_batch(self, indices: IndexArray, targets: Targets, *, seed: int) -> Batch:
-        """Load labeled training samples on the CPU.
+        """Load labeled training samples, on the CPU or where they reside.
 
         Args:
             indices: Positions of images in `train`.
@@ -92,11 +92,11 @@ class Task(Protocol):
         ...
 
     def pool_images(self, indices: IndexArray) -> Tensor:
-        """Load training images without labels: uint8 (b, 3, h, w) on the CPU."""
+        """Load training images without labels: uint8 (b, 3, h, w), likewise."""
         ...
 
     def test_batch(self, indices: IndexArray) -> Batch:
-        """Load test samples on the CPU."""
+        """Load test samples, likewise."""
         ...
 
     def label_counts(self, indices: IndexArray, targets: Targets) -> Mapping[str, int]:

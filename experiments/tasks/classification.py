@@ -22,10 +22,12 @@ from experiments.data import classification_augmentation
 from experiments.data.classification import ImageClassification
 from experiments.data.labels import Label
 from experiments.data.photographs import fit_square, whole_image
-from experiments.data.samples import Batch, ChannelValues
+from experiments.data.resident import ResidentImages, can_reside
+from experiments.data.samples import Batch, ChannelValues, MemorySamples
 from experiments.data.targets import HiddenTargets, Targets
 from experiments.drawing.panel import Panel
 from experiments.drawing.views import class_view
+from experiments.engine.constant import Constant
 from experiments.metrics.classification import ClassificationMetrics
 from experiments.models.classifier import Classifier, logits_of
 from experiments.models.dropout import InputDropout
@@ -95,7 +97,10 @@ class Classification:
         self.backbone = backbone
         self._resize, self._interpolation = data.resize, data.interpolation
         mean, std = _expected_normalization(backbone) or (data.mean, data.std)
-        self._mean, self._std = (torch.tensor(each).view(1, 3, 1, 1) for each in (mean, std))
+        self._mean, self._std = (
+            Constant(torch.tensor(each).view(1, 3, 1, 1)) for each in (mean, std)
+        )
+        self._pool_images, self._test_images = data.train.images, data.test.images
         labels = torch.as_tensor(data.train_targets)
         self._test_labels = torch.as_tensor(data.test_targets)
         self.targets: Targets = HiddenTargets(
@@ -118,6 +123,15 @@ class Classification:
         """True if mean and deviation are those of the pool, not those of the network's weights."""
         return _expected_normalization(self.backbone) is None
 
+    def reside(self, device: torch.device) -> None:
+        """Keep the sets that fit on a GPU, where batches are gathered from now on."""
+        if can_reside(self.train, device):
+            assert isinstance(self.train, MemorySamples)
+            self._pool_images = ResidentImages(self.train, device).images
+        if can_reside(self.test, device):
+            assert isinstance(self.test, MemorySamples)
+            self._test_images = ResidentImages(self.test, device).images
+
     def build_model(self) -> nn.Module:
         """Return a fresh model with one output a class."""
         model = self.backbone(num_classes=len(self.class_names))
@@ -136,11 +150,11 @@ class Classification:
 
     def training_batch(self, indices: IndexArray, targets: Targets, *, seed: int) -> Batch:
         """Load images and labels; all that is random happens in `augment`."""
-        return Batch(self.train.images(indices), targets.read(indices))
+        return Batch(self._pool_images(indices), targets.read(indices))
 
     def pool_images(self, indices: IndexArray) -> Tensor:
         """Load images only."""
-        return self.train.images(indices)
+        return self._pool_images(indices)
 
     def label_counts(self, indices: IndexArray, targets: Targets) -> Mapping[str, int]:
         """Return nothing: a label is one answer per image."""
@@ -148,7 +162,7 @@ class Classification:
 
     def test_batch(self, indices: IndexArray) -> Batch:
         """Load test images and labels."""
-        return Batch(self.test.images(indices), self.test_labels(indices))
+        return Batch(self._test_images(indices), self.test_labels(indices))
 
     def test_labels(self, indices: IndexArray) -> Tensor:
         """Return labels of the test set, int64 (b,)."""
@@ -162,7 +176,7 @@ class Classification:
 
     def normalize(self, images: Tensor) -> Tensor:
         """Scale to 0..1, subtract the mean, divide by the standard deviation, per channel."""
-        mean, std = self._mean.to(images.device), self._std.to(images.device)
+        mean, std = self._mean.on(images.device), self._std.on(images.device)
         # In place, on a copy: passes over memory are what it costs.
         return images.to(torch.float32, copy=True).sub_(255 * mean).div_(255 * std)
 
@@ -194,7 +208,7 @@ class Classification:
 
     def data_facts(self) -> dict[str, Any]:
         """Return size and resizing of the images, and mean and deviation of their channels."""
-        mean, std = self._mean.flatten().tolist(), self._std.flatten().tolist()
+        mean, std = self._mean.value.flatten().tolist(), self._std.value.flatten().tolist()
         facts = {"image_size": self._size[0], "resize": self._resize, "mean": mean, "std": std}
         return {**facts, "interpolation": self._interpolation}
 

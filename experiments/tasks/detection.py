@@ -30,6 +30,7 @@ from experiments.data.samples import Batch
 from experiments.data.targets import HiddenTargets, Targets
 from experiments.drawing.panel import Panel
 from experiments.drawing.views import box_view
+from experiments.engine.constant import Constant
 from experiments.metrics.detection import DetectionMetrics
 from experiments.models.dropout import InputDropout
 from experiments.models.trial import backbone_name, built, try_network
@@ -120,7 +121,7 @@ class Detection:
         self.train = StretchedSamples(data.train, size)
         self.test = StretchedSamples(data.test, size)
         self._test_objects = data.test_objects
-        self._mean = torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1)
+        self._mean = Constant(torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1))
         self.targets: Targets = HiddenTargets(
             len(data.train),
             lambda indices: [data.train_objects[index] for index in indices],
@@ -203,7 +204,7 @@ class Detection:
 
     def normalize(self, images: Tensor) -> Tensor:
         """Subtract the mean color."""
-        return images.float() - self._mean.to(images.device)
+        return images.float() - self._mean.on(images.device)
 
     def losses(self, outputs: Outputs, targets: Sequence[Tensor]) -> Tensor:
         """Return the multi-box loss of each image, reduced as `reduction` says.

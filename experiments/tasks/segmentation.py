@@ -29,6 +29,7 @@ from experiments.data.segmentation_augmentation import augment, resize_image, re
 from experiments.data.targets import HiddenTargets, Targets
 from experiments.drawing.panel import Panel
 from experiments.drawing.views import mask_view
+from experiments.engine.constant import Constant
 from experiments.metrics.segmentation import SegmentationMetrics
 from experiments.models.trial import backbone_name, built, try_network
 from experiments.settings.checks import check_flag, check_number, check_whole_number
@@ -105,8 +106,8 @@ class Segmentation:
         self.class_names: Sequence[str] = data.class_names
         self._backbone = backbone
         self._palette = np.array(data.palette, np.uint8)
-        self._mean = torch.tensor(data.mean).view(1, 3, 1, 1)
-        self._std = torch.tensor(data.std).view(1, 3, 1, 1)
+        self._mean = Constant(torch.tensor(data.mean).view(1, 3, 1, 1))
+        self._std = Constant(torch.tensor(data.std).view(1, 3, 1, 1))
         self._crop_size = crop_size
         self._augment = partial(
             augment,
@@ -201,7 +202,7 @@ class Segmentation:
 
     def normalize(self, images: Tensor) -> Tensor:
         """Scale to 0..1, subtract the mean, divide by the standard deviation, per channel."""
-        mean, std = self._mean.to(images.device), self._std.to(images.device)
+        mean, std = self._mean.on(images.device), self._std.on(images.device)
         return (images - 255 * mean).div_(255 * std)
 
     def losses(self, outputs: Outputs, targets: Tensor) -> Tensor:
@@ -257,7 +258,7 @@ class Segmentation:
 
     def data_facts(self) -> dict[str, Any]:
         """Return the mean and deviation of the channels, and the colors of the classes."""
-        mean, std = self._mean.flatten().tolist(), self._std.flatten().tolist()
+        mean, std = self._mean.value.flatten().tolist(), self._std.value.flatten().tolist()
         return {"mean": mean, "std": std, "palette": self._palette.tolist()}
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

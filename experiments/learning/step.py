@@ -1,0 +1,250 @@
+"""One step of training: augmentation, forward, both losses, backward, update.
+
+On a GPU a step can be recorded once as a CUDA graph and replayed. A network of the size of
+ResNet-18 launches several hundred kernels in a step; for small images launching them from Python
+takes longer than running them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from al_core import ranking_accuracy
+from experiments.engine.engine import Engine
+from experiments.learning.optimizer import clip_gradients
+from experiments.tasks.base import Task
+
+WARM_UP = 3
+"""Steps of a kind before it is recorded: they choose algorithms and make the optimizer's state."""
+WORTH_RECORDING = 50
+"""Steps of a kind that must be left: recording one takes as long as a few dozen launches of it."""
+
+
+class StepResult(NamedTuple):
+    """What a step measured, on the device.
+
+    Attributes:
+        losses: (b,) losses of the task, before the update.
+        ranking_accuracy: Scalar, or None without a loss-prediction module.
+    """
+
+    losses: Tensor
+    ranking_accuracy: Tensor | None
+
+
+class Phase(NamedTuple):
+    """What distinguishes the steps of an epoch from those of others.
+
+    Attributes:
+        detached: Whether the gradient of the predicted loss stops at the features.
+        ranked: Whether the loss of the predicted losses is trained on.
+    """
+
+    detached: bool
+    ranked: bool
+
+
+class TrainingStep:
+    """A step of a model's training.
+
+    Args:
+        task: Augmentation, normalization and loss.
+        engine: Precision and memory layout.
+        model: The model, wrapped for training.
+        optimizer: Of the model's parameters.
+        generator: Source of the augmentation, on the device.
+        head_loss: Loss of the predicted losses; None for a model without loss prediction.
+        head_weight: Its weight.
+        max_grad_norm: As for `clip_gradients`.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        engine: Engine,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        generator: torch.Generator,
+        *,
+        head_loss: nn.Module | None,
+        head_weight: float,
+        max_grad_norm: float | None,
+    ) -> None:
+        self.task, self.engine, self.model = task, engine, model
+        self.optimizer, self.generator = optimizer, generator
+        self._head_loss, self._head_weight = head_loss, head_weight
+        self._max_grad_norm = max_grad_norm
+
+    def __call__(
+        self, images: Tensor, targets: Any, phase: Phase, *, share: float = 1.0
+    ) -> StepResult:
+        """Take a step.
+
+        Args:
+            images: uint8 or float32 (b, 3, h, w) on the device.
+            targets: Their labels, on the device.
+            phase: How the predicted losses are trained.
+            share: Weight of this process's part of the batch.
+        """
+        task, engine = self.task, self.engine
+        images, targets = task.augment(images, targets, self.generator)
+        inputs = engine.laid_out(task.normalize(images))
+        predicted: Tensor | None = None
+        with engine.autocast():
+            if self._head_loss is not None:
+                outputs, predicted = self.model(inputs, detach_lp=phase.detached)
+            else:
+                outputs = self.model(inputs)
+        loss, losses = task.objective(outputs, targets)
+        accuracy: Tensor | None = None
+        if predicted is not None:
+            assert self._head_loss is not None
+            accuracy = ranking_accuracy(predicted.detach(), losses.detach())
+            if phase.ranked:
+                loss = loss + self._head_weight * self._head_loss(predicted, losses)
+        self.optimizer.zero_grad(set_to_none=True)
+        (loss * share if share != 1 else loss).backward()  # type: ignore[no-untyped-call]
+        clip_gradients(self.optimizer, self._max_grad_norm)
+        self.optimizer.step()
+        return StepResult(losses.detach(), accuracy)
+
+
+class Recording(Protocol):
+    """Work that was recorded and can be done again on whatever its buffers hold by then."""
+
+    def replay(self) -> StepResult:
+        """Do the work; the result is overwritten by the next replay."""
+        ...
+
+
+class CudaRecording:
+    """A CUDA graph.
+
+    Args:
+        work: Is called once, and does nothing then but get recorded.
+        generator: The generator that `work` draws from; replays draw further numbers.
+    """
+
+    def __init__(self, work: Callable[[], StepResult], generator: torch.Generator) -> None:
+        self._graph = torch.cuda.CUDAGraph()
+        self._graph.register_generator_state(generator)
+        # Threads that load the next batches may allocate memory meanwhile.
+        with torch.cuda.graph(
+            self._graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"
+        ):
+            self._result = work()
+
+    def replay(self) -> StepResult:
+        """Launch the graph."""
+        self._graph.replay()
+        return self._result
+
+
+class RecordedSteps:
+    """Steps that are recorded for each shape of batch, as far as that pays.
+
+    The first steps of a kind are taken as usual. All must run in one stream other than the default
+    one: see `Engine.recording_stream`.
+
+    Differs: the learning rate is rounded to float32, in which the recorded update reads it.
+
+    Args:
+        step: The step; its optimizer must take learning rates from tensors.
+        record: Records work.
+    """
+
+    def __init__(
+        self,
+        step: TrainingStep,
+        *,
+        record: Callable[[Callable[[], StepResult], torch.Generator], Recording] = CudaRecording,
+    ) -> None:
+        self._step, self._record = step, record
+        self._seen: Counter[Any] = Counter()
+        self._recorded: dict[Any, _RecordedStep] = {}
+        self._phase: Phase | None = None
+
+    def __call__(
+        self, images: Tensor, targets: Tensor, phase: Phase, *, steps_left: int
+    ) -> StepResult:
+        """Take a step; arguments as for `TrainingStep`.
+
+        Args:
+            images: Images.
+            targets: Labels.
+            phase: Phase.
+            steps_left: Steps of this kind that are still to come, this one included.
+        """
+        if phase != self._phase:
+            self._recorded.clear()  # and with them the memory of their activations
+            self._phase = phase
+        kind = (images.shape, images.dtype, targets.shape, phase)
+        self._seen[kind] += 1
+        recorded = self._recorded.get(kind)
+        if recorded is None:
+            if self._seen[kind] <= WARM_UP or steps_left < WORTH_RECORDING:
+                return self._step(images, targets, phase)
+            recorded = _RecordedStep(self._step, self._record, images, targets, phase)
+            self._recorded[kind] = recorded
+        return recorded(images, targets)
+
+
+class _RecordedStep:
+    """A recorded step, the buffers that it reads, and the learning rates."""
+
+    def __init__(
+        self,
+        step: TrainingStep,
+        record: Callable[[Callable[[], StepResult], torch.Generator], Recording],
+        images: Tensor,
+        targets: Tensor,
+        phase: Phase,
+    ) -> None:
+        self._images, self._targets = images.clone(), targets.clone()
+        self._groups = step.optimizer.param_groups
+        self._rates = [
+            torch.full((), group["lr"], dtype=torch.float32, device=images.device)
+            for group in self._groups
+        ]
+
+        def work() -> StepResult:
+            with _learning_rates(self._groups, self._rates):
+                return step(self._images, self._targets, phase)
+
+        self._recording = record(work, step.generator)
+
+    def __call__(self, images: Tensor, targets: Tensor) -> StepResult:
+        self._images.copy_(images)
+        self._targets.copy_(targets)
+        for rate, group in zip(self._rates, self._groups, strict=True):
+            rate.fill_(group["lr"])
+        losses, accuracy = self._recording.replay()
+        return StepResult(losses.clone(), None if accuracy is None else accuracy.clone())
+
+
+@contextmanager
+def _learning_rates(groups: Sequence[dict[str, Any]], rates: Sequence[Tensor]) -> Iterator[None]:
+    """Let an optimizer read its learning rates from tensors, which may change later."""
+    before = [group["lr"] for group in groups]
+    for group, rate in zip(groups, rates, strict=True):
+        group["lr"] = rate
+    try:
+        yield
+    finally:
+        for group, value in zip(groups, before, strict=True):
+            group["lr"] = value
+
+
+def can_record(engine: Engine, optimizer: torch.optim.Optimizer, targets: Any) -> bool:
+    """Return whether steps can be recorded: on one GPU, labels in one tensor, fused updates."""
+    return (
+        engine.records
+        and isinstance(targets, Tensor)
+        and all(group.get("fused") for group in optimizer.param_groups)
+    )
