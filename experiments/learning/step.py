@@ -27,7 +27,7 @@ WORTH_RECORDING = 50
 
 
 class StepResult(NamedTuple):
-    """What a step measured, on the device.
+    """The measurements of a step, on the device.
 
     Attributes:
         losses: (b,) losses of the task, before the update.
@@ -39,7 +39,7 @@ class StepResult(NamedTuple):
 
 
 class Phase(NamedTuple):
-    """What distinguishes the steps of an epoch from those of others.
+    """How the predicted losses are trained in an epoch; steps of one phase do the same work.
 
     Attributes:
         detached: Whether the gradient of the predicted loss stops at the features.
