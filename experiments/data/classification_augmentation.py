@@ -31,6 +31,8 @@ NUM_TRIES = 10
 """Crops that are drawn until one lies within the image, as in torchvision."""
 RANDAUGMENT_MAGNITUDE = 9
 """Magnitude of 30, torchvision's default and that of the paper's ImageNet models."""
+CUT_OUT, GRAY = 0.5, 127
+"""Side of the square that strong augmentation cuts out, as a share of the image's; its pixels."""
 
 
 def augmentation(
@@ -222,3 +224,26 @@ def randaugmented(images: Tensor, generator: torch.Generator, *, num_operations:
     with torch.random.fork_rng(devices=[]):  # torchvision draws from the global generator
         torch.manual_seed(seed)
         return torch.stack([change(image) for image in images])
+
+
+def strongly_augmented(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Apply two operations of RandAugment to each image, and cut a gray square out of it.
+
+    This is the strong augmentation of Sohn et al., "FixMatch", NeurIPS 2020, appendix D.
+
+    Args:
+        images: uint8 (b, 3, h, w).
+        generator: Decides what is drawn; on the device of the images.
+    """
+    changed = randaugmented(images, generator, num_operations=2)
+    b, _, height, width = images.shape
+    device = images.device
+    side = max(1, round(CUT_OUT * min(height, width)))
+    drawn = torch.rand(2, b, generator=generator, device=device)
+    top = (drawn[0] * height).long() - side // 2  # the center is anywhere in the image
+    left = (drawn[1] * width).long() - side // 2
+    rows, columns = torch.arange(height, device=device), torch.arange(width, device=device)
+    in_rows = (rows >= top[:, None]) & (rows < top[:, None] + side)
+    in_columns = (columns >= left[:, None]) & (columns < left[:, None] + side)
+    cut = in_rows[:, None, :, None] & in_columns[:, None, None, :]
+    return changed.masked_fill(cut, GRAY)

@@ -48,6 +48,7 @@ EMBEDDED_BATCH = 16  # images that the network is run on at once; with 64 a CPU 
 HEAD_BATCH = 4096  # features in a batch of inference
 MEASURED_ROWS = 10_000  # of the pool, evenly spaced, that mean and deviation are measured on
 MIN_STD = 0.1  # of the mean deviation: features that hardly vary are not blown up to 1
+DROPPED = 0.5  # of the features that strong augmentation drops; ours
 HEAD = Classifier("scores", is_last=True, has_method=True)
 
 
@@ -160,6 +161,11 @@ class FrozenClassification:
     ) -> tuple[Tensor, Any]:
         """Return the features as they are."""
         return images, targets
+
+    def augment_strongly(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Replace a share `DROPPED` of each image's features by their means over the pool."""
+        drawn = torch.rand(images.shape, generator=generator, device=images.device)
+        return torch.where(drawn < DROPPED, self._mean.to(images.device), images)
 
     def normalize(self, images: Tensor) -> Tensor:
         """Return features as they are, and the features of images."""

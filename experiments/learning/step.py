@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from al_core import ranking_accuracy
 from experiments.engine.engine import Engine
 from experiments.learning.optimizer import clip_gradients
+from experiments.learning.pseudo_labels import UnlabeledBatch, augmented_twice
 from experiments.tasks.base import Task
 
 WARM_UP = 3
@@ -82,7 +83,13 @@ class TrainingStep:
         self._max_grad_norm = max_grad_norm
 
     def __call__(
-        self, images: Tensor, targets: Any, phase: Phase, *, share: float = 1.0
+        self,
+        images: Tensor,
+        targets: Any,
+        phase: Phase,
+        *,
+        share: float = 1.0,
+        unlabeled: UnlabeledBatch | None = None,
     ) -> StepResult:
         """Take a step.
 
@@ -91,9 +98,14 @@ class TrainingStep:
             targets: Their labels, on the device.
             phase: How the predicted losses are trained.
             share: Weight of this process's part of the batch.
+            unlabeled: Images that are trained on too.
         """
         task, engine = self.task, self.engine
         images, targets = task.augment(images, targets, self.generator)
+        count = len(images)
+        if unlabeled is not None:  # in one forward, as batch normalization needs
+            more = engine.to_device(unlabeled.images)
+            images = torch.cat([images, *augmented_twice(task, more, self.generator)])
         inputs = engine.laid_out(task.normalize(images))
         predicted: Tensor | None = None
         with engine.autocast():
@@ -101,7 +113,11 @@ class TrainingStep:
                 outputs, predicted = self.model(inputs, detach_lp=phase.detached)
             else:
                 outputs = self.model(inputs)
-        loss, losses = task.objective(outputs, targets)
+        of_labeled = outputs if unlabeled is None else outputs[:count]
+        loss, losses = task.objective(of_labeled, targets)
+        if unlabeled is not None:
+            loss = loss + unlabeled.loss(task.log_probs(outputs[count:]))
+            predicted = None if predicted is None else predicted[:count]
         accuracy: Tensor | None = None
         if predicted is not None:
             assert self._head_loss is not None

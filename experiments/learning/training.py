@@ -34,9 +34,10 @@ from experiments.data.targets import Targets
 from experiments.engine.engine import Engine
 from experiments.learning.freezing import Freezing
 from experiments.learning.optimizer import make_optimizer, make_scheduler
+from experiments.learning.pseudo_labels import FlexMatch, UnlabeledBatch
 from experiments.learning.step import Phase, RecordedSteps, TrainingStep, can_record
 from experiments.settings.recipe import LossPredictionSettings, Recipe
-from experiments.tasks.base import Task
+from experiments.tasks.base import AugmentsStrongly, Task
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +64,11 @@ class Training:
         self._freezing = Freezing(recipe.freezing)
         self._stages: list[str] = []  # of networks without features of their own; found once
         self._head_loss: nn.Module = _head_loss(head)
+        if self._cycle.semi_supervised is not None and not isinstance(task, AugmentsStrongly):
+            raise InvalidSetting(
+                f"cycle.semi_supervised={self._cycle.semi_supervised} serves classification only: "
+                "set it to null"
+            )
 
     def fresh_model(self, *, seed: int) -> nn.Module:
         """Build the model; all of its weights come from `seed`, whatever was drawn before."""
@@ -146,6 +152,7 @@ class Training:
             head_weight=self._head.weight, max_grad_norm=self._optimizer.max_grad_norm,
         )  # fmt: skip
         recorded = RecordedSteps(step)
+        pseudo_labels = self._pseudo_labels(labeled, seed=stream_seed(seed, 0, "unlabeled"))
         phases = [self._phase(epoch, epochs) for epoch in range(epochs)]
         summary: dict[str, float] = {}
         untrained_loss = math.nan
@@ -162,7 +169,7 @@ class Training:
                 batches = self._batches(labeled, order.permutation(labeled.size))
                 seeds = sample_seeds.integers(2**31, size=len(batches)).tolist()
                 summary = self._epoch(
-                    step, recorded, scheduler, batches, targets, seeds,
+                    step, recorded, scheduler, batches, targets, seeds, pseudo_labels,
                     phase=phases[epoch], epoch=epoch,
                     epochs_left=phases[epoch:].count(phases[epoch]),
                 )  # fmt: skip
@@ -185,6 +192,7 @@ class Training:
         batches: list[IndexArray],
         labels: Targets,
         seeds: list[int],
+        pseudo_labels: FlexMatch | None,
         *,
         phase: Phase,
         epoch: int,
@@ -196,28 +204,56 @@ class Training:
         accuracies: list[Tensor] = []
         ahead = not task.train.in_memory
 
-        def load(k: int) -> Batch:
-            mine = batches[k][self._my_part(batches[k].size)]
-            batch = task.training_batch(mine, labels, seed=seeds[k])
+        parts = [batch[self._my_part(batch.size)] for batch in batches]
+        drawn = [None if pseudo_labels is None else pseudo_labels.draw(p.size) for p in parts]
+
+        def load(k: int) -> tuple[Batch, UnlabeledBatch | None]:
+            batch, rows, unlabeled = (
+                task.training_batch(parts[k], labels, seed=seeds[k]),
+                drawn[k],
+                None,
+            )
             if ahead:
-                return Batch(engine.pinned(batch.images), engine.pinned(batch.targets))
-            return batch
+                batch = Batch(engine.pinned(batch.images), engine.pinned(batch.targets))
+            if pseudo_labels is not None and rows is not None:
+                images = task.pool_images(pseudo_labels.unlabeled[rows])
+                unlabeled = UnlabeledBatch(pseudo_labels, rows, images)
+            return batch, unlabeled
 
         sizes = Counter(batch.size for batch in batches)
-        for k, batch in enumerate(prefetched(load, range(len(batches)), ahead=ahead)):
+        loaded = prefetched(load, range(len(batches)), ahead=ahead)
+        for k, (batch, unlabeled) in enumerate(loaded):
             images, targets = engine.to_device(batch.images), engine.to_device(batch.targets)
-            if can_record(engine, step.optimizer, targets):
+            if unlabeled is None and can_record(engine, step.optimizer, targets):
                 steps_left = sizes[batches[k].size] * epochs_left
                 result = recorded(images, targets, phase, steps_left=steps_left)
             else:
                 # Processes average their gradients; parts of different sizes weigh accordingly.
                 share = images.shape[0] * engine.world_size / batches[k].size
-                result = step(images, targets, phase, share=share)
+                result = step(images, targets, phase, share=share, unlabeled=unlabeled)
             scheduler.step()
             losses_seen.append(result.losses)
             if result.ranking_accuracy is not None:
                 accuracies.append(result.ranking_accuracy)
         return self._summary(losses_seen, accuracies, batches, epoch)
+
+    def _pseudo_labels(self, labeled: IndexArray, *, seed: int) -> FlexMatch | None:
+        """Return the pseudo-labels of a training, or None where it is by labeled images alone.
+
+        Images of the test set that are in the pool's folder too, as those that people label for
+        testing, are left out.
+        """
+        if self._cycle.semi_supervised is None:
+            return None
+        pool, tested = self.task.train, set(self.task.test.paths or ())
+        left_out = [k for k, path in enumerate(pool.paths or ()) if path in tested]
+        unlabeled = np.setdiff1d(np.arange(len(pool)), [*labeled, *pool.unreadable, *left_out])
+        if not unlabeled.size:
+            return None
+        return FlexMatch(
+            unlabeled, len(self.task.class_names),
+            seed=seed + self.engine.rank, device=self.engine.device,
+        )  # fmt: skip
 
     def _summary(
         self,

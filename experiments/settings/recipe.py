@@ -17,6 +17,8 @@ from experiments.settings.composition import check_keys, make
 
 INITIAL = ("random", "typiclust")
 """Choices of the initial set."""
+SEMI_SUPERVISED = ("flexmatch",)
+"""Ways to train on unlabeled images too."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class CycleSettings:
         warm_start: Start from the weights of the previous cycle instead of fresh ones.
         initial: Choice of the initial set: "random", or "typiclust" for typical images of clusters
             of embeddings of a pretrained network.
+        semi_supervised: "flexmatch" to train on unlabeled images of the pool too, by pseudo-labels;
+            None for labeled ones only.
     """
 
     initial_size: int
@@ -54,6 +58,7 @@ class CycleSettings:
     gamma: float = 0.1
     warm_start: bool = False
     initial: str = "random"
+    semi_supervised: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("initial_size", "query_size", "epochs"):
@@ -83,6 +88,11 @@ class CycleSettings:
         if self.initial not in INITIAL:
             raise InvalidSetting(
                 f"cycle.initial must be {' or '.join(INITIAL)}, got {self.initial!r}"
+            )
+        if self.semi_supervised not in (None, *SEMI_SUPERVISED):
+            raise InvalidSetting(
+                f"cycle.semi_supervised must be null or {' or '.join(SEMI_SUPERVISED)}, got "
+                f"{self.semi_supervised!r}"
             )
 
     @property

@@ -24,6 +24,7 @@ MOVED = {
 
 ADDED: Mapping[str, Any] = {
     "cycle.initial": "random",
+    "cycle.semi_supervised": None,
     "data.resize": "crop",
     "data.test_fraction": None,
     "data.classification.resize": "crop",

@@ -7,7 +7,7 @@ strategies and files are outside of it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -189,5 +189,19 @@ class Task(Protocol):
         Args:
             prediction: The prediction for some images.
             sizes: (height, width) in pixels of the original images, to which the labels refer.
+        """
+        ...
+
+
+@runtime_checkable
+class AugmentsStrongly(Protocol):
+    """A task that can be trained on unlabeled images: its outputs are one prediction an image."""
+
+    def augment_strongly(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Change images that `augment` has changed further, without changing their classes.
+
+        Args:
+            images: As `augment` returned them.
+            generator: Decides what is drawn; on the device of the images.
         """
         ...

@@ -174,6 +174,10 @@ class Classification:
         """Change every image of the batch on its own, as `classification_augmentation` says."""
         return self._augment(images, generator), targets
 
+    def augment_strongly(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Change every image of the batch by RandAugment and a gray square."""
+        return classification_augmentation.strongly_augmented(images, generator)
+
     def normalize(self, images: Tensor) -> Tensor:
         """Scale to 0..1, subtract the mean, divide by the standard deviation, per channel."""
         mean, std = self._mean.on(images.device), self._std.on(images.device)

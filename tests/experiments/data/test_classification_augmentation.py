@@ -13,10 +13,12 @@ from torchvision.transforms.v2 import functional as transforms
 
 from al_core.errors import InvalidSetting
 from experiments.data.classification_augmentation import (
+    GRAY,
     NUM_TRIES,
     PhotographAugmentation,
     jittered,
     random_boxes,
+    strongly_augmented,
 )
 from tests.experiments.small_tasks import small_data, small_task
 
@@ -152,3 +154,16 @@ def test_the_task_augments_as_it_is_told() -> None:
     expected = PhotographAugmentation(flip=False, min_area=0.5)(images, seeded())
     assert torch.equal(changed, expected)
     assert torch.isfinite(task.normalize(changed)).all()
+
+
+def test_strong_augmentation_cuts_a_gray_square_out_of_each_image() -> None:
+    """Images keep shape and type, differ from one another, and repeat with the generator."""
+    images = torch.full((6, 3, 32, 32), 200, dtype=torch.uint8)
+    changed = strongly_augmented(images, torch.Generator().manual_seed(0))
+    again = strongly_augmented(images, torch.Generator().manual_seed(0))
+    assert torch.equal(changed, again)
+    assert changed.shape == images.shape
+    assert changed.dtype == torch.uint8
+    gray = (changed == GRAY).all(1).sum((1, 2))
+    assert ((gray >= 8 * 8) & (gray <= 20 * 20)).all()  # of 16 x 16, a part may lie outside
+    assert len({image.numpy().tobytes() for image in changed}) == 6

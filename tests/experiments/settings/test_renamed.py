@@ -67,13 +67,19 @@ def test_added_keys_change_nothing() -> None:
     filled = with_added_keys({"name": "x", "cycle": {}, "loss_prediction": {}})
     assert filled == {
         "name": "x",
-        "cycle": {"initial": cycle.initial, "merge_remainder": cycle.merge_remainder},
+        "cycle": {
+            "initial": cycle.initial,
+            "semi_supervised": cycle.semi_supervised,
+            "merge_remainder": cycle.merge_remainder,
+        },
         "loss_prediction": {
             "output_tap": LossPredictionSettings().output_tap,
             "layers": LossPredictionSettings().layers,
         },
     }
-    set_already = {"cycle": {"initial": "typiclust", "merge_remainder": True}}
+    set_already = {
+        "cycle": {"initial": "typiclust", "semi_supervised": "flexmatch", "merge_remainder": True}
+    }
     assert with_added_keys(set_already) == set_already
 
 
