@@ -45,7 +45,7 @@ def describe(run: AskingRun) -> str:
     """Return the status of a run, in several lines.
 
     Raises:
-        UnusableFile: The record is damaged.
+        UnusableFile: The record is damaged, or the images are not there.
     """
     cycles, records = run.config["cycles"], run.state.get("records", [])
     metric = run.config["task"]["metric"]
@@ -71,6 +71,7 @@ def describe(run: AskingRun) -> str:
 
 def _waiting(run: AskingRun, ledger: Ledger, lines: list[str]) -> list[str]:
     request = run.request()
+    run.check_images()
     found = read_returned(ledger, run.returned, run.rules, run.root, write=False)
     taken, problems = found.answers, found.problems
     answers = {**ledger.answers, **taken}

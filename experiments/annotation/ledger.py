@@ -20,15 +20,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from al_core.files import atomic_write, write_bytes
-from experiments.data.labels import Box, Item, Label, Rules, UnusableFile
+from experiments.data.labels import MAX_SIDE, Box, Item, Label, Rules, UnusableFile, shown
+from experiments.data.untrusted import read_untrusted
 from experiments.handoff.masks import read_png, write_png
 
 T = TypeVar("T")
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
 BoxRecord = tuple[str, float, float, float, float, bool]
 """Class, x_min, y_min, x_max, y_max in pixels, difficult."""
 
@@ -72,7 +74,7 @@ class Kept:
     refused: bool = False
     class_name: str | None = None
     boxes: tuple[BoxRecord, ...] | None = None
-    mask: str | None = None
+    mask: Annotated[str, Field(pattern=r"^masks/[0-9a-f]{32}\.png$")] | None = None
     source: str = ""
     order: int = 0
     at: str = ""
@@ -115,12 +117,12 @@ class _Draft:
     class_name: str | None = None
     score: float | None = None
     boxes: tuple[tuple[str, float, float, float, float, float | None], ...] | None = None
-    mask: str | None = None
+    mask: Annotated[str, Field(pattern=r"^drafts/[0-9]{6}\.png$")] | None = None
 
 
 @dataclass(frozen=True)
 class _ItemRecord:
-    size: tuple[int, int]
+    size: tuple[Side, Side]
     score: float | None
     draft: _Draft | None
 
@@ -166,15 +168,35 @@ class Ledger:
         """
         ledger = cls(folder)
         ledger.names = _read_json(ledger.manifest, _NAMES) or []
+        _check_names(ledger.names, ledger.manifest)
         for _, path in _accepted_files(folder):
             accepted = _read_json(path, _ANSWERS)
             ledger.answers.update(accepted or {})
         ledger.seen = _read_json(ledger._seen_file, _SEEN) or {}
         for k in range(cycle + 1):
-            request = _read_json(request_folder(folder, k) / "request.json", _REQUEST)
+            file = request_folder(folder, k) / "request.json"
+            request = _read_json(file, _REQUEST)
             if request is not None:
+                ledger._check_request(request, k, file)
                 ledger.requests.append(request)
         return ledger
+
+    def _check_request(self, request: Request, cycle: int, file: Path) -> None:
+        """Check that a request is one of this run: files elsewhere are never shown or exported.
+
+        Raises:
+            UnusableFile: It is of another batch, or names what is no image of the run.
+        """
+        known = set(self.names)
+        unknown = [name for name in request.names if name not in known]
+        for is_wrong, what in (
+            (request.cycle != cycle, f"it is of batch {request.cycle}"),
+            (unknown, f"{shown(unknown[0]) if unknown else ''} is no image of this run"),
+            (len(set(request.names)) < len(request.names), "it names an image twice"),
+            (len(request.scores or request.train) != len(request.train), "scores are missing"),
+        ):
+            if is_wrong:
+                raise UnusableFile(f"{file} cannot be used ({what}): restore it from a copy")
 
     @property
     def manifest(self) -> Path:
@@ -207,7 +229,8 @@ class Ledger:
         kept = self.answers[name]
         mask = None
         if kept.mask is not None:
-            mask = read_png((self.folder / "annotations" / kept.mask).read_bytes(), rules)
+            folder = self.folder / "annotations"
+            mask = read_png(read_untrusted(folder / kept.mask, inside=folder), rules)
         return Label(
             class_name=kept.class_name, boxes=kept.objects, mask=mask, refused=kept.refused
         )
@@ -332,9 +355,25 @@ def _drawn(draft: _Draft | None, folder: Path, rules: Rules) -> Label | None:
         boxes=None
         if boxes is None
         else tuple(Box(name, (a, b, c, d), score=score) for name, a, b, c, d, score in boxes),
-        mask=None if draft.mask is None else read_png((folder / draft.mask).read_bytes(), rules),
+        mask=None
+        if draft.mask is None
+        else read_png(read_untrusted(folder / draft.mask, inside=folder), rules),
         score=draft.score,
     )
+
+
+def _check_names(names: Sequence[str], file: Path) -> None:
+    """Check that names are paths below the folder of the images.
+
+    Raises:
+        UnusableFile: One is not.
+    """
+    for name in names:
+        if not name or "\0" in name or name.startswith("/") or ".." in name.split("/"):
+            raise UnusableFile(
+                f"{file} cannot be used ({shown(name)} leads out of the folder of the images): "
+                "restore it from a copy"
+            )
 
 
 def _read_json(path: Path, content: TypeAdapter[T]) -> T | None:
@@ -342,7 +381,9 @@ def _read_json(path: Path, content: TypeAdapter[T]) -> T | None:
     if not path.exists():
         return None
     try:
-        return content.validate_json(path.read_bytes())
+        return content.validate_json(read_untrusted(path))
+    except UnusableFile as error:
+        raise UnusableFile(f"{path}: {error}") from None
     except ValidationError as error:
         fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
         place = ".".join(map(str, fault["loc"]))

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from experiments.annotation.ledger import Ledger, Request, returned_folder
 from experiments.data.labels import Rules, UnusableFile
-from experiments.data.untrusted import checked, parse_json
+from experiments.data.untrusted import Number, Whole, checked, parse_json, read_untrusted
 from experiments.engine.locks import is_held
 from experiments.settings.run_path import PEOPLE
+from experiments.settings.yaml_file import read_yaml
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,22 @@ class _Config:
 
 
 @dataclass(frozen=True)
+class _Record:
+    """The part of a row of `cycles.csv` that every run has; the metric is checked by name."""
+
+    num_labeled: Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True)
 class _State:
-    cycle: int = 0
+    cycle: Whole = 0
     finished: bool = False
-    records: list[dict[str, float | str | None]] = field(default_factory=list)
+    records: list[_Record] = field(default_factory=list)
 
 
 _CONFIG, _STATE = TypeAdapter(_Config), TypeAdapter(_State)
+_OBJECT = TypeAdapter(dict[str, Any])
+_METRICS: TypeAdapter[dict[str, list[float | None]]] = TypeAdapter(dict[str, list[Number | None]])
 
 
 @dataclass(frozen=True)
@@ -97,6 +106,27 @@ class AskingRun:
         """True while a process holds the folder. A run that starts meanwhile is not disturbed."""
         return is_held(self.folder)
 
+    def check_images(self) -> None:
+        """Check that the folder of the images is there, before any image is called gone.
+
+        Raises:
+            UnusableFile: It is missing, or has none of the images: a disk that is not mounted, or a
+                relative path that was meant from another folder.
+        """
+        names = self.ledger.names if self.ledger else []
+        if not self.root.is_dir() or not any((self.root / name).exists() for name in names):
+            where = (
+                ""
+                if self.root.is_absolute()
+                else (
+                    f", or ask from the folder in which the run was started, since {self.root} is "
+                    "relative to it"
+                )
+            )
+            raise UnusableFile(
+                f"{self.folder}: the images are not in data.root={self.root}: mount it{where}"
+            )
+
     def request(self, batch: int | None = None) -> Request:
         """Return the request of the newest batch, or of another.
 
@@ -123,13 +153,11 @@ def open_run(folder: Path) -> AskingRun:
     if not file.is_file():
         raise UnusableFile(f"{folder} is no run folder: it has no config.yaml")
     try:
-        config = yaml.safe_load(file.read_bytes())
+        config = checked(_OBJECT, read_yaml(file))
         settings = checked(_CONFIG, config)
-    except yaml.YAMLError as error:
-        raise UnusableFile(f"{file} cannot be read: {' '.join(str(error).split())}") from None
-    except UnusableFile as error:
+    except (ValueError, UnusableFile) as error:
         raise UnusableFile(f"{file} cannot be read: {error}") from None
-    state = _state(folder / "state.json")
+    state = _state(folder / "state.json", metric=settings.task.metric)
     oracle, kind = settings.oracle, settings.task.kind
     if oracle.name not in PEOPLE:
         return AskingRun(folder, config, state, None, Rules(kind, ()))
@@ -144,13 +172,16 @@ def open_run(folder: Path) -> AskingRun:
     return AskingRun(folder, config, state, ledger, rules)
 
 
-def _state(file: Path) -> Mapping[str, Any]:
+def _state(file: Path, *, metric: str) -> Mapping[str, Any]:
     if not file.exists():
         return {}
     try:
-        state = parse_json(file.read_bytes())
-        checked(_STATE, state)
+        state = checked(_OBJECT, parse_json(read_untrusted(file)))
+        known = checked(_STATE, state)
+        # A cycle of many digits would make the search for requests endless.
+        if known.cycle != len(known.records) or known.finished > bool(known.cycle):
+            raise UnusableFile("it contradicts itself: restore it from a copy")
+        checked(_METRICS, {metric: [row.get(metric, "") for row in state.get("records", [])]})
     except UnusableFile as error:
         raise UnusableFile(f"{file} cannot be read: {error}") from None
-    assert isinstance(state, dict), "it has the shape that was checked"
     return state

@@ -61,10 +61,11 @@ def unpacked(
     with open_untrusted(file, inside=inside) as opened:
         archive_size = _checked_size(opened)
         try:
-            with zipfile.ZipFile(opened) as archive:
-                yield from _members(archive, archive_size, target, size_limit)
-        except zipfile.BadZipFile as error:
+            archive = zipfile.ZipFile(opened)
+        except _DAMAGED as error:
             raise UnusableFile(f"it is no complete zip archive: {error}") from None
+        with archive:
+            yield from _members(archive, archive_size, target, size_limit)
 
 
 def _checked_size(opened: BinaryIO) -> int:

@@ -13,10 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from experiments.metrics.columns import LABELED as LABELED
 from experiments.metrics.columns import LEADING, column
+from experiments.settings.yaml_file import read_yaml
 
 
 class ReportError(ValueError):
@@ -104,9 +103,9 @@ def read_run(folder: Path) -> Run:
     """Read one run folder; ReportError names a damaged file and the damage."""
     path = folder / "config.yaml"
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ReportError(f"{path}: not YAML: {one_line(error)}") from error
+        config = read_yaml(path)
+    except ValueError as error:
+        raise ReportError(f"{path}: {error}") from error
     if not isinstance(config, dict):
         raise ReportError(f"{path}: not a mapping of settings")
     columns, rows = _read_cycles(folder / "cycles.csv")

@@ -13,8 +13,6 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from al_core.errors import InvalidSetting
 from al_core.files import atomic_write
 from experiments.settings.composition import changed_leaves
@@ -25,6 +23,8 @@ from experiments.settings.renamed import (
 )
 from experiments.settings.run_config import RunConfig
 from experiments.settings.run_path import PEOPLE
+from experiments.settings.wording import counted
+from experiments.settings.yaml_file import read_yaml
 
 CONFIG, CHANGES = "config.yaml", "changes.csv"
 WITHOUT_EFFECT = ("out", "tracker")
@@ -88,8 +88,8 @@ def read_config(folder: Path) -> Mapping[str, Any] | None:
     if not file.exists():
         return None
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+        config = read_yaml(file)
+    except ValueError:
         config = None
     if not isinstance(config, Mapping):
         raise InvalidSetting(f"{file} cannot be read; move the folder away to start anew")
@@ -115,8 +115,11 @@ def permitted_changes(
             are done; the text names the keys.
     """
     theirs = read_config(folder)
-    if theirs is None:
-        return ()
+    if theirs is None:  # whatever this start is set to, its cycles would join those of another
+        raise InvalidSetting(
+            f"{folder / CONFIG} is gone, and {folder} has {counted(cycles_done, 'cycle')}: restore "
+            "it from a copy, or move the folder away to start anew"
+        )
     theirs = with_added_keys(theirs, config)
     ours, before = _comparable(config), _comparable(theirs)
     changes = tuple(

@@ -38,6 +38,8 @@ FORMAT = 1
 Row = dict[str, float | int | None]
 BEFORE_IT_BEGINS = {LOCK_FILE, "log.txt", "config.yaml", "annotations/images.json"}
 """Files of a run that has neither trained nor asked anybody."""
+MAX_THREADS = 1024
+"""Most threads that a record may ask for; each takes memory, and more than the cores only slow."""
 FULL_SIZE = "full"
 """Folder of the large pictures of a gallery, which have the names of the thumbnails."""
 
@@ -53,6 +55,9 @@ class RunState:
         records: The rows of `cycles.csv`.
         checkpoint: File name of the weights of the last committed cycle.
         wandb_id: Identifies the run in the tracker.
+        class_names: Classes of the pool, in the order of the network's outputs.
+        num_threads: CPU threads of a process, with which the run goes on; None for a run of an
+            earlier version, which takes those of its next start.
     """
 
     cycle: int = 0
@@ -62,6 +67,7 @@ class RunState:
     checkpoint: str | None = None
     wandb_id: str | None = None
     class_names: list[str] | None = None
+    num_threads: int | None = None
 
 
 class RunFolder:
@@ -306,6 +312,8 @@ def _check_state(state: RunState) -> None:
             raise ValueError(f"{key} is no text")
     if not isinstance(state.class_names, list | None):
         raise ValueError("class_names is no list")
+    if state.num_threads is not None and not 1 <= state.num_threads <= MAX_THREADS:
+        raise ValueError("num_threads is no number of threads")
     if state.cycle and (state.pool is None or state.checkpoint is None):
         raise ValueError("pool or checkpoint is missing")
     for row in state.records:

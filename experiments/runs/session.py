@@ -83,6 +83,7 @@ def run(composed: DictConfig, *, swept: str = "") -> Outcome:
 def _run_in_process(engine: Engine, config: RunConfig, swept: str) -> Outcome:
     path = run_folder(config, swept=swept)
     with _held(path, engine, config) as (folder, state):
+        _share_threads(engine, state, explicit=config.values["engine"].get("num_threads"))
         query = _query_to_label(engine, folder, state, config)
         if state.finished and query is None:
             return _already_finished(path, state, config)
@@ -123,6 +124,20 @@ def _run_in_process(engine: Engine, config: RunConfig, swept: str) -> Outcome:
                     engine.barrier()
                     outcome = _outcome(record, config, parts)
             return outcome
+
+
+def _share_threads(engine: Engine, state: RunState, *, explicit: int | None) -> None:
+    """Compute with the threads of the first start, wherever the run goes on.
+
+    Sums are divided among threads, so other numbers of them give other last bits, and after some
+    steps of training other queries. `engine.num_threads` is part of the configuration if it is set.
+    """
+    here = engine.num_threads_here
+    if explicit is None and state.num_threads not in (None, here):
+        logger.info("going on with %s, as before", counted(state.num_threads, "thread"))
+        engine.use_threads(state.num_threads)
+    else:
+        state.num_threads = here
 
 
 def _query_to_label(

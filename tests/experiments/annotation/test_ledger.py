@@ -54,7 +54,7 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
         "e.jpg": ledger.keep(Label(mask=mask), source="", order=4),
     }
     ledger.accept(answers, {"x.csv": Seen("1-2", 4, ("row 3: no class",))})
-    request = Request(0, ("a.jpg", "b.jpg"), ("c.jpg",), (0.5, 0.25))
+    request = Request(0, ("a.jpg", "b.jpg"), ("0.jpg",), (0.5, 0.25))
     drafts = [
         Label(class_name="cat", score=0.75),
         Label(boxes=(Box("dog", (0, 1, 2, 3), score=0.5),)),

@@ -170,6 +170,16 @@ def test_an_archive_of_too_many_files_is_refused_as_a_whole(
     assert "more than 10 files" in problem
 
 
+def test_an_archive_of_a_later_version_is_one_problem(place: Path) -> None:
+    """The version that it needs is in its directory, and may be any number."""
+    data = bytearray(inside())
+    data[data.rfind(b"PK\x01\x02") + 6] = 235
+    (place / "back" / "a.zip").write_bytes(data)
+    labels, (problem,) = read(place)
+    assert labels == set()
+    assert problem == "a.zip: it is no complete zip archive: zip file version 23.5"
+
+
 @pytest.mark.parametrize("cut", [4, 60, -30])
 def test_a_damaged_archive_is_one_problem(place: Path, cut: int) -> None:
     """Half an upload is named with its reason."""

@@ -69,6 +69,7 @@ class Engine:
     """
 
     device_name = "none"
+    num_threads_here = 1
 
     def __init__(self, main: Callable[[Any], Any] | None = None) -> None:
         self.is_main = main is None
@@ -77,6 +78,10 @@ class Engine:
     def gather(self, value: Any) -> list[Any]:
         """Return the values of all processes."""
         return [self._main(value)]
+
+    def use_threads(self, count: int) -> None:
+        """Compute with so many threads."""
+        self.num_threads_here = count
 
     def barrier(self) -> None:
         """Wait for nobody."""
@@ -226,6 +231,7 @@ class Config:
         cycles: int = 3,
         regions: bool = False,
         ensemble_size: int = 1,
+        num_threads: int | None = None,
         **settings: Any,
     ) -> None:
         cycle: dict[str, Any] = {
@@ -246,6 +252,7 @@ class Config:
             "name": "small", "cycles": cycles, "cycle": settings,
             "task": {"name": "task"}, "data": {"name": "data"}, "strategy": {"name": "last"},
             "oracle": {"name": "people" if people else "ground_truth"},
+            "engine": {"num_threads": num_threads},
             "query": {"name": "regions" if regions else "images"},
         }  # fmt: skip
 

@@ -38,6 +38,7 @@ def test_a_new_folder_has_the_state_of_a_run_that_has_not_begun(tmp_path: Path) 
 def test_a_commit_adds_a_cycle_and_a_new_process_finds_it(tmp_path: Path, cycles: int) -> None:
     """Mistake 7: pool, records, checkpoint and the tracker's id come back, not weights alone."""
     with opened(tmp_path) as folder:
+        folder.bind(CONFIG)
         folder.state.wandb_id = "abc"
         folder.save_state()
         for cycle in range(cycles):
@@ -149,7 +150,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
 def test_what_a_killed_process_was_writing_is_cleared_away(tmp_path: Path) -> None:
     """Temporary files below the folder are removed when it is opened, and nothing else is."""
     before = files(begun(tmp_path))
-    for name in (".cycles.csv.1.part", "queries/.cycle_01.csv.123.part", "a/b/.c.part"):
+    for name in (".cycles.csv.1.part", "queries/.cycle_01.csv.123.part", "a/b/.c.7.part"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("rank,na")
     (tmp_path / "queries" / "mine.part").write_text("not a temporary file")
@@ -306,3 +307,13 @@ def test_keys_that_were_added_since_are_no_difference(tmp_path: Path) -> None:
     says = r"data.classification.resize: crop -> letterbox"
     with pytest.raises(InvalidSetting, match=says), opened(tmp_path / "run", present):
         pass
+
+
+def test_a_run_without_its_configuration_is_refused(tmp_path: Path) -> None:
+    """Otherwise cycles of any settings would follow those that are done."""
+    path = begun(tmp_path / "run")
+    (path / "config.yaml").unlink()
+    before = files(path)
+    with pytest.raises(InvalidSetting, match=r"config\.yaml is gone, and .* has 1 cycle: restore"):
+        RunFolder(path, CONFIG)
+    assert files(path) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -287,3 +288,50 @@ def test_the_outcome_of_a_folder_without_a_metric_is_zero(one: Run) -> None:
     row: Any = {"cycle": 0, "num_labeled": 2, "accuracy": None}
     state = RunState(1, True, None, [row], "a.pt")
     assert one.start(engine=Engine(main=lambda value: state), cycles=1) == Outcome(0.0)
+
+
+# ---- the same bits
+
+
+class _Counted(Engine):
+    """An engine on a machine of so many cores."""
+
+    def __init__(self, cores: int) -> None:
+        super().__init__()
+        self.num_threads_here = cores
+
+
+def test_a_run_goes_on_with_the_threads_that_it_began_with(
+    one: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A machine with other cores gives the same sums, bit for bit, and a line says so."""
+    with pytest.raises(OSError, match="no space"):
+        one.start(Learner(Task(), fails=(4,)), engine=_Counted(3))
+    assert one.state["num_threads"] == 3
+    engine = _Counted(8)
+    one.start(engine=engine)
+    assert engine.num_threads_here == 3
+    assert one.state["num_threads"] == 3
+    assert "going on with 3 threads, as before" in caplog.text
+
+
+def test_a_run_that_does_not_know_its_threads_resumes(one: Run) -> None:
+    """Runs of earlier versions take those of their next start, and keep them."""
+    with pytest.raises(OSError, match="no space"):
+        one.start(Learner(Task(), fails=(4,)), engine=_Counted(3))
+    state = one.state
+    del state["num_threads"]
+    (one.path / "state.json").write_text(json.dumps(state))
+    engine = _Counted(8)
+    one.start(engine=engine)
+    assert (engine.num_threads_here, one.state["num_threads"]) == (8, 8)
+
+
+def test_a_number_of_threads_that_is_set_counts(one: Run) -> None:
+    """In a run with people it may change between two batches, which the record follows."""
+    with pytest.raises(OSError, match="no space"):
+        one.start(Learner(Task(), fails=(4,)), engine=_Counted(3), num_threads=3)
+    (one.path / "state.json").write_text(json.dumps({**one.state, "num_threads": 5}))
+    engine = _Counted(3)  # set by `Engine.join`
+    one.start(engine=engine, num_threads=3)
+    assert (engine.num_threads_here, one.state["num_threads"]) == (3, 3)
