@@ -32,7 +32,7 @@ with atheris.instrument_imports(include=["experiments", "zipfile", "csv", "xml",
     from tests.fuzzing.seeds import COLORS, seeds, words
 
 MAX_SECONDS = 2.0
-"""Of this process, whatever else the machine has to do."""
+"""Limit in CPU time, which does not depend on what else the machine does."""
 LIMITS = ("-timeout=60", "-malloc_limit_mb=1000", "-rss_limit_mb=4000", "-max_len=20000")
 SIZES = {name: ((48, 64), (31, 77))[k % 2] for k, name in enumerate(NAMES)}
 NAMED = ImageNames(NAMES)
