@@ -12,6 +12,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,7 +95,7 @@ def verdict(
 
 def machine(*packages: str) -> str:
     """Describe machine, load and versions in a line."""
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version
 
     model = platform.processor() or platform.machine()
     try:
@@ -103,7 +104,11 @@ def machine(*packages: str) -> str:
     except (OSError, StopIteration):  # not Linux, or a processor without a name
         pass
     load = f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown"
-    versions = ", ".join(f"{package} {version(package)}" for package in packages)
+    found = []
+    for package in packages:
+        with suppress(PackageNotFoundError):  # what a benchmark does not use on this machine
+            found.append(f"{package} {version(package)}")
+    versions = ", ".join(found)
     return f"{model}, {os.cpu_count()} cores, {load} before; Python {platform.python_version()}" + (
         f", {versions}" if versions else ""
     )

@@ -1,0 +1,1 @@
+"""Measurements for a GPU that is at hand for some minutes only."""
