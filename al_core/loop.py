@@ -92,6 +92,10 @@ class Stopwatch:
             self._stop()
             self._running.pop()
 
+    def credit(self, name: str, seconds: float) -> None:
+        """Add seconds to a phase of the current cycle that were spent elsewhere."""
+        self._seconds[name] = self._seconds.get(name, 0.0) + seconds
+
     def _stop(self) -> None:
         """Credit the time since the last change to the innermost phase."""
         now = time.perf_counter()

@@ -7,7 +7,9 @@ neither torch nor Hydra, so that it answers at once.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,11 +17,15 @@ from al_core.errors import ActiveLearningError
 from experiments.annotation.inbox import read_returned
 from experiments.annotation.ledger import Ledger, request_folder
 from experiments.annotation.run_view import AskingRun, open_run
+from experiments.engine.locks import is_held
 from experiments.reporting.runs import run_folders
-from experiments.settings.wording import counted, listed
+from experiments.settings.wording import counted, duration, listed
 
 SHOWN = 5
 """Number of missing images that are named."""
+TAIL_BYTES = 64_000
+"""Bytes at the end of a log in which its last line is looked for."""
+LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ [A-Z]+ [\w.]+: (.*)")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,11 +40,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments).runs
     for folder in (run for path in given for run in run_folders(path) or [path]):
         try:
-            print(describe(open_run(folder)))
+            print(_begun(folder) or describe(open_run(folder)))
         except (ActiveLearningError, OSError) as error:
             print(f"error: {error}", file=sys.stderr)
             failed = True
     return int(failed)
+
+
+def _begun(folder: Path) -> str:
+    """Return the status of a run that still prepares its first cycle; empty for any other."""
+    if (folder / "config.yaml").exists() or not is_held(folder):
+        return ""
+    return "\n".join([f"{folder}: preparing", *_latest(folder, "now")])
 
 
 def describe(run: AskingRun) -> str:
@@ -61,12 +74,30 @@ def describe(run: AskingRun) -> str:
             lines.append("  ended      early: no image was left to label")
         return "\n".join([f"{run.folder}: finished", *lines])
     if run.is_running:
-        return "\n".join([f"{run.folder}: running cycle {run.cycle} of {cycles}", *lines])
+        head = f"{run.folder}: running cycle {run.cycle} of {cycles}"
+        return "\n".join([head, *lines, *_latest(run.folder, "now")])
     if run.ledger is None or not run.ledger.requests:
-        what = "stopped" if records else "has not begun"
+        what = f"stopped in cycle {run.cycle} of {cycles}"
         then = "  next       the command that made it goes on"
-        return "\n".join([f"{run.folder}: {what}, waits for nobody", *lines, then])
+        head = f"{run.folder}: {what}, waits for nobody"
+        return "\n".join([head, *lines, *_latest(run.folder, "last"), then])
     return "\n".join(_waiting(run, run.ledger, lines))
+
+
+def _latest(folder: Path, label: str) -> list[str]:
+    """Return the last line of a run's log with its age, as a line of the status."""
+    file = folder / "log.txt"
+    try:
+        with open(file, "rb") as log:
+            log.seek(max(0, file.stat().st_size - TAIL_BYTES))
+            tail = log.read().decode("utf-8", "replace")
+            age = max(0.0, time.time() - file.stat().st_mtime)
+    except FileNotFoundError:
+        return []
+    found = LOG_LINE.findall(tail)
+    if not found:
+        return []
+    return [f"  {label:<10} {found[-1]} ({duration(age)} ago)"]
 
 
 def _waiting(run: AskingRun, ledger: Ledger, lines: list[str]) -> list[str]:

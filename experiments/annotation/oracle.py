@@ -6,6 +6,7 @@ other processes receive the result from it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -62,6 +63,13 @@ class PeopleOracle:
             pool.label(np.array([i for i in batch if i not in unreadable], dtype=np.int64))
         task.targets.reveal(pool.labeled)
         return pool
+
+    @property
+    def digest(self) -> str:
+        """A digest of the labels of all training images, which changes when one of them does."""
+        labels = self.collected.labels
+        answers = [(i, labels[i].value) for batch in self.collected.batches for i in batch]
+        return hashlib.sha256(repr(answers).encode()).hexdigest()
 
     def annotate(self, indices: IndexArray) -> bool:
         """Return False: people answer later. `ask` writes the request for them."""

@@ -279,6 +279,19 @@ class Engine:
             torch.manual_seed((seed + (0 if alike else self.rank)) % 2**63)
             yield
 
+    def random_state(self) -> dict[str, Tensor]:
+        """Return the states of torch's global generators: of the CPU, and of the device."""
+        states = {"cpu": torch.random.get_rng_state()}
+        if self.device.type == "cuda":
+            states["cuda"] = torch.cuda.get_rng_state(self.device)
+        return states
+
+    def set_random_state(self, states: Mapping[str, Tensor]) -> None:
+        """Set the states of torch's global generators to those of `random_state`."""
+        torch.random.set_rng_state(states["cpu"])
+        if self.device.type == "cuda" and "cuda" in states:
+            torch.cuda.set_rng_state(states["cuda"], self.device)
+
     def shard(self, count: int) -> range:
         """Return this process's part of `range(count)`: contiguous, in order, without padding."""
         size, left = divmod(count, self.world_size)

@@ -18,7 +18,6 @@ from al_core import IndexArray, Prediction, stream_seed
 from al_core.errors import InvalidSetting, require_positive
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
-from experiments.learning.training import AfterEpoch
 from experiments.settings.recipe import Recipe
 from experiments.tasks.base import Task
 
@@ -54,16 +53,24 @@ class EnsembleLearner(TaskLearner):
         super().__init__(task, engine, recipe, **others)
         self._companions = [TaskLearner(task, engine, recipe, **others) for _ in range(size - 1)]
 
-    def _fit(
-        self, images: IndexArray, *, seed: int, after_epoch: AfterEpoch | None = None
-    ) -> Mapping[str, float]:
+    def _fit(self, images: IndexArray, *, seed: int, **more: Any) -> Mapping[str, float]:
         """Train all members; return the first one's measurements with the steps of all."""
-        fitted = super()._fit(images, seed=seed, after_epoch=after_epoch)
-        steps = fitted["optimizer_steps"]
-        for number, companion in enumerate(self._companions, start=1):
-            own = companion._fit(images, seed=stream_seed(seed, number, "ensemble"))
+        size = 1 + len(self._companions)
+        steps = 0.0
+        measured: list[Mapping[str, float]] = []
+        for number, fit in enumerate([super()._fit, *(each._fit for each in self._companions)]):
+            checkpoint = self._checkpoint
+            if checkpoint is not None:
+                checkpoint = checkpoint.of_member(number, is_last=number + 1 == size)
+            own = fit(
+                images,
+                seed=stream_seed(seed, number, "ensemble") if number else seed,
+                checkpoint=checkpoint,
+                prefix=f"network {number + 1} of {size}, ",
+            )
             steps += own["optimizer_steps"]
-        return {**fitted, "optimizer_steps": steps}
+            measured.append(own)
+        return {**measured[0], "optimizer_steps": steps}
 
     def predict(self, images: Tensor) -> Prediction:
         """Return the first member's prediction, with the samples of all side by side."""

@@ -21,8 +21,10 @@ from experiments.data.loading import prefetched
 from experiments.drawing.panel import Panel
 from experiments.engine.engine import Engine
 from experiments.engine.memory import give_back_freed_memory
+from experiments.learning.checkpointing import Moment, TrainingCheckpoint
 from experiments.learning.observer import CycleObserver
-from experiments.learning.training import AfterEpoch, Training
+from experiments.learning.progress import Progress
+from experiments.learning.training import Training
 from experiments.settings.recipe import Recipe
 from experiments.settings.wording import counted
 from experiments.tasks.base import Task
@@ -51,6 +53,7 @@ class TaskLearner:
         recipe: How the model is trained.
         unit: The samples of the pool; None for whole images.
         observer: Told about training and inference; None for one of the learner's own.
+        checkpoint: Keeps the state of a training every few minutes; None for never.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class TaskLearner:
         *,
         unit: Unit | None = None,
         observer: CycleObserver | None = None,
+        checkpoint: TrainingCheckpoint | None = None,
     ) -> None:
         self.task = task
         self.unit = WholeImages(task) if unit is None else unit
@@ -69,6 +73,7 @@ class TaskLearner:
         if engine.resident and isinstance(task, CanReside):
             task.reside(engine.device)
         self._observer = CycleObserver(engine) if observer is None else observer
+        self._checkpoint = checkpoint
         self._warm_start = recipe.cycle.warm_start
         self._predicts_loss = recipe.loss_prediction.enabled
         self._trained: nn.Module | None = None
@@ -110,17 +115,31 @@ class TaskLearner:
             f"training on {counted(images.size, 'image')} for "
             f"{counted(self.training.num_epochs(images.size), 'epoch')}"
         )
+        if self._checkpoint is not None:
+            self._checkpoint.begin([self.unit.name(i) for i in labeled.tolist()], seed=seed)
         return self._fit(images, seed=seed)
 
     def _fit(
-        self, images: IndexArray, *, seed: int, after_epoch: AfterEpoch | None = None
+        self,
+        images: IndexArray,
+        *,
+        seed: int,
+        moment: Moment | None = None,
+        checkpoint: TrainingCheckpoint | None = None,
+        prefix: str = "",
     ) -> Mapping[str, float]:
         if self._trained is None or not self._warm_start:
             self._trained = self.training.fresh_model(seed=stream_seed(seed, 0, "weights"))
         self.posterior_seed = stream_seed(seed, 0, "posterior samples")
-        return self.training.run(
-            self._trained, images, self.unit.targets, seed=seed, after_epoch=after_epoch
-        )
+        checkpoint = self._checkpoint if checkpoint is None else checkpoint
+        measured = self.training.run(
+            self._trained, images, self.unit.targets, seed=seed, moment=moment,
+            checkpoint=checkpoint,
+            announce=lambda text: self._observer.announce(f"{prefix}{text}"),
+        )  # fmt: skip
+        if checkpoint is not None:
+            self._observer.credit("fit", checkpoint.seconds)
+        return measured
 
     def evaluate(self) -> Mapping[str, float]:
         """Measure the trained model on the readable test samples, each once.
@@ -239,12 +258,18 @@ class TaskLearner:
         batches = [indices[i : i + size] for i in range(0, indices.size, size)]
         mine = self.engine.shard(len(batches))
         loaded = prefetched(load, [batches[k] for k in mine], ahead=not in_memory)
+        share = sum(batches[k].size for k in mine)
+        progress = Progress(self._observer.announce, total=share)
         bar = tqdm(
             loaded, total=len(mine), desc=what, unit="batch", mininterval=1, leave=False,
             disable=None if self.engine.is_main else True,
         )  # fmt: skip
         for number, batch in enumerate(bar, start=1):
             yield batch
+            progress.advance(
+                batches[mine[number - 1]].size,
+                lambda: f"{what}, {progress.percent:.0f} % of {counted(indices.size, 'image')}",
+            )
             if number % BATCHES_A_TRIM == 0:
                 give_back_freed_memory()
 

@@ -62,6 +62,10 @@ class CycleObserver:
             else:
                 yield
 
+    def credit(self, name: str, seconds: float) -> None:
+        """Add the time that earlier processes have spent in a phase of this cycle."""
+        self._watch.credit(name, seconds)
+
     def announce(self, text: str) -> None:
         """Log a line about the current cycle; training and scoring may take long."""
         logger.info("cycle %d: %s", self._cycle, text)

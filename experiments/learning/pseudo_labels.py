@@ -10,7 +10,7 @@ every other training of this project.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -48,6 +48,20 @@ class FlexMatch:
         self._left = np.zeros(0, np.int64)
         # The class that was last predicted with more than THRESHOLD; num_classes where none was.
         self._learned = torch.full((unlabeled.size,), num_classes, device=device)
+
+    def draws(self) -> tuple[Any, Tensor]:
+        """Return the state of the draws, which `restore` takes."""
+        return self._rng.bit_generator.state, torch.from_numpy(self._left)
+
+    def learned(self) -> Tensor:
+        """Return the state of what has been learned, which `restore` takes."""
+        return self._learned.cpu()
+
+    def restore(self, draws: tuple[Any, Tensor], learned: Tensor) -> None:
+        """Continue with the states of a training that was interrupted."""
+        self._rng.bit_generator.state, left = draws
+        self._left = left.numpy()
+        self._learned = learned.to(self._learned.device)
 
     def draw(self, num_labeled: int) -> NDArray[np.int64]:
         """Return rows of `unlabeled` for a batch: all come once before any comes again.

@@ -12,12 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from al_core import IndexArray, Prediction
 from experiments.engine.engine import Engine
+from experiments.learning.checkpointing import Moment
 from experiments.learning.learner import TaskLearner
-from experiments.learning.training import AfterEpoch
 from experiments.settings.recipe import Recipe
 from experiments.tasks.base import Task
 
@@ -44,20 +44,14 @@ class SnapshotLearner(TaskLearner):
         self._at = at
         self._earlier = TaskLearner(task, engine, recipe, **others)
 
-    def _fit(
-        self, images: IndexArray, *, seed: int, after_epoch: AfterEpoch | None = None
-    ) -> Mapping[str, float]:
+    def _fit(self, images: IndexArray, *, seed: int, **more: Any) -> Mapping[str, float]:
         """Train, and keep the weights at that moment."""
         num_epochs = self.training.num_epochs(images.size)
-        moment = max(1, math.floor(self._at * num_epochs))
-
-        def keep(epoch: int, model: nn.Module) -> None:
-            if epoch + 1 == moment:
-                self._earlier.load_state_dict(
-                    {key: value.detach().clone() for key, value in model.state_dict().items()}
-                )
-
-        return super()._fit(images, seed=seed, after_epoch=keep)
+        moment = Moment(max(1, math.floor(self._at * num_epochs)) - 1)
+        measured = super()._fit(images, seed=seed, **{**more, "moment": moment})
+        assert moment.weights is not None, "the moment lies in the training"
+        self._earlier.load_state_dict(moment.weights)
+        return measured
 
     def predict(self, images: Tensor) -> Prediction:
         """Return the prediction, with the earlier network's and its own as posterior samples."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from al_core import (
@@ -32,17 +32,17 @@ from experiments.data.loading import prefetched
 from experiments.data.samples import Batch
 from experiments.data.targets import Targets
 from experiments.engine.engine import Engine
+from experiments.learning.checkpointing import Moment, TrainingCheckpoint, TrainingState
 from experiments.learning.freezing import Freezing
 from experiments.learning.optimizer import make_optimizer, make_scheduler
+from experiments.learning.progress import Progress
 from experiments.learning.pseudo_labels import FlexMatch, UnlabeledBatch
 from experiments.learning.step import Phase, RecordedSteps, TrainingStep, can_record
 from experiments.settings.recipe import LossPredictionSettings, Recipe
-from experiments.tasks.base import AugmentsStrongly, Task
+from experiments.tasks.base import Task
 
 logger = logging.getLogger(__name__)
 
-AfterEpoch = Callable[[int, nn.Module], None]
-"""Called with the number of an epoch, from 0, and the model when the epoch has ended."""
 UNFITTED_SHARE = 0.2
 """Share of the loss of a network's first batch: a last epoch above it has not fitted its labels."""
 
@@ -64,11 +64,6 @@ class Training:
         self._freezing = Freezing(recipe.freezing)
         self._stages: list[str] = []  # of networks without features of their own; found once
         self._head_loss: nn.Module = _head_loss(head)
-        if self._cycle.semi_supervised is not None and not isinstance(task, AugmentsStrongly):
-            raise InvalidSetting(
-                f"cycle.semi_supervised={self._cycle.semi_supervised} serves classification only: "
-                "set it to null"
-            )
 
     def fresh_model(self, *, seed: int) -> nn.Module:
         """Build the model; all of its weights come from `seed`, whatever was drawn before."""
@@ -109,7 +104,9 @@ class Training:
         targets: Targets,
         *,
         seed: int,
-        after_epoch: AfterEpoch | None = None,
+        moment: Moment | None = None,
+        checkpoint: TrainingCheckpoint | None = None,
+        announce: Callable[[str], None] = logger.info,
     ) -> Mapping[str, float]:
         """Train a model.
 
@@ -118,7 +115,9 @@ class Training:
             labeled: Positions of images in the pool.
             targets: Their labels, as far as the oracle has given them.
             seed: Decides order, augmentation and dropout.
-            after_epoch: Looks at the model after every epoch, and does not change it.
+            moment: Keeps the weights of an earlier moment.
+            checkpoint: Keeps the state of the training every few minutes, and restores it.
+            announce: Receives a line of progress every 30 s.
 
         Returns:
             `train_loss` and `train_ranking_accuracy` of the last epoch, `optimizer_steps`, and a
@@ -143,67 +142,106 @@ class Training:
         scheduler = make_scheduler(
             optimizer, self._optimizer, self._cycle, steps=epochs * steps_per_epoch
         )
-        order = np.random.default_rng(stream_seed(seed, 0, "order"))
-        generator = self.engine.generator(stream_seed(seed, 0, "augmentation"))
-        sample_seeds = np.random.default_rng(stream_seed(seed, 0, "sample augmentation"))
+        state = TrainingState(
+            model, optimizer, scheduler,
+            order=np.random.default_rng(stream_seed(seed, 0, "order")),
+            sample_seeds=np.random.default_rng(stream_seed(seed, 0, "sample augmentation")),
+            augmentation=self.engine.generator(stream_seed(seed, 0, "augmentation")),
+            moment=moment,
+            pseudo_labels=self._pseudo_labels(labeled, seed=stream_seed(seed, 0, "unlabeled")),
+        )  # fmt: skip
         step = TrainingStep(
-            self.task, self.engine, wrapped, optimizer, generator,
+            self.task, self.engine, wrapped, optimizer, state.augmentation,
             head_loss=self._head_loss if self._head.enabled else None,
             head_weight=self._head.weight, max_grad_norm=self._optimizer.max_grad_norm,
         )  # fmt: skip
-        recorded = RecordedSteps(step)
-        pseudo_labels = self._pseudo_labels(labeled, seed=stream_seed(seed, 0, "unlabeled"))
-        phases = [self._phase(epoch, epochs) for epoch in range(epochs)]
-        summary: dict[str, float] = {}
-        untrained_loss = math.nan
-        bar = tqdm(
-            total=epochs, desc="train", unit="epoch", mininterval=1, leave=False,
-            disable=None if self.engine.is_main else True,
-        )  # fmt: skip
         with (
-            bar,
             self.engine.seeded(stream_seed(seed, 0, "dropout")),
             self.engine.recording_stream(),
         ):
-            for epoch in range(epochs):
-                batches = self._batches(labeled, order.permutation(labeled.size))
-                seeds = sample_seeds.integers(2**31, size=len(batches)).tolist()
-                summary = self._epoch(
-                    step, recorded, scheduler, batches, targets, seeds, pseudo_labels,
-                    phase=phases[epoch], epoch=epoch,
-                    epochs_left=phases[epoch:].count(phases[epoch]),
-                )  # fmt: skip
-                first_loss = summary.pop("first_batch_loss")
-                untrained_loss = untrained_loss if epoch else first_loss
-                bar.update()
-                if after_epoch is not None:
-                    after_epoch(epoch, model)
+            if checkpoint is not None and checkpoint.resume(state, self.engine):
+                announce(f"resuming in epoch {min(state.epoch + 1, epochs)} of {epochs}")
+            self._epochs(
+                step, state, labeled, targets,
+                epochs=epochs, checkpoint=checkpoint, announce=announce,
+            )  # fmt: skip
+        summary = state.summary
         if not self._cycle.warm_start:  # which begins with what the cycle before has fitted
-            self._warn_if_unfitted(summary["train_loss"], untrained_loss, labeled.size, epochs)
+            self._warn_if_unfitted(
+                summary["train_loss"], state.untrained_loss, labeled.size, epochs
+            )
         counted = self.task.label_counts(labeled, targets)
         counts = {f"num_labeled_{k}": n for k, n in counted.items()}
         return {**counts, "optimizer_steps": epochs * steps_per_epoch, **summary}
+
+    def _epochs(
+        self,
+        step: TrainingStep,
+        state: TrainingState,
+        labeled: IndexArray,
+        targets: Targets,
+        *,
+        epochs: int,
+        checkpoint: TrainingCheckpoint | None,
+        announce: Callable[[str], None],
+    ) -> None:
+        """Train all epochs that are left."""
+        recorded = RecordedSteps(step)
+        phases = [self._phase(epoch, epochs) for epoch in range(epochs)]
+        bar = tqdm(
+            total=epochs, initial=state.epoch, desc="train", unit="epoch", mininterval=1,
+            leave=False, disable=None if self.engine.is_main else True,
+        )  # fmt: skip
+        sizes = [batch.size for batch in self._batches(labeled, np.arange(labeled.size))]
+        done = state.epoch * sum(sizes) + sum(sizes[: state.batch])
+        progress = Progress(announce, total=epochs * sum(sizes), done=done)
+
+        def after_step(num_images: int) -> None:
+            progress.advance(
+                num_images,
+                lambda: (
+                    f"epoch {state.epoch + 1} of {epochs}, "
+                    f"loss {state.losses[-1].mean().item():.3g}"
+                ),
+            )
+            if checkpoint is not None:
+                checkpoint.after_step(state, self.engine)
+
+        with bar:
+            while state.epoch < epochs:
+                order, seeds = state.begin_epoch(labeled.size, len(sizes))
+                batches = self._batches(labeled, order)
+                phase = phases[state.epoch]
+                self._epoch(
+                    step, recorded, state, batches, targets, seeds,
+                    phase=phase, epochs_left=phases[state.epoch :].count(phase),
+                    after_step=after_step,
+                )  # fmt: skip
+                if state.moment is not None:
+                    state.moment.look(state.epoch, state.model)
+                state.end_epoch(self._summary(state, batches))
+                bar.update()
+        if checkpoint is not None:
+            checkpoint.after_training(state, self.engine)
 
     def _epoch(
         self,
         step: TrainingStep,
         recorded: RecordedSteps,
-        scheduler: torch.optim.lr_scheduler.LRScheduler,
+        state: TrainingState,
         batches: list[IndexArray],
         labels: Targets,
         seeds: list[int],
-        pseudo_labels: FlexMatch | None,
         *,
         phase: Phase,
-        epoch: int,
         epochs_left: int,
-    ) -> dict[str, float]:
-        """One pass over the batches. The device is waited for once, at the end."""
+        after_step: Callable[[int], None],
+    ) -> None:
+        """Train on the batches of an epoch that are left, without waiting for the device."""
         task, engine = self.task, self.engine
-        losses_seen: list[Tensor] = []
-        accuracies: list[Tensor] = []
         ahead = not task.train.in_memory
 
+        pseudo_labels = state.pseudo_labels
         parts = [batch[self._my_part(batch.size)] for batch in batches]
         drawn = [None if pseudo_labels is None else pseudo_labels.draw(p.size) for p in parts]
 
@@ -221,8 +259,9 @@ class Training:
             return batch, unlabeled
 
         sizes = Counter(batch.size for batch in batches)
-        loaded = prefetched(load, range(len(batches)), ahead=ahead)
-        for k, (batch, unlabeled) in enumerate(loaded):
+        left = range(state.batch, len(batches))
+        loaded = prefetched(load, left, ahead=ahead)
+        for k, (batch, unlabeled) in zip(left, loaded, strict=True):
             images, targets = engine.to_device(batch.images), engine.to_device(batch.targets)
             if unlabeled is None and can_record(engine, step.optimizer, targets):
                 steps_left = sizes[batches[k].size] * epochs_left
@@ -231,11 +270,12 @@ class Training:
                 # Processes average their gradients; parts of different sizes weigh accordingly.
                 share = images.shape[0] * engine.world_size / batches[k].size
                 result = step(images, targets, phase, share=share, unlabeled=unlabeled)
-            scheduler.step()
-            losses_seen.append(result.losses)
+            state.scheduler.step()
+            state.losses.append(result.losses)
             if result.ranking_accuracy is not None:
-                accuracies.append(result.ranking_accuracy)
-        return self._summary(losses_seen, accuracies, batches, epoch)
+                state.accuracies.append(result.ranking_accuracy)
+            state.batch += 1
+            after_step(batches[k].size)
 
     def _pseudo_labels(self, labeled: IndexArray, *, seed: int) -> FlexMatch | None:
         """Return the pseudo-labels of a training, or None where it is by labeled images alone.
@@ -255,29 +295,25 @@ class Training:
             seed=seed + self.engine.rank, device=self.engine.device,
         )  # fmt: skip
 
-    def _summary(
-        self,
-        losses_seen: list[Tensor],
-        accuracies: list[Tensor],
-        batches: list[IndexArray],
-        epoch: int,
-    ) -> dict[str, float]:
+    def _summary(self, state: TrainingState, batches: list[IndexArray]) -> dict[str, float]:
         """Return an epoch's means; stop the run if a loss is not finite, naming the sample."""
-        losses = torch.cat(losses_seen).float()
+        losses = torch.cat(state.losses).float()
         finite = torch.isfinite(losses)
-        numbers = [finite.all().float(), losses.mean(), losses_seen[0].mean().float()]
-        if accuracies:
-            numbers.append(torch.stack(accuracies).nanmean().float())
+        numbers = [finite.all().float(), losses.mean(), state.losses[0].mean().float()]
+        if state.accuracies:
+            numbers.append(torch.stack(state.accuracies).nanmean().float())
         all_finite, mean, first_mean, *accuracy = torch.stack(numbers).tolist()
         if not all_finite:
             order = np.concatenate([batch[self._my_part(batch.size)] for batch in batches])
             first = int(torch.nonzero(~finite)[0])
             raise NonFiniteValue(
                 f"the loss of {self.task.train.names[order[first]]} became "
-                f"{losses[first].item()} in epoch {epoch}: lower optimizer.lr "
+                f"{losses[first].item()} in epoch {state.epoch}: lower optimizer.lr "
                 f"(now {self._optimizer.lr:g}) or look at this sample and its label"
             )
-        summary = {"train_loss": mean, "first_batch_loss": first_mean}
+        if not state.epoch:
+            state.untrained_loss = first_mean
+        summary = {"train_loss": mean}
         if accuracy:
             summary["train_ranking_accuracy"] = accuracy[0]
         return summary

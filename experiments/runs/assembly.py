@@ -16,12 +16,14 @@ from experiments.annotation.oracle import PeopleOracle, consult_people
 from experiments.annotation.people import Waiting
 from experiments.data.arranged import Data
 from experiments.engine.engine import Engine
+from experiments.learning.checkpointing import Clock, TrainingCheckpoint
 from experiments.learning.ensemble import EnsembleLearner
 from experiments.learning.frozen import FOLDER, FrozenClassification
 from experiments.learning.learner import TaskLearner
 from experiments.learning.observer import CycleObserver
 from experiments.learning.snapshot import SnapshotLearner
 from experiments.metrics.columns import column
+from experiments.runs.binding import training_settings
 from experiments.runs.identity import RunImages, settled
 from experiments.runs.known_images import read_record
 from experiments.runs.pool import check_sizes
@@ -103,7 +105,15 @@ def assemble(
         check_sizes(config, task, unit)
     unit.prepare()
     observer = CycleObserver(engine)
-    learner = _learner_kind(config)(task, engine, config.recipe, unit=unit, observer=observer)
+    checkpoint = TrainingCheckpoint(
+        run_folder / "checkpoints" / "training.pt",
+        Clock(config.checkpoint_minutes),
+        training_settings(config.values),
+        labels="" if people is None else people.digest,
+    )
+    learner = _learner_kind(config)(
+        task, engine, config.recipe, unit=unit, observer=observer, checkpoint=checkpoint
+    )
     if next_cycle == 0:
         learner.training.check_batch(config.recipe.cycle.initial_size)
     if unit.costs is not None:

@@ -8,7 +8,7 @@ query, the training recipe, the strategy, the network. Such changes are listed i
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,13 @@ from experiments.settings.wording import counted
 from experiments.settings.yaml_file import read_yaml
 
 CONFIG, CHANGES = "config.yaml", "changes.csv"
-WITHOUT_EFFECT = ("out", "tracker")
+WITHOUT_EFFECT = ("out", "tracker", "checkpoint_minutes")
 """Keys that may change when any run is resumed: they change no result."""
+WITHOUT_EFFECT_ON_TRAINING = (
+    "cycles", "name", "oracle", "strategy.name", "strategy.query", "cycle.query_size",
+    "cycle.candidates", "cycle.initial_size", "cycle.initial", "engine.num_threads",
+)  # fmt: skip
+"""Keys that may change, beside the ones above, while a network is half trained."""
 BOUND_WITH_PEOPLE = (
     "name", "seed", "oracle", "query", "task.name", "task.kind", "data.name", "data.root",
     "data.class_names", "data.test",
@@ -143,6 +148,15 @@ def permitted_changes(
     return changes
 
 
+def training_settings(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the settings that decide what a training on given labels ends with, as text."""
+    return {
+        key: str(value)
+        for key, value in _flat(_comparable(config)).items()
+        if not _is_within(key, WITHOUT_EFFECT_ON_TRAINING)
+    }
+
+
 def append_changes(folder: Path, changes: tuple[Change, ...]) -> None:
     """Add changes to `changes.csv`; one that is listed already is not listed again."""
     listed = read_changes(folder)
@@ -177,8 +191,22 @@ def read_changes(folder: Path) -> tuple[Change, ...]:
 def _may_change(change: Change, *, is_asked: bool) -> bool:
     if change.key == "cycles":
         return is_asked or int(change.after) > int(change.before)
-    bound = any(change.key == key or change.key.startswith(f"{key}.") for key in BOUND_WITH_PEOPLE)
-    return is_asked and not bound
+    return is_asked and not _is_within(change.key, BOUND_WITH_PEOPLE)
+
+
+def _is_within(key: str, groups: Iterable[str]) -> bool:
+    return any(key == group or key.startswith(f"{group}.") for group in groups)
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the leaves of a configuration by their dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:

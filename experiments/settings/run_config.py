@@ -23,7 +23,9 @@ from experiments.settings.recipe import Recipe
 from experiments.settings.run_path import LIVE, PEOPLE, WHOLE_IMAGES, run_path, strategy_label
 
 GROUPS = ("task", "backbone", "cycle", "strategy", "query", "data", "oracle", "engine", "tracker")
-TOP_LEVEL = {*GROUPS, "optimizer", "loss_prediction", "name", "out", "seed", "cycles"}
+TOP_LEVEL = {
+    *GROUPS, "optimizer", "loss_prediction", "name", "out", "seed", "cycles", "checkpoint_minutes",
+}  # fmt: skip
 HEADS = ("linear", "mlp")
 """Heads on frozen features: one layer, or two."""
 DEFAULT_FORMAT = {"image_size": DEFAULT_IMAGE_SIZE, "interpolation": DEFAULT_INTERPOLATION}
@@ -151,6 +153,8 @@ class RunConfig:
         require_positive("cycles", values["cycles"])
         require_positive("strategy.ensemble_size", values["strategy"].get("ensemble_size", 1))
         check_whole_number("seed", values["seed"], low=0)
+        if values.get("checkpoint_minutes") is not None:
+            check_number("checkpoint_minutes", values["checkpoint_minutes"], low=0.0)
         return cls(values, Recipe.of(values))
 
     @property
@@ -162,6 +166,12 @@ class RunConfig:
     def cycles(self) -> int:
         """The number of cycles, each of which trains once."""
         return int(self.values["cycles"])
+
+    @property
+    def checkpoint_minutes(self) -> float | None:
+        """Minutes between checkpoints within a training; None for no checkpoints."""
+        minutes = self.values.get("checkpoint_minutes")
+        return None if minutes is None else float(minutes)
 
     @property
     def kind(self) -> str:

@@ -34,3 +34,12 @@ def listed(problems: Sequence[object], limit: int = 10) -> str:
     if len(problems) > limit:
         lines.append(f"  ... and {len(problems) - limit} more")
     return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in the unit in which people would state it."""
+    if seconds < 90:
+        return f"{max(0, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -188,6 +188,7 @@ class People:
     batches: list[list[int]]
     asked: list[tuple[int, list[int]]] = field(default_factory=list)
     collected: str = "what they answered"
+    digest = "of that"
 
     def pool(self, task: Task) -> Pool:
         """Return the pool with the batches."""
@@ -221,6 +222,7 @@ class Config:
 
     seed, metric, strategy_label, kind = 0, "accuracy", "last", "classification"
     provided: frozenset[Any] = frozenset()
+    checkpoint_minutes = None
 
     def __init__(
         self,
