@@ -49,11 +49,11 @@ CONFINED = {  # what only some modules of experiments may use
     "torch.distributed": ("experiments.engine.engine",),
     "torch.autocast": ("experiments.engine.engine",),
     "torch.amp": ("experiments.engine.engine",),
-    "torch.device": ("experiments.engine.engine",),
-    "torch.cuda": ("experiments.engine.engine",),
+    "torch.device": ("experiments.engine",),
+    "torch.cuda": ("experiments.engine",),
     "torch.backends": ("experiments.engine.engine",),
-    ".cuda": ("experiments.engine.engine",),
-    '"cuda"': ("experiments.engine.engine",),
+    ".cuda": ("experiments.engine",),
+    '"cuda"': ("experiments.engine",),
 }
 
 

@@ -22,8 +22,9 @@ class Constant:
         self.value = value
         self._copies: dict[torch.device, Tensor] = {}
 
-    def on(self, device: torch.device) -> Tensor:
-        """Return the tensor on a device."""
+    def beside(self, other: Tensor) -> Tensor:
+        """Return the tensor on the device of another one."""
+        device = other.device
         if device == self.value.device:
             return self.value
         if device not in self._copies:

@@ -31,6 +31,8 @@ from al_core.errors import ActiveLearningError, InvalidSetting, require_positive
 from experiments.engine.cores import num_cores
 from experiments.engine.memory import host_memory_mb, keep_freed_memory, reset_peak_host_memory
 from experiments.engine.processes import end_with_parent
+from experiments.engine.recording import Stream, new_stream, within
+from experiments.engine.transfer import fits, pinned, to_device
 from experiments.settings.checks import check_flag
 
 T = TypeVar("T")
@@ -84,12 +86,10 @@ class Engine:
         self.precision = precision
         self.num_processes = num_processes
         self.channels_last = channels_last
-        self.compile = compile
-        self.cuda_graphs = cuda_graphs
-        self.resident = resident
+        self.compile, self.cuda_graphs, self.resident = compile, cuda_graphs, resident
         self.rank, self.world_size = 0, 1
         self._wanted = device
-        self._stream: torch.cuda.Stream | None = None
+        self._stream: Stream | None = None
         self.num_threads = num_threads
         self.device = _device(device, local_rank=0)
 
@@ -200,22 +200,15 @@ class Engine:
 
     def to_device(self, value: Any) -> Any:
         """Move a tensor, or a list of tensors, to the device without waiting for the transfer."""
-        if isinstance(value, (list, tuple)):
-            return type(value)(self.to_device(part) for part in value)
-        if not isinstance(value, Tensor):
-            return value
-        return self.pinned(value).to(self.device, non_blocking=True)
+        return to_device(value, self.device)
 
     def pinned(self, value: Any) -> Any:
-        """Copy a tensor, or a list of tensors, into memory that a GPU copies from, if there is one.
+        """Prepare tensors for `to_device`, which a thread that loads batches ahead can do."""
+        return pinned(value, self.device)
 
-        A thread that loads batches ahead can do so, and then `to_device` need not.
-        """
-        if isinstance(value, (list, tuple)):
-            return type(value)(self.pinned(part) for part in value)
-        if not isinstance(value, Tensor) or self.device.type != "cuda" or value.is_cuda:
-            return value
-        return value if value.is_pinned() else value.pin_memory()
+    def fits(self, num_bytes: int, *, share: float) -> bool:
+        """Return whether a GPU has so many bytes within a share of its free memory."""
+        return fits(num_bytes, self.device, share=share)
 
     def laid_out(self, images: Tensor) -> Tensor:
         """Return a batch of images in the memory layout of the model."""
@@ -253,15 +246,10 @@ class Engine:
         if not self.records:
             yield
             return
-        if self._stream is None:  # one for all trainings: freed memory stays with its stream
-            self._stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-        usual = torch.cuda.current_stream(self.device)
-        self._stream.wait_stream(usual)
-        try:
-            with torch.cuda.stream(self._stream):
-                yield
-        finally:
-            usual.wait_stream(self._stream)
+        # One for all trainings: freed memory stays with its stream.
+        self._stream = self._stream or new_stream(self.device)
+        with within(self._stream):
+            yield
 
     def generator(self, seed: int) -> torch.Generator:
         """Return a generator on the device; each process draws other numbers."""

@@ -39,7 +39,7 @@ BATCHES_A_TRIM = 4
 class CanReside(Protocol):
     """A task whose image sets can be kept on a GPU."""
 
-    def reside(self, device: torch.device) -> None:
+    def reside(self, engine: Engine) -> None:
         """Keep those that fit there."""
         ...
 
@@ -71,7 +71,7 @@ class TaskLearner:
         self.engine = engine
         self.training = Training(task, engine, recipe)
         if engine.resident and isinstance(task, CanReside):
-            task.reside(engine.device)
+            task.reside(engine)
         self._observer = CycleObserver(engine) if observer is None else observer
         self._checkpoint = checkpoint
         self._warm_start = recipe.cycle.warm_start

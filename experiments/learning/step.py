@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from al_core import ranking_accuracy
 from experiments.engine.engine import Engine
+from experiments.engine.recording import CudaRecording
 from experiments.learning.optimizer import clip_gradients
 from experiments.learning.pseudo_labels import UnlabeledBatch, augmented_twice
 from experiments.tasks.base import Task
@@ -137,29 +138,6 @@ class Recording(Protocol):
     def replay(self) -> StepResult:
         """Do the work; the result is overwritten by the next replay."""
         ...
-
-
-class CudaRecording:
-    """A CUDA graph.
-
-    Args:
-        work: Is called once, and does nothing then but get recorded.
-        generator: The generator that `work` draws from; replays draw further numbers.
-    """
-
-    def __init__(self, work: Callable[[], StepResult], generator: torch.Generator) -> None:
-        self._graph = torch.cuda.CUDAGraph()
-        self._graph.register_generator_state(generator)
-        # Threads that load the next batches may allocate memory meanwhile.
-        with torch.cuda.graph(
-            self._graph, stream=torch.cuda.current_stream(), capture_error_mode="thread_local"
-        ):
-            self._result = work()
-
-    def replay(self) -> StepResult:
-        """Launch the graph."""
-        self._graph.replay()
-        return self._result
 
 
 class RecordedSteps:

@@ -23,11 +23,12 @@ from experiments.data.classification import ImageClassification
 from experiments.data.labels import Label
 from experiments.data.photographs import fit_square, whole_image
 from experiments.data.resident import ResidentImages, can_reside
-from experiments.data.samples import Batch, ChannelValues, MemorySamples
+from experiments.data.samples import Batch, ChannelValues
 from experiments.data.targets import HiddenTargets, Targets
 from experiments.drawing.panel import Panel
 from experiments.drawing.views import class_view
 from experiments.engine.constant import Constant
+from experiments.engine.engine import Engine
 from experiments.metrics.classification import ClassificationMetrics
 from experiments.models.classifier import Classifier, logits_of
 from experiments.models.dropout import InputDropout
@@ -123,14 +124,12 @@ class Classification:
         """True if mean and deviation are those of the pool, not those of the network's weights."""
         return _expected_normalization(self.backbone) is None
 
-    def reside(self, device: torch.device) -> None:
+    def reside(self, engine: Engine) -> None:
         """Keep the sets that fit on a GPU, where batches are gathered from now on."""
-        if can_reside(self.train, device):
-            assert isinstance(self.train, MemorySamples)
-            self._pool_images = ResidentImages(self.train, device).images
-        if can_reside(self.test, device):
-            assert isinstance(self.test, MemorySamples)
-            self._test_images = ResidentImages(self.test, device).images
+        if can_reside(self.train, engine):
+            self._pool_images = ResidentImages(self.train, engine).images
+        if can_reside(self.test, engine):
+            self._test_images = ResidentImages(self.test, engine).images
 
     def build_model(self) -> nn.Module:
         """Return a fresh model with one output a class."""
@@ -180,7 +179,7 @@ class Classification:
 
     def normalize(self, images: Tensor) -> Tensor:
         """Scale to 0..1, subtract the mean, divide by the standard deviation, per channel."""
-        mean, std = self._mean.on(images.device), self._std.on(images.device)
+        mean, std = self._mean.beside(images), self._std.beside(images)
         # In place, on a copy: passes over memory are what it costs.
         return images.to(torch.float32, copy=True).sub_(255 * mean).div_(255 * std)
 

@@ -204,7 +204,7 @@ class Detection:
 
     def normalize(self, images: Tensor) -> Tensor:
         """Subtract the mean color."""
-        return images.float() - self._mean.on(images.device)
+        return images.float() - self._mean.beside(images)
 
     def losses(self, outputs: Outputs, targets: Sequence[Tensor]) -> Tensor:
         """Return the multi-box loss of each image, reduced as `reduction` says.

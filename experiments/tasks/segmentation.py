@@ -202,7 +202,7 @@ class Segmentation:
 
     def normalize(self, images: Tensor) -> Tensor:
         """Scale to 0..1, subtract the mean, divide by the standard deviation, per channel."""
-        mean, std = self._mean.on(images.device), self._std.on(images.device)
+        mean, std = self._mean.beside(images), self._std.beside(images)
         return (images - 255 * mean).div_(255 * std)
 
     def losses(self, outputs: Outputs, targets: Tensor) -> Tensor:
