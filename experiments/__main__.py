@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 
+from experiments.settings.terminal import show_error
+
 NAME = "learning-loss"
 COMMANDS = {
     "run": "train, score and ask for labels, cycle by cycle: an experiment or a sweep",
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command not in COMMANDS:
         near = get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(COMMANDS)}"
-        print(f"error: unknown command {' '.join(command.split())!r}: {hint}", file=sys.stderr)
+        show_error(f"unknown command {' '.join(command.split())!r}: {hint}")
         return 2
     sys.argv = [f"{NAME} {command}", *rest]
     # As `python -m` does, so that the processes that a command starts find their way back.

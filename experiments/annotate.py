@@ -31,6 +31,7 @@ from experiments.data.labels import UnusableFile
 from experiments.data.untrusted import open_untrusted
 from experiments.engine.locks import hold
 from experiments.handoff.export import FILES, export
+from experiments.settings.terminal import show, show_error
 from experiments.settings.wording import counted, listed
 
 COMMANDS = ("export", "import")
@@ -61,9 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _export(run, options.format, options.batch, options.out)
         return _import(run, options.files, only_check=options.check)
     except shutil.Error as error:  # has one entry for each file of a folder
-        print(f"error: {error.args[0][0][2]}", file=sys.stderr)
+        show_error(error.args[0][0][2])
     except (ActiveLearningError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show_error(error)
     return 1
 
 
@@ -89,7 +90,7 @@ def _annotate_folder(given: Sequence[str]) -> int:
             environment=options.environment, more=options.more,
         )  # fmt: skip
     except (ActiveLearningError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show_error(error)
         return 1
     except KeyboardInterrupt:
         print("stopped; the same command goes on", file=sys.stderr)
@@ -103,10 +104,10 @@ def _export(run: AskingRun, format_name: str, batch: int | None, out: Path | Non
     folder = out or request_folder(run.folder, request.cycle)
     image_url = address_in_files(run.config["oracle"]["image_url"])
     files, lost = export(items, run.rules, format_name, folder, image_url=image_url)
-    print(f"batch {request.cycle}, {counted(len(items), 'image')}: {', '.join(map(str, files))}")
+    show(f"batch {request.cycle}, {counted(len(items), 'image')}: {', '.join(map(str, files))}")
     if lost:
         names = counted(len(lost), "name")
-        print(f"{names} would be lost or mixed up by the tool:\n{listed(lost)}")
+        show(f"{names} would be lost or mixed up by the tool:\n{listed(lost)}")
     return 0
 
 
@@ -123,20 +124,20 @@ def _import(run: AskingRun, files: Sequence[Path], *, only_check: bool) -> int:
     taken, problems = found.answers, found.problems
     wanted = [name for name in request.names if name not in run.ledger.answers]
     of_batch = len(set(wanted) & set(taken))
-    print(
+    show(
         f"new: {counted(len(taken), 'annotation')}, {of_batch} of the {len(wanted)} that "
         f"batch {request.cycle} waits for"
     )
     for note in found.notes:
-        print(note)
+        show(note)
     if problems:
         things = counted(len(problems), "thing")
-        print(f"{things} cannot be used:\n{listed(problems)}")
+        show(f"{things} cannot be used:\n{listed(problems)}")
     if only_check or not taken:
         return int(not taken)
     with hold(run.folder / "annotations", otherwise="repeat the import when that has ended"):
         _hand_in(run, files)
-    print(f"copied into {run.returned}; the command of the run takes them over")
+    show(f"copied into {run.returned}; the command of the run takes them over")
     return 0
 
 

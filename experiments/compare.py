@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from al_core.errors import ActiveLearningError
 from experiments.reporting.runs import ReportError
 from experiments.settings.messages import check_groups, line
+from experiments.settings.terminal import show
 
 REFUSED = (ActiveLearningError, ReportError, HydraException, OmegaConfBaseException, OSError)
 
@@ -36,15 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         comparison = Comparison(parse(given))
         spend(comparison)
     except REFUSED as error:
-        print(line(error, arguments=given), file=sys.stderr)
+        show(line(error, arguments=given), error=True)
         return 1
     except KeyboardInterrupt:
         print("interrupted: the same command goes on", file=sys.stderr)
         return 130
-    print(f"\n{result(comparison)}")
+    show(f"\n{result(comparison)}")
     for strategy, seed in sorted(comparison.failed):
         log = comparison.run_folder(strategy, seed) / "log.txt"
-        print(f"failed: {strategy} seed {seed}; log: {log}", file=sys.stderr)
+        show(f"failed: {strategy} seed {seed}; log: {log}", error=True)
     return 1 if comparison.failed else 0
 
 

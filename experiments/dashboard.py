@@ -17,6 +17,7 @@ from pathlib import Path
 from al_core.files import write_bytes
 from experiments.reporting import workspace
 from experiments.reporting.runs import ReportError, Run, find_runs, is_run_folder
+from experiments.settings.terminal import show, show_error
 
 NOT_IN_NAMES = re.compile(r"[^\w.=-]+")
 
@@ -43,11 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file = _folder(options) / f"workspace-{NOT_IN_NAMES.sub('-', name)}.json"
             text = json.dumps(workspace.serialize(built), indent=1)
             write_bytes(file, f"{text}\n".encode())
-            print(f"{name}: {file}")
+            show(f"{name}: {file}")
             if options.send:
-                print(f"{name}: {workspace.save(built)}")
+                show(f"{name}: {workspace.save(built)}")
     except (ReportError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show_error(error)
         return 1
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("wandb_workspaces"):

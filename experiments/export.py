@@ -17,6 +17,7 @@ from experiments.annotation.run_view import open_run
 from experiments.handoff.dataset import FORMATS, check_dataset_format, write_dataset
 from experiments.handoff.export import IMAGES
 from experiments.handoff.folder import replaced_folder
+from experiments.settings.terminal import show, show_error
 from experiments.settings.wording import counted, listed
 
 ONNX = "onnx"
@@ -42,11 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _export_onnx(options.run, folder)
         return _export_labels(options.run, options.format, folder, options.images)
     except (ActiveLearningError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show_error(error)
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
-        print(f"error: {ONNX} needs {error.name}: pip install -e '.[onnx]'", file=sys.stderr)
+        show_error(f"{ONNX} needs {error.name}: pip install -e '.[onnx]'")
     return 1
 
 
@@ -62,12 +63,12 @@ def _export_labels(run_folder: Path, format_name: str, folder: Path, images: str
     }
     with replaced_folder(folder, about) as place:
         write_dataset(found.splits, run.rules, format_name, place, images=images)
-    print(
+    show(
         f"{counted(found.num_labeled, 'labeled image')} in {folder}: {about['num_train']} to train "
         f"on, {about['num_test']} to measure with; {found.num_refused} refused"
     )
     if found.gone:
-        print(f"{counted(len(found.gone), 'image')} gone, left out:\n{listed(found.gone)}")
+        show(f"{counted(len(found.gone), 'image')} gone, left out:\n{listed(found.gone)}")
     return 0
 
 
@@ -79,7 +80,7 @@ def _export_onnx(run_folder: Path, folder: Path) -> int:
     checkpoint = last_checkpoint(run_folder)
     with replaced_folder(folder, {"run": str(run_folder.absolute()), "format": ONNX}) as place:
         check = write_onnx(checkpoint, place)
-    print(f"{checkpoint} in {folder}: {check}")
+    show(f"{checkpoint} in {folder}: {check}")
     return 0
 
 

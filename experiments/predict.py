@@ -10,13 +10,13 @@ trust_checkpoint=true. RUN may also be a checkpoint of a run.
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from al_core.errors import ActiveLearningError, InvalidSetting
+from experiments.settings.terminal import log_to_stdout, show_error
 
 KEYS = ("images", "out", "batch_size", "device", "trust_checkpoint")
 
@@ -32,10 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # torch takes seconds to import: not before the arguments are understood
         from experiments.ranking.predicting import PredictSettings, predict
 
-        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+        log_to_stdout()
         predict(PredictSettings(**values))
     except (ActiveLearningError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show_error(error)
         return 1
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from here", file=sys.stderr)

@@ -20,6 +20,7 @@ from al_core.errors import ActiveLearningError, InvalidSetting
 from experiments.ranking.settings import GROUPS, RankSettings, rank_settings
 from experiments.settings.composition import plain
 from experiments.settings.messages import check_groups, line
+from experiments.settings.terminal import show
 
 CONFIG_NAME = "rank"
 PATH_KEYS = ("images", "checkpoint", "out")
@@ -66,7 +67,7 @@ def _job(config: DictConfig) -> None:
 
 
 def _stop(text: str) -> NoReturn:
-    print(text, file=sys.stderr)
+    show(text, error=True)
     sys.exit(1)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from al_core.files import write_together
 from experiments.reporting.runs import ReportError, find_runs, is_run_folder
+from experiments.settings.terminal import show, show_error
 
 _EXTRA = ("matplotlib", "scipy")  # the optional dependencies called `report`
 
@@ -34,14 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--metric", help="column of cycles.csv (default: the task's own metric)")
     options = parser.parse_args(arguments)
     try:
-        print(write_report(options.runs, out=options.out, metric=options.metric))
+        show(write_report(options.runs, out=options.out, metric=options.metric))
     except (ReportError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        show_error(error)
         return 1
     except ModuleNotFoundError as error:
         if error.name not in _EXTRA:
             raise
-        print(f"error: a report needs {error.name}: pip install -e '.[report]'", file=sys.stderr)
+        show_error(f"a report needs {error.name}: pip install -e '.[report]'")
         return 1
     return 0
 

@@ -22,6 +22,7 @@ from al_core.errors import ActiveLearningError, InvalidSetting
 from experiments.runs.sweep import JobFailed, refuse_what_kills
 from experiments.settings.messages import check_groups, check_mode, line
 from experiments.settings.run_path import LIVE
+from experiments.settings.terminal import show
 
 MAX_BROKEN_POOLS = 10  # deaths of a sweep's processes before it gives up
 AWAITING = 3  # exit status of a run that waits for annotations
@@ -43,7 +44,7 @@ def _job(config: DictConfig) -> float:
     except (ActiveLearningError, OmegaConfBaseException, OSError) as error:
         if not in_sweep:
             _stop(error)
-        print(line(error), file=sys.stderr)
+        show(line(error), error=True)
         raise JobFailed(line(error).removeprefix("error: ")) from None
     if outcome.waiting is None:
         return outcome.metric
@@ -53,7 +54,7 @@ def _job(config: DictConfig) -> float:
 
 
 def _stop(error: Exception) -> NoReturn:
-    print(line(error), file=sys.stderr)
+    show(line(error), error=True)
     sys.exit(1)
 
 

@@ -17,9 +17,11 @@ from al_core.errors import ActiveLearningError
 from experiments.annotation.inbox import read_returned
 from experiments.annotation.ledger import Ledger, request_folder
 from experiments.annotation.run_view import AskingRun, open_run
+from experiments.data.untrusted import open_untrusted
 from experiments.engine.locks import is_held
 from experiments.reporting.runs import run_folders
-from experiments.settings.wording import counted, duration, listed
+from experiments.settings.terminal import show, show_error
+from experiments.settings.wording import counted, duration, escaped, listed
 
 SHOWN = 5
 """Number of missing images that are named."""
@@ -40,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments).runs
     for folder in (run for path in given for run in run_folders(path) or [path]):
         try:
-            print(_begun(folder) or describe(open_run(folder)))
+            show(_begun(folder) or describe(open_run(folder)))
         except (ActiveLearningError, OSError) as error:
-            print(f"error: {error}", file=sys.stderr)
+            show_error(error)
             failed = True
     return int(failed)
 
@@ -88,7 +90,7 @@ def _latest(folder: Path, label: str) -> list[str]:
     """Return the last line of a run's log with its age, as a line of the status."""
     file = folder / "log.txt"
     try:
-        with open(file, "rb") as log:
+        with open_untrusted(file) as log:
             log.seek(max(0, file.stat().st_size - TAIL_BYTES))
             tail = log.read().decode("utf-8", "replace")
             age = max(0.0, time.time() - file.stat().st_mtime)
@@ -124,7 +126,7 @@ def _waiting(run: AskingRun, ledger: Ledger, lines: list[str]) -> list[str]:
             f"taken over from {run.returned} when the run goes on"
         )
     if missing:
-        named = ", ".join(missing[:SHOWN])
+        named = ", ".join(map(escaped, missing[:SHOWN]))
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         out.append(f"  missing    {named}{more}")
         out.append(f"  see        {request_folder(run.folder, request.cycle)}")

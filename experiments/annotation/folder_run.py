@@ -14,6 +14,7 @@ from experiments.annotation.local_server import USER, LocalServer
 from experiments.annotation.settings import KEY_VARIABLE
 from experiments.data.folders import find_images
 from experiments.engine.processes import ended_with_this
+from experiments.settings.terminal import show
 
 TASKS = {
     "classification": (
@@ -79,7 +80,7 @@ def annotate_folder(
     print("starting Label Studio ...")
     server.start()
     try:
-        print(
+        show(
             f"annotate at {server.url}\n  user      {USER}\n  password  {server.password}\n"
             "Ctrl-C stops; the same command goes on",
             flush=True,

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from experiments.annotation.ledger import Kept, Ledger, Seen, problems_in
+from experiments.annotation.ledger import Ledger, problems_in
+from experiments.annotation.records import Kept, Seen
 from experiments.data.labels import Problem, Rules
 from experiments.handoff.names import ImageNames
 from experiments.handoff.returned import (

@@ -26,7 +26,7 @@ from experiments.annotation.inbox import read_returned
 from experiments.annotation.label_studio_answers import Annotation, ServerDown, Task
 from experiments.annotation.label_studio_client import Client
 from experiments.annotation.label_studio_project import NAME, Journal, OpenTasks, by_name, join
-from experiments.annotation.ledger import Request, returned_folder
+from experiments.annotation.records import Request
 from experiments.annotation.run_view import AskingRun, open_run
 from experiments.annotation.settings import LabelStudioSettings
 from experiments.data.labels import Item
@@ -174,7 +174,7 @@ class Courier:
             )  # fmt: skip
 
     def _returned(self, run: AskingRun) -> Path:
-        return returned_folder(run.folder, self._settings.returned)
+        return self._settings.returned_in(run.folder)
 
     def _answers(self, run: AskingRun) -> set[str]:
         """Return the names of images with an answer, and report what cannot be used, once."""

@@ -15,128 +15,30 @@ once.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
-from pydantic import Field, TypeAdapter, ValidationError
-
-from al_core.files import atomic_write, write_bytes
-from experiments.data.labels import MAX_SIDE, Box, Item, Label, Rules, UnusableFile, shown
+from al_core.files import write_bytes
+from experiments.annotation.records import (
+    ANSWERS,
+    ITEMS,
+    NAMES,
+    REQUEST,
+    SEEN,
+    Draft,
+    Kept,
+    Request,
+    Seen,
+    check_names,
+    read_json,
+    write_json,
+)
+from experiments.data.labels import Box, Item, Label, Rules, UnusableFile, shown
 from experiments.data.untrusted import read_untrusted
 from experiments.handoff.masks import read_png, write_png
-
-T = TypeVar("T")
-Side = Annotated[int, Field(ge=1, le=MAX_SIDE)]
-BoxRecord = tuple[str, float, float, float, float, bool]
-"""Class, x_min, y_min, x_max, y_max in pixels, difficult."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """Images that people are asked to annotate, the most wanted first.
-
-    Attributes:
-        cycle: The cycle that trains on them.
-        train: Names, most wanted first.
-        test: Names of the images that are held out for measuring; of batch 0 only.
-        scores: Acquisition scores of `train`, or None.
-    """
-
-    cycle: int
-    train: tuple[str, ...]
-    test: tuple[str, ...] = ()
-    scores: tuple[float, ...] | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Training images, then test images."""
-        return (*self.train, *self.test)
-
-
-@dataclass(frozen=True)
-class Kept:
-    """An answer as it is kept.
-
-    Attributes:
-        refused: Whether the image cannot be labeled.
-        class_name: Class of a classified image.
-        boxes: Objects of a detector's image.
-        mask: Path of a PNG file below `annotations`.
-        source: The file from which the answer came.
-        order: Number of that file among all that came; the answer with the highest number counts.
-        at: Time at which it was accepted, UTC.
-    """
-
-    refused: bool = False
-    class_name: str | None = None
-    boxes: tuple[BoxRecord, ...] | None = None
-    mask: Annotated[str, Field(pattern=r"^masks/[0-9a-f]{32}\.png$")] | None = None
-    source: str = ""
-    order: int = 0
-    at: str = ""
-
-    @property
-    def objects(self) -> tuple[Box, ...] | None:
-        """The boxes, as they were drawn."""
-        if self.boxes is None:
-            return None
-        return tuple(
-            Box(name, (x_min, y_min, x_max, y_max), difficult)
-            for name, x_min, y_min, x_max, y_max, difficult in self.boxes
-        )
-
-    @property
-    def value(self) -> tuple[Any, ...]:
-        """The answer itself, without its origin."""
-        return self.refused, self.class_name, self.boxes, self.mask
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A returned file that was read.
-
-    Attributes:
-        fingerprint: Its size and time of change when it was read.
-        order: As in `Kept`.
-        problems: Its parts that were not used; while there are any, the file is read again.
-    """
-
-    fingerprint: str
-    order: int
-    problems: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Draft:
-    """The model's draft of a requested image; `boxes` have their score instead of `difficult`."""
-
-    class_name: str | None = None
-    score: float | None = None
-    boxes: tuple[tuple[str, float, float, float, float, float | None], ...] | None = None
-    mask: Annotated[str, Field(pattern=r"^drafts/[0-9]{6}\.png$")] | None = None
-
-
-@dataclass(frozen=True)
-class _ItemRecord:
-    size: tuple[Side, Side]
-    score: float | None
-    draft: _Draft | None
-
-
-@dataclass(frozen=True)
-class _Items:
-    items: tuple[_ItemRecord, ...]
-
-
-_NAMES = TypeAdapter(list[str])
-_ANSWERS = TypeAdapter(dict[str, Kept])
-_SEEN = TypeAdapter(dict[str, Seen])
-_REQUEST = TypeAdapter(Request)
-_ITEMS = TypeAdapter(_Items)
 
 
 @dataclass
@@ -167,15 +69,15 @@ class Ledger:
             UnusableFile: A file is damaged; the text names it.
         """
         ledger = cls(folder)
-        ledger.names = _read_json(ledger.manifest, _NAMES) or []
-        _check_names(ledger.names, ledger.manifest)
+        ledger.names = read_json(ledger.manifest, NAMES) or []
+        check_names(ledger.names, ledger.manifest)
         for _, path in _accepted_files(folder):
-            accepted = _read_json(path, _ANSWERS)
+            accepted = read_json(path, ANSWERS)
             ledger.answers.update(accepted or {})
-        ledger.seen = _read_json(ledger._seen_file, _SEEN) or {}
+        ledger.seen = read_json(ledger._seen_file, SEEN) or {}
         for k in range(cycle + 1):
             file = request_folder(folder, k) / "request.json"
-            request = _read_json(file, _REQUEST)
+            request = read_json(file, REQUEST)
             if request is not None:
                 ledger._check_request(request, k, file)
                 ledger.requests.append(request)
@@ -242,7 +144,7 @@ class Ledger:
         new = sorted(set(names) - set(self.names))
         if new:
             self.names += new
-            _write_json(self.manifest, self.names)
+            write_json(self.manifest, self.names)
         return len(new)
 
     def keep(self, label: Label, *, source: str, order: int, write: bool = True) -> Kept:
@@ -272,12 +174,12 @@ class Ledger:
         if answers:
             numbers = [number for number, _ in _accepted_files(self.folder)]
             content = {name: asdict(kept) for name, kept in answers.items()}
-            _write_json(_accepted_file(self.folder, max(numbers, default=-1) + 1), content)
+            write_json(_accepted_file(self.folder, max(numbers, default=-1) + 1), content)
             self.answers.update(answers)
         if dict(seen) != self.seen:
             self.seen = dict(seen)
             content = {name: asdict(each) for name, each in self.seen.items()}
-            _write_json(self._seen_file, content)
+            write_json(self._seen_file, content)
 
     def write_request(self, request: Request, items: Sequence[Item]) -> None:
         """Write a request, with the size, the score and the model's draft of each image."""
@@ -294,7 +196,7 @@ class Ledger:
                     kept["mask"] = f"drafts/{place:06d}.png"
                     write_bytes(folder / kept["mask"], write_png(draft.mask))
             drafts.append({"size": list(item.size), "score": item.score, "draft": kept})
-        _write_json(folder / "request.json", {**asdict(request), "items": drafts})
+        write_json(folder / "request.json", {**asdict(request), "items": drafts})
 
     def items(self, request: Request, root: Path, rules: Rules) -> list[Item]:
         """Return the images of a request, in its order.
@@ -304,7 +206,7 @@ class Ledger:
         """
         folder = request_folder(self.folder, request.cycle)
         file = folder / "request.json"
-        kept = _read_json(file, _ITEMS)
+        kept = read_json(file, ITEMS)
         if kept is None or len(kept.items) != len(request.names):
             raise UnusableFile(f"{file} is incomplete: restore it from a copy")
         return [
@@ -316,11 +218,6 @@ class Ledger:
 def request_folder(folder: Path, cycle: int) -> Path:
     """Return the folder of a request in a run folder."""
     return folder / "requests" / f"batch_{cycle:02d}"
-
-
-def returned_folder(folder: Path, setting: str | None) -> Path:
-    """Return the folder in which annotations of a run come back; `oracle.returned` may set it."""
-    return Path(setting or folder / "returned")
 
 
 def _accepted_file(folder: Path, number: int) -> Path:
@@ -346,7 +243,7 @@ def problems_in(seen: Mapping[str, Seen]) -> list[str]:
     return [problem for each in seen.values() for problem in each.problems]
 
 
-def _drawn(draft: _Draft | None, folder: Path, rules: Rules) -> Label | None:
+def _drawn(draft: Draft | None, folder: Path, rules: Rules) -> Label | None:
     if draft is None:
         return None
     boxes = draft.boxes
@@ -360,39 +257,3 @@ def _drawn(draft: _Draft | None, folder: Path, rules: Rules) -> Label | None:
         else read_png(read_untrusted(folder / draft.mask, inside=folder), rules),
         score=draft.score,
     )
-
-
-def _check_names(names: Sequence[str], file: Path) -> None:
-    """Check that names are paths below the folder of the images.
-
-    Raises:
-        UnusableFile: One is not.
-    """
-    for name in names:
-        if not name or "\0" in name or name.startswith("/") or ".." in name.split("/"):
-            raise UnusableFile(
-                f"{file} cannot be used ({shown(name)} leads out of the folder of the images): "
-                "restore it from a copy"
-            )
-
-
-def _read_json(path: Path, content: TypeAdapter[T]) -> T | None:
-    """Read a file of the record; None where there is none."""
-    if not path.exists():
-        return None
-    try:
-        return content.validate_json(read_untrusted(path))
-    except UnusableFile as error:
-        raise UnusableFile(f"{path}: {error}") from None
-    except ValidationError as error:
-        fault = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = ".".join(map(str, fault["loc"]))
-        raise UnusableFile(
-            f"{path} cannot be read ({place}{': ' if place else ''}{fault['msg']}): restore it "
-            "from a copy"
-        ) from None
-
-
-def _write_json(path: Path, content: Any) -> None:
-    with atomic_write(path) as file:
-        json.dump(content, file, ensure_ascii=False)

@@ -29,13 +29,8 @@ from numpy.typing import NDArray
 from al_core import stream, typiclust
 from al_core.errors import InvalidSetting
 from experiments.annotation.inbox import read_returned
-from experiments.annotation.ledger import (
-    Kept,
-    Ledger,
-    Request,
-    request_folder,
-    returned_folder,
-)
+from experiments.annotation.ledger import Ledger, request_folder
+from experiments.annotation.records import Kept, Request
 from experiments.annotation.settings import LabelStudioSettings, PeopleSettings, address_in_files
 from experiments.annotation.unlabeled import Collected
 from experiments.data.decoding import UnreadableImage, read_rgb
@@ -93,7 +88,7 @@ class People:
     ) -> None:
         self._settings, self._rules, self._root = settings, rules, root
         self._run_folder, self._has_test, self._embed = run_folder, has_test, embed
-        self.returned = returned_folder(run_folder, settings.returned)
+        self.returned = settings.returned_in(run_folder)
         if settings.refusal in rules.class_names:
             raise InvalidSetting(f"oracle.refusal={settings.refusal} is one of the classes")
         for key, folder in (("out", run_folder), ("oracle.returned", self.returned)):

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter
 
-from experiments.annotation.ledger import Ledger, Request, returned_folder
+from experiments.annotation.ledger import Ledger
+from experiments.annotation.records import Request
 from experiments.data.labels import Rules, UnusableFile
 from experiments.data.untrusted import Number, Whole, checked, parse_json, read_untrusted
 from experiments.engine.locks import is_held
-from experiments.settings.run_path import PEOPLE
+from experiments.settings.run_path import PEOPLE, returned_folder
 from experiments.settings.yaml_file import read_yaml
 
 

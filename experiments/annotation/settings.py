@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from al_core.errors import InvalidSetting
 from experiments.handoff.export import FILES, IMAGES
 from experiments.settings.checks import check_flag, check_number, check_whole_number
+from experiments.settings.run_path import returned_folder
 
 LOCAL_FILES = "/data/local-files/?d={name}"
 """Address of an image in a local storage of Label Studio."""
@@ -81,6 +83,10 @@ class PeopleSettings:
         for name in ("embedding_network", "embedding_weights"):
             if not isinstance(getattr(self, name), str | None):
                 raise InvalidSetting(f"oracle.{name} must be text, got {getattr(self, name)!r}")
+
+    def returned_in(self, run_folder: Path) -> Path:
+        """Return the folder in which annotations of a run come back."""
+        return returned_folder(run_folder, self.returned)
 
     def _check_exchange(self) -> None:
         if self.images not in IMAGES:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from al_core.errors import InvalidSetting
-from experiments.annotation.ledger import Kept
+from experiments.annotation.records import Kept
 from experiments.data.classification import (
     UNMEASURED,
     ImageClassification,

@@ -184,15 +184,6 @@ class Engine:
             torch.cuda.set_device(self.device)
         dist.init_process_group("cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo")
 
-    @property
-    def num_threads_here(self) -> int:
-        """CPU threads with which this process computes at the moment."""
-        return torch.get_num_threads()
-
-    def use_threads(self, count: int) -> None:
-        """Compute with so many CPU threads from now on: sums depend on how they are divided."""
-        torch.set_num_threads(count)
-
     def leave(self) -> None:
         """Disconnect from the other processes."""
         if dist.is_initialized():

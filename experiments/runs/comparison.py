@@ -26,6 +26,7 @@ from experiments.reporting.sequential import FIRST_LOOK, Plan, Standing, most_op
 from experiments.reporting.statistics import area_under_budget
 from experiments.settings.composition import plain
 from experiments.settings.run_path import run_path
+from experiments.settings.terminal import show
 
 Pair = tuple[str, str]
 DEFAULT_SEEDS = 20  # most seeds of a strategy; two strategies are then looked at six times
@@ -204,7 +205,7 @@ def spend(comparison: Comparison) -> None:
             return
         for strategy, seed in runs:
             number = f"run {comparison.num_runs + 1} of {request.budget}"
-            print(f"{number}: {strategy}, seed {seed} ({' against '.join(pair)})", flush=True)
+            show(f"{number}: {strategy}, seed {seed} ({' against '.join(pair)})", flush=True)
             failures = sum(strategy == failed for failed, _ in comparison.failed)
             if (
                 not comparison.run(strategy, seed)
@@ -212,7 +213,7 @@ def spend(comparison: Comparison) -> None:
                 and failures + 1 >= MAX_FAILURES
             ):
                 return
-        print(f"  {describe(pair, comparison.standings()[pair], comparison.metric)}", flush=True)
+        show(f"  {describe(pair, comparison.standings()[pair], comparison.metric)}", flush=True)
 
 
 def describe(pair: Pair, how: Standing, metric: str) -> str:

@@ -23,12 +23,12 @@ import yaml
 from al_core import CycleRecord, Pool, Query, write_ranking_csv, write_upload_csv
 from al_core.errors import ActiveLearningError, InvalidSetting
 from al_core.files import atomic_write, remove_leftovers, write_bytes
-from experiments.annotation.ledger import returned_folder
 from experiments.drawing.panel import Panel
 from experiments.drawing.rendering import FULL, THUMBNAIL, jpeg, render
 from experiments.engine.locks import LOCK_FILE, hold
 from experiments.metrics.columns import SECONDS, in_order
 from experiments.runs.binding import CONFIG, Change, append_changes, permitted_changes
+from experiments.settings.run_path import returned_folder
 from experiments.units.unit import Unit, image_of, images_of
 from vendored.checkpoints import UNREADABLE
 

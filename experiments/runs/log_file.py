@@ -11,6 +11,7 @@ from pathlib import Path
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from al_core.errors import ActiveLearningError
+from experiments.settings.terminal import PlainFormatter, log_to_stdout
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +42,9 @@ def logged_to(file: Path | None) -> Iterator[None]:
             root.setLevel(level)
         return
     if not root.handlers:  # Hydra configures logging in its own process only
-        logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
+        log_to_stdout()
     handler = _LogFile(file, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)
     try:
         with logging_redirect_tqdm():

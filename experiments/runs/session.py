@@ -21,6 +21,7 @@ from experiments.annotation.oracle import check_oracle, live_oracle
 from experiments.annotation.people import Waiting
 from experiments.data.targets import GroundTruthOracle
 from experiments.engine.engine import Engine
+from experiments.engine.threads import num_threads, use_threads
 from experiments.learning.learner import TaskLearner
 from experiments.runs.assembly import Parts, assemble
 from experiments.runs.binding import run_folder
@@ -37,7 +38,7 @@ from experiments.runs.recorder import recording
 from experiments.runs.tracker import Tracker
 from experiments.settings.composition import make
 from experiments.settings.run_config import RunConfig
-from experiments.settings.wording import counted
+from experiments.settings.wording import Lines, counted
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def run(composed: DictConfig, *, swept: str = "") -> Outcome:
 def _run_in_process(engine: Engine, config: RunConfig, swept: str) -> Outcome:
     path = run_folder(config, swept=swept)
     with _held(path, engine, config) as (folder, state):
-        _share_threads(engine, state, explicit=config.values["engine"].get("num_threads"))
+        _keep_threads(state, explicit=config.values["engine"].get("num_threads"))
         query = _query_to_label(engine, folder, state, config)
         if state.finished and query is None:
             return _already_finished(path, state, config)
@@ -96,7 +97,7 @@ def _run_in_process(engine: Engine, config: RunConfig, swept: str) -> Outcome:
             if folder is not None:
                 folder.bind(config.values)
             if isinstance(parts, Waiting):
-                logger.info("%s", parts.text)
+                logger.info("%s", Lines(parts.text))
                 return Outcome(_last_metric(state, config), parts)
             if folder is not None:  # before any state that has these positions in it
                 write_record(path, parts.images.record)
@@ -126,18 +127,16 @@ def _run_in_process(engine: Engine, config: RunConfig, swept: str) -> Outcome:
             return outcome
 
 
-def _share_threads(engine: Engine, state: RunState, *, explicit: int | None) -> None:
+def _keep_threads(state: RunState, *, explicit: int | None) -> None:
     """Compute with the threads of the first start, wherever the run goes on.
 
-    Sums are divided among threads, so other numbers of them give other last bits, and after some
-    steps of training other queries. `engine.num_threads` is part of the configuration if it is set.
+    A number that `engine.num_threads` sets is part of the configuration and counts.
     """
-    here = engine.num_threads_here
-    if explicit is None and state.num_threads not in (None, here):
-        logger.info("going on with %s, as before", counted(state.num_threads, "thread"))
-        engine.use_threads(state.num_threads)
-    else:
-        state.num_threads = here
+    before = state.num_threads
+    if explicit is None and before is not None and before != num_threads():
+        logger.info("going on with %s, as before", counted(before, "thread"))
+        use_threads(before)
+    state.num_threads = num_threads()
 
 
 def _query_to_label(
@@ -213,7 +212,7 @@ def _outcome(record: CycleRecord, config: RunConfig, parts: Parts) -> Outcome:
     metric = float(record.metrics[config.metric])
     if record.awaits_labels and parts.people is not None:
         waiting = parts.people.waiting(record.cycle + 1)
-        logger.info("%s", waiting.text)
+        logger.info("%s", Lines(waiting.text))
         return Outcome(metric, waiting)
     if record.cycle + 1 < config.cycles and not record.query.indices.size:
         logger.info(

@@ -30,6 +30,7 @@ from al_core.files import atomic_write
 from experiments.settings.composition import plain
 from experiments.settings.messages import line
 from experiments.settings.run_path import run_path
+from experiments.settings.terminal import show
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
@@ -55,7 +56,7 @@ class Sweep(Callback):
         try:
             journal = _open_journal(Path(config.hydra.sweep.dir).absolute() / ".sweep")
         except OSError as error:  # Hydra would turn it into a warning and continue
-            print(line(error), file=sys.stderr)
+            show(line(error), error=True)
             sys.exit(1)
         params = OmegaConf.to_container(config.hydra.sweeper).get("params") or {}  # type: ignore[union-attr]
         texts = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
@@ -149,10 +150,10 @@ def _report(journal: Path) -> int:
         journal.parent.rmdir()
     failed = [note for note in notes if note["error"]]
     if failed:
-        print(f"{len(failed)} of {len(notes)} runs failed:", file=sys.stderr)
+        show(f"{len(failed)} of {len(notes)} runs failed:", error=True)
     for note in failed:
         log = f"; log: {note['log']}" if note["log"] and Path(note["log"]).is_file() else ""
-        print(f"  {note['job']}: {note['error']}{log}", file=sys.stderr)
+        show(f"  {note['job']}: {note['error']}{log}", error=True)
     return len(failed)
 
 

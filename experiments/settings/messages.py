@@ -15,6 +15,8 @@ from typing import NoReturn
 from hydra.errors import HydraException, OverrideParseException
 
 from experiments.settings.known_keys import advice, composed
+from experiments.settings.terminal import show_error
+from experiments.settings.wording import escaped
 
 CONFIG = Path(__file__).resolve().parents[2] / "conf"
 ELSEWHERE = ("--config-dir", "-cd", "--config-path", "-cp", "hydra.searchpath")
@@ -46,7 +48,7 @@ def line(
     elif isinstance(error, OSError):
         text = f"{error.strerror or error}: {error.filename or 'while writing the run folder'}"
         text += " (all finished cycles are kept; the same command goes on from them)"
-    return "error: " + " ".join(text.split())
+    return "error: " + escaped(" ".join(text.split()))
 
 
 def check_mode(arguments: list[str]) -> None:
@@ -81,7 +83,7 @@ def check_groups(arguments: list[str]) -> None:
 
 
 def _stop(text: str) -> NoReturn:
-    print(f"error: {text}", file=sys.stderr)
+    show_error(text)
     sys.exit(1)
 
 

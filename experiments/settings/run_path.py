@@ -36,3 +36,8 @@ def run_path(values: Mapping[str, Any], *, swept: str = "") -> Path:
         level = f"{level[:_LONGEST_LEVEL]}-{hashlib.sha256(swept.encode()).hexdigest()[:8]}"
     parts = (values["name"], level, strategy_label(values), f"seed{values['seed']}")
     return Path(values["out"]).joinpath(*parts)
+
+
+def returned_folder(folder: Path, setting: str | None) -> Path:
+    """Return the folder in which annotations of a run come back; `oracle.returned` may set it."""
+    return Path(setting or folder / "returned")

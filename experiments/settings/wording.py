@@ -4,18 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+BLANKS = "\t\N{NO-BREAK SPACE}\N{NARROW NO-BREAK SPACE}"
+"""Characters that `str.isprintable` excludes, and that change nothing but the place of others."""
+
 
 def counted(count: int, singular: str, plural: str = "") -> str:
     """Return a count with its noun: "1 image", "3 images", or with an irregular plural."""
     return f"{count} {singular if count == 1 else plural or singular + 's'}"
 
 
+class Lines(str):
+    """Text that is meant to have several lines; see `experiments.settings.terminal`."""
+
+    __slots__ = ()
+
+
+def escaped(text: str) -> str:
+    """Return text with everything that does not print, line breaks included, as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter
+        if letter.isprintable() or letter in BLANKS
+        else letter.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for letter in text
+    )
+
+
+def printable(text: str) -> str:
+    """Return text of any number of lines, each as `escaped`."""
+    return "\n".join(map(escaped, text.split("\n")))
+
+
 def one_line(text: str, limit: int = 300) -> str:
     """Return text of unknown origin as it can be printed: one line, UTF-8, at most `limit` long."""
-    shown = "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
-        for letter in text[:limit]
-    )
+    shown = escaped(text[:limit])
     return shown if len(shown) <= limit and len(text) <= limit else f"{shown[: limit - 3]}..."
 
 
@@ -28,12 +51,12 @@ def is_utf8(name: str) -> bool:
     return True
 
 
-def listed(problems: Sequence[object], limit: int = 10) -> str:
+def listed(problems: Sequence[object], limit: int = 10) -> Lines:
     """Return the first few, one line each, and the number of the others."""
-    lines = [f"  {problem}" for problem in problems[:limit]]
+    lines = [f"  {escaped(str(problem))}" for problem in problems[:limit]]
     if len(problems) > limit:
         lines.append(f"  ... and {len(problems) - limit} more")
-    return "\n".join(lines)
+    return Lines("\n".join(lines))
 
 
 def duration(seconds: float) -> str:

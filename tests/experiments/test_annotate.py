@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from experiments import annotate
-from experiments.annotation.ledger import Ledger, Request
+from experiments.annotation.ledger import Ledger
+from experiments.annotation.records import Request
 from experiments.annotation.run_view import open_run
 from experiments.data.labels import Item
 from experiments.engine.locks import hold

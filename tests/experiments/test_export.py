@@ -12,7 +12,8 @@ import torch
 import yaml
 
 from experiments import export
-from experiments.annotation.ledger import Ledger, Request
+from experiments.annotation.ledger import Ledger
+from experiments.annotation.records import Request
 from experiments.data.labels import Item, Label
 from experiments.handoff.folder import replaced_folder
 from tests.experiments.handoff.items import CLASSES, NAMES, check_same, items, rules

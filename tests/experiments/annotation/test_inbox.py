@@ -11,7 +11,8 @@ import pytest
 
 from experiments.annotation import inbox as module
 from experiments.annotation.inbox import read_returned
-from experiments.annotation.ledger import Kept, Ledger
+from experiments.annotation.ledger import Ledger
+from experiments.annotation.records import Kept
 from experiments.data.labels import Rules
 from tests.experiments.annotation.inboxes import write_rows
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from al_core import files
-from experiments.annotation.ledger import Kept, Ledger, Request, Seen
+from experiments.annotation.ledger import Ledger
+from experiments.annotation.records import Kept, Request, Seen
 from experiments.data.labels import Box, Item, Label, Rules, UnusableFile
 
 

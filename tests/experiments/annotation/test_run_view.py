@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from experiments import status
-from experiments.annotation.ledger import Ledger, Request, request_folder
+from experiments.annotation.ledger import Ledger, request_folder
+from experiments.annotation.records import Request
 from experiments.annotation.run_view import AskingRun, open_run
 from experiments.data.labels import Item, Rules, UnusableFile
 from experiments.runs.folder import RunFolder

@@ -69,7 +69,6 @@ class Engine:
     """
 
     device_name = "none"
-    num_threads_here = 1
 
     def __init__(self, main: Callable[[Any], Any] | None = None) -> None:
         self.is_main = main is None
@@ -78,10 +77,6 @@ class Engine:
     def gather(self, value: Any) -> list[Any]:
         """Return the values of all processes."""
         return [self._main(value)]
-
-    def use_threads(self, count: int) -> None:
-        """Compute with so many threads."""
-        self.num_threads_here = count
 
     def barrier(self) -> None:
         """Wait for nobody."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from al_core.errors import InvalidSetting
 from experiments.annotation.people import Waiting
@@ -293,45 +295,47 @@ def test_the_outcome_of_a_folder_without_a_metric_is_zero(one: Run) -> None:
 # ---- the same bits
 
 
-class _Counted(Engine):
-    """An engine on a machine of so many cores."""
-
-    def __init__(self, cores: int) -> None:
-        super().__init__()
-        self.num_threads_here = cores
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Set the threads that a start finds; those of the tests come back."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
 
 
 def test_a_run_goes_on_with_the_threads_that_it_began_with(
-    one: Run, caplog: pytest.LogCaptureFixture
+    one: Run, threads: Callable[[int], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     """A machine with other cores gives the same sums, bit for bit, and a line says so."""
+    threads(3)
     with pytest.raises(OSError, match="no space"):
-        one.start(Learner(Task(), fails=(4,)), engine=_Counted(3))
+        one.start(Learner(Task(), fails=(4,)))
     assert one.state["num_threads"] == 3
-    engine = _Counted(8)
-    one.start(engine=engine)
-    assert engine.num_threads_here == 3
-    assert one.state["num_threads"] == 3
+    threads(8)
+    one.start()
+    assert torch.get_num_threads() == one.state["num_threads"] == 3
     assert "going on with 3 threads, as before" in caplog.text
 
 
-def test_a_run_that_does_not_know_its_threads_resumes(one: Run) -> None:
+def test_a_run_that_does_not_know_its_threads_resumes(
+    one: Run, threads: Callable[[int], None]
+) -> None:
     """Runs of earlier versions take those of their next start, and keep them."""
     with pytest.raises(OSError, match="no space"):
-        one.start(Learner(Task(), fails=(4,)), engine=_Counted(3))
+        one.start(Learner(Task(), fails=(4,)))
     state = one.state
     del state["num_threads"]
     (one.path / "state.json").write_text(json.dumps(state))
-    engine = _Counted(8)
-    one.start(engine=engine)
-    assert (engine.num_threads_here, one.state["num_threads"]) == (8, 8)
+    threads(8)
+    one.start()
+    assert torch.get_num_threads() == one.state["num_threads"] == 8
 
 
-def test_a_number_of_threads_that_is_set_counts(one: Run) -> None:
+def test_a_number_of_threads_that_is_set_counts(one: Run, threads: Callable[[int], None]) -> None:
     """In a run with people it may change between two batches, which the record follows."""
+    threads(3)  # as `Engine.join` does
     with pytest.raises(OSError, match="no space"):
-        one.start(Learner(Task(), fails=(4,)), engine=_Counted(3), num_threads=3)
+        one.start(Learner(Task(), fails=(4,)), num_threads=3)
     (one.path / "state.json").write_text(json.dumps({**one.state, "num_threads": 5}))
-    engine = _Counted(3)  # set by `Engine.join`
-    one.start(engine=engine, num_threads=3)
-    assert (engine.num_threads_here, one.state["num_threads"]) == (3, 3)
+    one.start(num_threads=3)
+    assert torch.get_num_threads() == one.state["num_threads"] == 3
