@@ -7,6 +7,7 @@ takes longer than running them.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from experiments.engine.recording import CudaRecording
 from experiments.learning.optimizer import clip_gradients
 from experiments.learning.pseudo_labels import UnlabeledBatch, augmented_twice
 from experiments.tasks.base import Task
+
+logger = logging.getLogger(__name__)
 
 WARM_UP = 3
 """Steps of a kind before it is recorded: they choose algorithms and make the optimizer's state."""
@@ -143,8 +146,8 @@ class Recording(Protocol):
 class RecordedSteps:
     """Steps that are recorded for each shape of batch, as far as that pays.
 
-    The first steps of a kind are taken as usual. All must run in one stream other than the default
-    one: see `Engine.recording_stream`.
+    The first steps of a kind are taken as usual, and all of them where recording fails. All must
+    run in one stream other than the default one: see `Engine.recording_stream`.
 
     Differs: the learning rate is rounded to float32, in which the recorded update reads it.
 
@@ -163,6 +166,7 @@ class RecordedSteps:
         self._seen: Counter[Any] = Counter()
         self._recorded: dict[Any, _RecordedStep] = {}
         self._phase: Phase | None = None
+        self._is_possible = True
 
     def __call__(
         self, images: Tensor, targets: Tensor, phase: Phase, *, steps_left: int
@@ -182,9 +186,16 @@ class RecordedSteps:
         self._seen[kind] += 1
         recorded = self._recorded.get(kind)
         if recorded is None:
-            if self._seen[kind] <= WARM_UP or steps_left < WORTH_RECORDING:
+            few = self._seen[kind] <= WARM_UP or steps_left < WORTH_RECORDING
+            if few or not self._is_possible:
                 return self._step(images, targets, phase)
-            recorded = _RecordedStep(self._step, self._record, images, targets, phase)
+            try:
+                recorded = _RecordedStep(self._step, self._record, images, targets, phase)
+            except RuntimeError as error:  # an operation that waits for the device, for example
+                reason = str(error).partition("\n")[0]
+                logger.warning("training steps cannot be recorded, they go on as usual: %s", reason)
+                self._is_possible = False
+                return self._step(images, targets, phase)
             self._recorded[kind] = recorded
         return recorded(images, targets)
 

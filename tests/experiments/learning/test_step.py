@@ -67,6 +67,25 @@ def test_a_milestone_reaches_recorded_steps(monkeypatch: pytest.MonkeyPatch) -> 
     assert after["train_loss"] == pytest.approx(expected["train_loss"])
 
 
+def test_what_cannot_be_recorded_is_trained_as_usual(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A failed recording is reported once, and changes nothing."""
+    fit = {"epochs": 16, "head": True}
+
+    def refuse(work: Any, generator: Any) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(Again, "__new__", lambda cls, *arguments: refuse(*arguments))
+    recorded, _ = fitted(recording=True, monkeypatch=monkeypatch, **fit)
+    assert [each.message for each in caplog.records if "recorded" in each.message] == [
+        "training steps cannot be recorded, they go on as usual: "
+        "operation not permitted when stream is capturing"
+    ]
+    usual, _ = fitted(recording=False, monkeypatch=monkeypatch, **fit)
+    assert all(torch.equal(recorded[name], value) for name, value in usual.items())
+
+
 def test_few_steps_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A recording that would hardly be replayed is not made."""
     fitted(recording=True, monkeypatch=monkeypatch, epochs=6)
