@@ -25,7 +25,7 @@ NUM_KEYS_SHOWN = 5
 
 UNREADABLE = (
     pickle.UnpicklingError, EOFError, RuntimeError, ValueError, LookupError, TypeError,
-    AttributeError, struct.error,
+    AttributeError, AssertionError, MemoryError, struct.error,
 )  # fmt: skip
 """Errors of torch.load for files that are no checkpoints; their first bytes decide which."""
 

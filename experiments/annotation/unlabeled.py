@@ -196,11 +196,11 @@ def segmentation(
         [folder / name for name in given.names], given.names, progress="checking the pool"
     )
     warn_unreadable(train, part="the pool")
-    masks = KeptMasks(given, range(len(given.names)))
+    masks = KeptMasks(given, range(len(given.names)), train.size)
     test_masks: Masks
     if test is None:
         names = [given.names[index] for index in given.test]
-        test_folder, test_masks = folder, KeptMasks(given, given.test)
+        test_folder, test_masks = folder, KeptMasks(given, given.test, train.size)
     else:
         test_folder, labeled = labeled_folder(test, rules, _packed)
         names = list(labeled)
@@ -221,6 +221,7 @@ class KeptMasks:
 
     collected: Collected
     positions: Sequence[int]
+    size: Callable[[int], tuple[int, int]]
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -230,7 +231,7 @@ class KeptMasks:
         assert kept is not None, "an image was labeled without a mask"
         path = self.collected.run_folder / "annotations" / kept
         try:
-            return read_mask(path)
+            return read_mask(path, self.size(self.positions[index]))
         except UnreadableImage as error:
             raise UnreadableImage(f"{path} cannot be read: {error}") from None
 

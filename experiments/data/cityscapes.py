@@ -82,13 +82,13 @@ def cityscapes(root: str | Path) -> SemanticSegmentation:
     )
 
 
-def read_train_ids(path: Path) -> Mask:
-    """Decode a mask, converting labelIds.
+def read_train_ids(path: Path, size: tuple[int, int]) -> Mask:
+    """Decode a mask of (height, width) pixels, converting labelIds.
 
     Raises:
         UnreadableImage: As `read_mask`, or a labelId is unknown.
     """
-    values = read_mask(path)
+    values = read_mask(path, size)
     if not path.stem.endswith("_labelIds"):
         return values
     # A license plate is -1, which is stored in 8 bits as 255.

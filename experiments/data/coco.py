@@ -24,6 +24,7 @@ from experiments.data.detection import (
     tidied,
     warn_unreadable,
 )
+from experiments.data.folders import lies_below
 from experiments.data.labels import Box, Problem, UnusableFile
 from experiments.data.pictures import FilePictures
 from experiments.data.untrusted import parse_json, read_untrusted
@@ -118,11 +119,15 @@ def _read(file: Path, images: Path) -> _File:
     class_names = tuple(content.class_names.values())
     if not class_names or len(set(class_names)) != len(class_names):
         raise InvalidSetting(f"data: {file} must have categories of distinct names")
-    ordered = sorted(content.images, key=lambda image: image.name)
+    faults = list(content.problems)
+    outside = [image for image in content.images if not lies_below(image.name)]
+    faults += [Problem(image.name, f"its path leads out of {images}") for image in outside]
+    ordered = sorted(
+        (image for image in content.images if image not in outside), key=lambda image: image.name
+    )
     names = [image.name for image in ordered]
     if len(set(names)) != len(names):
         raise InvalidSetting(f"data: {file} lists an image twice")
-    faults = list(content.problems)
     boxes: list[list[Box]] = []
     for image in ordered:
         boxes.append([])

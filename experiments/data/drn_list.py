@@ -14,6 +14,8 @@ from typing import Any
 
 from al_core.errors import InvalidSetting
 from experiments.data.detection import check_disjoint
+from experiments.data.folders import lies_below
+from experiments.data.labels import shown
 from experiments.data.palette import distinct_palette
 from experiments.data.samples import ChannelValues
 from experiments.data.segmentation import (
@@ -81,6 +83,10 @@ def _pairs(folder: Path, split: str) -> list[Pair]:
     if len(images) != len(masks):
         raise InvalidSetting(
             f"data: {split}_images.txt has {len(images)} lines and {split}_labels.txt {len(masks)}"
+        )
+    if outside := [name for name in (*images, *masks) if not lies_below(name)]:
+        raise InvalidSetting(
+            f"data: a list of {split} names {shown(outside[0])}, which is not in {folder}"
         )
     repeated = len(images) - len(set(images))
     if repeated:

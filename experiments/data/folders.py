@@ -62,6 +62,12 @@ def find_images(folder: Path) -> FoundImages:
     return FoundImages(tuple(sorted(names)), ignored)
 
 
+def lies_below(name: str) -> bool:
+    """Tell whether a name from a file is a path that stays below the folder that it belongs to."""
+    normal = os.path.normpath(name)
+    return not (os.path.isabs(normal) or normal.split(os.sep)[0] == os.pardir or "\0" in name)
+
+
 def files_below(folder: Path) -> Iterator[str]:
     """Yield every file below `folder`, in no particular order, as a relative path with "/".
 

@@ -140,11 +140,18 @@ class FilePictures:
                 f"{self.names[index]} cannot be used, it is unreadable: {self.unreadable[index]}"
             )
         try:
-            return read_rgb(self.paths[index])
+            image = read_rgb(self.paths[index])
         except UnreadableImage as error:
             raise UnreadableImage(
                 f"{self.names[index]} was readable when the run started and is not now: {error}"
             ) from None
+        (height, width), now = self.size(index), image.shape
+        if now[:2] != (height, width):  # its boxes or its mask would lie elsewhere
+            raise UnreadableImage(
+                f"{self.names[index]} had {height}x{width} pixels when the run started, and has "
+                f"{now[0]}x{now[1]} now"
+            )
+        return image
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from experiments.data.decoding import UnreadableImage, read_bytes
 from experiments.data.detection import warn_unreadable
-from experiments.data.header import PILLOW_FORMATS
+from experiments.data.header import PILLOW_FORMATS, size_in_header
 from experiments.data.palette import Color, distinct_palette
 from experiments.data.pictures import FilePictures, Pictures, PictureView, load_all
 from experiments.data.samples import ChannelValues, IndexArray
@@ -33,6 +33,8 @@ IGNORED = 255
 MAX_CLASSES = 255
 
 Mask = NDArray[np.uint8]
+ReadMask = Callable[[Path, tuple[int, int]], Mask]
+"""Decodes a mask file of an image of (height, width) pixels, and refuses one of another size."""
 
 
 class Masks(Protocol):
@@ -65,17 +67,18 @@ class MemoryMasks:
 
 @dataclass(frozen=True, eq=False)
 class FileMasks:
-    """Mask files that `read` decodes on each request."""
+    """Mask files that `read` decodes on each request; each has the size of its image."""
 
     paths: Sequence[Path]
-    read: Callable[[Path], Mask]
+    read: ReadMask
+    size: Callable[[int], tuple[int, int]]
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def mask(self, index: int) -> Mask:
         try:
-            return self.read(self.paths[index])
+            return self.read(self.paths[index], self.size(index))
         except UnreadableImage as error:
             raise UnreadableImage(
                 f"{self.paths[index]} was readable when the run started and is not now: {error}"
@@ -142,14 +145,24 @@ class WholeSamples(PictureView):
         return sizes.pop() if len(sizes) == 1 else None
 
 
-def read_mask(path: Path) -> Mask:
+def read_mask(path: Path, size: tuple[int, int]) -> Mask:
     """Decode a mask file: class numbers as gray values or as positions in a palette.
 
+    Args:
+        path: The file.
+        size: (height, width) of its image in pixels, which is compared with the header of the mask
+            before any memory is taken for its pixels.
+
     Raises:
-        UnreadableImage: The file is missing, damaged, in color, or has numbers above 255.
+        UnreadableImage: The file is missing, damaged, in color, of another size, or has numbers
+            above 255.
         OSError: Reading fails for a reason that is not the file's own.
     """
     data = read_bytes(path)
+    if (stated := size_in_header(data)) is not None and stated[::-1] != size:
+        raise UnreadableImage(
+            f"it has {stated[1]}x{stated[0]} pixels, its image {size[0]}x{size[1]}"
+        )
     try:
         with Image.open(io.BytesIO(data), formats=PILLOW_FORMATS) as opened:
             if opened.mode not in ("L", "P", "1", "I", "I;16"):
@@ -165,6 +178,10 @@ def read_mask(path: Path) -> Mask:
         raise UnreadableImage(error.strerror or str(error)) from error
     except Exception as error:  # a decoder may raise anything on damaged bytes
         raise UnreadableImage(str(error).strip() or type(error).__name__) from error
+    if values.shape != size:
+        raise UnreadableImage(
+            f"it has {values.shape[0]}x{values.shape[1]} pixels, its image {size[0]}x{size[1]}"
+        )
     if values.size and not (values.min() >= 0 and values.max() <= IGNORED):
         raise UnreadableImage(f"class numbers must be in 0 .. 255; there is {values.max()}")
     return values.astype(np.uint8)
@@ -183,7 +200,7 @@ def read_pairs(
     *,
     part: str,
     num_classes: int | None = None,
-    read: Callable[[Path], Mask] = read_mask,
+    read: ReadMask = read_mask,
 ) -> tuple[FilePictures, FileMasks, int]:
     """Decode every image and mask once and find the unusable ones.
 
@@ -206,13 +223,9 @@ def read_pairs(
 
     def check(position: int, height: int, width: int) -> None:
         try:
-            mask = read(pairs[position].mask)
+            mask = read(pairs[position].mask, (height, width))
         except UnreadableImage as error:
             raise UnreadableImage(f"its mask {pairs[position].mask.name}: {error}") from None
-        if mask.shape != (height, width):
-            raise UnreadableImage(
-                f"it has {height}x{width} pixels, its mask {mask.shape[0]}x{mask.shape[1]}"
-            )
         classes = mask[mask != IGNORED]
         if not classes.size:
             return
@@ -230,7 +243,7 @@ def read_pairs(
         progress=f"checking {part}",
     )
     warn_unreadable(pictures, part=part)
-    masks = FileMasks([pair.mask for pair in pairs], read)
+    masks = FileMasks([pair.mask for pair in pairs], read, pictures.size)
     return pictures, masks, int(largest.max(initial=-1)) + 1
 
 

@@ -23,8 +23,8 @@ from experiments.data.detection import (
     tidied,
     warn_unreadable,
 )
-from experiments.data.folders import find_images
-from experiments.data.labels import Box, UnusableFile, stated_size
+from experiments.data.folders import find_images, lies_below
+from experiments.data.labels import Box, UnusableFile, shown, stated_size
 from experiments.data.pictures import FilePictures
 from experiments.data.untrusted import parse_xml, read_untrusted
 from experiments.data.voc_xml import objects_in
@@ -172,6 +172,8 @@ class _Split:
             repeated = next(name for i, name in enumerate(wanted) if name in wanted[:i])
             raise InvalidSetting(f"data: {file} names {repeated} twice")
         images = base / "JPEGImages"
+        if outside := [name for name in wanted if not lies_below(name)]:
+            raise InvalidSetting(f"data: {file} names {shown(outside[0])}, which is not in {base}")
         known: dict[str, str] = {}
         for name in reversed(find_images(images).names):  # of equal stems the first one stays
             known[name] = known[str(Path(name).with_suffix(""))] = name

@@ -141,7 +141,7 @@ def hand_out(
     writer = csv.writer(ranked, lineterminator="\n")
     writer.writerow(("rank", "name", "score"))
     writer.writerows(
-        (rank, item.name, "" if item.score is None else item.score)
+        (rank, tables.as_text(item.name), "" if item.score is None else item.score)
         for rank, item in enumerate(items)
     )
     tables.write_csv(empty, ((item.name, "") for item in items))

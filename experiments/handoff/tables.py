@@ -18,6 +18,9 @@ from experiments.data.labels import Found, Problem, Rules, UnusableFile
 from experiments.data.untrusted import parse_text
 
 COLUMNS = ("name", "label")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+"""Beginnings of a cell that a spreadsheet program evaluates; some formulas run other programs.
+Source: OWASP, "CSV Injection"."""
 
 
 def read_csv(data: bytes, rules: Rules) -> Iterator[Found | Problem]:
@@ -39,8 +42,9 @@ def read_csv(data: bytes, rules: Rules) -> Iterator[Found | Problem]:
             cells = [*row, *[""] * len(heads)]
             name, label = cells[name_at], cells[label_at].strip()
             if name and label:
+                names = (name, name[1:]) if name[1:].startswith(FORMULA) else (name,)
                 try:
-                    yield Found((name,), rules.classified([label]))
+                    yield Found(names, rules.classified([label]))
                 except UnusableFile as error:
                     yield Problem(f"line {rows.line_num}, {name}", str(error))
     except csv.Error as error:
@@ -76,7 +80,12 @@ def read_class_folder(path: PurePosixPath, target: Path, rules: Rules) -> Found:
 
 
 def write_csv(file: TextIO, rows: Iterable[tuple[str, str]]) -> None:
-    """Write names and labels; an empty label is to be filled in."""
+    """Write names and labels for a spreadsheet; an empty label is to be filled in."""
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(COLUMNS)
-    writer.writerows(rows)
+    writer.writerows((as_text(name), label) for name, label in rows)
+
+
+def as_text(name: str) -> str:
+    """Return a name as a spreadsheet program takes it for text; `read_csv` reads both forms."""
+    return f"'{name}" if name.startswith(FORMULA) else name

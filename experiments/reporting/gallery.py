@@ -49,14 +49,14 @@ class Gallery:
 
 @dataclass(frozen=True)
 class _Entry:
-    file: Path
+    file: Path | None  # None where there is no thumbnail
     name: str
     score: str
     caption: str
 
     @property
     def num_bytes(self) -> int:
-        return self.file.stat().st_size if self.file.is_file() else 0
+        return 0 if self.file is None else self.file.stat().st_size
 
 
 _Index = dict[int, dict[str, list[_Entry]]]  # cycle -> most or least -> entries
@@ -73,7 +73,7 @@ def galleries(
     sources: list[tuple[str, str, Run, _Index]] = []
     for experiment in experiments:
         for label, runs in experiment.runs.items():
-            indexed = ((run, _read_index(run.folder / "gallery")) for run in runs.values())
+            indexed = ((run, _read_index(run.folder)) for run in runs.values())
             first = next(((run, index) for run, index in indexed if index), None)
             if first:
                 sources.append((experiment.title, label, *first))
@@ -98,11 +98,13 @@ def galleries(
     return shown, sentence
 
 
-def _read_index(folder: Path) -> _Index:
+def _read_index(run_folder: Path) -> _Index:
+    """Read the lists of thumbnails; a link that leads out of the gallery is no thumbnail."""
     index: _Index = {}
-    for path in sorted(folder.glob("cycle_*/index.csv")):
+    inside = run_folder.resolve() / "gallery"
+    for path in sorted((run_folder / "gallery").glob("cycle_*/index.csv")):
         match = re.fullmatch(r"cycle_(\d+)", path.parent.name)
-        if not match:
+        if not match or not _is_file_in(inside, path):
             continue
         header, rows = read_table(path)
         if header != ["file", "name", "score", "caption"]:
@@ -112,10 +114,17 @@ def _read_index(folder: Path) -> _Index:
             kind = file.split("_")[0]
             if kind not in kinds or Path(file).name != file:
                 raise ReportError(f"{path}: {file!r} is neither most_* nor least_*")
-            kinds[kind].append(_Entry(path.parent / file, name, score, caption))
+            image = path.parent / file
+            kinds[kind].append(
+                _Entry(image if _is_file_in(inside, image) else None, name, score, caption)
+            )
         if kinds["most"]:
             index[int(match[1])] = kinds
     return index
+
+
+def _is_file_in(folder: Path, path: Path) -> bool:
+    return path.is_file() and path.resolve().is_relative_to(folder)
 
 
 def _choose(index: _Index, num_cycles: int, num_images: int) -> _Index:
@@ -143,8 +152,8 @@ def _gallery(label: str, run: Run, index: _Index) -> Gallery:
 
 
 def _thumbnail(entry: _Entry) -> Thumbnail:
-    uri, kind = "", _TYPES.get(entry.file.suffix.lower())
-    if kind and entry.file.is_file():
+    uri, kind = "", None if entry.file is None else _TYPES.get(entry.file.suffix.lower())
+    if kind and entry.file is not None:
         uri = f"data:{kind};base64,{base64.b64encode(entry.file.read_bytes()).decode()}"
     try:
         score = f"{float(entry.score):.4g}"

@@ -30,12 +30,15 @@ def run_path(values: Mapping[str, Any], *, swept: str = "") -> Path:
         values: The configuration.
         swept: Further keys that a sweep varies, as key=value. They form a level of the path above
             the strategy, in which special characters are replaced and a long text is shortened.
+            A hash of the text then keeps apart what would look the same.
     """
+    folder = Path(values["out"], values["name"])
     level = re.sub(r"[^\w.,=+-]", "_", swept)
-    if len(level) > _LONGEST_LEVEL:
+    is_long = len(level) > _LONGEST_LEVEL
+    # Versions up to 0.1 replaced characters without adding a hash; their sweeps go on.
+    if is_long or (level != swept and not (folder / level).exists()):
         level = f"{level[:_LONGEST_LEVEL]}-{hashlib.sha256(swept.encode()).hexdigest()[:8]}"
-    parts = (values["name"], level, strategy_label(values), f"seed{values['seed']}")
-    return Path(values["out"]).joinpath(*parts)
+    return folder.joinpath(level, strategy_label(values), f"seed{values['seed']}")
 
 
 def returned_folder(folder: Path, setting: str | None) -> Path:

@@ -288,3 +288,43 @@ def test_a_misspelled_category_is_told(coco_tree: Path, caplog: pytest.LogCaptur
     file.write_text(json.dumps(content))
     coco(coco_tree)
     assert "'cat' (2) and 'CAT' (0) differ only in case or blanks" in caplog.text
+
+
+def test_names_outside_of_the_images_are_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file of COCO from somebody else reads no other images of the disk."""
+    for name in ("images/a.png", "images/deep/b.png", "secret.png", "test/c.png"):
+        write_image(tmp_path / name)
+    names = [
+        "a.png",
+        "deep/../deep/b.png",
+        "../secret.png",
+        str(tmp_path / "secret.png"),
+        "a\0.png",
+    ]
+    for file, listed in (("train.json", names), ("test.json", ["c.png"])):
+        images = [
+            {"id": k, "file_name": name, "width": 60, "height": 40} for k, name in enumerate(listed)
+        ]
+        box = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 9, 9]}
+        categories = [{"id": 1, "name": "cell"}]
+        content = {"images": images, "annotations": [box], "categories": categories}
+        (tmp_path / file).write_text(json.dumps(content))
+    data = coco(
+        tmp_path, train_annotations="train.json", train_images="images",
+        test_annotations="test.json", test_images="test",
+    )  # fmt: skip
+    assert list(data.train.names) == ["a.png", "deep/../deep/b.png"]
+    assert "3 entries left out" in caplog.text
+    assert "../secret.png: its path leads out of" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["../../secret", "/etc/passwd"])
+def test_a_split_stays_in_its_tree(tmp_path: Path, name: str) -> None:
+    """A list of Pascal VOC names images below JPEGImages only."""
+    write_voc(tmp_path, "a", [("dog", (1, 1, 9, 9), 0)])
+    write_split(tmp_path, "trainval", ["a", name])
+    write_split(tmp_path, "test", ["a"])
+    with pytest.raises(InvalidSetting, match="trainval.txt names .*, which is not in"):
+        voc_folder(tmp_path)

@@ -152,7 +152,7 @@ def test_postscript_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with pytest.raises(UnreadableImage, match="not an image of a known format"):
         read_rgb(tmp_path / "a.jpg")
     with pytest.raises(UnreadableImage, match="not an image of a known format"):
-        read_mask(tmp_path / "a.jpg")
+        read_mask(tmp_path / "a.jpg", (1, 1))
     with pytest.raises(UnusableFile, match="it is no image in PNG"):
         read_png((tmp_path / "a.jpg").read_bytes(), Rules("segmentation", ("a", "b")))
     with pytest.raises(UnusableFile, match="cannot be read"):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,11 @@ def test_class_numbers_are_read_from_every_kind_of_mask(tmp_path: Path) -> None:
         ("deep", Image.fromarray(mask.astype(np.uint16))),
     ):
         image.save(tmp_path / f"{name}.png")
-        read = read_mask(tmp_path / f"{name}.png")
+        read = read_mask(tmp_path / f"{name}.png", (2, 3))
         assert read.dtype == np.uint8
         assert np.array_equal(read, mask), name
     Image.fromarray(mask == 1).save(tmp_path / "bilevel.png")
-    assert np.array_equal(read_mask(tmp_path / "bilevel.png"), mask == 1)
+    assert np.array_equal(read_mask(tmp_path / "bilevel.png", (2, 3)), mask == 1)
 
 
 def test_unusable_masks_have_reasons(tmp_path: Path) -> None:
@@ -66,13 +67,48 @@ def test_unusable_masks_have_reasons(tmp_path: Path) -> None:
         ("missing", "No such file"),
     ):
         with pytest.raises(UnreadableImage, match=reason):
-            read_mask(tmp_path / f"{name}.png")
+            read_mask(tmp_path / f"{name}.png", (1, 4096) if name == "cut" else (4, 4))
+
+
+def test_a_mask_of_another_size_takes_no_memory(tmp_path: Path) -> None:
+    """Its header is compared with the image first: a small file may stand for many pixels."""
+    file = tmp_path / "a.png"
+    Image.new("L", (12_000, 12_000)).save(file)
+    tracemalloc.start()
+    with pytest.raises(UnreadableImage, match="it has 12000x12000 pixels, its image 4x5"):
+        read_mask(file, (4, 5))
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
+
+
+def test_files_that_change_their_size_in_a_run_are_named(tmp_path: Path) -> None:
+    """A mask or an image of another size would be trained on in another place."""
+    root = write_drn_list(tmp_path)
+    data = drn_list(root)
+    mask = root / (root / "train_labels.txt").read_text().splitlines()[1]
+    write(mask, np.zeros((9, 7), np.uint8))
+    with pytest.raises(UnreadableImage, match=r"was readable .* and is not now: it has 9x7 pixels"):
+        data.train_masks.mask(1)
+    write(data.train.paths[2], np.zeros((9, 7, 3), np.uint8))  # type: ignore[index]
+    with pytest.raises(UnreadableImage, match="when the run started, and has 9x7 now"):
+        data.train.picture(2)
+
+
+@pytest.mark.parametrize("kind", ["images", "labels"])
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/passwd", "a/../../secret.png"])
+def test_a_list_stays_in_its_folder(tmp_path: Path, kind: str, name: str) -> None:
+    """A list of somebody else reads no other files of the disk."""
+    root = write_drn_list(tmp_path)
+    file = root / f"train_{kind}.txt"
+    file.write_text("\n".join([name, *file.read_text().splitlines()[1:]]))
+    with pytest.raises(InvalidSetting, match=r"a list of train names .*, which is not in"):
+        drn_list(root)
 
 
 def test_label_ids_become_train_ids(tmp_path: Path) -> None:
     """The 19 classes get their trainIds; everything else, -1 (stored as 255) too, gets 255."""
     ids = np.array([[*range(34), 255]], np.uint8)
-    found = read_train_ids(write(tmp_path / "a_gtFine_labelIds.png", ids))[0]
+    found = read_train_ids(write(tmp_path / "a_gtFine_labelIds.png", ids), ids.shape)[0]
     for label_id, train_id in zip(ids[0].tolist(), found.tolist(), strict=True):
         expected = LABEL_IDS.tolist().index(label_id) if label_id in LABEL_IDS else 255
         assert train_id == expected, label_id
@@ -81,7 +117,7 @@ def test_label_ids_become_train_ids(tmp_path: Path) -> None:
         zip(ids[0].tolist(), found.tolist(), strict=True)
     ).items()
     with pytest.raises(UnreadableImage, match="unknown labelId 34"):
-        read_train_ids(write(tmp_path / "b_gtFine_labelIds.png", ids + 1))
+        read_train_ids(write(tmp_path / "b_gtFine_labelIds.png", ids + 1), ids.shape)
 
 
 # ---- Cityscapes
@@ -126,7 +162,7 @@ def test_cityscapes_without_annotation_or_with_damage_is_left_out(tmp_path: Path
     assert set(found) == {"aachen_000000", "aachen_000004", "bremen_000001", "bremen_000003"}
     assert "its mask aachen_000000_000019_gtFine_labelIds.png: No such" in found["aachen_000000"]
     assert "has class 19; there are 0 .. 18" in found["aachen_000004"]
-    assert "48x64 pixels, its mask 48x60" in found["bremen_000001"]
+    assert "it has 48x60 pixels, its image 48x64" in found["bremen_000001"]
 
 
 def test_missing_cityscapes_says_what_to_do(tmp_path: Path) -> None:

@@ -191,3 +191,24 @@ def test_figure_sequence_is_drawn_in_order(tmp_path: Path) -> None:
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["a", "b"]
     tops = [axes.get_position().y1 for axes in figure.axes]
     assert all(upper > lower for upper, lower in pairwise(tops))
+
+
+@pytest.mark.parametrize("which", ["file", "cycle", "gallery"])
+def test_a_link_in_a_gallery_shows_no_other_file(tmp_path: Path, which: str) -> None:
+    """A report is sent to others, and a run folder may come from anybody."""
+    private = tmp_path / "private"
+    private.mkdir()
+    folder = write_run(tmp_path / "runs", "margin", 0, accuracy=[50.0, 60.0])
+    write_gallery(folder, 0, [("most_01.jpg", "a.png", "1", "x")], images=[b"a secret"])
+    link = folder / {"file": "gallery/cycle_00/most_01.jpg", "cycle": "gallery/cycle_00",
+                     "gallery": "gallery"}[which]  # fmt: skip
+    link.rename(private / link.name)
+    link.symlink_to(private / link.name)
+    shown, _ = galleries(group_runs(find_runs([tmp_path / "runs"]), metric=None), max_bytes=9999)
+    uris = [
+        image.data_uri
+        for gallery in shown.get("cifar10-digits", [])
+        for cycle in gallery.cycles
+        for image in cycle.most
+    ]
+    assert not any(uris)
