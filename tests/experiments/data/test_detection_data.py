@@ -326,5 +326,5 @@ def test_a_split_stays_in_its_tree(tmp_path: Path, name: str) -> None:
     write_voc(tmp_path, "a", [("dog", (1, 1, 9, 9), 0)])
     write_split(tmp_path, "trainval", ["a", name])
     write_split(tmp_path, "test", ["a"])
-    with pytest.raises(InvalidSetting, match="trainval.txt names .*, which is not in"):
+    with pytest.raises(InvalidSetting, match=r"trainval\.txt names .*, which is not in"):
         voc_folder(tmp_path)

@@ -134,15 +134,23 @@ def test_a_run_that_never_began_leaves_nothing(images: Path, tmp_path: Path) -> 
     assert not [path.name for path in tmp_path.rglob("*") if "runs" in path.parts]
 
 
-def test_paths_hold_any_value() -> None:
-    """Slashes and blanks are replaced; an endless level is cut, and two of them stay apart."""
+def test_paths_hold_any_value(tmp_path: Path) -> None:
+    """Slashes and blanks are replaced; an endless level is cut, and any two of them stay apart."""
     values = {
         "out": "o", "name": "n", "strategy": {"name": "s"}, "query": {"name": "images"}, "seed": 1,
     }  # fmt: skip
     assert run_path(values) == Path("o/n/s/seed1")
-    assert run_path(values, swept="data.root=/a b,x=[1,2]") == Path(
-        "o/n/data.root=_a_b,x=_1,2_/s/seed1"
+    assert run_path(values, swept="optimizer.lr=0.1,x=a-b") == Path(
+        "o/n/optimizer.lr=0.1,x=a-b/s/seed1"
     )
+    alike = [run_path(values, swept=f"data.root=/a{blank}b,x=[1,2]") for blank in " /_"]
+    assert len(set(alike)) == 3
+    assert all(path.parts[2].startswith("data.root=_a_b,x=_1,2_-") for path in alike)
+    # A sweep of an earlier version, which had no hash there, goes on.
+    older = tmp_path / "n" / "x=_1,2_"
+    older.mkdir(parents=True)
+    earlier = run_path({**values, "out": str(tmp_path)}, swept="x=[1,2]")
+    assert earlier == older / "s" / "seed1"
     long = [run_path(values, swept="k=" + "v" * 300 + end) for end in "ab"]
     assert long[0] != long[1]
     assert all(len(path.parts[2]) < 150 for path in long)
