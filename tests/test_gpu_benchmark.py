@@ -66,7 +66,11 @@ def test_an_archive_becomes_a_set(tmp_path: Path) -> None:
 def test_pairs_come_first() -> None:
     """All runs of a seed come before those of the next, and differ in one folder each."""
     jobs = jobs_of(
-        strategies=["random", "margin"], seeds=[3, 4], imbalances=[1.0, 20.0], common=["cycles=2"]
+        strategies=["random", "margin"],
+        seeds=[3, 4],
+        imbalances=[1.0, 20.0],
+        common=["cycles=2"],
+        study="study",
     )
     assert [("seed=3" in job.overrides) for job in jobs] == [True] * 4 + [False] * 4
     assert len({job.overrides for job in jobs}) == 8

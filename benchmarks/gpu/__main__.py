@@ -31,6 +31,7 @@ from benchmarks.gpu.stored import store
 from benchmarks.gpu.study import Job, Workers, jobs_of, pack, table
 
 STRATEGIES = "random,margin,entropy,badge,learning_loss,learning_loss_plus"
+FITTED, PAPER = "fitted", "paper"
 TIMINGS = ("probe", "steps", "scoring", "others", "compiled")
 SELECTION = ("selection", "large_selection")
 STUDY = "study"
@@ -195,7 +196,8 @@ class Session:
     def jobs(self) -> list[Job]:
         """Return the runs of the study."""
         options = self.options
-        common = [f"out={self.runs}", f"engine.device={options.device}", "tracker=none"]
+        common = ["task=cifar10", f"out={self.runs}", "tracker=none"]
+        common += [f"engine.device={options.device}"]
         if options.archive is not None:
             common += [
                 "data.classification._target_=benchmarks.gpu.stored.stored",
@@ -213,20 +215,23 @@ class Session:
             seeds=[int(seed) for seed in options.seeds.split(",")],
             imbalances=[float(each) for each in options.imbalances.split(",")],
             common=[*common, *options.overrides],
+            study=f"cifar10_{options.protocol}",
         )
 
     def protocol(self) -> list[str]:
         """Return the settings of the study: candidates are a random tenfold of the query."""
-        if self.is_gpu:
+        if not self.is_gpu:
             return [
-                "task=cifar10", f"backbone={self.options.backbone}", "cycle=quick", "cycles=5",
-                "cycle.initial_size=1000", "cycle.query_size=1000", "cycle.batch_size=125",
-                f"cycle.epochs={self.options.epochs}", "cycle.min_steps=0", "optimizer.lr=0.05",
+                "backbone=lenet", "cycle=quick", "cycles=2", "cycle.initial_size=20",
+                "cycle.query_size=10", "cycle.batch_size=10", "cycle.epochs=1",
+                "cycle.min_steps=0", "optimizer.lr=0.02", "engine.num_threads=1",
             ]  # fmt: skip
+        if self.options.protocol == PAPER:
+            return ["backbone=resnet18", "cycle=paper", "cycles=10"]
         return [
-            "task=cifar10", "backbone=lenet", "cycle=quick", "cycles=2", "cycle.initial_size=20",
-            "cycle.query_size=10", "cycle.batch_size=10", "cycle.epochs=1", "cycle.min_steps=0",
-            "optimizer.lr=0.02", "engine.num_threads=1",
+            f"backbone={self.options.backbone}", "cycle=quick", "cycles=5",
+            "cycle.initial_size=1000", "cycle.query_size=1000", "cycle.batch_size=125",
+            f"cycle.epochs={self.options.epochs}", "cycle.min_steps=0", "optimizer.lr=0.05",
         ]  # fmt: skip
 
     def study(self, workers: Workers) -> None:
@@ -297,6 +302,10 @@ def main() -> None:
     parser.add_argument("--timing-seconds", type=float, help="of all timings; 0.3 of the minutes")
     parser.add_argument("--selection-threads", type=int, default=4)
     parser.add_argument("--workers", type=int, default=4, help="processes of the study")
+    parser.add_argument(
+        "--protocol", choices=(FITTED, PAPER), default=FITTED,
+        help=f"{FITTED}: 1,000 to 5,000 labels, trained until fitted; {PAPER}: Yoo & Kweon, 4.1",
+    )  # fmt: skip
     parser.add_argument("--strategies", default=STRATEGIES)
     parser.add_argument("--seeds", default="0,1,2,3,4")
     parser.add_argument("--imbalances", default="1,20", help="of the pool, first class to last")

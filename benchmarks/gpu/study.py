@@ -54,8 +54,17 @@ def jobs_of(
     seeds: Sequence[int],
     imbalances: Sequence[float],
     common: Sequence[str],
+    study: str,
 ) -> list[Job]:
-    """Return the runs, all those of a seed before those of the next."""
+    """Return the runs, all those of a seed before those of the next.
+
+    Args:
+        strategies: Choices of the group.
+        seeds: Seeds.
+        imbalances: Of the pool; each is a study of its own.
+        common: Settings of all runs.
+        study: Beginning of the studies' names.
+    """
     return [
         Job(
             f"{strategy} seed {seed}, imbalance {imbalance:g}",
@@ -64,7 +73,7 @@ def jobs_of(
                 f"strategy={strategy}",
                 f"seed={seed}",
                 f"data.imbalance={imbalance:g}",
-                f"name=cifar10_gpu_{imbalance:g}",
+                f"name={study}_{imbalance:g}",
             ),
         )
         for seed, imbalance, strategy in product(seeds, imbalances, strategies)
