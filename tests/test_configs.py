@@ -261,6 +261,15 @@ def test_the_more_particular_wins(overrides: list[str], expected: dict[str, Any]
     assert {key: OmegaConf.select(config, key) for key in expected} == expected
 
 
+@pytest.mark.parametrize("task", choices("task"))
+def test_what_a_strategy_sets_is_in_force(task: str) -> None:
+    """No task overrides how a strategy's loss-prediction module learns."""
+    for strategy in choices("strategy"):
+        own = OmegaConf.load(CONF / "strategy" / f"{strategy}.yaml").get("loss_prediction", {})
+        config = compose(f"task={task}", f"strategy={strategy}")
+        assert {key: config.loss_prediction[key] for key in own} == own, strategy
+
+
 def test_the_published_protocol_is_the_papers() -> None:
     """Yoo & Kweon, CVPR 2019, section 4.1: the numbers of the paper, and no others."""
     config = compose("task=cifar10", "cycle=paper")
