@@ -167,7 +167,7 @@ def test_loss_prediction_settings_that_make_no_sense_are_refused(change: dict[st
         ("seed", 1.5, "seed must be"),
         ("name", "", "name must be text"),
         ("out", None, "out must be text"),
-        ("extra", 1, "unknown key extra; there are backbone, cycle,"),
+        ("extra", 1, "unknown key extra; there are backbone, "),
         ("task.extra", 1, "unknown key task.extra"),
         ("data.extra", 1, "unknown key data.extra"),
         ("strategy.extra", 1, "unknown key strategy.extra"),
