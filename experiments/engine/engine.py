@@ -30,7 +30,7 @@ from torch.nn.parallel import DistributedDataParallel
 from al_core.errors import ActiveLearningError, InvalidSetting, require_positive
 from experiments.engine.cores import num_cores
 from experiments.engine.memory import host_memory_mb, keep_freed_memory, reset_peak_host_memory
-from experiments.engine.processes import end_with_parent
+from experiments.engine.processes import check_semaphores, end_with_parent
 from experiments.engine.recording import Stream, new_stream, within
 from experiments.engine.transfer import fits, pinned, to_device
 from experiments.settings.checks import check_flag
@@ -145,6 +145,7 @@ class Engine:
         """
         if "TORCHELASTIC_RUN_ID" in os.environ or self.num_processes == 1:
             return _in_process(self, job, args)
+        check_semaphores(f"engine.num_processes={self.num_processes}")
         config = LaunchConfig(
             min_nodes=1,
             max_nodes=1,

@@ -15,7 +15,29 @@ import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import wait
 
+from al_core.errors import InvalidSetting
+
+SHARED_MEMORY = "/dev/shm"
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2); Linux only
+
+
+def check_semaphores(wanted: str) -> None:
+    """Check that processes of this machine can wait for one another, before any is started.
+
+    Args:
+        wanted: The setting that asks for several processes, for the text.
+
+    Raises:
+        InvalidSetting: They cannot. Semaphores are files in /dev/shm, which some containers lack or
+            mount read-only; the error itself names no file.
+    """
+    try:
+        multiprocessing.get_context("spawn").Lock()
+    except OSError as error:
+        raise InvalidSetting(
+            f"{wanted} needs shared memory, and {SHARED_MEMORY} cannot be used "
+            f"({error.strerror or error}): mount it writable, or use one process"
+        ) from None
 
 
 def end_with_parent() -> None:

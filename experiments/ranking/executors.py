@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from al_core.errors import ActiveLearningError, InvalidSetting
 from experiments.engine.engine import Engine
-from experiments.engine.processes import end_with_parent
+from experiments.engine.processes import check_semaphores, end_with_parent
 from experiments.ranking.model import TrainedModel
 from experiments.ranking.scorer import Loaded, Scorer
 
@@ -86,6 +86,7 @@ def score_in_processes(
     Raises:
         ActiveLearningError: A process has died, for example because memory is short.
     """
+    check_semaphores("executor=processes")
     context = multiprocessing.get_context("spawn")
     numbers = context.SimpleQueue()
     for number in range(num_workers):

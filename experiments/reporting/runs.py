@@ -172,7 +172,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReportError(f"{path}: not JSON: {one_line(error)}") from error
     if not isinstance(value, dict):
         raise ReportError(f"{path}: not a JSON object")
@@ -216,6 +216,8 @@ def _read_cycles(path: Path) -> tuple[tuple[str, ...], tuple[Mapping[str, float 
             raise ReportError(f"{where}: cycle or num_labeled decreases")
         if rows and row["cycle"] == rows[-1]["cycle"]:
             raise ReportError(f"{where}: cycle {cells[0]} occurs twice")
+        if None in (row[header[0]], row[header[1]]):
+            raise ReportError(f"{where}: cycle or num_labeled is no number that can be counted to")
         rows.append(row)
     return tuple(header), tuple(rows)
 

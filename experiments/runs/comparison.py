@@ -185,9 +185,18 @@ class Comparison:
         if not file.is_file():
             with atomic_write(file) as opened:
                 json.dump(plan, opened)
-        elif (theirs := json.loads(file.read_text(encoding="utf-8"))) != plan:
+            return
+        try:
+            theirs = json.loads(file.read_text(encoding="utf-8"))
+            seeds = theirs["seeds"]
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise InvalidSetting(
-                f"{file} has the plan seeds={theirs['seeds']}, not {plan['seeds']}: its looks are "
+                f"{file} cannot be read ({error}): restore it from a copy, or set name=... or "
+                "out=... for a new comparison"
+            ) from None
+        if theirs != plan:
+            raise InvalidSetting(
+                f"{file} has the plan seeds={seeds}, not {plan['seeds']}: its looks are "
                 "fixed; repeat it, or set name=... or out=... for a new comparison"
             )
 

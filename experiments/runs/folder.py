@@ -135,7 +135,7 @@ class RunFolder:
             state = RunState(**values)
             _check_state(state)
             return state
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise InvalidSetting(
                 f"{file} cannot be read ({error}); move the folder away to start anew"
             ) from None

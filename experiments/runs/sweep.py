@@ -27,10 +27,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from al_core.errors import ActiveLearningError
 from al_core.files import atomic_write
+from experiments.engine.processes import check_semaphores
 from experiments.settings.composition import plain
 from experiments.settings.messages import line
 from experiments.settings.run_path import run_path
-from experiments.settings.terminal import show
+from experiments.settings.terminal import show, show_error
 
 if TYPE_CHECKING:
     from hydra.core.utils import JobReturn
@@ -53,6 +54,12 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Open the journal and find the swept keys."""
+        if "joblib" in str(config.hydra.launcher._target_):
+            try:
+                check_semaphores("hydra/launcher=joblib")
+            except ActiveLearningError as error:  # as below
+                show_error(error)
+                sys.exit(1)
         try:
             journal = _open_journal(Path(config.hydra.sweep.dir).absolute() / ".sweep")
         except OSError as error:  # Hydra would turn it into a warning and continue

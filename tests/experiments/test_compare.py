@@ -113,6 +113,22 @@ def test_another_plan_is_refused(
     assert "has the plan seeds=4, not 9" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", ["{", "[]", "{}", "[" * 100_000])
+def test_a_damaged_plan_is_one_line(
+    tmp_path: Path, simulated: Callable, capsys: pytest.CaptureFixture[str], content: str
+) -> None:
+    """It names the file, and the runs stay."""
+    simulated({"random": 0.0, "margin": 0.05})
+    assert compare.main(command(tmp_path, "random,margin", "budget=4", "seeds=4")) == 0
+    (plan,) = tmp_path.rglob("compare-*.json")
+    plan.write_text(content)
+    capsys.readouterr()
+    assert compare.main(command(tmp_path, "random,margin", "budget=4", "seeds=4")) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{plan} cannot be read" in error
+
+
 def test_a_strategy_that_fails_from_the_start_stops_it(
     tmp_path: Path, simulated: Callable, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -146,6 +146,12 @@ def test_windows_line_ends(tmp_path: Path) -> None:
         (lambda f: (f / "config.yaml").write_text("seed: 1"), "config.yaml: no name"),
         (lambda f: (f / "config.yaml").write_text("seed: x"), "seed is 'x', not a whole number"),
         (lambda f: (f / "state.json").write_text("{"), "state.json: not JSON"),
+        (lambda f: (f / "state.json").write_text("[" * 100_000), "state.json: not JSON"),
+        (lambda f: (f / "config.yaml").write_text("a: &a [*a]"), "config.yaml: it has more than"),
+        (
+            lambda f: set_cell(f, 1, 1, "9" * 500),
+            "row 2: cycle or num_labeled is no number that can be counted to",
+        ),
         (lambda f: (f / "provenance.json").write_text("[]"), "provenance.json: not a JSON object"),
     ],
 )  # fmt: skip

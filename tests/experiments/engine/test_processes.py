@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing.synchronize
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments.engine.processes import run_command
+from al_core.errors import InvalidSetting
+from experiments.engine.engine import Engine
+from experiments.engine.processes import check_semaphores, run_command
+from experiments.ranking.executors import score_in_processes
 
 STARTER = """
 import sys
@@ -50,3 +56,26 @@ def test_a_command_ends_with_a_process_that_is_killed(tmp_path: Path) -> None:
     ):
         assert time.monotonic() < deadline, "it goes on"
         time.sleep(0.02)
+
+
+def test_a_machine_without_semaphores_is_named_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The error of a read-only /dev/shm names no file, and looked like one of the run folder."""
+    check_semaphores("executor=processes")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(multiprocessing.synchronize, "SemLock", refuse)
+    monkeypatch.setattr(multiprocessing.synchronize, "Lock", refuse)
+    text = (
+        "needs shared memory, and /dev/shm cannot be used (Read-only file system): mount it "
+        "writable, or use one process"
+    )
+    with pytest.raises(InvalidSetting, match=re.escape(f"executor=processes {text}")):
+        check_semaphores("executor=processes")
+    with pytest.raises(InvalidSetting, match=re.escape(f"engine.num_processes=2 {text}")):
+        Engine(device="cpu", num_processes=2).launch(print)
+    with pytest.raises(InvalidSetting, match=re.escape(f"executor=processes {text}")):
+        next(score_in_processes(None, [], num_workers=2))  # type: ignore[arg-type]
