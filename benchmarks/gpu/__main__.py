@@ -38,6 +38,8 @@ STUDY = "study"
 PARTS = (*TIMINGS, *SELECTION, STUDY)
 LARGE = 1_000_000
 """Rows of the larger table that is selected from."""
+FIRST_SHARE = 0.65
+"""Share of the timings' limit that is not for what is compiled."""
 END_SECONDS = 8.0
 """Kept for packing and writing at the end."""
 
@@ -157,7 +159,7 @@ class Session:
         # what may hang has its own.
         groups = [[name for name in wanted if name != "compiled"], ["compiled"]]
         for group in groups:
-            if not set(group) & set(wanted):
+            if not set(group) & set(wanted) or time.monotonic() > end:
                 continue
             command = ["-m", "benchmarks.gpu.timing", *group, "--device", options.device]
             command += ["--file", str(self.results), "--networks", options.networks]
@@ -165,7 +167,9 @@ class Session:
                 command += ["--data", str(self.data)]
             if not self.is_gpu:
                 command += ["--seconds", "0.05", "--batch-size", "16"]
-            part = Part("_".join(group), command, end - time.monotonic())
+            left = end - time.monotonic()
+            last = group == groups[-1] or "compiled" not in wanted
+            part = Part("_".join(group), command, left if last else FIRST_SHARE * left)
             part.start(self.logs)
             while part.is_running:
                 time.sleep(0.2)
