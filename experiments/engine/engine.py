@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import os
 import pickle
 import tempfile
@@ -30,14 +29,13 @@ from torch.nn.parallel import DistributedDataParallel
 from al_core.errors import ActiveLearningError, InvalidSetting, require_positive
 from experiments.engine.cores import num_cores
 from experiments.engine.memory import host_memory_mb, keep_freed_memory, reset_peak_host_memory
-from experiments.engine.processes import check_semaphores, end_with_parent
+from experiments.engine.processes import check_semaphores, end_with_parent, quiet_launcher
 from experiments.engine.recording import Stream, new_stream, within
 from experiments.engine.transfer import fits, pinned, to_device
 from experiments.settings.checks import check_flag
 
 T = TypeVar("T")
 PRECISIONS = ("float32", "tf32", "bfloat16")
-LAUNCHER_LOGGERS = ("distributed.elastic.multiprocessing.api", "multiprocessing.spawn")
 
 
 class Engine:
@@ -159,7 +157,7 @@ class Engine:
         with tempfile.TemporaryDirectory() as folder:
             failure = Path(folder) / "error"
             try:
-                with _quiet_launcher():
+                with quiet_launcher():
                     results: dict[int, T] = elastic_launch(config, _worker)(
                         self, job, args, failure
                     )
@@ -388,17 +386,3 @@ def _telling(failure: Path, job: Callable[..., T], args: Sequence[Any]) -> T:
             own.write_bytes(pickle.dumps(error))
             own.replace(failure)
         raise
-
-
-@contextlib.contextmanager
-def _quiet_launcher() -> Iterator[None]:
-    """Keep the launcher from logging the end of a process, which this module reports once."""
-    loggers = [logging.getLogger(f"torch.{name}") for name in LAUNCHER_LOGGERS]
-    disabled = [each.disabled for each in loggers]
-    for each in loggers:
-        each.disabled = True
-    try:
-        yield
-    finally:
-        for each, before in zip(loggers, disabled, strict=True):
-            each.disabled = before

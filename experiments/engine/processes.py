@@ -6,18 +6,21 @@ wait for it or for one another for ever.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import logging
 import multiprocessing
 import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import wait
 
 from al_core.errors import InvalidSetting
 
 SHARED_MEMORY = "/dev/shm"
+LAUNCHER_LOGGERS = ("distributed.elastic.multiprocessing.api", "multiprocessing.spawn")
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2); Linux only
 
 
@@ -73,3 +76,17 @@ def run_command(command: Sequence[str]) -> int:
     """Run a command to its end and return its exit status; it is killed if this process ends."""
     bind = ended_with_this(signal.SIGKILL)
     return subprocess.run(command, check=False, preexec_fn=bind).returncode
+
+
+@contextlib.contextmanager
+def quiet_launcher() -> Iterator[None]:
+    """Keep the launcher from logging the end of a process, which the engine reports once."""
+    loggers = [logging.getLogger(f"torch.{name}") for name in LAUNCHER_LOGGERS]
+    disabled = [each.disabled for each in loggers]
+    for each in loggers:
+        each.disabled = True
+    try:
+        yield
+    finally:
+        for each, before in zip(loggers, disabled, strict=True):
+            each.disabled = before
