@@ -31,12 +31,14 @@ class Prediction:
         predicted_loss: (b,) output of the loss-prediction module, or None without one.
         log_prob_samples: (b, m, k, *positions) posterior samples (Monte-Carlo dropout, an
             ensemble), or None.
+        pretrained_embedding: (b, d) features by a network that was trained on other data, or None.
     """
 
     log_probs: Tensor
     embedding: Tensor | None = None
     predicted_loss: Tensor | None = None
     log_prob_samples: Tensor | None = None
+    pretrained_embedding: Tensor | None = None
 
 
 class Requirement(StrEnum):
@@ -49,6 +51,7 @@ class Requirement(StrEnum):
     """
 
     EMBEDDING = "embedding"
+    PRETRAINED_EMBEDDING = "pretrained_embedding"
     PREDICTED_LOSS = "predicted_loss"
     LOG_PROB_SAMPLES = "log_prob_samples"
     """At least one posterior pass."""

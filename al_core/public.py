@@ -26,6 +26,7 @@ from al_core.embeddings import EmbeddingTap
 from al_core.entropies import write_entropies_csv, write_ranking_csv, write_upload_csv
 from al_core.learning_loss import ActiveLearning
 from al_core.loop import CycleRecord, Observer, Stopwatch, draw_initial_set, run_cycles
+from al_core.model_learner import ModelLearner
 from al_core.output_tap import output_statistics
 from al_core.pool import IndexArray, Pool
 from al_core.randomness import stream, stream_seed
@@ -80,6 +81,7 @@ __all__ = [
     "LossPredictionMSELoss",
     "MaxHerding",
     "Mixture",
+    "ModelLearner",
     "Observer",
     "Oracle",
     "Pool",

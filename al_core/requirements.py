@@ -53,5 +53,7 @@ def ranks_regions(subject: object) -> bool:
     Raises:
         InvalidSetting: The attribute `requires` is not a collection of requirements.
     """
-    of_images = {Requirement.EMBEDDING, Requirement.PREDICTED_LOSS}
+    of_images = {
+        Requirement.EMBEDDING, Requirement.PRETRAINED_EMBEDDING, Requirement.PREDICTED_LOSS
+    }  # fmt: skip
     return requirements_of(subject).isdisjoint(of_images)

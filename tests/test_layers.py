@@ -46,7 +46,7 @@ LAYERS: dict[str, Layers] = {
     ),
     "al_core": (
         ("public",),
-        ("strategies",),
+        ("model_learner", "strategies"),
         ("embeddings", "loop"),
         ("acquisition", "costs", "learning_loss", "selection"),
         ("requirements", "stages"),

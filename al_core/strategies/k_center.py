@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from al_core.contracts import Learner, Query, Requirement, ScoreArray
+from al_core.contracts import Learner, Query, ScoreArray
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.blocks import (
     UNDERFLOW,
@@ -22,7 +22,14 @@ from al_core.strategies.blocks import (
     squared_norms,
     tensor,
 )
-from al_core.strategies.rows import Matrix, embeddings_of, shuffled_candidates, writable_folder
+from al_core.strategies.rows import (
+    EmbeddingChoice,
+    Matrix,
+    embeddings_of,
+    required_embedding,
+    shuffled_candidates,
+    writable_folder,
+)
 
 FRONT = 1024
 """Rows among which the next picks are made: 4 MB in float64 with 512 columns."""
@@ -36,12 +43,19 @@ class KCenter:
     """Repeatedly choose the sample farthest from all labeled and all chosen samples.
 
     Args:
+        embedding: "model" for the model's own embeddings, "pretrained" for those of a network that
+            was trained on other data.
         embeddings_folder: Folder for a memory-mapped file of embeddings; None to use memory.
     """
 
-    requires = frozenset({Requirement.EMBEDDING})
-
-    def __init__(self, *, embeddings_folder: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        embedding: EmbeddingChoice = "model",
+        embeddings_folder: str | Path | None = None,
+    ) -> None:
+        self.requires = frozenset({required_embedding(embedding)})
+        self.embedding = embedding
         self.folder = writable_folder(embeddings_folder)
 
     @shuffled_candidates
@@ -54,7 +68,9 @@ class KCenter:
         rng: np.random.Generator,
     ) -> Query:
         """Choose by embeddings; scores are distances to the nearest center when chosen."""
-        offered, labeled = embeddings_of(learner, candidates, pool.labeled, folder=self.folder)
+        offered, labeled = embeddings_of(
+            learner, candidates, pool.labeled, choice=self.embedding, folder=self.folder
+        )
         chosen, distances = k_center_greedy(offered, budget, centers=labeled)
         return Query(candidates[chosen], distances)
 

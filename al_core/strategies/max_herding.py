@@ -8,6 +8,7 @@ ECCV 2024 (arXiv 2407.12212), algorithm 1; weighted by uncertainty, Bae, Oliveir
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,14 @@ from al_core.pool import IndexArray, Pool
 from al_core.requirements import requirements_of
 from al_core.strategies.blocks import blocks, squared_distances, tensor
 from al_core.strategies.coverage import Coverage
-from al_core.strategies.rows import Matrix, infer_rows, shuffled_candidates, unit_embedding
+from al_core.strategies.rows import (
+    EmbeddingChoice,
+    Matrix,
+    infer_rows,
+    required_embedding,
+    shuffled_candidates,
+    unit_embedding,
+)
 from al_core.strategies.scoring import check_scores
 
 SMALLEST_SIGMA = 0.01
@@ -49,6 +57,8 @@ class MaxHerding:
         acquisition: Weights of the candidates, at least 0; None for equal weights.
         sigma: Width of the kernel, at least 0.01; None to take the smallest distance between two
             different labeled samples (the radius of uncertainty herding), 1 while there is none.
+        embedding: "model" for the model's own embeddings, "pretrained" for those of a network that
+            was trained on other data.
         embeddings_folder: Folder for a memory-mapped file of embeddings; None to use memory.
 
     Raises:
@@ -60,6 +70,7 @@ class MaxHerding:
         acquisition: AcquisitionFunction | None = None,
         *,
         sigma: float | None = 1.0,
+        embedding: EmbeddingChoice = "model",
         embeddings_folder: str | Path | None = None,
     ) -> None:
         if acquisition is not None and not callable(acquisition):
@@ -67,12 +78,14 @@ class MaxHerding:
         if sigma is not None:
             _check_sigma(sigma)
         self.acquisition, self.sigma = acquisition, sigma
+        self._required = required_embedding(embedding)
+        self._embedded = partial(unit_embedding, choice=embedding)
         self.folder = embeddings_folder
 
     @property
     def requires(self) -> frozenset[Requirement]:
         """Embeddings, and the requirements of the acquisition function."""
-        return requirements_of(self.acquisition) | {Requirement.EMBEDDING}
+        return requirements_of(self.acquisition) | {self._required}
 
     @shuffled_candidates
     def select(
@@ -97,14 +110,14 @@ class MaxHerding:
             )
         labeled = np.empty((0, offered.shape[1]), np.float32)
         if pool.labeled.size:
-            labeled = infer_rows(learner, pool.labeled, unit_embedding, folder=self.folder)
+            labeled = infer_rows(learner, pool.labeled, self._embedded, folder=self.folder)
         sigma = smallest_distance(labeled) if self.sigma is None else self.sigma
         chosen, gains = max_herding(offered, budget, weights=weights, sigma=sigma, labeled=labeled)
         return Query(candidates[chosen], gains)
 
     def _extract(self, prediction: Prediction) -> Tensor:
         """Extract (b, 1 + d): the weight and the embedding."""
-        embedded = unit_embedding(prediction)
+        embedded = self._embedded(prediction)
         weights = embedded.new_ones(len(embedded))
         if self.acquisition is not None:
             weights = check_scores(self.acquisition(prediction), len(embedded)).float()

@@ -6,6 +6,7 @@ Source: Yehuda, Dekel, Hacohen & Weinshall, *Active Learning Through a Covering 
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from al_core.contracts import Learner, Prediction, Query, Requirement, ScoreArray
+from al_core.contracts import Learner, Prediction, Query, ScoreArray
 from al_core.errors import InvalidSetting
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.blocks import blocks, squared_distances, tensor
 from al_core.strategies.clustering import k_means
 from al_core.strategies.rows import (
+    EmbeddingChoice,
     Matrix,
     infer_rows,
+    required_embedding,
     shuffled_candidates,
     unit_embedding,
     writable_folder,
@@ -39,19 +42,20 @@ class ProbCover:
         delta: The radius, in (0, 2]. None to take the largest radius at which a share `purity` of
             the balls lies within one cluster, with as many clusters as classes (section 3.2).
         purity: Share of balls, in (0, 1].
+        embedding: "model" for the model's own embeddings, "pretrained" for those of a network that
+            was trained on other data.
         embeddings_folder: Folder for a memory-mapped file of embeddings; None to use memory.
 
     Raises:
         InvalidSetting: A number out of its range.
     """
 
-    requires = frozenset({Requirement.EMBEDDING})
-
     def __init__(
         self,
         *,
         delta: float | None = None,
         purity: float = 0.95,
+        embedding: EmbeddingChoice = "model",
         embeddings_folder: str | Path | None = None,
     ) -> None:
         if delta is not None and not 0 < delta <= 2:
@@ -59,6 +63,8 @@ class ProbCover:
         if not 0 < purity <= 1:
             raise InvalidSetting(f"purity must lie in (0, 1], got {purity!r}")
         self.delta, self.purity = delta, purity
+        self.requires = frozenset({required_embedding(embedding)})
+        self._extract = partial(_classes_and_embedding, choice=embedding)
         self.folder = writable_folder(embeddings_folder)
 
     @shuffled_candidates
@@ -73,7 +79,7 @@ class ProbCover:
         """Choose by embeddings; scores are the numbers of newly covered candidates."""
         _check_size(candidates.size)  # before inference on all of them
         everyone = np.concatenate([candidates, pool.labeled])
-        rows = infer_rows(learner, everyone, _classes_and_embedding, folder=self.folder)
+        rows = infer_rows(learner, everyone, self._extract, folder=self.folder)
         num_classes, rows = int(rows[0, 0]), rows[:, 1:]
         offered = rows[: candidates.size]
         delta = self.delta
@@ -83,9 +89,9 @@ class ProbCover:
         return Query(candidates[chosen], gains)
 
 
-def _classes_and_embedding(prediction: Prediction) -> Tensor:
+def _classes_and_embedding(prediction: Prediction, choice: EmbeddingChoice) -> Tensor:
     """Extract (b, 1 + d): the number of classes and the embedding."""
-    embedded = unit_embedding(prediction)
+    embedded = unit_embedding(prediction, choice)
     count = embedded.new_full((len(embedded), 1), prediction.log_probs.shape[1])
     return torch.cat([count, embedded], 1)
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from al_core.contracts import Learner, Prediction, Query, QueryStrategy
+from al_core.contracts import Learner, Prediction, Query, QueryStrategy, Requirement
 from al_core.errors import InvalidSetting, NonFiniteValue
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.scoring import check_budget
@@ -29,6 +29,9 @@ Matrix = NDArray[np.float32]
 """(n, d) float32, one row per sample; may be a `numpy.memmap`."""
 
 Select = TypeVar("Select", bound=Callable[..., Query])
+
+EmbeddingChoice = Literal["model", "pretrained"]
+"""Which embedding a strategy uses: the model's own, or that of a pretrained network."""
 
 CHUNK = 2**16
 """Samples per call of `infer`, a multiple of usual batch sizes so that batches do not change."""
@@ -119,12 +122,27 @@ def _free_memory() -> int:
     return 1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1])
 
 
-def embedding(prediction: Prediction) -> Tensor:
-    """Extract the embedding (b, d) in float32.
+def required_embedding(choice: EmbeddingChoice) -> Requirement:
+    """Return what the choice of an embedding requires of predictions.
+
+    Raises:
+        InvalidSetting: There is no such choice.
+    """
+    if choice not in ("model", "pretrained"):
+        raise InvalidSetting(f"embedding must be model or pretrained, got {choice!r}")
+    return Requirement.EMBEDDING if choice == "model" else Requirement.PRETRAINED_EMBEDDING
+
+
+def embedding(prediction: Prediction, choice: EmbeddingChoice = "model") -> Tensor:
+    """Extract an embedding (b, d) in float32.
 
     Raises:
         InvalidSetting: The prediction has none.
     """
+    if choice == "pretrained":
+        if prediction.pretrained_embedding is None:
+            raise InvalidSetting("this strategy needs pretrained embeddings, and there are none")
+        return prediction.pretrained_embedding.float()
     if prediction.embedding is None:
         raise InvalidSetting(
             "this strategy needs embeddings, and the model provides none: it needs a method "
@@ -133,13 +151,13 @@ def embedding(prediction: Prediction) -> Tensor:
     return prediction.embedding.float()
 
 
-def unit_embedding(prediction: Prediction) -> Tensor:
-    """Extract the embedding (b, d), scaled to length 1; a row of zeros stays zero.
+def unit_embedding(prediction: Prediction, choice: EmbeddingChoice = "model") -> Tensor:
+    """Extract an embedding (b, d), scaled to length 1; a row of zeros stays zero.
 
     Raises:
         InvalidSetting: The prediction has none.
     """
-    return F.normalize(embedding(prediction), dim=1)
+    return F.normalize(embedding(prediction, choice), dim=1)
 
 
 def shuffled_candidates(select: Select) -> Select:
@@ -172,10 +190,12 @@ def embeddings_of(
     candidates: IndexArray,
     labeled: IndexArray,
     *,
+    choice: EmbeddingChoice = "model",
     folder: str | Path | None = None,
 ) -> tuple[Matrix, Matrix]:
     """Return the embeddings of candidates (n, d) and of labeled samples (l, d)."""
-    wanted = infer_rows(learner, candidates, embedding, folder=folder)
+    extract = partial(embedding, choice=choice)
+    wanted = infer_rows(learner, candidates, extract, folder=folder)
     if not labeled.size:
         return wanted, np.empty((0, wanted.shape[1]), np.float32)
-    return wanted, infer_rows(learner, labeled, embedding, folder=folder)
+    return wanted, infer_rows(learner, labeled, extract, folder=folder)

@@ -6,20 +6,23 @@ Low Budgets*, ICML 2022 (arXiv 2202.02794), section 3, algorithm 1.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from al_core.contracts import Learner, Query, Requirement, ScoreArray
+from al_core.contracts import Learner, Query, ScoreArray
 from al_core.errors import require_positive
 from al_core.pool import IndexArray, Pool
 from al_core.strategies.blocks import blocks, squared_distances
 from al_core.strategies.clustering import k_means
 from al_core.strategies.rows import (
+    EmbeddingChoice,
     Matrix,
     infer_rows,
+    required_embedding,
     shuffled_candidates,
     unit_embedding,
     writable_folder,
@@ -42,24 +45,27 @@ class TypiClust:
     Args:
         neighbors: K of the typicality.
         max_clusters: Upper limit of the number of clusters, which is that of labels plus budget.
+        embedding: "model" for the model's own embeddings, "pretrained" for those of a network that
+            was trained on other data.
         embeddings_folder: Folder for a memory-mapped file of embeddings; None to use memory.
 
     Raises:
         InvalidSetting: A number that is not positive.
     """
 
-    requires = frozenset({Requirement.EMBEDDING})
-
     def __init__(
         self,
         *,
         neighbors: int = NEIGHBORS,
         max_clusters: int = MAX_CLUSTERS,
+        embedding: EmbeddingChoice = "model",
         embeddings_folder: str | Path | None = None,
     ) -> None:
         require_positive("neighbors", neighbors)
         require_positive("max_clusters", max_clusters)
         self.neighbors, self.max_clusters = neighbors, max_clusters
+        self.requires = frozenset({required_embedding(embedding)})
+        self._extract = partial(unit_embedding, choice=embedding)
         self.folder = writable_folder(embeddings_folder)
 
     @shuffled_candidates
@@ -74,7 +80,7 @@ class TypiClust:
         """Cluster candidates and labeled samples; scores are typicalities."""
         everyone = np.concatenate([candidates, pool.labeled])
         rows, typicalities = typiclust(
-            infer_rows(learner, everyone, unit_embedding, folder=self.folder),
+            infer_rows(learner, everyone, self._extract, folder=self.folder),
             budget,
             labeled=np.arange(candidates.size, everyone.size),
             rng=rng,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,18 +18,22 @@ import numpy as np
 
 from al_core import IndexArray, Pool, Query
 from al_core.errors import InvalidSetting
+from experiments.annotation.first_choice import FirstChoice
 from experiments.annotation.label_studio_client import Client
 from experiments.annotation.label_studio_oracle import Courier
 from experiments.annotation.people import People, Waiting
 from experiments.annotation.settings import GroundTruthSettings, LabelStudioSettings, PeopleSettings
 from experiments.annotation.unlabeled import Collected, checked_class_names
 from experiments.data.blank import MAX_IMAGE_SIZE
+from experiments.data.duplicate_groups import Groups
 from experiments.data.labels import Rules
+from experiments.data.samples import FileSamples
 from experiments.engine.engine import Engine
-from experiments.learning.frozen import frozen_trunk
+from experiments.learning.frozen import FOLDER, frozen_trunk
 from experiments.learning.learner import TaskLearner
+from experiments.learning.near_duplicates import of_samples
 from experiments.learning.training import Training
-from experiments.models.embedding import LITE0, embed
+from experiments.models.embedding import IMAGE_SIZE, LITE0, embed
 from experiments.settings.checks import check_folder, check_whole_number
 from experiments.settings.composition import make
 from experiments.settings.run_config import RunConfig
@@ -55,10 +60,23 @@ class PeopleOracle:
     collected: Collected
     people: People | None
 
-    def pool(self, task: Task) -> Pool:
-        """Return the pool that the answers make, and reveal the labels in it to the task."""
+    @property
+    def held(self) -> IndexArray:
+        """Positions of the images that are labeled, held out, refused or out for annotation."""
+        collected = self.collected
+        every = {*collected.labels, *collected.test, *collected.excluded}
+        return np.array(sorted(every), np.int64)
+
+    def pool(self, task: Task, groups: Groups | None = None) -> Pool:
+        """Return the pool that the answers make, and reveal the labels in it to the task.
+
+        Args:
+            task: With the images.
+            groups: Near-duplicates, of each group of which one image is offered; None to offer all.
+        """
         unreadable = task.train.unreadable
-        pool = Pool(len(task.train), excluded={*self.collected.excluded, *unreadable})
+        alike = [] if groups is None else groups.redundant(self.held).tolist()
+        pool = Pool(len(task.train), excluded={*self.collected.excluded, *unreadable, *alike})
         for batch in self.collected.batches:
             pool.label(np.array([i for i in batch if i not in unreadable], dtype=np.int64))
         task.targets.reveal(pool.labeled)
@@ -192,10 +210,11 @@ def _try_network(config: RunConfig, engine: Engine) -> None:
 
 def _people(asked: PeopleSettings, config: RunConfig, run_folder: Path, engine: Engine) -> People:
     data: dict[str, Any] = config.values["data"]
+    root = check_folder("data.root", data["root"])
     return People(
         asked,
         run_folder=run_folder,
-        root=check_folder("data.root", data["root"]),
+        root=root,
         rules=Rules(
             config.kind,
             checked_class_names(data["class_names"], config.kind),
@@ -204,12 +223,24 @@ def _people(asked: PeopleSettings, config: RunConfig, run_folder: Path, engine: 
             voc_origin=asked.voc_origin,
         ),
         has_test=data["test"] is not None,
-        embed=None
-        if asked.initial == "random"
-        else partial(
-            embed,
-            network=asked.embedding_network or (RESNET18 if asked.embedding_weights else LITE0),
-            weights=asked.embedding_weights,
-            engine=engine,
+        choice=FirstChoice(
+            root,
+            embed=None
+            if asked.initial == "random"
+            else partial(
+                embed,
+                network=asked.embedding_network or (RESNET18 if asked.embedding_weights else LITE0),
+                weights=asked.embedding_weights,
+                engine=engine,
+            ),
+            group=partial(_grouped, engine=engine, folder=Path(config.values["out"], FOLDER))
+            if config.drops_near_duplicates
+            else None,
         ),
     )
+
+
+def _grouped(paths: Sequence[Path], *, engine: Engine, folder: Path) -> Groups:
+    names = [str(path) for path in paths]
+    files = FileSamples(paths, names, image_size=IMAGE_SIZE, checked=False)
+    return of_samples(files, engine, folder=folder)

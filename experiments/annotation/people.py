@@ -19,21 +19,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from al_core import stream, typiclust
+from al_core import stream
 from al_core.errors import InvalidSetting
+from experiments.annotation.first_choice import FirstChoice
 from experiments.annotation.inbox import read_returned
 from experiments.annotation.ledger import Ledger, request_folder
 from experiments.annotation.records import Kept, Request
 from experiments.annotation.settings import LabelStudioSettings, PeopleSettings, address_in_files
 from experiments.annotation.unlabeled import Collected
-from experiments.data.decoding import UnreadableImage, read_rgb
 from experiments.data.folders import describe_ignored, find_images
 from experiments.data.labels import Item, Label, Rules, UnusableFile
 from experiments.handoff.export import FILES, check_format, hand_out
@@ -42,7 +39,6 @@ from experiments.settings.wording import counted, listed
 
 logger = logging.getLogger(__name__)
 
-Embed = Callable[[Sequence[Path]], tuple[NDArray[np.float32], list[int]]]
 WAYS_BACK = {
     "classification": "labels.csv filled in, images in folders named for their class, JSON of "
     "Label Studio, XML of CVAT",
@@ -69,8 +65,7 @@ class People:
         root: Folder of the images.
         rules: Classes and task.
         has_test: Whether a test set is given, so that none is drawn.
-        embed: Returns embeddings of files, and the positions of those that can be read, for the
-            choice of the initial set; None to draw it at random.
+        choice: How the images of batch 0 are chosen; None for at random.
 
     Raises:
         InvalidSetting: A folder lies inside the images' own, or a format does not fit.
@@ -84,10 +79,11 @@ class People:
         root: Path,
         rules: Rules,
         has_test: bool,
-        embed: Embed | None = None,
+        choice: FirstChoice | None = None,
     ) -> None:
         self._settings, self._rules, self._root = settings, rules, root
-        self._run_folder, self._has_test, self._embed = run_folder, has_test, embed
+        self._run_folder, self._has_test = run_folder, has_test
+        self._choice = choice or FirstChoice(root)
         self.returned = settings.returned_in(run_folder)
         if settings.refusal in rules.class_names:
             raise InvalidSetting(f"oracle.refusal={settings.refusal} is one of the classes")
@@ -242,7 +238,7 @@ class People:
         test_size = 0 if self._has_test else self._settings.test_size
         train, test = self._divided(test_size, initial_size, seed=seed)
         num_test, num_train = max(0, test_size - len(test)), max(0, initial_size - len(train))
-        free = [i for i, name in enumerate(self.ledger.names) if name not in self.ledger.answers]
+        free = self._choice.free(self.ledger)
         needed = num_test + num_train + (cycles - 1) * query_size
         if needed > len(free):
             raise InvalidSetting(
@@ -253,12 +249,13 @@ class People:
         rng = stream(seed, 0, "initial set")
         shuffled = [self.ledger.names[free[place]] for place in rng.permutation(len(free))]
         # The test set is drawn first, at random, so that it is like the pool.
-        held_out = self._readable(shuffled, num_test)
+        held_out = self._choice.readable(shuffled, num_test)
         left = [name for name in shuffled if name not in held_out]
-        if not num_train or self._embed is None:
-            chosen = list(self._readable(left, num_train))
+        if not num_train or not self._choice.by_embedding:
+            chosen = list(self._choice.readable(left, num_train))
         else:
-            chosen = self._typical(self._embed, left, num_train, rng)
+            had = [n for n in self.ledger.labeled(self._training()) if n in self._present]
+            chosen = self._choice.typical(had, left, num_train, rng)
         train, test = [*chosen, *train], [*held_out, *test]
         if len(test) < test_size or len(train) < MIN_TRAIN:
             raise InvalidSetting(f"data.root: only {len(test) + len(train)} images can be read")
@@ -280,37 +277,6 @@ class People:
             counted(len(names), "annotation"), len(names) - num_test, num_test,
         )  # fmt: skip
         return shuffled[num_test:], shuffled[:num_test]
-
-    def _readable(self, names: Sequence[str], count: int) -> dict[str, None]:
-        """Return the first `count` names whose images can be decoded, in order."""
-        found: dict[str, None] = {}
-        for name in names:
-            if len(found) == count:
-                break
-            if self._is_readable(name):
-                found[name] = None
-        return found
-
-    def _typical(
-        self, embed: Embed, names: Sequence[str], count: int, rng: np.random.Generator
-    ) -> list[str]:
-        """Return typical images of the clusters that have no label, most wanted first."""
-        had = [name for name in self.ledger.labeled(self._training()) if name in self._present]
-        everyone = [*had, *names]
-        rows, readable = embed([self._root / name for name in everyone])
-        labeled = np.array([k for k, i in enumerate(readable) if i < len(had)], dtype=np.int64)
-        count = min(count, len(readable) - labeled.size)
-        chosen, _ = typiclust(rows, count, rng=rng, labeled=labeled)
-        return [everyone[readable[row]] for row in chosen.tolist()]
-
-    def _is_readable(self, name: str) -> bool:
-        if name not in self._present:
-            return False
-        try:
-            read_rgb(self._root / name)
-        except UnreadableImage:
-            return False
-        return True
 
     def _write(self, request: Request, drafts: Sequence[Label] | None) -> None:
         """Write a request, and `request.json`, with which it exists, last."""

@@ -3,12 +3,40 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from experiments.data.decoding import for_each, read_bytes
+from experiments.data.samples import IndexArray
 
 HASH_BYTES = 16
+
+
+def first_copies(paths: Sequence[Path]) -> IndexArray:
+    """Return the first file with the same content as each, (n,); itself where there is none before.
+
+    Only files whose size another one has are read.
+    """
+    sizes = np.array([_size(path) for path in paths], np.int64)
+    values, counts = np.unique(sizes, return_counts=True)
+    doubtful = np.flatnonzero(np.isin(sizes, values[(counts > 1) & (values >= 0)]))
+    first = np.arange(len(paths))
+    seen: dict[bytes, int] = {}
+    hashes = content_hashes([paths[position] for position in doubtful.tolist()])
+    for position, found in zip(doubtful.tolist(), hashes, strict=True):
+        if found is not None:
+            first[position] = seen.setdefault(found, position)
+    return first
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except (OSError, ValueError):  # ValueError: a NUL in a name
+        return -1
 
 
 def content_hashes(paths: Sequence[Path], *, progress: str | None = None) -> list[bytes | None]:

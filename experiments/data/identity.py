@@ -23,7 +23,7 @@ CHUNK = 256  # images that are hashed at once where they have to be loaded
 def identities(samples: Samples) -> list[bytes]:
     """Return a digest of `DIGEST_BYTES` bytes for each image, equal for equal images in memory."""
     if isinstance(samples, FileSamples):
-        return [_of_file(path) for path in samples.paths]
+        return file_identities(samples.paths)
     if isinstance(samples, ArrangedSamples):
         known = identities(samples.samples)
         return [
@@ -38,6 +38,11 @@ def identities(samples: Samples) -> list[bytes]:
         for position, image in zip(chunk, samples.images(chunk), strict=True):
             found[position] = _of_parts([image.numpy().tobytes()])
     return found
+
+
+def file_identities(paths: Iterable[Path]) -> list[bytes]:
+    """Return a digest of `DIGEST_BYTES` bytes for each file, by its path, size and times."""
+    return [_of_file(path) for path in paths]
 
 
 def decoded(samples: Samples, indices: IndexArray) -> Decoded:

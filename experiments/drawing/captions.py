@@ -107,3 +107,11 @@ def _listed(named: Sequence[str]) -> str:
 
 def _corners(boxes: Sequence[Box], chosen: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.array([boxes[k].corners for k in chosen], np.float64).reshape(-1, 4)
+
+
+def with_duplicates(caption: str, num_duplicates: int) -> str:
+    """Return a caption that mentions the near-duplicates that are not shown."""
+    if not num_duplicates:
+        return caption
+    noun = "near-duplicate" if num_duplicates == 1 else "near-duplicates"
+    return f"{caption}; and {num_duplicates} {noun}"

@@ -123,6 +123,16 @@ class FrozenClassification:
         else:
             self._prepare(folder)
 
+    @property
+    def backbone_name(self) -> str:
+        """The choice of `backbone`."""
+        return self._backbone.name
+
+    @property
+    def pool_features(self) -> Features:
+        """The features of the pool, by position."""
+        return self._features[0]
+
     def build_model(self) -> nn.Module:
         """Return a fresh head."""
         hidden = self._backbone.head == "mlp"

@@ -23,6 +23,7 @@ from experiments.engine.engine import Engine
 from experiments.engine.memory import give_back_freed_memory
 from experiments.learning.checkpointing import Moment, TrainingCheckpoint
 from experiments.learning.observer import CycleObserver
+from experiments.learning.pretrained_features import PoolFeatures
 from experiments.learning.progress import Progress
 from experiments.learning.training import Training
 from experiments.settings.recipe import Recipe
@@ -54,6 +55,7 @@ class TaskLearner:
         unit: The samples of the pool; None for whole images.
         observer: Told about training and inference; None for one of the learner's own.
         checkpoint: Keeps the state of a training every few minutes; None for never.
+        pretrained: Features of the pool that predictions are to have beside the model's own.
     """
 
     def __init__(
@@ -65,8 +67,10 @@ class TaskLearner:
         unit: Unit | None = None,
         observer: CycleObserver | None = None,
         checkpoint: TrainingCheckpoint | None = None,
+        pretrained: PoolFeatures | None = None,
     ) -> None:
         self.task = task
+        self._pretrained = pretrained
         self.unit = WholeImages(task) if unit is None else unit
         self.engine = engine
         self.training = Training(task, engine, recipe)
@@ -191,7 +195,10 @@ class TaskLearner:
                 in_images, _ = images_of(self.unit, asked)
                 batches = self._shard(in_images, load, task.train.in_memory, "score")
                 for images, pixels in batches:
-                    rows.append(self.unit.rows(self.predict(pixels), images, asked, extract))
+                    prediction = self.predict(pixels)
+                    if self._pretrained is not None:
+                        prediction = self._pretrained.beside(prediction, images)
+                    rows.append(self.unit.rows(prediction, images, asked, extract))
             result = self.engine.gather_rows(torch.cat(rows) if rows else None)
             finite = (
                 torch.isfinite(result.flatten(1).sum(1)) if result.ndim > 1 else result.isfinite()

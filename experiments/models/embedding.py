@@ -8,6 +8,7 @@ input of the network's last linear layer.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import pickle
 from collections.abc import Callable, Iterator, Sequence
@@ -23,10 +24,12 @@ from tqdm import tqdm
 
 from al_core import IndexArray
 from al_core.errors import InvalidSetting
-from experiments.data.decoding import for_each, read_rgb
+from experiments.data.decoding import UnreadableImage, for_each, read_rgb
+from experiments.data.identity import file_identities, identities
 from experiments.data.photographs import fit_square
-from experiments.data.samples import Samples
+from experiments.data.samples import ChannelValues, Samples
 from experiments.engine.engine import Engine
+from experiments.models.feature_store import Features, FeatureStore, Rows
 from vendored import efficientnet_lite
 from vendored.efficientnet_lite import EfficientNetLite0, imagenet_weights
 
@@ -37,10 +40,10 @@ LITE0 = "efficientnet_lite0"
 IMAGE_SIZE = 224  # pixels, of torchvision's ImageNet networks and of EfficientNet-Lite0
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and deviation by which torchvision normalizes for ImageNet."""
-BATCH_SIZE = 64
+BATCH_SIZE = 16  # with 64 a CPU is half as fast
 
-Rows = tuple[NDArray[np.float32], list[int]]
-"""Embeddings of length 1, (n, d), and the positions of the images that could be read."""
+RESIZE = "stretch"
+"""How images become squares: all of an image counts, its sides too."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +52,7 @@ class Embedder:
 
     Attributes:
         name: The network, for the log.
+        digest: Of its weights.
         model: In evaluation mode, on the engine's device.
         mean: By which its input is normalized, RGB in 0..1.
         std: Likewise.
@@ -56,42 +60,59 @@ class Embedder:
     """
 
     name: str
+    digest: str
     model: nn.Module
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: ChannelValues
+    std: ChannelValues
     engine: Engine
 
-    def files(self, paths: Sequence[Path], *, resize: str = "crop", progress: bool = True) -> Rows:
-        """Embed image files.
-
-        Args:
-            paths: The files.
-            resize: How they become squares, as in `fit_square`.
-            progress: Whether there is a progress bar.
-        """
+    def files(self, paths: Sequence[Path], *, progress: bool = True) -> Rows:
+        """Embed image files; rows have length 1, and those of unreadable files are zero."""
 
         def square(position: int) -> NDArray[np.uint8]:
-            return fit_square(read_rgb(paths[position]), IMAGE_SIZE, resize)
+            return fit_square(read_rgb(paths[position]), IMAGE_SIZE, RESIZE)
 
         return self._rows(square, len(paths), progress=progress)
 
-    def samples(self, samples: Samples, indices: IndexArray) -> Rows:
-        """Embed images of a set, of files or not; the positions returned are those in `indices`."""
+    def samples(self, samples: Samples, indices: IndexArray, *, progress: bool = True) -> Rows:
+        """Embed images of a set, of files or not, as `files` does."""
         paths = samples.paths
         if paths is not None:
-            return self.files([paths[index] for index in indices.tolist()])
+            return self.files([paths[index] for index in indices.tolist()], progress=progress)
 
         def square(position: int) -> NDArray[np.uint8]:
+            index = int(indices[position])
+            if index in samples.unreadable:
+                raise UnreadableImage(samples.unreadable[index])
             pixels = samples.images(indices[position : position + 1])[0].numpy()
-            return fit_square(pixels.transpose(1, 2, 0), IMAGE_SIZE, "crop")
+            return fit_square(pixels.transpose(1, 2, 0), IMAGE_SIZE, RESIZE)
 
-        return self._rows(square, indices.size, progress=True)
+        return self._rows(square, indices.size, progress=progress)
+
+    def kept(self, samples: Samples, folder: Path) -> Features:
+        """Return the embeddings of all images of a set, computing those that are not in a folder.
+
+        Args:
+            samples: The set.
+            folder: Keeps embeddings of any sets and networks, for later runs too.
+
+        Raises:
+            InvalidSetting: A file in the folder is damaged.
+        """
+        paths = samples.paths
+        keys = identities(samples) if paths is None else file_identities(paths)
+        store = FeatureStore(folder / f"embeddings-{self.digest[:16]}")
+        return store.of(
+            keys,
+            lambda indices: self.samples(samples, indices, progress=False),
+            label=f"the pool by {self.name}",
+        )
 
     def _rows(
         self, square: Callable[[int], NDArray[np.uint8]], count: int, *, progress: bool
     ) -> Rows:
         rows: list[NDArray[np.float32]] = []
-        readable: list[int] = []
+        reasons: dict[int, str] = {}
         starts = range(0, count, BATCH_SIZE)
         bar = tqdm(
             starts, desc="embed", unit="batch", leave=False, disable=None if progress else True
@@ -105,11 +126,11 @@ class Embedder:
                     images[row] = square(start + row)
 
                 unreadable = for_each(size, load)
-                kept = [row for row in range(size) if row not in unreadable]
-                if kept:
-                    rows.append(self._embedded(images[kept], inputs))
-                    readable += [start + row for row in kept]
-        return (np.concatenate(rows) if rows else np.empty((0, 1), np.float32)), readable
+                part = self._embedded(images, inputs)
+                part[list(unreadable)] = 0
+                rows.append(part)
+                reasons |= {start + row: reason for row, reason in unreadable.items()}
+        return (np.concatenate(rows) if rows else np.empty((0, 1), np.float32)), reasons
 
     def _embedded(self, images: NDArray[np.uint8], inputs: list[Tensor]) -> NDArray[np.float32]:
         engine = self.engine
@@ -143,7 +164,7 @@ def pretrained_embedder(
     """
     if network != LITE0:
         model = _torchvision(network, weights, key=key)
-        return Embedder(network, engine.placed(model).eval(), MEAN, STD, engine)
+        return _embedder(network, model, MEAN, STD, engine)
     net = EfficientNetLite0(1000)
     try:
         net.load_state_dict(imagenet_weights(weights))
@@ -151,7 +172,7 @@ def pretrained_embedder(
         reason = " ".join(str(error).split())[:200]
         raise InvalidSetting(f"{key} needs the weights of EfficientNet-Lite0: {reason}") from None
     mean, std = efficientnet_lite.MEAN, efficientnet_lite.STD
-    return Embedder("EfficientNet-Lite0", engine.placed(net).eval(), mean, std, engine)
+    return _embedder("EfficientNet-Lite0", net, mean, std, engine)
 
 
 def embed(paths: Sequence[Path], *, network: str, weights: str | None, engine: Engine) -> Rows:
@@ -162,6 +183,15 @@ def embed(paths: Sequence[Path], *, network: str, weights: str | None, engine: E
     """
     key = "oracle.initial=typiclust"
     return pretrained_embedder(engine, network=network, weights=weights, key=key).files(paths)
+
+
+def _embedder(
+    name: str, model: nn.Module, mean: ChannelValues, std: ChannelValues, engine: Engine
+) -> Embedder:
+    digest = hashlib.sha256(f"{name} {IMAGE_SIZE} {RESIZE} {engine.precision}".encode())
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(key.encode() + value.numpy().tobytes())
+    return Embedder(name, digest.hexdigest(), engine.placed(model).eval(), mean, std, engine)
 
 
 def _torchvision(name: str, weights: str | None, *, key: str) -> nn.Module:

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from al_core.files import atomic_write
 from experiments.data.decoding import UnreadableImage, read_rgb
 from experiments.data.labels import Label
+from experiments.data.near_duplicates import distinct
 from experiments.data.palette import Color
-from experiments.drawing.duplicates import distinct, with_duplicates
+from experiments.drawing.captions import with_duplicates
 from experiments.drawing.rendering import FULL, THUMBNAIL, jpeg, render, webp
 from experiments.drawing.text import Image
 from experiments.drawing.views import label_view

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from al_core import Affordable, QueryStrategy, Requirement, Subsampled
+from al_core import Affordable, QueryStrategy, Requirement, Subsampled, requirements_of
 from al_core.errors import InvalidSetting
 from experiments.annotation.oracle import PeopleOracle, consult_people
 from experiments.annotation.people import Waiting
@@ -21,6 +21,7 @@ from experiments.learning.ensemble import EnsembleLearner
 from experiments.learning.frozen import FOLDER, FrozenClassification
 from experiments.learning.learner import TaskLearner
 from experiments.learning.observer import CycleObserver
+from experiments.learning.pretrained_features import pool_features
 from experiments.learning.snapshot import SnapshotLearner
 from experiments.metrics.columns import column
 from experiments.runs.binding import training_settings
@@ -77,7 +78,7 @@ def assemble(
     strategy: QueryStrategy = config.build("strategy.query")
     name, of_regions = str(config.values["strategy"]["name"]), config.queries_regions
     # Whether the network has embeddings is only known after it is built.
-    known = config.provided | {Requirement.EMBEDDING}
+    known = config.provided | {Requirement.EMBEDDING, Requirement.PRETRAINED_EMBEDDING}
     check_requirements(strategy, name, provided=known, of_regions=of_regions)
     people: PeopleOracle | None = None
     if config.asks_people:
@@ -98,8 +99,14 @@ def assemble(
         assert isinstance(task, Classification), "backbone.frozen serves classification"
         folder = Path(config.values["out"], FOLDER)
         task = FrozenClassification(task, engine, folder=folder)
-    provided = known if task.has_embedding else config.provided
-    check_requirements(strategy, name, provided=provided, of_regions=of_regions)
+    if not task.has_embedding:
+        known = known - {Requirement.EMBEDDING}
+    check_requirements(strategy, name, provided=known, of_regions=of_regions)
+    pretrained = None
+    if Requirement.PRETRAINED_EMBEDDING in requirements_of(strategy):
+        out = Path(config.values["out"])
+        key = "strategy.query.embedding=pretrained"
+        pretrained = pool_features(task, engine, out=out, key=key)
     unit: Unit = config.build_for_task("query", task=task)
     if people is None and next_cycle == 0:  # before `prepare`, which may take long
         check_sizes(config, task, unit)
@@ -112,7 +119,8 @@ def assemble(
         labels="" if people is None else people.digest,
     )
     learner = _learner_kind(config)(
-        task, engine, config.recipe, unit=unit, observer=observer, checkpoint=checkpoint
+        task, engine, config.recipe, unit=unit, observer=observer, checkpoint=checkpoint,
+        pretrained=pretrained,
     )
     if next_cycle == 0:
         learner.training.check_batch(config.recipe.cycle.initial_size)

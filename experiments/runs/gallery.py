@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from al_core import CycleRecord, IndexArray
-from experiments.drawing.duplicates import distinct, with_duplicates
+from experiments.data.near_duplicates import distinct
+from experiments.drawing.captions import with_duplicates
 from experiments.drawing.panel import Panel
 from experiments.learning.learner import TaskLearner
 from experiments.tasks.base import Task

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from al_core import IndexArray, Pool, draw_initial_set, stream, typiclust
 from al_core.errors import InvalidSetting
+from experiments.data.duplicate_groups import Groups
 from experiments.data.targets import GroundTruthOracle
 from experiments.learning.learner import TaskLearner
-from experiments.models.embedding import pretrained_embedder
+from experiments.learning.pretrained_features import pool_features
 from experiments.runs.identity import RunImages
+from experiments.runs.near_duplicates import redundant
 from experiments.settings.run_config import RunConfig
 from experiments.settings.wording import counted
 from experiments.tasks.base import Task
@@ -22,14 +25,27 @@ from experiments.units.unit import Unit, image_of
 logger = logging.getLogger(__name__)
 
 
-def first_pool(config: RunConfig, learner: TaskLearner, oracle: GroundTruthOracle) -> Pool:
+def first_pool(
+    config: RunConfig,
+    learner: TaskLearner,
+    oracle: GroundTruthOracle,
+    *,
+    groups: Groups | None = None,
+) -> Pool:
     """Draw the initial set, reveal its labels and return the pool.
+
+    Args:
+        config: Of the run.
+        learner: With the samples and their images.
+        oracle: Reveals labels.
+        groups: Near-duplicates, of each group of which one image is offered; None to offer all.
 
     Raises:
         InvalidSetting: The initial set and the queries need more labels than the pool has.
     """
     unit, initial_size = learner.unit, config.recipe.cycle.initial_size
-    pool = Pool(len(unit), excluded=unit.unreadable)
+    left_out = redundant(groups, unit, np.empty(0, np.int64))
+    pool = Pool(len(unit), excluded={*unit.unreadable, *left_out.tolist()})
     chosen = None
     if config.recipe.cycle.initial == "typiclust":
         chosen = _typical_images(config, learner, pool)
@@ -51,31 +67,38 @@ def _typical_images(config: RunConfig, learner: TaskLearner, pool: Pool) -> Inde
     Raises:
         InvalidSetting: The weights are not installed, or there are too few images.
     """
-    engine, unit = learner.engine, learner.unit
-    images = np.unique(image_of(unit, pool.unlabeled))
-    found: IndexArray | None = None
-    if engine.is_main:
-        embedder = pretrained_embedder(engine, key="cycle.initial=typiclust")
-        logger.info(
-            "initial set by TypiClust, on embeddings of %s of %s",
-            counted(images.size, "image"), embedder.name,
-        )  # fmt: skip
-        rows, readable = embedder.samples(learner.task.train, images)
-        size = min(config.recipe.cycle.initial_size, len(readable))
-        chosen, _ = typiclust(rows, size, rng=stream(config.seed, 0, "initial set"))
-        found = images[np.array(readable)[chosen]]
-    shared = engine.gather(found)[0]
+    images = np.unique(image_of(learner.unit, pool.unlabeled))
+    features = pool_features(
+        learner.task, learner.engine, out=Path(config.values["out"]), key="cycle.initial=typiclust"
+    )
+    readable = images[~np.isin(images, list(features.features.unreadable))]
+    logger.info(
+        "initial set by TypiClust, on features of %s by %s",
+        counted(readable.size, "image"), features.name,
+    )  # fmt: skip
+    rows = features.rows(readable).numpy()
+    size = min(config.recipe.cycle.initial_size, readable.size)
+    chosen, _ = typiclust(rows, size, rng=stream(config.seed, 0, "initial set"))
+    found: IndexArray | None = readable[chosen] if learner.engine.is_main else None
+    shared = learner.engine.gather(found)[0]  # sums of several threads may differ by a rounding
     assert shared is not None, "the first process chose nothing"
     return shared
 
 
 def restored_pool(
-    state: dict[str, Any], task: Task, unit: Unit, images: RunImages, oracle: GroundTruthOracle
+    state: dict[str, Any],
+    task: Task,
+    unit: Unit,
+    images: RunImages,
+    oracle: GroundTruthOracle,
+    *,
+    groups: Groups | None = None,
 ) -> Pool:
     """Restore the pool of an earlier start and reveal its labels.
 
     Images that were added since then are unlabeled, images that cannot be used any more are left
-    out, and images that can be used again are offered again.
+    out, and images that can be used again are offered again. Near-duplicates of labeled images are
+    not, if there are `groups`.
 
     Raises:
         InvalidSetting: The positions of then have no meaning now.
@@ -90,7 +113,8 @@ def restored_pool(
             "%s no longer trained on, the first is %s: %s",
             counted(len(lost), "labeled image"), names[0], unit.unreadable[lost[0]],
         )  # fmt: skip
-    pool = Pool(len(unit), excluded=left_out)
+    labeled = np.array([i for i in before.labeled.tolist() if i not in left_out], np.int64)
+    pool = Pool(len(unit), excluded={*left_out, *redundant(groups, unit, labeled).tolist()})
     for batch in state["labeled"]:
         pool.label([index for index in batch if index not in left_out])
     oracle.annotate(pool.labeled)

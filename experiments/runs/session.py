@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -19,6 +20,7 @@ from al_core import CycleRecord, Oracle, Pool, Query, run_cycles
 from al_core.errors import InvalidSetting
 from experiments.annotation.oracle import check_oracle, live_oracle
 from experiments.annotation.people import Waiting
+from experiments.data.duplicate_groups import Groups
 from experiments.data.targets import GroundTruthOracle
 from experiments.engine.engine import Engine
 from experiments.engine.threads import num_threads, use_threads
@@ -28,6 +30,7 @@ from experiments.runs.binding import run_folder
 from experiments.runs.folder import RunFolder, RunState
 from experiments.runs.known_images import write_record
 from experiments.runs.log_file import EXPECTED, logged_to
+from experiments.runs.near_duplicates import groups_of, list_redundant
 from experiments.runs.pool import (
     check_added_cycles,
     check_classes,
@@ -39,6 +42,7 @@ from experiments.runs.tracker import Tracker
 from experiments.settings.composition import make
 from experiments.settings.run_config import RunConfig
 from experiments.settings.wording import Lines, counted
+from experiments.units.unit import image_of
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +105,12 @@ def _run_in_process(engine: Engine, config: RunConfig, swept: str) -> Outcome:
                 return Outcome(_last_metric(state, config), parts)
             if folder is not None:  # before any state that has these positions in it
                 write_record(path, parts.images.record)
-            pool, oracle = _pool_and_oracle(config, parts, state)
+            groups = groups_of(config, parts.task, engine)
+            pool, oracle = _pool_and_oracle(config, parts, state, groups)
+            if folder is not None:
+                held = pool.labeled if parts.people is None else parts.people.held
+                images = np.unique(image_of(parts.unit, held))
+                list_redundant(path, groups, parts.task.train.names, images)
             if query is not None:
                 oracle.annotate(query.indices)
                 pool.label(query.indices)
@@ -222,15 +231,20 @@ def _outcome(record: CycleRecord, config: RunConfig, parts: Parts) -> Outcome:
     return Outcome(metric)
 
 
-def _pool_and_oracle(config: RunConfig, parts: Parts, state: RunState) -> tuple[Pool, Oracle]:
+def _pool_and_oracle(
+    config: RunConfig, parts: Parts, state: RunState, groups: Groups | None
+) -> tuple[Pool, Oracle]:
     """Restore the pool, or draw the initial set."""
     if parts.people is not None:
-        return parts.people.pool(parts.task), parts.people
+        return parts.people.pool(parts.task, groups), parts.people
     oracle = GroundTruthOracle(parts.unit.targets)
     if state.pool is not None:
         check_classes(state.class_names, parts.task)
-        return restored_pool(state.pool, parts.task, parts.unit, parts.images, oracle), oracle
-    return first_pool(config, parts.learner, oracle), oracle
+        pool = restored_pool(
+            state.pool, parts.task, parts.unit, parts.images, oracle, groups=groups
+        )
+        return pool, oracle
+    return first_pool(config, parts.learner, oracle, groups=groups), oracle
 
 
 def _last_metric(state: RunState, config: RunConfig) -> float:

@@ -15,6 +15,7 @@ ADVICE = {
         "embeddings, and this network has none: its class scores must come from a last nn.Linear, "
         "or a method get_discriminative_al_features() must return its classifier's input (b, d)"
     ),
+    Requirement.PRETRAINED_EMBEDDING: "embeddings of a pretrained network, which there are none of",
     Requirement.PREDICTED_LOSS: ("the loss-prediction module: set loss_prediction.enabled=true"),
     Requirement.LOG_PROB_SAMPLES: (
         "posterior samples: set strategy.mc_dropout_passes=10, or use an ensemble"

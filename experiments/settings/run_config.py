@@ -33,6 +33,9 @@ DEFAULT_FORMAT = {"image_size": DEFAULT_IMAGE_SIZE, "interpolation": DEFAULT_INT
 NO_WEIGHTS = (None, "none", "scratch")
 """Values of an argument `weights` that stand for random ones."""
 
+KEEP, DROP = "keep", "drop"
+"""Choices of `near_duplicates`."""
+
 FORMAT_KEYS = tuple(each.name for each in fields(InputFormat))
 """Keys of `backbone` that say more of a network's input than its constructor does."""
 _KNOWN_KEYS = {
@@ -47,7 +50,7 @@ _KNOWN_KEYS = {
         "frozen_batch_norm",
         *FORMAT_KEYS,
     },
-    "data": {"name"},
+    "data": {"name", "near_duplicates"},
     "loss": {"reduction"},
     "query": {"name"},
 }
@@ -220,6 +223,11 @@ class RunConfig:
         return frozenset(found)
 
     @property
+    def drops_near_duplicates(self) -> bool:
+        """True if one image of each group of near-duplicates is offered."""
+        return bool(self.values["data"].get("near_duplicates", KEEP) == DROP)
+
+    @property
     def queries_regions(self) -> bool:
         """True if the samples of the pool are regions of images."""
         return bool(self.values["query"]["name"] != WHOLE_IMAGES)
@@ -262,6 +270,12 @@ class RunConfig:
         return Backbone.of(self.values["backbone"], self.kind)
 
 
+def check_near_duplicates(key: str, value: object) -> None:
+    """Raise InvalidSetting unless near-duplicates are kept or dropped."""
+    if value not in (KEEP, DROP):
+        raise InvalidSetting(f"{key} must be {KEEP} or {DROP}, got {value!r}")
+
+
 def _completed(values: dict[str, Any]) -> dict[str, Any]:
     """Fill in the sizes of images, and how they are resized, that follow from the backbone."""
     kind = values["task"]["kind"]
@@ -300,6 +314,7 @@ def _check_groups(values: Mapping[str, Any]) -> None:
 def _check_combinations(values: Mapping[str, Any]) -> None:
     """Refuse choices that do not fit together."""
     strategy, task, query = values["strategy"], values["task"], values["query"]
+    check_near_duplicates("data.near_duplicates", values["data"].get("near_duplicates", KEEP))
     if "mc_dropout_passes" in strategy and "mc_dropout_passes" not in task["build"]:
         raise InvalidSetting(
             f"strategy={strategy['name']} needs posterior samples by Monte-Carlo dropout, which "

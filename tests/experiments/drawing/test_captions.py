@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from experiments.data.labels import NO_CLASS, Box
-from experiments.drawing.captions import box_caption, class_caption, errors, mask_caption
+from experiments.drawing.captions import (
+    box_caption,
+    class_caption,
+    errors,
+    mask_caption,
+    with_duplicates,
+)
 
 NAMES = ("RBC", "WBC", "Platelets")
 
@@ -72,3 +78,10 @@ def test_shares_of_pixels_are_named_and_judged() -> None:
     true[:4] = 1
     caption = mask_caption(predicted, true, NAMES)
     assert caption == "predicted RBC 70%, WBC 30%; 75% of annotated pixels right"
+
+
+def test_captions_mention_what_is_not_shown() -> None:
+    """One near-duplicate, several, or none."""
+    assert with_duplicates("predicted 2 RBC", 0) == "predicted 2 RBC"
+    assert with_duplicates("predicted 2 RBC", 1) == "predicted 2 RBC; and 1 near-duplicate"
+    assert with_duplicates("predicted 2 RBC", 5) == "predicted 2 RBC; and 5 near-duplicates"

@@ -28,7 +28,7 @@ def fresh(engine: Engine) -> Embedder:
     """The network with weights of a seed, which needs no package of weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return Embedder("fresh", EfficientNetLite0(10).eval(), MEAN, STD, engine)
+        return Embedder("fresh", "0123", EfficientNetLite0(10).eval(), MEAN, STD, engine)
 
 
 def write_images(folder: Path, count: int, *, size: int = 40) -> list[Path]:
@@ -45,8 +45,8 @@ def write_images(folder: Path, count: int, *, size: int = 40) -> list[Path]:
 def test_rows_are_the_normalized_input_of_the_classifier(fresh: Embedder, tmp_path: Path) -> None:
     """Each row has length 1, and is what the network keeps of the image."""
     paths = write_images(tmp_path, 3)
-    rows, readable = fresh.files(paths)
-    assert readable == [0, 1, 2]
+    rows, unreadable = fresh.files(paths)
+    assert unreadable == {}
     assert rows.shape == (3, 1280)
     np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
     model = fresh.model
@@ -63,12 +63,12 @@ def test_unreadable_files_have_no_row(fresh: Embedder, tmp_path: Path) -> None:
     paths = write_images(tmp_path, 3)
     (tmp_path / "broken.png").write_bytes(b"no image")
     many = [tmp_path / "broken.png"] + [paths[i % 3] for i in range(BATCH_SIZE + 2)]
-    rows, readable = fresh.files(many)
-    assert readable == list(range(1, BATCH_SIZE + 3))
-    assert len(rows) == BATCH_SIZE + 2
-    np.testing.assert_allclose(rows[0], rows[3], atol=1e-4)
-    rows, readable = fresh.files([tmp_path / "broken.png"])
-    assert (len(rows), readable) == (0, [])
+    rows, unreadable = fresh.files(many)
+    assert list(unreadable) == [0]
+    assert len(rows) == BATCH_SIZE + 3
+    assert not rows[0].any()
+    np.testing.assert_allclose(rows[1], rows[4], atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(rows[1:], axis=1), 1, rtol=1e-5)
 
 
 def test_images_of_a_set_are_embedded_from_memory_or_from_their_files(
@@ -82,10 +82,39 @@ def test_images_of_a_set_are_embedded_from_memory_or_from_their_files(
     memory = MemorySamples(whole.images(np.arange(4)), names)
     indices = np.array([2, 0])
     from_files, _ = fresh.samples(files, indices)
-    from_memory, positions = fresh.samples(memory, indices)
-    assert positions == [0, 1]
+    from_memory, unreadable = fresh.samples(memory, indices)
+    assert unreadable == {}
     np.testing.assert_allclose(from_files, from_memory, atol=1e-4)
     np.testing.assert_allclose(from_files, fresh.files([paths[2], paths[0]])[0], atol=1e-4)
+
+
+def test_embeddings_are_kept(
+    fresh: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was embedded once is read; a changed file and an added one are embedded."""
+    paths = write_images(tmp_path, 3)
+
+    def kept(count: int) -> torch.Tensor:
+        some = paths[:count]
+        files = FileSamples(some, [path.name for path in some], image_size=8, checked=False)
+        return fresh.kept(files, tmp_path / "kept").rows(np.arange(count))
+
+    first = kept(2)
+    embedded: list[Path] = []
+    compute = Embedder.files
+
+    def counted(self: Embedder, files: list[Path], **how: bool) -> object:
+        embedded.extend(files)
+        return compute(self, files, **how)
+
+    monkeypatch.setattr(Embedder, "files", counted)
+    torch.testing.assert_close(kept(2), first)
+    assert embedded == []
+    paths[1].write_bytes(paths[2].read_bytes())
+    rows = kept(3)
+    assert embedded == paths[1:]
+    torch.testing.assert_close(rows[0], first[0])
+    torch.testing.assert_close(rows[1], rows[2])
 
 
 def test_pretrained_weights_are_found_without_a_name(engine: Engine, tmp_path: Path) -> None:

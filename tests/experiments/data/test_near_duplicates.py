@@ -1,4 +1,4 @@
-"""experiments.drawing.duplicates: the same picture twice is found, similar emptiness is not."""
+"""experiments.data.near_duplicates: the same picture twice is found, similar emptiness is not."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from experiments.drawing.duplicates import alike, distinct, look, with_duplicates
+from experiments.data.near_duplicates import alike, distinct, look
 
 
 def scene(seed: int, *, side: int = 96) -> np.ndarray:
@@ -61,10 +61,3 @@ def test_duplicates_are_folded_into_the_first() -> None:
     assert taken[-1] == "c1"
     assert distinct(items(), 9) == [("a1", 2), ("b1", 1), ("c1", 0), ("d1", 0)]
     assert distinct(items(), 0) == []
-
-
-def test_captions_mention_what_is_not_shown() -> None:
-    """One near-duplicate, several, or none."""
-    assert with_duplicates("predicted 2 RBC", 0) == "predicted 2 RBC"
-    assert with_duplicates("predicted 2 RBC", 1) == "predicted 2 RBC; and 1 near-duplicate"
-    assert with_duplicates("predicted 2 RBC", 5) == "predicted 2 RBC; and 5 near-duplicates"

@@ -1,5 +1,8 @@
 """Near-duplicates: images that a person would take for the same picture.
 
+Two images are near-duplicates if they look alike, which a hash and a few colors tell. Galleries
+compare the few images that they show; `experiments.data.duplicate_groups` compares whole sets.
+
 Source of the hash: Krawetz, "Kind of Like That", 2013: whether each of 9 x 8 gray pixels is darker
 than its right neighbor.
 Differs: similar hashes are not enough, since they say little about images without texture; the
@@ -18,9 +21,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.drawing.text import Image
-
 T = TypeVar("T")
+Image = NDArray[np.uint8]
 
 MAX_BITS = 10
 """Bits of 64 in which near-duplicates may differ."""
@@ -55,9 +57,15 @@ def alike(a: Look, b: Look) -> bool:
     """Return whether two images are near-duplicates."""
     if np.count_nonzero(a.bits != b.bits) > MAX_BITS:
         return False
-    contrast = float(a.colors.std() + b.colors.std()) / 2
-    difference = float(np.abs(a.colors - b.colors).mean())
-    return difference <= max(MAX_NOISE, MAX_DIFFERENCE * contrast)
+    return float(excess(a.colors[None], b.colors[None])[0]) <= 1
+
+
+def excess(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return how much colors (n, 16, 16, 3) differ, as a share of what is permitted, (n,)."""
+    axes = (1, 2, 3)
+    contrast = (a.std(axes, np.float64) + b.std(axes, np.float64)) / 2
+    difference = np.abs(a - b).mean(axes, np.float64)
+    return np.asarray(difference / np.maximum(MAX_NOISE, MAX_DIFFERENCE * contrast))
 
 
 def distinct(items: Iterable[tuple[T, Image]], count: int) -> list[tuple[T, int]]:
@@ -86,11 +94,3 @@ def distinct(items: Iterable[tuple[T, Image]], count: int) -> list[tuple[T, int]
         if len(kept) == count:
             break
     return [(item, num) for (item, _), num in zip(kept, duplicates, strict=True)]
-
-
-def with_duplicates(caption: str, num_duplicates: int) -> str:
-    """Return a caption that mentions the near-duplicates that are not shown."""
-    if not num_duplicates:
-        return caption
-    noun = "near-duplicate" if num_duplicates == 1 else "near-duplicates"
-    return f"{caption}; and {num_duplicates} {noun}"
