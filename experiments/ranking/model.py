@@ -63,6 +63,11 @@ class TrainedModel:
         """The kind of task."""
         return str(self.config["task"]["kind"])
 
+    @property
+    def scores_images(self) -> bool:
+        """True if the strategy gives each image a score; otherwise it chooses images together."""
+        return bool(self.config["strategy"]["query"]["_target_"] == SCORING_TARGET)
+
 
 def read_model(settings: RankSettings | ModelSettings, groups: Mapping[str, Any]) -> TrainedModel:
     """Read the checkpoint, and determine the strategy that scores with it.
@@ -214,11 +219,6 @@ def _model(
     **known: Any,
 ) -> TrainedModel:
     strategy = config["strategy"]
-    if strategy["query"]["_target_"] != SCORING_TARGET:
-        raise InvalidSetting(
-            f"strategy={strategy['name']} gives images no scores of their own, so it cannot rank: "
-            "choose entropy, margin, least_confidence or learning_loss"
-        )
     if SEVERAL_NETWORKS & set(strategy):
         raise InvalidSetting(
             f"strategy={strategy['name']} needs several networks, and a checkpoint holds one: "

@@ -14,6 +14,7 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from al_core.errors import ActiveLearningError, InvalidSetting
 from experiments.data.loading import chunks
 from experiments.engine.engine import Engine
+from experiments.ranking.binding import check_identity, held, identity
 from experiments.ranking.listing import Listing
 from experiments.ranking.model import TrainedModel, last_checkpoint, trained_model
 from experiments.ranking.predictions import (
@@ -25,13 +26,7 @@ from experiments.ranking.predictions import (
     write_results,
 )
 from experiments.ranking.scorer import Scorer
-from experiments.ranking.session import (
-    MAX_FAILURES,
-    check_identity,
-    held,
-    identity,
-    list_images,
-)
+from experiments.ranking.session import MAX_FAILURES, list_images
 from experiments.ranking.writing import QUARANTINE
 from experiments.settings.wording import counted
 

@@ -18,7 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from al_core import AcquisitionFunction, Prediction, TopK
+from al_core import (
+    AcquisitionFunction,
+    Prediction,
+    QueryStrategy,
+    Requirement,
+    TopK,
+    entropy,
+)
 from al_core.errors import InvalidSetting, NonFiniteValue
 from experiments.data.decoding import TooManyPixels, UnreadableImage, for_each, read_rgb
 from experiments.data.header import MAX_PIXELS
@@ -129,14 +136,32 @@ class Scorer:
                 f"the checkpoint does not fit task={config['task']['name']} backbone="
                 f"{config['backbone']['name']} with {len(model.class_names)} classes: {reason}"
             ) from None
-        strategy = build(config["strategy"]["query"], where="strategy.query")
-        assert isinstance(strategy, TopK)
-        self._acquisition: AcquisitionFunction = strategy.acquisition
+        self.strategy: QueryStrategy = build(config["strategy"]["query"], where="strategy.query")
+        scores = isinstance(self.strategy, TopK)
+        self._acquisition: AcquisitionFunction = self.strategy.acquisition if scores else entropy
         self._batch_size = batch_size
         self._takes_any_size = model.kind == "segmentation"
         if max_megapixels is None and self._takes_any_size:
             max_megapixels = MAX_WHOLE_MEGAPIXELS
         self._max_megapixels = max_megapixels
+
+    @property
+    def provided(self) -> frozenset[Requirement]:
+        """The parts that predictions have beside log-probabilities."""
+        image = self.task.prepare(np.zeros((8, 8, 3), np.uint8))
+        loaded = Loaded([""], [image], [image.shape[:2]])
+        (_, prediction), *_ = self.predictions(loaded)
+        found = {
+            Requirement.EMBEDDING: prediction.embedding,
+            Requirement.PREDICTED_LOSS: prediction.predicted_loss,
+            Requirement.LOG_PROB_SAMPLES: prediction.log_prob_samples,
+        }
+        samples = prediction.log_prob_samples
+        several = samples is not None and samples.shape[1] > 1
+        return frozenset(
+            [key for key, part in found.items() if part is not None]
+            + [Requirement.SEVERAL_PASSES] * several
+        )
 
     @property
     def chunk_size(self) -> int:
@@ -242,15 +267,13 @@ class Scorer:
         scores = np.full(len(loaded.images), np.nan)
         found: list[T | None] = [None] * len(loaded.images)
         computed: list[tuple[list[int], Tensor]] = []
-        with torch.inference_mode():
-            for positions in self._batches(loaded.images):
-                prediction = self.learner.predict(_stacked(loaded.images, positions))
-                computed.append((positions, self._acquisition(prediction)))
-                sizes = [loaded.sizes[position] for position in positions]
-                for position, value in zip(positions, describe(prediction, sizes), strict=False):
-                    found[position] = value
-            for positions, values in computed:  # only here does the CPU wait for the device
-                scores[positions] = values.double().cpu().numpy()
+        for positions, prediction in self.predictions(loaded):
+            computed.append((positions, self._acquisition(prediction)))
+            sizes = [loaded.sizes[position] for position in positions]
+            for position, value in zip(positions, describe(prediction, sizes), strict=False):
+                found[position] = value
+        for positions, values in computed:  # only here does the CPU wait for the device
+            scores[positions] = values.double().cpu().numpy()
         for position, image in enumerate(loaded.images):
             if image is not None and not math.isfinite(scores[position]):
                 raise NonFiniteValue(
@@ -258,6 +281,12 @@ class Scorer:
                     "may be of a training that diverged"
                 )
         return scores, found
+
+    def predictions(self, loaded: Loaded) -> Iterator[tuple[list[int], Prediction]]:
+        """Yield the positions of readable images with the prediction for them, batch by batch."""
+        with torch.inference_mode():
+            for positions in self._batches(loaded.images):
+                yield positions, self.learner.predict(_stacked(loaded.images, positions))
 
     def _batches(self, images: Sequence[Image | None]) -> Iterator[list[int]]:
         by_size: dict[tuple[int, int], list[int]] = {}

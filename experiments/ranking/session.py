@@ -7,20 +7,21 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from al_core.errors import ActiveLearningError, InvalidSetting
-from al_core.files import atomic_write, remove_leftovers
+from al_core.files import atomic_write
+from experiments.data.duplicate_groups import Groups
 from experiments.data.folders import describe_ignored
 from experiments.data.loading import chunks
 from experiments.engine.engine import Engine
-from experiments.engine.locks import LOCK_FILE, hold
 from experiments.engine.provenance import provenance
+from experiments.ranking.binding import check_identity, held, identity
 from experiments.ranking.contact_sheet import (
     COMPARED_PER_SHOWN,
     Candidate,
@@ -34,20 +35,27 @@ from experiments.ranking.executors import (
     score_inline,
     score_with_ray,
 )
+from experiments.ranking.joint import select_files
 from experiments.ranking.listing import Listing
 from experiments.ranking.model import TrainedModel, read_model
+from experiments.ranking.near_duplicates import groups_of_files, leave_out
 from experiments.ranking.scorer import Scorer
 from experiments.ranking.settings import RankSettings
 from experiments.ranking.store import WRITTEN, Store
-from experiments.ranking.writing import QUARANTINE, QUERY, RANKING, UPLOAD, write_tables
-from experiments.settings.composition import differences
-from experiments.settings.renamed import with_added_keys, with_present_names
+from experiments.ranking.writing import (
+    NEAR_DUPLICATES,
+    QUARANTINE,
+    QUERY,
+    RANKING,
+    UPLOAD,
+    write_tables,
+)
+from experiments.settings.run_config import DROP
 from experiments.settings.wording import counted
 
 logger = logging.getLogger(__name__)
 
 CONTACT_SHEET, SUMMARY, SCORES = "contact_sheet.html", "ranking.json", "scores.sqlite"
-IDENTITY = "identity"
 MAX_FAILURES = 100
 """Images that cannot be read because of errors that may pass, such as those of a network: from so
 many on the ranking stops, since each of them has been waited for."""
@@ -123,11 +131,21 @@ class _Ranking:
         logger.info("%s: %s", settings.checkpoint, self.model.description)
         list_images(self.listing, store)
         left = store.counts().left
-        wanted = {"budget": settings.budget, "num_shown": settings.num_shown}
+        wanted: dict[str, Any] = {"budget": settings.budget, "num_shown": settings.num_shown}
+        if settings.near_duplicates == DROP:  # a note of earlier versions has no such key
+            wanted["near_duplicates"] = DROP
         if not left and store.note(WRITTEN) == wanted and (settings.out / RANKING).exists():
             logger.info("%s is finished; nothing to do", settings.out)
             return
-        seconds = self._score(left) if left else 0.0
+        store.set_near_duplicates([])
+        if not self.model.scores_images:
+            left = store.counts().images
+            seconds = self._select()
+        else:
+            seconds = self._score(left) if left else 0.0
+            if settings.near_duplicates == DROP:
+                names = [name for name, _ in store.ranked()]
+                leave_out(store, names, self._groups(names))
         counts = store.counts()
         if not counts.scored and counts.left:
             raise ActiveLearningError(f"no image could be read: {self._failed()}")
@@ -160,6 +178,32 @@ class _Ranking:
         self.store.commit()
         return time.perf_counter() - start
 
+    def _groups(self, names: Sequence[str]) -> Groups:
+        engine = self.scorer.learner.engine
+        return groups_of_files(names, self.listing, engine, folder=self.settings.out)
+
+    def _select(self) -> float:
+        """Let a strategy choose images together; return the seconds that it took."""
+        start, settings = time.perf_counter(), self.settings
+        if settings.executor != "inline":
+            name = self.model.config["strategy"]["name"]
+            raise InvalidSetting(f"strategy={name} chooses images together: executor=inline")
+        ids, names = zip(*self.store.all(), strict=True)
+        offered = np.arange(len(names))
+        if settings.near_duplicates == DROP:
+            groups = self._groups(names)
+            leave_out(self.store, names, groups)
+            offered = np.setdiff1d(offered, groups.redundant(np.empty(0, np.int64)))
+        paths = [self.listing.path(name) for name in names]
+        query, reasons = select_files(
+            self.scorer, self.model, paths, offered, budget=settings.budget, folder=settings.out
+        )
+        scores = np.zeros(len(names))
+        scores[query.indices] = np.arange(query.indices.size, 0, -1)
+        self.store.record(ids, scores, reasons, {})
+        self.store.commit()
+        return time.perf_counter() - start
+
     def _failed(self) -> str:
         """Describe why images could not be read, and what to do."""
         return f"{self.failures[0]}. What was scored is kept; the same command tries them again"
@@ -188,7 +232,8 @@ class _Ranking:
             "images": str(settings.images.absolute()),
             "checkpoint": str(settings.checkpoint.absolute()),
             "model": self.model.description,
-            "num_ranked": counts.scored,
+            "num_ranked": counts.offered,
+            "num_near_duplicates": counts.near_duplicates,
             "num_unreadable": unreadable,
             "budget": settings.budget,
             "executor": settings.executor,
@@ -205,17 +250,22 @@ class _Ranking:
         speed = f", {num_scored} of them now in {seconds:.1f} s" if num_scored else ""
         if num_scored and seconds > 1:
             speed += f" ({num_scored / seconds:.0f} images/s)"
-        logger.info("ranked %s%s", counted(counts.scored, "image"), speed)
+        logger.info("ranked %s%s", counted(counts.offered, "image"), speed)
+        if counts.near_duplicates:
+            logger.info(
+                "%s not offered, near-duplicates; see %s",
+                counted(counts.near_duplicates, "image"), settings.out / NEAR_DUPLICATES,
+            )  # fmt: skip
         if unreadable:
             logger.warning(
                 "%s left out, unreadable; see %s",
                 counted(unreadable, "image"), settings.out / QUARANTINE,
             )  # fmt: skip
-        if settings.budget > counts.scored:
+        if settings.budget > counts.offered:
             logger.warning(
                 "budget=%d takes %s, all there are",
                 settings.budget,
-                counted(counts.scored, "image"),
+                counted(counts.offered, "image"),
             )
         sheet = f", {CONTACT_SHEET}" if settings.num_shown else ""
         logger.info("written to %s: %s, %s, %s%s", settings.out, RANKING, UPLOAD, QUERY, sheet)
@@ -229,9 +279,12 @@ class _Ranking:
         facts = [
             ("images", str(settings.images.absolute())),
             ("model", f"{settings.checkpoint}: {self.model.description}"),
-            ("ranked", f"{counts.scored:,}; {unreadable:,} could not be read"),
-            ("selected", f"the first {min(settings.budget, counts.scored):,}, in {QUERY}"),
+            ("ranked", f"{counts.offered:,}; {unreadable:,} could not be read"),
+            ("selected", f"the first {min(settings.budget, counts.offered):,}, in {QUERY}"),
         ]
+        if counts.near_duplicates:
+            left_out = f"{counts.near_duplicates:,} of other images, left out, in {NEAR_DUPLICATES}"
+            facts.append(("near-duplicates", left_out))
         write_contact_sheet(
             settings.out / CONTACT_SHEET,
             title=f"Which images of {settings.images.absolute().name} to annotate next",
@@ -240,7 +293,7 @@ class _Ranking:
             budget=settings.budget,
             num_shown=settings.num_shown,
             most=self._candidates(first, range(len(first))),
-            least=self._candidates(last, range(counts.scored - 1, -1, -1)),
+            least=self._candidates(last, range(counts.offered - 1, -1, -1)),
             class_names=self.model.class_names,
             palette=None if palette is None else [(r, g, b) for r, g, b in palette],
         )
@@ -284,77 +337,3 @@ def _identity(
         precision=engine.get("precision"),
         max_megapixels=settings.max_megapixels,
     )
-
-
-def identity(
-    model: TrainedModel,
-    *,
-    images: Path,
-    checkpoint: Path,
-    precision: str | None,
-    max_megapixels: float | None,
-) -> dict[str, Any]:
-    """Return everything that determines the scores, which may not change within one folder."""
-    return {
-        "images": str(images.absolute()),
-        "checkpoint": {"sha256": model.sha256, "file": checkpoint.name},
-        "strategy": model.config["strategy"],
-        "task": {"name": model.config["task"]["name"], "build": model.config["task"]["build"]},
-        "backbone": model.config["backbone"],
-        "class_names": list(model.class_names),
-        "data_facts": dict(model.data_facts),
-        "engine.precision": precision,
-        "max_megapixels": max_megapixels,
-    }
-
-
-def check_identity(store: Store, out: Path, ours: dict[str, Any]) -> None:
-    """Bind an output folder to everything that determines its scores.
-
-    Raises:
-        InvalidSetting: It is bound to something else; the text lists the differences.
-        ActiveLearningError: The file of scores is damaged.
-    """
-    ours = json.loads(json.dumps(ours))
-    theirs = store.note(IDENTITY)
-    if theirs is None:
-        store.set_note(IDENTITY, ours)
-        return
-    if not isinstance(theirs, dict) or not isinstance(theirs.get("checkpoint"), dict):
-        raise store.damaged(f"its note {IDENTITY!r} describes no ranking")
-    if theirs["checkpoint"].get("sha256") == ours["checkpoint"]["sha256"]:
-        theirs["checkpoint"] = ours["checkpoint"]  # the same weights under another name
-    changed = differences(ours, with_added_keys(with_present_names(theirs), ours))
-    if changed:
-        raise InvalidSetting(
-            f"{out} holds results of something else ("
-            + "; ".join(changed[:4])
-            + ("; ..." if len(changed) > 4 else "")
-            + "): repeat its settings to go on with it, or set out=... for a new one"
-        )
-
-
-@contextmanager
-def held(folder: Path, store: str) -> Iterator[None]:
-    """Make an output folder and keep other processes out of it.
-
-    Args:
-        folder: The folder.
-        store: Name of the file of scores, by which a folder that was made before is recognized.
-
-    Raises:
-        ActiveLearningError: Another process is at work in it.
-        InvalidSetting: Something else is in it.
-    """
-    if folder.is_dir() and not (folder / store).exists():
-        others = [each.name for each in folder.iterdir() if each.name != LOCK_FILE]
-        if others:
-            raise InvalidSetting(
-                f"out={folder} holds other files ({others[0]}): name a new or an empty folder"
-            )
-    lock = hold(folder, otherwise="wait for it, or set out=...")
-    try:
-        remove_leftovers(folder)
-        yield
-    finally:
-        lock.release()

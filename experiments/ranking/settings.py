@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from al_core.errors import InvalidSetting
-from experiments.settings.checks import check_flag, check_number, check_whole_number
+from experiments.settings.checks import (
+    KEEP,
+    check_flag,
+    check_near_duplicates,
+    check_number,
+    check_whole_number,
+)
 
 EXECUTORS = ("inline", "processes", "ray")
 GROUPS = (
@@ -47,6 +53,7 @@ class RankSettings:
     batch_size: int | None = None
     max_megapixels: float | None = None
     num_shown: int = 48
+    near_duplicates: str = KEEP
     class_names: tuple[str, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
@@ -79,6 +86,7 @@ class RankSettings:
             self._check_channels(name)
         if self.class_names is not None and len(set(self.class_names)) < len(self.class_names):
             raise InvalidSetting(f"class_names must be distinct, got {', '.join(self.class_names)}")
+        check_near_duplicates("near_duplicates", self.near_duplicates)
         check_flag("trust_checkpoint", self.trust_checkpoint)
 
     def _check_channels(self, name: str) -> None:

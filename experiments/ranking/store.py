@@ -31,7 +31,7 @@ COMMIT_SECONDS = 2.0
 PAGE = 10_000
 """Rows in memory at a time."""
 PENDING = "present AND score IS NULL AND reason IS NULL"
-SCORED = "present AND score IS NOT NULL"
+SCORED = "present AND score IS NOT NULL AND name NOT IN (SELECT name FROM near_duplicates)"
 WRITTEN = "written"
 """Note with the settings of the tables that were written of the ranking as it stands."""
 ORDER = "ORDER BY score DESC, tie(name)"
@@ -49,12 +49,32 @@ class Changes(NamedTuple):
     gone: int
 
 
+class NearDuplicate(NamedTuple):
+    """An image that is left out of a ranking.
+
+    Attributes:
+        name: Its name.
+        group: Name of the most wanted image of its group, which is in the ranking.
+        difference: From that image, as a share of what is permitted; 0 for a copy.
+    """
+
+    name: str
+    group: str
+    difference: float
+
+
 class Counts(NamedTuple):
     """Progress of a ranking, in images that are present."""
 
     images: int
     scored: int
     unreadable: int
+    near_duplicates: int
+
+    @property
+    def offered(self) -> int:
+        """Number of images that are scored and no near-duplicates of others."""
+        return self.scored - self.near_duplicates
 
     @property
     def left(self) -> int:
@@ -87,6 +107,10 @@ class Store:
                 "CREATE TABLE IF NOT EXISTS images (id INTEGER PRIMARY KEY, name TEXT UNIQUE, "
                 "size INTEGER, modified_ns INTEGER, changed_ns INTEGER, present INTEGER, "
                 "score REAL, reason TEXT)"
+            )
+            self._run(
+                "CREATE TABLE IF NOT EXISTS near_duplicates (name TEXT PRIMARY KEY, instead TEXT, "
+                "difference REAL) WITHOUT ROWID"
             )
             self._run("CREATE TABLE IF NOT EXISTS notes (key TEXT PRIMARY KEY, value TEXT)")
         except ActiveLearningError:
@@ -175,9 +199,27 @@ class Store:
     def counts(self) -> Counts:
         """Count the images that are present."""
         (row,) = self._rows(
-            "SELECT COUNT(*), COUNT(score), COUNT(reason) FROM images WHERE present"
+            "SELECT COUNT(*), COUNT(score), COUNT(reason), (SELECT COUNT(*) FROM near_duplicates) "
+            "FROM images WHERE present"
         )
         return Counts(*row)
+
+    def set_near_duplicates(self, rows: Iterable[NearDuplicate]) -> None:
+        """Leave images out of the ranking, in place of those that were left out before."""
+        self.commit()
+        self._run("BEGIN")
+        self._run("DELETE FROM near_duplicates")
+        self._run_many("INSERT INTO near_duplicates VALUES (?, ?, ?)", rows)
+        self._run("COMMIT")
+
+    def near_duplicates(self) -> Iterator[NearDuplicate]:
+        """Yield the images that are left out, by group."""
+        rows = self._each("SELECT name, instead, difference FROM near_duplicates ORDER BY 2, 3, 1")
+        yield from (NearDuplicate(*row) for row in rows)
+
+    def all(self) -> list[tuple[int, str]]:
+        """Return id and name of all images, in a fixed order."""
+        return self._rows("SELECT id, name FROM images WHERE present ORDER BY id")
 
     def pending(self) -> Iterator[tuple[int, str]]:
         """Yield id and name of the images to be scored, once each, in a fixed order."""

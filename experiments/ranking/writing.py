@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 RANKING, UPLOAD, QUERY = "ranking.csv", "upload.csv", "query.csv"
 QUARANTINE, CLASHES = "quarantine.csv", "clashes.csv"
+NEAR_DUPLICATES = "near_duplicates.csv"
 
 
 def write_tables(store: Store, folder: Path, *, budget: int, unnamable: Sequence[str]) -> None:
@@ -50,6 +51,10 @@ def write_tables(store: Store, folder: Path, *, budget: int, unnamable: Sequence
         store.unreadable(), ((name, "its name is not UTF-8") for name in sorted(unnamable))
     )
     write_table(folder / QUARANTINE, ("name", "reason"), unreadable, keep_empty=False)
+    left_out = ((name, of, f"{share:.4f}") for name, of, share in store.near_duplicates())
+    write_table(
+        folder / NEAR_DUPLICATES, ("name", "group", "difference"), left_out, keep_empty=False
+    )
     write_table(folder / CLASHES, ("bare_name", "name"), store.clashes(), keep_empty=False)
     if (folder / CLASHES).exists():
         (_, first), (_, second) = list(store.clashes())[:2]

@@ -9,6 +9,9 @@ from typing import Any
 
 from al_core.errors import InvalidSetting
 
+KEEP, DROP = "keep", "drop"
+"""Choices of `near_duplicates`."""
+
 
 def check_folder(key: str, value: Any) -> Path:
     """Return the absolute path of a folder, with `~` expanded; it need not exist."""
@@ -37,3 +40,9 @@ def check_number(key: str, value: Any, *, low: float, high: float = math.inf) ->
     if not is_number or not math.isfinite(value) or not low <= value <= high:
         permitted = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
         raise InvalidSetting(f"{key} must be a number, {permitted}, got {value!r}")
+
+
+def check_near_duplicates(key: str, value: object) -> None:
+    """Raise InvalidSetting unless near-duplicates are kept or dropped."""
+    if value not in (KEEP, DROP):
+        raise InvalidSetting(f"{key} must be {KEEP} or {DROP}, got {value!r}")

@@ -11,7 +11,14 @@ from omegaconf import DictConfig
 
 from al_core import Requirement
 from al_core.errors import InvalidSetting, require_positive
-from experiments.settings.checks import check_flag, check_number, check_whole_number
+from experiments.settings.checks import (
+    DROP,
+    KEEP,
+    check_flag,
+    check_near_duplicates,
+    check_number,
+    check_whole_number,
+)
 from experiments.settings.composition import build, check_keys, part_serving, plain
 from experiments.settings.input_format import (
     DEFAULT_IMAGE_SIZE,
@@ -32,9 +39,6 @@ DEFAULT_FORMAT = {"image_size": DEFAULT_IMAGE_SIZE, "interpolation": DEFAULT_INT
 """Keys of `data` that are null where the backbone decides, and what else they are."""
 NO_WEIGHTS = (None, "none", "scratch")
 """Values of an argument `weights` that stand for random ones."""
-
-KEEP, DROP = "keep", "drop"
-"""Choices of `near_duplicates`."""
 
 FORMAT_KEYS = tuple(each.name for each in fields(InputFormat))
 """Keys of `backbone` that say more of a network's input than its constructor does."""
@@ -268,12 +272,6 @@ class RunConfig:
             InvalidSetting: The backbone has none for it.
         """
         return Backbone.of(self.values["backbone"], self.kind)
-
-
-def check_near_duplicates(key: str, value: object) -> None:
-    """Raise InvalidSetting unless near-duplicates are kept or dropped."""
-    if value not in (KEEP, DROP):
-        raise InvalidSetting(f"{key} must be {KEEP} or {DROP}, got {value!r}")
 
 
 def _completed(values: dict[str, Any]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def test_a_full_disk_keeps_what_was_committed(tmp_path: Path) -> None:
     again = Store(path)
     assert again.counts().scored == 1000
     again.update(File(f"{k:06d}.png", k, k, k) for k in range(2000))
-    assert again.counts() == (2000, 1000, 0)
+    assert again.counts() == (2000, 1000, 0, 0)
     again.close()
 
 
@@ -82,7 +82,7 @@ def test_an_update_that_fails_changes_nothing(tmp_path: Path) -> None:
         made.update(broken())
     made.close()
     again = Store(tmp_path / "scores.sqlite")
-    assert again.counts() == (2000, 1000, 0)
+    assert again.counts() == (2000, 1000, 0, 0)
     assert again.note(WRITTEN) == {"budget": 1}
     again.close()
 
@@ -257,7 +257,7 @@ def test_reasons_of_earlier_versions_that_were_errors_of_a_network_heal(tmp_path
     made.record(ids[:2], np.full(2, np.nan), reasons, {})
     made.commit()
     made.update(File(f"{k:06d}.png", k, k, k) for k in range(6))
-    assert made.counts() == (6, 3, 1)
+    assert made.counts() == (6, 3, 1, 0)
     made.close()
 
 

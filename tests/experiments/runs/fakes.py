@@ -218,6 +218,7 @@ class Config:
     seed, metric, strategy_label, kind = 0, "accuracy", "last", "classification"
     provided: frozenset[Any] = frozenset()
     checkpoint_minutes = None
+    drops_near_duplicates = False
 
     def __init__(
         self,

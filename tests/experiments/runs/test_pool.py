@@ -10,6 +10,7 @@ import pytest
 
 from al_core import Pool
 from al_core.errors import InvalidSetting, LabelHidden
+from experiments.data.duplicate_groups import Groups
 from experiments.data.targets import GroundTruthOracle
 from experiments.runs.identity import RunImages
 from experiments.runs.pool import check_classes, check_sizes, first_pool, restored_pool
@@ -18,15 +19,20 @@ from tests.experiments.runs.fakes import Config, Learner, Task
 UNREADABLE = {3: "cut short", 7: "empty"}
 
 
-def first(task: Task, **settings: Any) -> Pool:
+def first(task: Task, groups: Groups | None = None, **settings: Any) -> Pool:
     """Draw the first pool of a task."""
     learner: Any = Learner(task)
     config: Any = Config(Path("run"), **settings)
-    return first_pool(config, learner, GroundTruthOracle(task.targets))
+    return first_pool(config, learner, GroundTruthOracle(task.targets), groups=groups)
 
 
 def restored(
-    task: Task, state: dict[str, Any], images: RunImages | None = None, *, regions: bool = False
+    task: Task,
+    state: dict[str, Any],
+    images: RunImages | None = None,
+    *,
+    regions: bool = False,
+    groups: Groups | None = None,
 ) -> Pool:
     """Restore a pool; without `images` the run has no record of them."""
     unit: Any = Learner(task).unit
@@ -34,7 +40,7 @@ def restored(
         unit.groups = np.arange(len(unit))
     known: Any = task
     oracle = GroundTruthOracle(task.targets)
-    return restored_pool(state, known, unit, images or RunImages({}), oracle)
+    return restored_pool(state, known, unit, images or RunImages({}), oracle, groups=groups)
 
 
 def test_the_first_pool_has_the_initial_set_and_its_labels() -> None:
@@ -46,6 +52,21 @@ def test_the_first_pool_has_the_initial_set_and_its_labels() -> None:
     for index in pool.unlabeled:
         with pytest.raises(LabelHidden):
             task.targets.read(np.array([index]))
+
+
+def test_one_image_of_each_group_is_offered() -> None:
+    """The first, until another one is labeled; labeled images stay, whatever their groups."""
+    groups = Groups(np.array([0, 0, 0, 3, 3, 5, 6, 7]), np.zeros(8, np.float32))
+    pool = first(Task(8), groups, initial_size=2, query_size=1)
+    assert pool.excluded.tolist() == [1, 2, 4]
+    with pytest.raises(InvalidSetting, match="label 6 images, but the pool has 5"):
+        first(Task(8), groups)
+    state = {"num_samples": 8, "excluded": [], "labeled": [[2, 5], [1]]}
+    kept = restored(Task(8), state)
+    assert kept.excluded.size == 0
+    dropped = restored(Task(8), state, groups=groups)
+    assert dropped.labeled.tolist() == [2, 5, 1]
+    assert dropped.unlabeled.tolist() == [3, 6, 7]
 
 
 def test_the_initial_set_depends_on_the_seed_alone() -> None:
