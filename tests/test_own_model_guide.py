@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from torch.utils.data import TensorDataset
+
+import al_core
 
 from experiments.settings.run_config import RunConfig
 from tests.small_runs import compose
@@ -27,7 +30,7 @@ def test_the_training_loops_run() -> None:
     images, labels = torch.randn(4, 3, 64, 64), torch.arange(4)
     names: dict[str, Any] = {"images": images, "labels": labels, "loader": [(images, labels)] * 2}
     names |= {"VIT": "test_vit", "PRETRAINED": False}
-    plain, transformer, of_a_dict = blocks("python")
+    plain, transformer, of_a_dict, *_ = blocks("python")
     exec(plain, names)
     assert len(names["net"].fc) == 4
     exec(of_a_dict, names)
@@ -38,6 +41,25 @@ def test_the_training_loops_run() -> None:
     names["images"] = torch.randn(4, 3, 160, 160)
     exec(transformer, names)
     assert names["embedding"].shape == (4, 64)
+
+
+def test_every_strategy_selects_on_the_networks_of_the_guide() -> None:
+    """The blocks on `ModelLearner` run with the networks of the blocks before them."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    images, labels = torch.randn(12, 3, 160, 160), torch.arange(12) % 10
+    of_dicts = [{"pixel_values": image, "labels": 0} for image in images]
+    names: dict[str, Any] = {"images": images, "labels": labels, "loader": [(images, labels)]}
+    names |= {"dataset": TensorDataset(images, labels), "dataset_of_dicts": of_dicts}
+    names |= {"budget": 3, "labeled": [0, 1], "vit": timm.create_model("test_vit", num_classes=10)}
+    plain, _, of_a_dict, selecting, others = blocks("python")
+    for block in (plain, of_a_dict, plain, selecting, others):
+        exec(block, names)
+    assert len(set(names["indices"].tolist()) - {0, 1}) == 3
+    assert names["ranked"].indices.size == 10
+    for learner in ("of_torchvision", "of_timm", "of_dicts"):
+        query = names[learner].query(al_core.TypiClust(), 3, labeled=[0, 1])
+        assert query.indices.size == 3
 
 
 @pytest.mark.parametrize("command", [c for c in blocks("sh") if "--config-dir" not in c])

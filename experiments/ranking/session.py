@@ -50,7 +50,7 @@ from experiments.ranking.writing import (
     UPLOAD,
     write_tables,
 )
-from experiments.settings.run_config import DROP
+from experiments.settings.checks import DROP
 from experiments.settings.wording import counted
 
 logger = logging.getLogger(__name__)
