@@ -242,7 +242,7 @@ class ModelLearner:
 
 
 class _Inputs:
-    """What a model takes of an item of a data set."""
+    """Input of a model from an item of a data set."""
 
     def __init__(self, model: nn.Module) -> None:
         inner = unwrapped(model)

@@ -12,7 +12,6 @@ import yaml
 from torch.utils.data import TensorDataset
 
 import al_core
-
 from experiments.settings.run_config import RunConfig
 from tests.small_runs import compose
 

@@ -119,7 +119,12 @@ def assemble(
         labels="" if people is None else people.digest,
     )
     learner = _learner_kind(config)(
-        task, engine, config.recipe, unit=unit, observer=observer, checkpoint=checkpoint,
+        task,
+        engine,
+        config.recipe,
+        unit=unit,
+        observer=observer,
+        checkpoint=checkpoint,
         pretrained=pretrained,
     )
     if next_cycle == 0:

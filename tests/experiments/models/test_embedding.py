@@ -91,7 +91,7 @@ def test_images_of_a_set_are_embedded_from_memory_or_from_their_files(
 def test_embeddings_are_kept(
     fresh: Embedder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was embedded once is read; a changed file and an added one are embedded."""
+    """Embeddings are read where they are; a changed file and an added one are embedded."""
     paths = write_images(tmp_path, 3)
 
     def kept(count: int) -> torch.Tensor:
