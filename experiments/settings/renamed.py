@@ -57,13 +57,18 @@ ADDED: Mapping[str, Any] = {
     "data.interpolation": "area",
     "data.lazy": False,
     "data.near_duplicates": "keep",
-    "strategy.query.embedding": "model",
-    "strategy.query.first.embedding": "model",
     "data.classification.image_size": 32,
     "data.classification.interpolation": "area",
     "data.classification.lazy": False,
 }
 """Key that configurations of 0.1 lack -> the value that is the same as having no such key."""
+
+OF_SOME: Mapping[str, Any] = {
+    "strategy.query.embedding": "model",
+    "strategy.query.first.embedding": "model",
+}
+"""The same for keys that not every choice of a group has, so that they are only added where the
+present configuration has them."""
 
 
 def with_added_keys(
@@ -96,8 +101,8 @@ def _completed(older: Mapping[str, Any], present: Mapping[str, Any], prefix: str
     found = dict(older)
     for key, value in present.items():
         where = f"{prefix}{key}"
-        if key not in found and where in ADDED:
-            found[key] = ADDED[where]
+        if key not in found and where in (known := {**ADDED, **OF_SOME}):
+            found[key] = known[where]
         elif isinstance(value, Mapping) and isinstance(found.get(key), Mapping):
             found[key] = _completed(found[key], value, f"{where}.")
     return found

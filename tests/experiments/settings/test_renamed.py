@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 from hydra.utils import get_object
 
@@ -54,6 +55,10 @@ def test_added_keys_have_the_values_that_change_nothing() -> None:
             node = node[parent]
         del node[last]
     assert with_added_keys(older, values) == values
+    strategy = {"strategy": {"query": {"neighbors": 20, "embedding": "pretrained"}}}
+    before: dict[str, Any] = {"strategy": {"query": {"neighbors": 20}}}
+    assert with_added_keys(before, strategy)["strategy"]["query"]["embedding"] == "model"
+    assert with_added_keys(before) == before
     older["data"]["image_size"] = 64
     del older["data"]["flip"]
     completed = with_added_keys(older, values)
