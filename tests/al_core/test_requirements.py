@@ -89,5 +89,8 @@ def test_an_unknown_requirement_is_refused(declared: Any) -> None:
     class Own(Random):
         requires = declared
 
-    with pytest.raises(InvalidSetting, match=r"Own.requires .* embedding, predicted_loss, .* got"):
+    with pytest.raises(
+        InvalidSetting,
+        match=r"Own.requires .* embedding, pretrained_embedding, predicted_loss, .* got",
+    ):
         requirements_of(Own())

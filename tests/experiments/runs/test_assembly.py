@@ -119,7 +119,11 @@ def test_a_strategy_is_wrapped_for_costs_and_candidates(tmp_path: Path) -> None:
     assert type(strategy.strategy.strategy) is Last
 
 
-@pytest.mark.parametrize("requirement", [r for r in Requirement if r != Requirement.EMBEDDING])
+OF_SETTINGS = [r for r in Requirement if not r.value.endswith("embedding")]
+"""Requirements that the settings alone decide."""
+
+
+@pytest.mark.parametrize("requirement", OF_SETTINGS)
 def test_a_requirement_is_checked_before_the_data_is_read(
     tmp_path: Path, requirement: Requirement
 ) -> None:
