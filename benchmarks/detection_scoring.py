@@ -70,6 +70,7 @@ def _measure(engine: Engine, name: str, arguments: argparse.Namespace) -> None:
         ),
     )
     network = task.build_model()
+    assert isinstance(network, MultiBoxDetector)
     _prepare(network, task.normalize(task.pool_images(np.arange(min(32, count)))))
     learner.load_state_dict(ActiveLearning(network).state_dict())
     indices = np.arange(count)

@@ -12,7 +12,9 @@ import yaml
 from torch.utils.data import TensorDataset
 
 import al_core
-from experiments.settings.run_config import RunConfig
+from experiments.models.detector import detector_of
+from experiments.models.torchvision_detector import adapted
+from experiments.settings.run_config import Backbone, RunConfig
 from tests.small_runs import compose
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "your-own-model.md").read_text(encoding="utf-8")
@@ -69,8 +71,9 @@ def test_the_commands_compose(command: str, tmp_path: Path) -> None:
     arguments = command.replace("\\\n", " ").split()
     assert arguments[:3] == ["python", "-m", "experiments.run"]
     config = RunConfig.of(compose(*arguments[3:], f"out={tmp_path}"))
-    assert config.values["data"]["classification"]["image_size"] == 224
-    assert config.values["data"]["classification"]["interpolation"] == "bicubic"
+    if config.kind == "classification":
+        assert config.values["data"]["classification"]["image_size"] == 224
+        assert config.values["data"]["classification"]["interpolation"] == "bicubic"
     assert config.values["optimizer"]["recipe"] == (
         "frozen" if "frozen=true" in command else "fine_tuning"
     )
@@ -78,8 +81,7 @@ def test_the_commands_compose(command: str, tmp_path: Path) -> None:
 
 def test_the_keys_of_the_example_are_known() -> None:
     """The file of a constructor of one's own has no key that does nothing."""
-    (text,) = blocks("yaml")
-    own = yaml.safe_load(text)
+    own, _ = map(yaml.safe_load, blocks("yaml"))
     own["classification"] = {"_target_": "vendored.pytorch_cifar.LeNet"}
     config = compose("data=digits", "backbone=lenet")
     config.backbone.update(own)
@@ -94,3 +96,14 @@ def test_the_documented_optimizer_is_one() -> None:
     config = RunConfig.of(compose("data=digits", "backbone=lenet", *text[1].split()))
     assert config.recipe.optimizer.kind is torch.optim.RMSprop
     assert config.recipe.optimizer.arguments["alpha"] == 0.9
+
+
+def test_a_detection_constructor_of_torchvision_is_a_backbone() -> None:
+    """The file of the guide builds a network that the port of detection takes, without weights."""
+    _, own = map(yaml.safe_load, blocks("yaml"))
+    node = {**own["detection"], "weights_backbone": None, "trainable_backbone_layers": None}
+    backbone = Backbone.of({**own, "detection": node}, "detection")
+    network = adapted(backbone(num_classes=3))
+    detector = detector_of(network, backbone.input_format)
+    assert detector.image_size == 800
+    assert detector.mean == pytest.approx((123.675, 116.28, 103.53))

@@ -153,12 +153,12 @@ class DetectionMetrics:
 
     Args:
         num_classes: Without background.
-        detect: Turns a batch of outputs into (b, num_classes + 1, top, 5) rows (score, corners as
-            fractions), background first, padded with zeros; must be picklable.
+        detect: Turns a batch of outputs into the detections of each image, (m, 6): corners as
+            fractions, score, label. It is no part of a pickle.
     """
 
-    def __init__(self, num_classes: int, detect: Callable[[Any], Tensor]) -> None:
-        self._detect = detect
+    def __init__(self, num_classes: int, detect: Callable[[Any], Sequence[Tensor]]) -> None:
+        self._detect: Callable[[Any], Sequence[Tensor]] | None = detect
         self._found: list[list[Found]] = [[] for _ in range(num_classes)]
 
     def update(self, outputs: Any, targets: Sequence[Tensor]) -> None:
@@ -168,11 +168,15 @@ class DetectionMetrics:
             outputs: The input of `detect`.
             targets: For each image (n, 6): corners as fractions, label, 1 if difficult.
         """
-        detected = self._detect(outputs).cpu()
-        for image, target in zip(detected, targets, strict=True):
-            label, row = (image[1:, :, 0] > 0).nonzero(as_tuple=True)
-            best = image[label + 1, row].double().numpy()
-            self.add(best[:, 1:], best[:, 0], label.numpy(), target.cpu().double().numpy())
+        assert self._detect is not None, "counts of another process take no further batch"
+        for image, target in zip(self._detect(outputs), targets, strict=True):
+            found = image.cpu().double().numpy()
+            labels = found[:, 5].astype(np.int64)
+            self.add(found[:, :4], found[:, 4], labels, target.cpu().double().numpy())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out `detect`, which may hold a whole network."""
+        return {**self.__dict__, "_detect": None}
 
     def add(
         self, boxes: FloatArray, scores: FloatArray, labels: NDArray[np.int64], truths: FloatArray

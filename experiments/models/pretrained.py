@@ -136,7 +136,7 @@ def torchvision_classifier(
     network = _torchvision_network(model, num_classes=num_classes)
     if weights in NONE:
         return network
-    state = read_weights(weights, key=KEY) if chosen is None else _fetched(model, chosen)
+    state = read_weights(weights, key=KEY) if chosen is None else fetched(model, chosen)
     load_weights(
         network, state, _torchvision_network, model,
         num_classes=num_classes, source=str(weights), key=KEY,
@@ -144,8 +144,12 @@ def torchvision_classifier(
     return network
 
 
-def _fetched(model: str, chosen: Any) -> dict[str, Tensor]:
-    """Return an entry's weights, from torch's cache or from the network."""
+def fetched(model: str, chosen: Any) -> dict[str, Tensor]:
+    """Return the weights of an entry of torchvision, from torch's cache or from the network.
+
+    Raises:
+        InvalidSetting: They cannot be fetched; the text says what to fetch and where to put it.
+    """
     try:
         state: dict[str, Tensor] = chosen.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:

@@ -13,7 +13,6 @@ import contextlib
 import io
 import json
 import warnings
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from al_core.errors import ActiveLearningError
 from experiments.engine.engine import Engine
 from experiments.ranking.model import TrainedModel, trained_model
 from experiments.ranking.scorer import Scorer
-from vendored.ssd_pytorch.boxes import decode
+from experiments.tasks.detection import Detection
 
 MODEL, ABOUT = "model.onnx", "model.json"
 TOLERANCE = 1e-4
@@ -82,18 +81,17 @@ class _Deployed(nn.Module):
         base = getattr(model, "base_model", model)  # without a loss-prediction module
         assert isinstance(base, nn.Module)
         self.network = base
-        self._normalize: Callable[[Tensor], Tensor] = scorer.task.normalize
+        self._task = scorer.task
         self._kind = kind
 
     def forward(self, pixels: Tensor) -> Any:
-        outputs = self.network(self._normalize(pixels))
+        outputs = self.network(self._task.normalize(pixels))
         if self._kind == "classification":
             return outputs.softmax(1)
         if self._kind == "segmentation":
             return outputs[0].exp()
-        offsets, logits, priors = outputs
-        variance: Sequence[float] = self.network.config.variance  # type: ignore[union-attr,assignment]
-        return decode(offsets, priors, variance), logits.softmax(-1)
+        assert isinstance(self._task, Detection)
+        return self._task.detector.candidates(outputs)
 
 
 def _example(scorer: Scorer, count: int) -> Tensor:
@@ -116,6 +114,8 @@ def _export(network: nn.Module, pixels: Tensor, kind: str, path: Path) -> None:
                     input_names=["pixels"], output_names=list(OUTPUTS[kind]),
                     external_data=False, verbose=False,
                 )  # fmt: skip
+    except ActiveLearningError:
+        raise
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ActiveLearningError(f"the network cannot be exported to ONNX: {reason}") from None

@@ -1,4 +1,4 @@
-"""Object detection by single-shot detectors: multi-box loss, average precision, SSD's augmentation.
+"""Object detection by networks that have a `Detector`: average precision, SSD's augmentation.
 
 Source: SSD, Liu et al., arXiv 1512.02325, as trained by amdegroot/ssd.pytorch @ 5b0b77f; learning
 loss on it: Yoo & Kweon, CVPR 2019, section 4.2, and superannotateai/active_learning @ aa2b9ae.
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from al_core import IndexArray, Prediction
 from al_core.errors import InvalidSetting, require_positive
 from experiments.data.detection import ObjectDetection, Objects
-from experiments.data.detection_augmentation import PIXEL_MEAN, augment
+from experiments.data.detection_augmentation import augment
 from experiments.data.labels import Box, Label
 from experiments.data.pictures import StretchedSamples, load_all, stretch
 from experiments.data.samples import Batch
@@ -32,10 +31,11 @@ from experiments.drawing.panel import Panel
 from experiments.drawing.views import box_view
 from experiments.engine.constant import Constant
 from experiments.metrics.detection import DetectionMetrics
+from experiments.models.detector import DetectionLosses, Detector, detector_of
 from experiments.models.dropout import InputDropout
 from experiments.models.trial import backbone_name, built, try_network
 from experiments.settings.checks import check_flag, check_number
-from vendored.ssd_pytorch import Detect, MultiBoxDetector, MultiBoxLoss, Outputs
+from experiments.settings.input_format import InputFormat
 
 DRAWN_SCORE = 0.3
 """Detections below it are neither drawn nor handed out as drafts."""
@@ -43,15 +43,13 @@ DRAWN_SCORE = 0.3
 
 @dataclass(frozen=True)
 class BoxPrediction(Prediction):
-    """A prediction with boxes: `log_probs` (b, k, priors), background first.
+    """A prediction with boxes: `log_probs` (b, k, positions), background first.
 
     Attributes:
-        offsets: (b, priors, 4), the network's box offsets.
-        priors: (priors, 4), the prior boxes in center form.
+        outputs: The network's, from which detections are computed where they are asked for.
     """
 
-    offsets: Tensor | None = None
-    priors: Tensor | None = None
+    outputs: Any = None
 
 
 class Detection:
@@ -59,9 +57,10 @@ class Detection:
 
     Args:
         data: Images and objects.
-        backbone: Called with `num_classes` (with background), returns the detector. Its inputs are
-            RGB in 0..255 minus (123, 117, 104) for any data, as published; in a network that begins
-            with a convolution and batch norm the scale has no effect.
+        backbone: Called with `num_classes` (with background), returns a detection network. Its
+            inputs are normalized as its weights expect. For SSD's that is RGB in 0..255 minus
+            (123, 117, 104) for any data, as published; in a network that begins with a convolution
+            and batch norm the scale has no effect.
         reduction: The loss of an image, which the loss-prediction module learns and strategies rank
             by: "mean" per box matched to an object, or "sum" as in the reference, where an image
             with many objects has a large loss however well the model detects them.
@@ -112,37 +111,39 @@ class Detection:
         self._augmentation = augmentation
         self._zoom = {"max_expansion": max_expansion, "min_crop": min_crop}
         self._flip = data.flip
-        with torch.random.fork_rng(devices=[]):  # built once to know its geometry, then dropped
-            probe = self._tried_network()
-        self._config = probe.config
-        self._loss = MultiBoxLoss(probe.num_classes, variances=probe.config.variance)
-        self._detect = probe.detect
-        size = probe.config.image_size
+        with torch.random.fork_rng(devices=[]):  # built once to know its form, then dropped
+            self.detector = self._tried_network()
+        size = self.detector.image_size
         self.train = StretchedSamples(data.train, size)
         self.test = StretchedSamples(data.test, size)
         self._test_objects = data.test_objects
-        self._mean = Constant(torch.tensor(PIXEL_MEAN).view(1, 3, 1, 1))
+        mean, std = self.detector.mean, self.detector.std
+        self._mean, self._std = (
+            Constant(torch.tensor(each).view(1, 3, 1, 1)) for each in (mean, std)
+        )
         self.targets: Targets = HiddenTargets(
             len(data.train),
             lambda indices: [data.train_objects[index] for index in indices],
             data.train.names,
         )
 
-    def build_model(self) -> MultiBoxDetector:
-        """Return a fresh detector for the classes and background.
+    def build_model(self) -> nn.Module:
+        """Return a fresh network for the classes and background.
 
         Raises:
-            InvalidSetting: The backbone is no detector, or its weights are missing.
+            InvalidSetting: Its weights are missing.
         """
-        model = self._backbone(num_classes=len(self.class_names) + 1)
-        if not isinstance(model, MultiBoxDetector):
-            raise InvalidSetting(f"the backbone must be a detector, got {type(model).__name__}")
-        self._dropout.install(model.conf)
-        return model
+        network = self._built()
+        self._dropout.install(self.detector.class_layers(network), within=network)
+        return network
+
+    def head(self, model: nn.Module) -> list[nn.Module]:
+        """Return the layers for detection, as the detector knows them."""
+        return self.detector.head(model)
 
     def example(self) -> Tensor:
         """Return two black images, normalized."""
-        size = self._config.image_size
+        size = self.detector.image_size
         return self.normalize(torch.zeros(2, 3, size, size, dtype=torch.uint8))
 
     def training_batch(self, indices: IndexArray, targets: Targets, *, seed: int) -> Batch:
@@ -151,7 +152,7 @@ class Detection:
         The augmentation of a sample depends only on `seed` and its index.
         """
         objects: list[Objects] = targets.read(indices)
-        size = self._config.image_size
+        size = self.detector.image_size
         pixels = np.empty((indices.size, size, size, 3), np.float32)
         rows: list[Tensor] = [torch.empty(0, 5)] * indices.size
 
@@ -203,65 +204,46 @@ class Detection:
         return images, targets
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Subtract the mean color."""
-        return images.float() - self._mean.beside(images)
+        """Subtract the mean color and divide by the deviation, of the network's weights."""
+        return (images.float() - self._mean.beside(images)) / self._std.beside(images)
 
-    def losses(self, outputs: Outputs, targets: Sequence[Tensor]) -> Tensor:
-        """Return the multi-box loss of each image, reduced as `reduction` says.
-
-        An image without objects has a loss of 0 either way: negatives are mined for positives.
-        """
+    def losses(self, outputs: Any, targets: Sequence[Tensor]) -> Tensor:
+        """Return the network's loss for each image, reduced as `reduction` says."""
         return self.objective(outputs, targets)[1]
 
-    def objective(self, outputs: Outputs, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the scalar that the published training minimizes, and the loss of each image.
+    def objective(self, outputs: Any, targets: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the scalar that the network's training minimizes, and the loss of each image.
 
-        The scalar is the sum over the batch, or this process's part of it, divided by its number
-        of matched boxes. It does not depend on `reduction`.
+        Of SSD the scalar is the sum over the batch, or this process's part of it, divided by its
+        number of matched boxes. It does not depend on `reduction`.
         """
         # Targets for evaluation have a column for difficult objects, which do not count.
         rows = [one if one.shape[1] == 5 else one[one[:, 5] == 0, :5] for one in targets]
-        found = self._loss.per_image(outputs, rows)
-        sums = found.localization + found.confidence
-        scalar = sums.sum() / found.num_positives.sum().clamp(min=1)
-        if self._reduction == "sum":
-            return scalar, sums
-        return scalar, sums / found.num_positives.clamp(min=1)
+        found: DetectionLosses = self.detector.losses(outputs, rows)
+        return found.objective, found.sums if self._reduction == "sum" else found.means
 
-    def predict(self, outputs: Outputs, model: nn.Module) -> BoxPrediction:
-        """Return log-probabilities (b, k, priors) and the pooled deepest map as embedding."""
-        assert isinstance(model, MultiBoxDetector)
-        offsets, _, priors = outputs
+    def predict(self, outputs: Any, model: nn.Module) -> BoxPrediction:
+        """Return log-probabilities (b, k, positions) and the embedding (b, d)."""
         return BoxPrediction(
-            self.log_probs(outputs),
-            embedding=model.get_embedding(),
-            offsets=offsets,
-            priors=priors,
+            self.log_probs(outputs), embedding=self.detector.embedding(model), outputs=outputs
         )
 
-    @staticmethod
-    def log_probs(outputs: Outputs) -> Tensor:
-        """Return log-probabilities (b, k, priors), background first."""
-        return outputs[1].float().log_softmax(-1).transpose(1, 2)
+    def log_probs(self, outputs: Any) -> Tensor:
+        """Return log-probabilities (b, k, positions), background first."""
+        return self.detector.log_probs(outputs)
 
     def posterior_samples(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
-        """Return `mc_dropout_passes` samples (b, m, k, priors), or None for none.
+        """Return `mc_dropout_passes` samples (b, m, k, positions), or None for none.
 
-        Each sample applies the class heads, with dropout, to the maps of the latest forward; the
-        layers before them have no dropout.
+        Each sample applies the layers that put out class scores, with dropout, to their inputs in
+        the latest forward; the layers before them have no dropout.
         """
         if not self._dropout.passes:
             return None
-        assert isinstance(model, MultiBoxDetector)
-        maps = list(zip(model.conf, model.get_active_learning_features(), strict=True))
+        layers = self.detector.class_layers(model)
         samples = inputs.new_empty(0)
         for number in range(self._dropout.passes):
-            logits = [
-                self._dropout.through(head, given).permute(0, 2, 3, 1).flatten(1)
-                for head, given in maps
-            ]
-            one = torch.cat(logits, 1).float().reshape(len(inputs), -1, model.num_classes)
-            one = one.log_softmax(-1).transpose(1, 2)
+            one = self.detector.scored(model, self._dropout.resampled(layers))
             if not number:  # in place from then on: a list and its stack are twice as much
                 b, *rest = one.shape
                 samples = inputs.new_empty((b, self._dropout.passes, *rest))
@@ -270,7 +252,7 @@ class Detection:
 
     def metrics(self) -> DetectionMetrics:
         """Return fresh counts."""
-        return DetectionMetrics(len(self.class_names), partial(_detected, self._detect))
+        return DetectionMetrics(len(self.class_names), self.detector.detections)
 
     def data_facts(self) -> dict[str, Any]:
         """Return no facts: size and mean color belong to the network."""
@@ -278,7 +260,7 @@ class Detection:
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Stretch an image to the network's square."""
-        return stretch(image, self._config.image_size)
+        return stretch(image, self.detector.image_size)
 
     def inference_batch_size(self, height: int, width: int) -> int:
         """Return `eval_batch_size`."""
@@ -308,45 +290,45 @@ class Detection:
             for rows, size in zip(self._detections(prediction), sizes, strict=True)
         ]
 
-    def _tried_network(self) -> MultiBoxDetector:
-        """Build a network without weights, and check that it takes images of its size."""
+    def _built(self) -> nn.Module:
+        network = self._backbone(num_classes=len(self.class_names) + 1)
+        if type(network).__module__.startswith("torchvision."):
+            from experiments.models.torchvision_detector import adapted  # 1.3 s to import
+
+            return adapted(network)
+        return network
+
+    def _tried_network(self) -> Detector:
+        """Build a network, check that it takes images of its size, and drop its weights."""
         num_classes = len(self.class_names) + 1
         name = backbone_name(self._backbone)
-        network = built(self.build_model, name=name, num_classes=num_classes)
-        assert isinstance(network, MultiBoxDetector)
-        num_priors = len(network.priors)
-        shapes = [(2, num_priors, 4), (2, num_priors, num_classes), (num_priors, 4)]
+        network = built(self._built, name=name, num_classes=num_classes)
+        expected = getattr(self._backbone, "input_format", None)
+        known = expected if isinstance(expected, InputFormat) else InputFormat()
+        detector = detector_of(network, known)
         try_network(
             network,
-            self.build_model,
-            (network.config.image_size,) * 2,
+            self._built,
+            (detector.image_size,) * 2,
             name=name,
-            fits=lambda outputs: (
-                isinstance(outputs, tuple)
-                and [getattr(each, "shape", None) for each in outputs] == shapes
-            ),
-            wanted="offsets {}, logits {} and priors {}".format(*shapes),
+            fits=detector.fits,
+            wanted=detector.outputs_form,
         )
-        return network
+        return detector
 
     def _draft(self, detected: Tensor, size: tuple[int, int]) -> Label:
         height, width = size
         boxes = []
-        for label, row in torch.nonzero(detected[1:, :, 0] >= DRAWN_SCORE).tolist():
-            score, *corners = detected[label + 1, row].tolist()
+        for *corners, score, label in detected[detected[:, 4] >= DRAWN_SCORE].tolist():
             x_min, y_min, x_max, y_max = (min(max(corner, 0.0), 1.0) for corner in corners)
             box = (x_min * width, y_min * height, x_max * width, y_max * height)
             if box[2] - box[0] >= 1 and box[3] - box[1] >= 1:
-                boxes.append(Box(self.class_names[label], box, score=score))
+                boxes.append(Box(self.class_names[int(label)], box, score=score))
         return Label(boxes=tuple(sorted(boxes, key=lambda box: -(box.score or 0.0))))
 
-    def _detections(self, prediction: Prediction) -> Tensor:
+    def _detections(self, prediction: Prediction) -> list[Tensor]:
         assert isinstance(prediction, BoxPrediction)
-        assert prediction.offsets is not None
-        assert prediction.priors is not None
-        probabilities = prediction.log_probs.exp().transpose(1, 2)
-        detected: Tensor = self._detect(prediction.offsets, probabilities, prediction.priors)
-        return detected.cpu()
+        return [each.cpu() for each in self.detector.detections(prediction.outputs)]
 
     def _truth(self, index: int, targets: Targets) -> list[Box] | None:
         """Return the annotated objects of an image, in its pixels; None for no annotation."""
@@ -360,12 +342,6 @@ class Detection:
             x_min, y_min, x_max, y_max = corners
             boxes.append(Box(self.class_names[label], (x_min, y_min, x_max, y_max), difficult))
         return boxes
-
-
-def _detected(detect: Detect, outputs: Outputs) -> Tensor:
-    offsets, logits, priors = outputs
-    detected: Tensor = detect(offsets, logits.float().softmax(-1), priors)
-    return detected
 
 
 def _fractions(boxes: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:

@@ -181,31 +181,25 @@ def test_classes_without_truths_are_left_out() -> None:
 
 def test_parts_of_processes_merge(images: list[Image]) -> None:
     """Counts of two processes, pickled and merged, equal those of one."""
-    parts = [DetectionMetrics(NUM_CLASSES, torch.nn.Identity()) for _ in range(2)]
+    parts = [DetectionMetrics(NUM_CLASSES, lambda outputs: outputs) for _ in range(2)]
     for k, image in enumerate(images):
         parts[k >= 50].add(*image)
-    merged = DetectionMetrics(NUM_CLASSES, torch.nn.Identity())
+    merged = DetectionMetrics(NUM_CLASSES, lambda outputs: outputs)
     merged.merge([pickle.loads(pickle.dumps(part)) for part in parts])
     assert merged.compute() == measured(images)
 
 
 def test_update_takes_batches_of_detections(images: list[Image]) -> None:
-    """Padded rows of a detector's output, background first, count as the boxes that they are."""
+    """Rows of corners, score and label count as the boxes that they are."""
 
-    def padded(image: Image) -> Tensor:
+    def rows(image: Image) -> Tensor:
         boxes, scores, labels, _ = image
-        rows = torch.zeros(NUM_CLASSES + 1, 40, 5)
-        for label in range(NUM_CLASSES):
-            mine = labels == label
-            both = np.column_stack([scores[mine], boxes[mine]])
-            rows[label + 1, : len(both)] = torch.from_numpy(both)
-        rows[0] = 1.0  # background is never looked at
-        return rows
+        return torch.from_numpy(np.column_stack([boxes, scores, labels]))
 
     metrics = DetectionMetrics(NUM_CLASSES, lambda outputs: outputs)
     for k in range(0, len(images), 10):
         batch = images[k : k + 10]
         targets = [torch.from_numpy(truths).float() for *_, truths in batch]
-        metrics.update(torch.stack([padded(image) for image in batch]), targets)
+        metrics.update([rows(image) for image in batch], targets)
     for name, value in metrics.compute().items():
         assert value == pytest.approx(measured(images)[name], abs=0.02)

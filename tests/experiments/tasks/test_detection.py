@@ -63,7 +63,7 @@ def outputs_with_equal_boxes(task: Detection, targets: list[Tensor]) -> Outputs:
     """Outputs whose loss is the same for every matched box: offsets 1 too large, equal logits."""
     priors = task.build_model().priors
     offsets, _ = match_batch(
-        pad_targets(targets), priors, threshold=0.5, variances=task._loss.variances
+        pad_targets(targets), priors, threshold=0.5, variances=task.detector.loss.variances
     )
     num_classes = len(task.class_names) + 1
     return offsets + 1, torch.zeros(len(targets), len(priors), num_classes), priors
@@ -80,7 +80,7 @@ def test_loss_of_an_image_is_no_count_of_its_objects(data: ObjectDetection) -> N
     outputs = outputs_with_equal_boxes(by_mean, targets)
     mean, summed = by_mean.losses(outputs, targets), by_sum.losses(outputs, targets)
     torch.testing.assert_close(mean[0], mean[1])
-    counts = by_sum._loss.per_image(outputs, targets).num_positives
+    counts = by_sum.detector.loss.per_image(outputs, targets).num_positives
     assert counts[1] > 2 * counts[0]
     torch.testing.assert_close(summed, mean * counts)
     # Smooth L1 of 1 is 0.5 a coordinate; 1 + 3 cross-entropies of log k a box.
@@ -98,7 +98,7 @@ def test_objective_is_the_published_one(data: ObjectDetection) -> None:
     for reduction in ("mean", "sum"):
         task = make_task(data, reduction=reduction)
         scalar, losses = task.objective(outputs, targets)
-        localization, confidence, num = task._loss(outputs, targets)
+        localization, confidence, num = task.detector.loss(outputs, targets)
         torch.testing.assert_close(scalar, (localization + confidence).sum() / num)
         torch.testing.assert_close(losses, task.losses(outputs, targets))
         assert losses.shape == (4,)
