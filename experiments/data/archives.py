@@ -10,6 +10,7 @@ from __future__ import annotations
 import lzma
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ _SIGNATURE = b"PK\x01\x02"
 _BLOCK = 2**20
 _DAMAGED = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
-    ValueError,
+    ValueError, LookupError, ArithmeticError, struct.error,
 )  # fmt: skip
 """Errors of zipfile on damaged and encrypted members and on unknown methods of compression."""
 
@@ -93,7 +94,7 @@ def _members(
 ) -> Iterator[PurePosixPath | Problem]:
     room = min(MAX_UNPACKED, FREE_BYTES + MAX_RATIO * archive_size)
     for member in archive.infolist():
-        if member.is_dir():
+        if member.filename.endswith("/"):  # `is_dir` fails where there is no name
             continue
         try:
             path = _inner_path(member)

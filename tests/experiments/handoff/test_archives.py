@@ -79,6 +79,17 @@ def test_a_hostile_member_is_one_problem_and_the_rest_counts(
     assert says in problems[0]
 
 
+def test_a_member_without_a_name_is_one_problem(place: Path) -> None:
+    """Nothing writes such archives; zipfile itself fails at the empty name."""
+    with zipfile.ZipFile(place / "back" / "a.zip", "w") as archive:
+        archive.writestr("good.csv", GOOD)
+        archive.writestr("x.csv", ROWS)
+        archive.filelist[-1].filename = ""  # in the directory, which is written at the end
+    labels, (problem,) = read(place)
+    assert labels == {"plain.png"}
+    assert "its path leads out of the archive" in problem
+
+
 def test_a_member_that_comes_twice_counts_once(place: Path) -> None:
     """The second file of a name is a problem: which one the tool meant is unknown."""
     with zipfile.ZipFile(place / "back" / "a.zip", "w") as archive:
