@@ -13,6 +13,7 @@ import yaml
 from al_core.entropies import read_ranking_csv
 from tests.experiments.models.test_pretrained import needs_lite0
 from tests.experiments.ranking_models import rank_here
+from tests.experiments.segmentation_trees import write_drn_list
 from tests.small_runs import overrides, read_rows, results, run_here, run_program
 
 GUIDE = Path(__file__).parents[1] / "docs" / "your-own-model.md"
@@ -47,6 +48,30 @@ def test_the_documented_backbone_runs_with_learning_loss(images: Path, tmp_path:
     assert all(row["loss_ranking_tau"] for row in rows)
     _, values = read_ranking_csv(folder / "entropies" / "cycle_00.csv")
     assert len(set(values)) == 48
+
+
+@pytest.mark.slow
+def test_the_documented_segmenter_runs_with_learning_loss(tmp_path: Path) -> None:
+    """The other file in docs/your-own-model.md: torchvision's DeepLabV3, which returns a dict."""
+    text = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)[-1]
+    arguments = write_choice(tmp_path / "conf", text.replace("my_segmenter", "mine"))
+    data = write_drn_list(tmp_path / "data", num_train=14, num_val=4)
+    ended = run_program(
+        [*arguments, *overrides(
+            "task=segmentation", "data=drn_list", "backbone=mine", "cycles=2", "optimizer.lr=",
+            "cycle.initial_size=4", "cycle.query_size=3", "cycle.min_steps=2", "cycle.batch_size=4",
+            "cycle.candidates=null", "task.build.crop_size=32", f"data.root={data}",
+            f"out={tmp_path / 'runs'}",
+        )],
+        tmp_path / "log",
+    )  # fmt: skip
+    assert ended.status == 0, ended.stderr
+    folder = tmp_path / "runs" / "small" / "learning_loss" / "seed0"
+    rows = read_rows(folder / "cycles.csv")
+    assert [row["num_labeled"] for row in rows] == ["4", "7"]
+    assert all(row["loss_ranking_tau"] for row in rows)
+    _, values = read_ranking_csv(folder / "entropies" / "cycle_00.csv")
+    assert len(set(values)) == 10
 
 
 def test_a_frozen_run_that_was_killed_ends_with_the_same_numbers(

@@ -63,7 +63,15 @@ def test_every_strategy_selects_on_the_networks_of_the_guide() -> None:
         assert query.indices.size == 3
 
 
-@pytest.mark.parametrize("command", [c for c in blocks("sh") if "--config-dir" not in c])
+COMMANDS = [
+    f"python{command}"
+    for block in blocks("sh")
+    for command in block.split("python")[1:]
+    if "--config-dir" not in command
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_commands_compose(command: str, tmp_path: Path) -> None:
     """Every choice and key in them exists, and their configurations are complete."""
     if "backbone=timm" in command:
@@ -80,13 +88,16 @@ def test_the_commands_compose(command: str, tmp_path: Path) -> None:
 
 
 def test_the_keys_of_the_example_are_known() -> None:
-    """The file of a constructor of one's own has no key that does nothing."""
-    own, _ = map(yaml.safe_load, blocks("yaml"))
+    """The files of constructors of one's own have no key that does nothing."""
+    own, _, of_segmenter = map(yaml.safe_load, blocks("yaml"))
     own["classification"] = {"_target_": "vendored.pytorch_cifar.LeNet"}
     config = compose("data=digits", "backbone=lenet")
     config.backbone.update(own)
     values = RunConfig.of(config).values
     assert values["data"]["image_size"] == 224
+    config = compose("task=segmentation", "data.root=/data", "backbone=drn_d_tiny")
+    config.backbone = {**config.backbone, **of_segmenter}
+    assert RunConfig.of(config).values["optimizer"]["lr"] == 3.0e-3
 
 
 def test_the_documented_optimizer_is_one() -> None:
@@ -100,7 +111,7 @@ def test_the_documented_optimizer_is_one() -> None:
 
 def test_a_detection_constructor_of_torchvision_is_a_backbone() -> None:
     """The file of the guide builds a network that the port of detection takes, without weights."""
-    _, own = map(yaml.safe_load, blocks("yaml"))
+    _, own, _ = map(yaml.safe_load, blocks("yaml"))
     node = {**own["detection"], "weights_backbone": None, "trainable_backbone_layers": None}
     backbone = Backbone.of({**own, "detection": node}, "detection")
     network = adapted(backbone(num_classes=3))

@@ -42,7 +42,7 @@ class SegmentationMetrics:
         self.confusion = np.zeros((len(class_names), len(class_names)), np.int64)
         """Pixels (true class, predicted class)."""
 
-    def update(self, outputs: tuple[Tensor, Tensor], targets: Tensor) -> None:
+    def update(self, outputs: tuple[Tensor, Tensor | None], targets: Tensor) -> None:
         """Count whole images: log-probabilities (b, k, h, w), and anything; classes (b, h, w)."""
         self.count(outputs[0].argmax(1), targets)
 

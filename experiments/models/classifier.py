@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from al_core import Prediction
-from experiments.models.dropout import InputDropout
+from experiments.models.dropout import LayerDropout
 
 EMBEDDING_METHOD = "get_discriminative_al_features"
 """The method of a network that returns the classifier's input (b, d) of the latest forward."""
@@ -109,7 +109,7 @@ class Classifier:
             embedding=None if embedding is None else embedding.float(),
         )
 
-    def resampled(self, network: nn.Module, dropout: InputDropout) -> Tensor | None:
+    def resampled(self, network: nn.Module, dropout: LayerDropout) -> Tensor | None:
         """Return as many samples (b, m, k) of log-probabilities as `dropout` has passes, or None.
 
         The classifying layer is run several times on the embeddings of the latest forward: there is

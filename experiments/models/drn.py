@@ -7,8 +7,10 @@ from pathlib import Path
 from torch import Tensor
 
 from al_core.errors import InvalidSetting
+from experiments.models.segmenter import Segmented
 from experiments.models.starting_weights import SCRATCH, weights_argument
-from vendored.drn import IMAGENET_URLS, MODEL_NAMES, DRNSeg, SamplingDropout
+from vendored.drn import IMAGENET_URLS, MODEL_NAMES, DRNSeg
+from vendored.drn.blocks import BasicBlock, Bottleneck
 
 IMAGENET = "imagenet"
 
@@ -19,16 +21,26 @@ class WholeImageDRN(DRNSeg):
     Differs: upstream's are rounded up to multiples of 8 pixels; the pixels beyond are cut off here.
     """
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return log-probabilities (b, k, h, w) and, as `DRNSeg` does, the scores at 1/8."""
-        log_probs, scores = super().forward(x)
-        return log_probs[:, :, : x.shape[2], : x.shape[3]], scores
+    def forward(self, x: Tensor) -> Segmented:  # type: ignore[override]
+        """Return log-probabilities (b, k, h, w)."""
+        log_probs, _ = super().forward(x)
+        return Segmented(log_probs[:, :, : x.shape[2], : x.shape[3]])
+
+    def get_discriminative_al_features(self) -> Tensor:
+        """Return the embedding (b, d) of the latest forward pass."""
+        return self.get_embedding()
+
+    def get_dropout_layer_names(self) -> list[str]:
+        """Return the names of the stages of blocks, which end with dropout as in the fork."""
+        return [
+            f"base.{k}"
+            for k, stage in enumerate(self.base)
+            if isinstance(next(stage.children(), None), (BasicBlock, Bottleneck))
+        ]
 
 
 @weights_argument("weights")
-def drn_seg(
-    num_classes: int, *, model_name: str, weights: str = SCRATCH, add_dropout: bool = False
-) -> WholeImageDRN:
+def drn_seg(num_classes: int, *, model_name: str, weights: str = SCRATCH) -> WholeImageDRN:
     """Return a dilated residual network for segmentation.
 
     Args:
@@ -37,8 +49,6 @@ def drn_seg(
         weights: Starting weights of the backbone: "imagenet" for the published ones, downloaded (60
             to 200 MB) if torch.hub's cache does not have them, "scratch", or the path of a file
             with the weights of the classification network.
-        add_dropout: End every residual stage with dropout of 0.5; in eval mode it is off, except
-            within `dropout_sampling`.
 
     Raises:
         InvalidSetting: The network is unknown, or its weights cannot be loaded.
@@ -55,21 +65,16 @@ def drn_seg(
             f"{key}.weights: none are published for {model_name}; set {key}.weights=scratch"
         )
     try:
-        net = WholeImageDRN(
+        return WholeImageDRN(
             model_name,
             num_classes,
             pretrained_model=(
                 None if weights in (SCRATCH, IMAGENET) else Path(weights).expanduser()
             ),
             pretrained=weights == IMAGENET,
-            add_dropout=add_dropout,
         )
     except (ValueError, RuntimeError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise InvalidSetting(
             f"{key}.weights={weights}: {reason}; or set {key}.weights=scratch, which needs none"
         ) from None
-    for layer in net.modules():
-        if isinstance(layer, SamplingDropout):
-            layer.sampling = False  # off in evaluation, as any other dropout is
-    return net

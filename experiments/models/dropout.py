@@ -1,14 +1,16 @@
-"""Posterior samples from networks without dropout of their own, by dropout before the last layers.
+"""Posterior samples from networks without dropout of their own, by dropout at some of their layers.
 
 Source: Monte-Carlo dropout, Gal & Ghahramani, ICML 2016. Hooks drop elements of the input of the
-layers that put out the class scores. The network, the names of its weights and its checkpoints stay
-as they are, and a sample costs a pass through these layers only.
+layers that put out the class scores, or of the output of other layers. The network, the names of
+its weights and its checkpoints stay as they are. Where only the last layers drop, a sample costs a
+pass through these layers.
 Differs: the paper drops before every layer with weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,10 +21,12 @@ from experiments.settings.checks import check_flag, check_whole_number
 
 _KEPT = "_dropout_inputs"
 """Attribute of a layer: its inputs in the latest forward. It is no part of a state_dict."""
+_SAMPLED = "_is_sampled"
+"""Attribute of a layer: whether it drops in eval mode. It is no part of a state_dict."""
 
 
-class InputDropout:
-    """Dropout of the inputs of a network's last layers.
+class LayerDropout:
+    """Dropout of the inputs or outputs of a network's layers.
 
     Args:
         dropout: Whether training has dropout even without posterior samples, so that strategies
@@ -48,18 +52,28 @@ class InputDropout:
         self.in_training = dropout or passes > 0
         self._resampling = False
 
-    def install(self, layers: Sequence[nn.Module], *, within: nn.Module | None = None) -> None:
+    def install(
+        self,
+        layers: Sequence[nn.Module],
+        *,
+        of_outputs: bool = False,
+        within: nn.Module | None = None,
+    ) -> None:
         """Make these layers drop elements of their input while they are in training mode.
 
         Args:
-            layers: They put out the class scores.
+            layers: Layers of one network.
+            of_outputs: Drop elements of their output instead.
             within: The network that calls them, whose `resampled` outputs are wanted; None if the
                 inputs of the layers are known otherwise.
         """
         if not self.in_training:
             return
         for layer in layers:
-            layer.register_forward_pre_hook(self._hook)
+            if of_outputs:
+                layer.register_forward_hook(self._after)
+            else:
+                layer.register_forward_pre_hook(self._before)
         if within is not None and self.passes:
             for layer in layers:
                 layer.register_forward_pre_hook(self._keep)
@@ -77,24 +91,47 @@ class InputDropout:
         finally:
             self._resampling = False
 
+    @contextmanager
+    def sampling(self, layers: Iterable[nn.Module]) -> Iterator[None]:
+        """Make these layers drop elements in eval mode as well, within the context.
+
+        The same elements are dropped for every sample of the batch, as by `through`.
+        """
+        chosen = list(layers)
+        for layer in chosen:
+            layer.__dict__[_SAMPLED] = True
+        try:
+            yield
+        finally:
+            for layer in chosen:
+                del layer.__dict__[_SAMPLED]
+
     def through(self, layer: nn.Module, given: Tensor) -> Tensor:
         """Return the output of a layer in eval mode for an input with dropped elements.
 
         The same elements are dropped for every sample of the batch: one posterior sample is one
         network, whose prediction for an image does not depend on the other images.
         """
-        kept = F.dropout(given.new_ones(given.shape[1:]), self.rate, training=True)
-        made: Tensor = layer(given * kept)
+        made: Tensor = layer(self._alike(given))
         return made
 
     def _keep(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
         if not layer.training and not self._resampling:
             layer.__dict__.setdefault(_KEPT, []).append(inputs[0].detach())
 
-    def _hook(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        if not layer.training:
-            return None
-        return (F.dropout(inputs[0], self.rate, training=True), *inputs[1:])
+    def _alike(self, given: Tensor) -> Tensor:
+        return given * F.dropout(given.new_ones(given.shape[1:]), self.rate, training=True)
+
+    def _dropped(self, layer: nn.Module, given: Tensor) -> Tensor:
+        if layer.training:
+            return F.dropout(given, self.rate, training=True)
+        return self._alike(given) if layer.__dict__.get(_SAMPLED) else given
+
+    def _before(self, layer: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+        return (self._dropped(layer, inputs[0]), *inputs[1:])
+
+    def _after(self, layer: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
+        return self._dropped(layer, output)
 
 
 def _forget(layers: Iterable[nn.Module]) -> None:

@@ -6,7 +6,7 @@ in the first training step, in a run with people after they have annotated a bat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -135,7 +135,10 @@ def _form(outputs: Any) -> str:
     """Describe outputs by their types and shapes."""
     if isinstance(outputs, Tensor):
         return f"a tensor {tuple(outputs.shape)}"
-    if type(outputs) in (list, tuple):
+    if isinstance(outputs, Mapping):
+        listed = (f"{key}: {_form(value)}" for key, value in outputs.items())
+        return f"a {type(outputs).__name__} of {', '.join(listed) or 'nothing'}"
+    if isinstance(outputs, (list, tuple)):
         return f"a {type(outputs).__name__} of {', '.join(map(_form, outputs)) or 'nothing'}"
     return type(outputs).__name__
 

@@ -96,3 +96,15 @@ def input_format(node: Mapping[str, Any], given: Mapping[str, Any]) -> InputForm
     arguments = {key: value for key, value in node.items() if not key.startswith("_")}
     own = InputFormat() if describe is None else describe(**arguments)
     return replace(own, **{key: value for key, value in given.items() if value is not None})
+
+
+def normalization(backbone: Callable[..., object]) -> tuple[Channels, Channels] | None:
+    """Return the mean and deviation that a network was trained with, as far as they are known.
+
+    Args:
+        backbone: Its constructor, which may have an `input_format`.
+    """
+    expected = getattr(backbone, "input_format", None)
+    if isinstance(expected, InputFormat) and expected.mean is not None and expected.std is not None:
+        return expected.mean, expected.std
+    return None

@@ -29,6 +29,7 @@ ADDED: Mapping[str, Any] = {
     "data.test_fraction": None,
     "data.classification.resize": "crop",
     "data.classification.test_fraction": None,
+    "task.build.dropout_rate": 0.5,
     "task.build.augmentation": "cifar",
     "task.build.min_area": 0.35,
     "task.build.color_jitter": 0.0,

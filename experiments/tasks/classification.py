@@ -23,7 +23,7 @@ from experiments.data.classification import ImageClassification
 from experiments.data.labels import Label
 from experiments.data.photographs import fit_square, whole_image
 from experiments.data.resident import ResidentImages, can_reside
-from experiments.data.samples import Batch, ChannelValues
+from experiments.data.samples import Batch
 from experiments.data.targets import HiddenTargets, Targets
 from experiments.drawing.panel import Panel
 from experiments.drawing.views import class_view
@@ -31,9 +31,9 @@ from experiments.engine.constant import Constant
 from experiments.engine.engine import Engine
 from experiments.metrics.classification import ClassificationMetrics
 from experiments.models.classifier import Classifier, logits_of
-from experiments.models.dropout import InputDropout
+from experiments.models.dropout import LayerDropout
 from experiments.models.trial import backbone_name, built, try_network
-from experiments.settings.input_format import InputFormat
+from experiments.settings.input_format import normalization
 
 NUM_SHOWN = 3
 """The most probable classes of an image, of which a caption names the likely ones."""
@@ -92,12 +92,12 @@ class Classification:
         mc_dropout_passes: int = 0,
     ) -> None:
         require_positive("task.build.eval_batch_size", eval_batch_size)
-        self.dropout = InputDropout(dropout=dropout, rate=dropout_rate, passes=mc_dropout_passes)
+        self.dropout = LayerDropout(dropout=dropout, rate=dropout_rate, passes=mc_dropout_passes)
         self.train, self.test = data.train, data.test
         self.class_names: Sequence[str] = data.class_names
         self.backbone = backbone
         self._resize, self._interpolation = data.resize, data.interpolation
-        mean, std = _expected_normalization(backbone) or (data.mean, data.std)
+        mean, std = normalization(backbone) or (data.mean, data.std)
         self._mean, self._std = (
             Constant(torch.tensor(each).view(1, 3, 1, 1)) for each in (mean, std)
         )
@@ -122,7 +122,7 @@ class Classification:
     @property
     def normalization_is_measured(self) -> bool:
         """True if mean and deviation are those of the pool, not those of the network's weights."""
-        return _expected_normalization(self.backbone) is None
+        return normalization(self.backbone) is None
 
     def reside(self, engine: Engine) -> None:
         """Keep the sets that fit on a GPU, where batches are gathered from now on."""
@@ -288,13 +288,3 @@ class Classification:
         readable = next(i for i in range(len(self.train)) if i not in self.train.unreadable)
         height, width = self.train.images(np.array([readable])).shape[2:]
         return height, width
-
-
-def _expected_normalization(
-    backbone: Callable[..., nn.Module],
-) -> tuple[ChannelValues, ChannelValues] | None:
-    """Return the mean and deviation that a network was trained with, as far as they are known."""
-    expected = getattr(backbone, "input_format", None)
-    if isinstance(expected, InputFormat) and expected.mean is not None and expected.std is not None:
-        return expected.mean, expected.std
-    return None

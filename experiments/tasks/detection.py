@@ -32,7 +32,7 @@ from experiments.drawing.views import box_view
 from experiments.engine.constant import Constant
 from experiments.metrics.detection import DetectionMetrics
 from experiments.models.detector import DetectionLosses, Detector, detector_of
-from experiments.models.dropout import InputDropout
+from experiments.models.dropout import LayerDropout
 from experiments.models.trial import backbone_name, built, try_network
 from experiments.settings.checks import check_flag, check_number
 from experiments.settings.input_format import InputFormat
@@ -97,7 +97,7 @@ class Detection:
         dropout_rate: float = 0.2,
         mc_dropout_passes: int = 0,
     ) -> None:
-        self._dropout = InputDropout(dropout=dropout, rate=dropout_rate, passes=mc_dropout_passes)
+        self._dropout = LayerDropout(dropout=dropout, rate=dropout_rate, passes=mc_dropout_passes)
         require_positive("task.build.eval_batch_size", eval_batch_size)
         if reduction not in ("mean", "sum"):
             raise InvalidSetting(f"loss.reduction must be mean or sum, got {reduction!r}")

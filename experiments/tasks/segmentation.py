@@ -1,8 +1,8 @@
-"""Semantic segmentation by dilated residual networks: pixel-wise cross-entropy, mean IoU.
+"""Semantic segmentation: pixel-wise cross-entropy, mean IoU.
 
 Source: the recipe of fyu/drn @ d75db2e; learning loss and Monte-Carlo dropout on it as in
 superannotateai/active_learning @ aa2b9ae. Training sees random crops; evaluation and scoring see
-whole images at their own size.
+whole images at their own size. Any network of `experiments.models.segmenter` serves.
 """
 
 from __future__ import annotations
@@ -31,14 +31,16 @@ from experiments.drawing.panel import Panel
 from experiments.drawing.views import mask_view
 from experiments.engine.constant import Constant
 from experiments.metrics.segmentation import SegmentationMetrics
+from experiments.models.dropout import LayerDropout
+from experiments.models.segmenter import Segmented, Segmenter, is_segmented
 from experiments.models.trial import backbone_name, built, try_network
-from experiments.settings.checks import check_flag, check_number, check_whole_number
-from vendored.drn import DRNSeg
+from experiments.settings.checks import check_number, check_whole_number
+from experiments.settings.input_format import normalization
 
 log = logging.getLogger(__name__)
 
-Outputs = tuple[Tensor, Tensor]
-"""Log-probabilities (b, k, h, w), and the scores at 1/8 of the size they come from."""
+AUXILIARY_WEIGHT = 0.5
+"""Weight of the loss of an auxiliary head, that of torchvision's references."""
 
 BATCH_PIXELS = 2**20
 """Pixels in a batch of inference if its size is not set: enough for a GPU, and small in memory."""
@@ -49,8 +51,8 @@ class Segmentation:
 
     Args:
         data: Images and masks.
-        backbone: Called with `num_classes` and `add_dropout`, returns a `DRNSeg` whose
-            log-probabilities are of the size of its images.
+        backbone: Called with `num_classes`, returns a network as `experiments.models.segmenter`
+            describes it.
         crop_size: Side in pixels of the square crops for training.
         image_scale: Factor by which images and masks are resized before anything else, those of the
             test set included: metrics refer to masks of that size.
@@ -62,16 +64,22 @@ class Segmentation:
             where those without a class count as 0; the objective is the mean of that, as in the
             superannotate fork. There an image with few annotated pixels has a small loss.
         dropout: Give the network dropout for every strategy, so that strategies with and without
-            posterior samples are compared on one network.
-        mc_dropout_passes: Posterior samples of a prediction: passes with dropout; 0 for none.
+            posterior samples are compared on one network. It is where the network says, as DRN
+            does, or else before the layers that compute class scores.
+        dropout_rate: Share of the elements that are dropped.
+        mc_dropout_passes: Posterior samples of a prediction: passes with dropout; 0 for none. With
+            any, the network is trained with dropout.
         eval_batch_size: Images in a batch of inference; null for about a megapixel. It is 1 if the
             images differ in size.
 
+    Attributes:
+        segmenter: Where the network computes its class scores, and what else is found in it.
+
     Raises:
-        InvalidSetting: A value is out of range, or the weights of the backbone are missing.
+        InvalidSetting: A value is out of range, the weights of the backbone are missing, it does
+            not take the crops, or there is no place in it for dropout.
     """
 
-    has_embedding = True
     metric = "miou"
 
     def __init__(
@@ -85,6 +93,7 @@ class Segmentation:
         max_rotation: int = 0,
         reduction: str = "labeled_pixels",
         dropout: bool = False,
+        dropout_rate: float = 0.5,
         mc_dropout_passes: int = 0,
         eval_batch_size: int | None = None,
     ) -> None:
@@ -92,8 +101,7 @@ class Segmentation:
         check_number("task.build.image_scale", image_scale, low=0.01, high=16)
         check_number("task.build.max_scale", max_scale, low=1)
         check_whole_number("task.build.max_rotation", max_rotation, low=0, high=180)
-        check_flag("task.build.dropout", dropout)
-        check_whole_number("task.build.mc_dropout_passes", mc_dropout_passes, low=0, high=1000)
+        self.dropout = LayerDropout(dropout=dropout, rate=dropout_rate, passes=mc_dropout_passes)
         if reduction not in ("labeled_pixels", "all_pixels"):
             raise InvalidSetting(
                 f"loss.reduction must be labeled_pixels or all_pixels, got {reduction!r}"
@@ -106,8 +114,10 @@ class Segmentation:
         self.class_names: Sequence[str] = data.class_names
         self._backbone = backbone
         self._palette = np.array(data.palette, np.uint8)
-        self._mean = Constant(torch.tensor(data.mean).view(1, 3, 1, 1))
-        self._std = Constant(torch.tensor(data.std).view(1, 3, 1, 1))
+        mean, std = normalization(backbone) or (data.mean, data.std)
+        self._mean, self._std = (
+            Constant(torch.tensor(each).view(1, 3, 1, 1)) for each in (mean, std)
+        )
         self._crop_size = crop_size
         self._augment = partial(
             augment,
@@ -117,8 +127,6 @@ class Segmentation:
             max_rotation=max_rotation,
         )
         self._reduction = reduction
-        self._passes = mc_dropout_passes
-        self._has_dropout = dropout or mc_dropout_passes > 0
         self.train, self.test = WholeSamples(data.train), WholeSamples(data.test)
         self._test_masks = data.test_masks
         # The targets are functions that read masks, so that those of a batch are read in parallel.
@@ -131,18 +139,18 @@ class Segmentation:
             require_positive("task.build.eval_batch_size", eval_batch_size)
         self._wanted_batch_size = eval_batch_size
         self.eval_batch_size = self._batch_size()
-        self._try_network()
+        self.segmenter = self._tried_network()
+        self.has_embedding = self.segmenter.has_embedding
 
-    def build_model(self) -> DRNSeg:
-        """Return a fresh network for the classes.
-
-        Raises:
-            InvalidSetting: The backbone is no `DRNSeg`, or its weights are missing.
-        """
-        model = self._backbone(num_classes=len(self.class_names), add_dropout=self._has_dropout)
-        if not isinstance(model, DRNSeg):
-            raise InvalidSetting(f"the backbone must be a DRNSeg, got {type(model).__name__}")
+    def build_model(self) -> nn.Module:
+        """Return a fresh network for the classes."""
+        model = self._backbone(num_classes=len(self.class_names))
+        self.segmenter.install(model, self.dropout)
         return model
+
+    def head(self, model: nn.Module) -> list[nn.Module]:
+        """Return the layers that are not of the backbone; none if they are not known."""
+        return self.segmenter.head(model)
 
     def example(self) -> Tensor:
         """Return two black crops, normalized."""
@@ -201,21 +209,33 @@ class Segmentation:
         return images, targets
 
     def normalize(self, images: Tensor) -> Tensor:
-        """Scale to 0..1, subtract the mean, divide by the standard deviation, per channel."""
+        """Scale to 0..1, subtract the mean, divide by the standard deviation, per channel.
+
+        They are those that the network's weights expect, or else the data's.
+        """
         mean, std = self._mean.beside(images), self._std.beside(images)
         return (images - 255 * mean).div_(255 * std)
 
-    def losses(self, outputs: Outputs, targets: Tensor) -> Tensor:
+    def losses(self, outputs: Segmented, targets: Tensor) -> Tensor:
         """Return the cross-entropy of each image, reduced as `reduction` says.
 
-        An image without a labeled pixel has a loss of 0.
+        An image without a labeled pixel has a loss of 0. An auxiliary head does not count.
         """
-        return self.objective(outputs, targets)[1]
+        return self._reduced(outputs.log_probs, targets)[1]
 
-    def objective(self, outputs: Outputs, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the scalar to minimize and the loss of each image, both as `reduction` says."""
+    def objective(self, outputs: Segmented, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the scalar to minimize and the loss of each image, both as `reduction` says.
+
+        The scalar contains half the loss of an auxiliary head, if there is one.
+        """
+        scalar, losses = self._reduced(outputs.log_probs, targets)
+        if outputs.auxiliary is not None:
+            scalar = scalar + AUXILIARY_WEIGHT * self._reduced(outputs.auxiliary, targets)[0]
+        return scalar, losses
+
+    def _reduced(self, log_probs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         pixels = F.nll_loss(
-            outputs[0].float(), targets.long(), ignore_index=IGNORED, reduction="none"
+            log_probs.float(), targets.long(), ignore_index=IGNORED, reduction="none"
         )
         if self._reduction == "all_pixels":
             losses = pixels.mean((1, 2))
@@ -223,34 +243,18 @@ class Segmentation:
         sums, counts = pixels.sum((1, 2)), (targets != IGNORED).sum((1, 2))
         return sums.sum() / counts.sum().clamp(min=1), sums / counts.clamp(min=1)
 
-    def predict(self, outputs: Outputs, model: nn.Module) -> Prediction:
-        """Return log-probabilities (b, k, h, w) and the pooled last map (b, d) as embedding."""
-        assert isinstance(model, DRNSeg)
-        return Prediction(self.log_probs(outputs), embedding=model.get_embedding().float())
+    def predict(self, outputs: Segmented, model: nn.Module) -> Prediction:
+        """Return log-probabilities (b, k, h, w) and a pooled map (b, d) as embedding."""
+        return self.segmenter.prediction(outputs, model)
 
     @staticmethod
-    def log_probs(outputs: Outputs) -> Tensor:
+    def log_probs(outputs: Segmented) -> Tensor:
         """Return log-probabilities (b, k, h, w)."""
-        return outputs[0].float()
+        return outputs.log_probs.float()
 
     def posterior_samples(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
         """Return `mc_dropout_passes` passes with dropout, (b, m, k, h, w), or None for none."""
-        if not self._passes:
-            return None
-        assert isinstance(model, DRNSeg)
-        samples = inputs.new_empty(0)
-        recording, model.record_features = model.record_features, False
-        try:
-            with model.dropout_sampling(True):
-                for number in range(self._passes):
-                    one = model(inputs)[0]
-                    if not number:  # in place from then on: a list and its stack are twice as much
-                        b, *rest = one.shape
-                        samples = inputs.new_empty((b, self._passes, *rest))
-                    samples[:, number] = one
-        finally:
-            model.record_features = recording
-        return samples
+        return self.segmenter.resampled(model, inputs, self.dropout)
 
     def metrics(self) -> SegmentationMetrics:
         """Return fresh counts."""
@@ -270,7 +274,7 @@ class Segmentation:
 
     def inference_batch_size(self, height: int, width: int) -> int:
         """Return `eval_batch_size`, or the number of images in about a megapixel."""
-        pixels = height * width * max(1, self._passes)
+        pixels = height * width * max(1, self.dropout.passes)
         return self._wanted_batch_size or max(1, BATCH_PIXELS // pixels)
 
     def draw(self, indices: IndexArray, prediction: Prediction, targets: Targets) -> list[Panel]:
@@ -305,22 +309,28 @@ class Segmentation:
             for mask, size in zip(predicted, sizes, strict=True)
         ]
 
-    def _try_network(self) -> None:
-        """Build a network once and try it on crops; it is convolutional, so any size works then."""
-        num_classes, size = len(self.class_names), (self._crop_size,) * 2
-        name = backbone_name(self._backbone)
+    def _tried_network(self) -> Segmenter:
+        """Try a network on crops, and on the images of the test set if they have one size."""
+        num_classes, name = len(self.class_names), backbone_name(self._backbone)
+        build = partial(self._backbone, num_classes=num_classes)
+        crop, whole = (self._crop_size,) * 2, self.test.common_size()
+        sizes = [crop] if whole is None or min(whole) < self._crop_size else [crop, whole]
         with torch.random.fork_rng(devices=[]):
-            try_network(
-                built(self.build_model, name=name, num_classes=num_classes),
-                self.build_model,
-                size,
-                name=name,
-                fits=lambda outputs: (
-                    isinstance(outputs, tuple)
-                    and getattr(outputs[0], "shape", None) == (2, num_classes, *size)
-                ),
-                wanted=f"log-probabilities {(2, num_classes, *size)} first",
+            for size in sizes:
+                network = built(build, name=name, num_classes=num_classes)
+                try_network(
+                    network, build, size, name=name,
+                    fits=partial(is_segmented, num_classes=num_classes, size=size),
+                    wanted=f"class scores (2, {num_classes}, h, w)",
+                )  # fmt: skip
+            segmenter = Segmenter.of(network, self._backbone, crop, num_classes=num_classes)
+        if self.dropout.in_training and not segmenter.can_drop:
+            raise InvalidSetting(
+                f"dropout drops from the input of layers that compute class scores, and {name} has "
+                "none: leave out task.build.dropout=true and strategies that sample by dropout, or "
+                "use an ensemble"
             )
+        return segmenter
 
     def _batch_size(self) -> int:
         wanted = self._wanted_batch_size

@@ -13,7 +13,7 @@ from al_core import Prediction, predictive_entropy
 from al_core.errors import InvalidSetting
 from experiments.learning.ensemble import EnsembleLearner
 from experiments.models.classifier import Classifier
-from experiments.models.dropout import InputDropout
+from experiments.models.dropout import LayerDropout
 from experiments.settings.composition import build, plain
 from experiments.settings.recipe import (
     CycleSettings,
@@ -122,7 +122,7 @@ def test_a_network_that_cannot_be_sampled_is_refused() -> None:
             with pytest.raises(InvalidSetting, match=rf"backbone {network.__name__} has none"):
                 Classification(small_data(), network, **dropout)
     with pytest.raises(InvalidSetting, match=r"dropout_rate must lie between 0 and 1; it is 1.0"):
-        InputDropout(dropout=True, rate=1.0, passes=0)
+        LayerDropout(dropout=True, rate=1.0, passes=0)
 
 
 class _Flat(nn.Module):

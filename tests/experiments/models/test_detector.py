@@ -11,7 +11,7 @@ from torch import nn
 
 from al_core.errors import InvalidSetting
 from experiments.models.detector import MultiBox, detector_of
-from experiments.models.dropout import InputDropout
+from experiments.models.dropout import LayerDropout
 from experiments.models.ssd import ssd300
 from experiments.settings.input_format import InputFormat
 from vendored.ssd_pytorch import LightSSD
@@ -71,7 +71,7 @@ def test_a_sample_differs_from_the_outputs_by_the_dropped_inputs_alone(
     model = network().eval()
     port = multi_box(model)
     layers = port.class_layers(model)
-    dropout = InputDropout(dropout=False, rate=1e-9, passes=2)
+    dropout = LayerDropout(dropout=False, rate=1e-9, passes=2)
     dropout.install(layers, within=model)
     with torch.inference_mode():
         for _ in range(2):
@@ -79,6 +79,6 @@ def test_a_sample_differs_from_the_outputs_by_the_dropped_inputs_alone(
             for _ in range(2):
                 sample = port.scored(model, dropout.resampled(layers))
                 torch.testing.assert_close(sample, port.log_probs(outputs), rtol=1e-4, atol=1e-4)
-    other = InputDropout(dropout=False, rate=0.5, passes=2)
+    other = LayerDropout(dropout=False, rate=0.5, passes=2)
     changed = port.scored(model, other.resampled(layers))
     assert (changed - port.log_probs(outputs)).abs().max() > 1e-2

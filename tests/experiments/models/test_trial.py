@@ -98,7 +98,7 @@ def test_a_network_that_takes_the_images_is_let_through(make: Any, side: int) ->
          r"Of squares of 32, 64, 96, 128 and 224 pixels it takes 32$"),
         (LeNet, 1024, r"images of 1024 x 1024 pixels: .* it takes 32$"),
         (PooledOf64, 32, r"Wrong image height! Expected 64\. Of squares .* it takes 64$"),
-        (Unsure, 32, r"in training it puts out dict, not logits .*takes none of these"),
+        (Unsure, 32, r"in training it puts out a dict of .*, not logits .*takes none of these"),
         (lambda num_classes: LeNet(num_classes=100), 32,
          r"in evaluation it puts out a tensor \(2, 100\), not logits \(2, 10\)"),
     ],
@@ -170,14 +170,14 @@ def test_detection_tries_its_network(tmp_path: Any) -> None:
 def test_segmentation_tries_its_network(tmp_path: Any) -> None:
     """Log-probabilities of another size than the images are refused when the task is made."""
     from experiments.models.drn import WholeImageDRN
+    from experiments.models.segmenter import Segmented
 
     class Small(WholeImageDRN):
-        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-            log_probs, scores = super().forward(x)
-            return scores, log_probs
+        def forward(self, x: Tensor) -> Segmented:  # type: ignore[override]
+            return Segmented(super().forward(x).log_probs[:, :, ::8, ::8])
 
-    def make(kind: Any, num_classes: int, *, add_dropout: bool) -> nn.Module:
-        return kind("drn_d_tiny", num_classes, pretrained=False, add_dropout=add_dropout)
+    def make(kind: Any, num_classes: int) -> nn.Module:
+        return kind("drn_d_tiny", num_classes, pretrained=False)
 
     config = compose("task=drn_cityscapes", "task.build.crop_size=896")
     data = segmentation_data(write_images(tmp_path, 2, size=(40, 48)))
@@ -187,7 +187,7 @@ def test_segmentation_tries_its_network(tmp_path: Any) -> None:
         data=data,
         backbone=partial(make, WholeImageDRN),
     )
-    with pytest.raises(InvalidSetting, match=r"896 x 896 pixels: .*, not log-prob.* of these"):
+    with pytest.raises(InvalidSetting, match=r"896 x 896 pixels: .*, not class scores .* of these"):
         build(
             plain(config.task.build), where="task.build", data=data, backbone=partial(make, Small)
         )

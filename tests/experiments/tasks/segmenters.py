@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
+from experiments.models.segmenter import Segmented
 from experiments.settings.recipe import (
     CycleSettings,
     LossPredictionSettings,
@@ -21,14 +21,16 @@ from experiments.tasks.segmentation import Segmentation
 EVERY = np.arange(20)
 
 
-def small_learner(task: Segmentation, *, seed: int | None = 0, **head: Any) -> TaskLearner:
+def small_learner(
+    task: Segmentation, *, seed: int | None = 0, lr: float = 0.05, **head: Any
+) -> TaskLearner:
     """A learner of a few steps; trained, unless seed is None."""
     learner = TaskLearner(
         task,
         Engine(device="cpu", num_threads=1),
         Recipe(
             CycleSettings(initial_size=6, query_size=4, candidates=None, epochs=2, batch_size=4),
-            OptimizerSettings(lr=0.05),
+            OptimizerSettings(lr=lr),
             LossPredictionSettings(
                 **{"enabled": True, "pool_size": 2, "width": 4, "weight": 0.01, **head}
             ),
@@ -40,7 +42,7 @@ def small_learner(task: Segmentation, *, seed: int | None = 0, **head: Any) -> T
     return learner
 
 
-def random_outputs(b: int = 3, k: int = 4, h: int = 10, w: int = 12) -> tuple[Tensor, Tensor]:
+def random_outputs(b: int = 3, k: int = 4, h: int = 10, w: int = 12) -> Segmented:
     """Return outputs like those of a network."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(b, k, h, w, generator=generator).log_softmax(1), torch.empty(0)
+    return Segmented(torch.randn(b, k, h, w, generator=generator).log_softmax(1))

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from al_core import ActiveLearning, LossPredictionLoss, entropy
 from al_core.errors import LabelHidden
 from experiments.data.drn_list import drn_list
+from experiments.models.segmenter import Segmented
 from tests.experiments.segmentation_trees import small_data, small_task, write_drn_list
 from tests.experiments.tasks.segmenters import EVERY, random_outputs, small_learner
 
@@ -209,6 +210,6 @@ def test_four_tiles_show_image_uncertainty_prediction_and_truth() -> None:
     sure[:, 2] = 0.0
     model = task.build_model().eval()
     model(task.normalize(task.pool_images(np.array([0]))))
-    panel = task.draw(np.array([10]), task.predict((sure, sure), model), task.targets)[0]
+    panel = task.draw(np.array([10]), task.predict(Segmented(sure), model), task.targets)[0]
     assert panel.tiles[1].picture.max() <= 4  # inferno begins at (0, 0, 4)
     assert panel.caption == "predicted c2 100%"

@@ -11,6 +11,7 @@ from torch import Tensor
 from al_core import bald, entropy
 from al_core.errors import InvalidSetting
 from experiments.models.drn import WholeImageDRN
+from experiments.models.dropout import LayerDropout
 from experiments.settings.composition import build, plain
 from experiments.settings.run_config import RunConfig
 from tests.experiments.segmentation_trees import small_task
@@ -19,20 +20,26 @@ from tests.small_runs import compose
 
 
 class CountedPasses:
-    """Counts the forward passes of networks, and those in which dropout dropped something."""
+    """Counts the forward passes of networks, and those in which every stage dropped something."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.passes = self.sampled = 0
-        forward = WholeImageDRN.forward
+        self.passes = self.sampled = self._dropped = 0
+        forward, alike = WholeImageDRN.forward, LayerDropout._alike
 
         def counting(model: WholeImageDRN, x: Tensor) -> Any:
+            self._dropped = 0
+            outputs = forward(model, x)
             if not model.training:
                 self.passes += 1
-                layers = [m for m in model.modules() if hasattr(m, "sampling")]
-                self.sampled += bool(layers) and all(m.sampling for m in layers)
-            return forward(model, x)
+                self.sampled += self._dropped == len(model.get_dropout_layer_names())
+            return outputs
+
+        def dropping(dropout: LayerDropout, given: Tensor) -> Tensor:
+            self._dropped += 1
+            return alike(dropout, given)
 
         monkeypatch.setattr(WholeImageDRN, "forward", counting)
+        monkeypatch.setattr(LayerDropout, "_alike", dropping)
 
 
 @pytest.mark.parametrize("strategy", ["bald", "mc_dropout_entropy", "mc_dropout_variance"])

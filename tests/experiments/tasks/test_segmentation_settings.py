@@ -43,10 +43,10 @@ def test_wrong_settings_are_one_clear_line(arguments: dict[str, Any], text: str)
 def test_another_kind_of_network_is_refused() -> None:
     """A classifier as the backbone is told from a network that segments."""
 
-    def classifier(num_classes: int, add_dropout: bool) -> nn.Module:
-        return nn.Linear(3, num_classes)
+    def classifier(num_classes: int) -> nn.Module:
+        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, num_classes))
 
-    with pytest.raises(InvalidSetting, match="must be a DRNSeg, got Linear"):
+    with pytest.raises(InvalidSetting, match=r"a tensor \(2, 4\), not class scores \(2, 4, h, w\)"):
         Segmentation(small_data(), classifier, crop_size=32)
 
 
@@ -63,7 +63,6 @@ def test_every_drn_is_built_by_its_choice() -> None:
                 plain(config.backbone.segmentation),
                 where="backbone.segmentation",
                 num_classes=19,
-                add_dropout=True,
             )
             model = ActiveLearning(net, 6, 256).eval()
             (log_probs, _), predicted = model(torch.empty(2, 3, 64, 72))
