@@ -1,6 +1,6 @@
 """Groups of near-duplicates in a whole set: by content, by look, and by embeddings of a network.
 
-Looks find a picture that was compressed, resized or brightened, and embeddings also one that was
+Looks find a picture that was compressed, resized or brightened, and embeddings also some that were
 cropped, mirrored or turned a little. Each is a *space*: images that are far apart in a few numbers
 of it, its sieve, are no near-duplicates, and the others are compared in full.
 """

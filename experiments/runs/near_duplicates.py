@@ -78,7 +78,7 @@ def list_redundant(
             for image in images.tolist()
         )
     logger.info(
-        "%s of %d are near-duplicates of others (%s) and not offered: %s",
-        counted(images.size, "image"), len(names),
-        counted(np.unique(instead[images]).size, "group"), folder / TABLE,
+        "%d of %d images not offered, near-duplicates of %s: %s",
+        images.size, len(names),
+        counted(np.unique(instead[images]).size, "other image"), folder / TABLE,
     )  # fmt: skip
