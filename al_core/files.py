@@ -100,21 +100,21 @@ def write_together(folder: str | os.PathLike[str], files: Mapping[str, bytes]) -
 
 
 def remove_leftovers(
-    folder: str | os.PathLike[str], *, spare: Path | None = None, older_than_s: float = 0.0
+    folder: str | os.PathLike[str], *, spare: Path | None = None, older_than_s: float | None = None
 ) -> None:
     """Remove the temporary files below a folder that killed processes have left.
 
     Args:
         folder: The folder. The caller holds it, or gives an age that no writing takes.
         spare: A folder below it that is not looked into.
-        older_than_s: Seconds since the last change from which on a file is taken for left.
+        older_than_s: Seconds since the last change from which on a file is taken for left; None for
+            any age, whatever the clocks say.
     """
-    latest = time.time() - older_than_s
     for parent, folders, names in os.walk(folder):
         if spare is not None:
             folders[:] = [name for name in folders if Path(parent, name) != spare]
         for name in filter(LEFTOVER.fullmatch, names):
             path = Path(parent, name)
             with suppress(FileNotFoundError):  # removed meanwhile by another process
-                if path.stat().st_mtime <= latest:
+                if older_than_s is None or path.stat().st_mtime < time.time() - older_than_s:
                     path.unlink()

@@ -172,6 +172,7 @@ def test_leftovers_are_removed_and_nothing_else(tmp_path: Path) -> None:
         write_bytes(tmp_path / name, b"")
     remove_leftovers(tmp_path, older_than_s=60)
     assert all((tmp_path / name).exists() for name in gone)
+    os.utime(tmp_path / gone[0], (4_000_000_000, 4_000_000_000))  # by a clock that was wrong
     remove_leftovers(tmp_path, spare=tmp_path / "spared")
     assert all((tmp_path / name).exists() for name in kept)
     assert not any((tmp_path / name).exists() for name in gone)
