@@ -82,6 +82,9 @@ def test_the_commands_compose(command: str, tmp_path: Path) -> None:
     if config.kind == "classification":
         assert config.values["data"]["classification"]["image_size"] == 224
         assert config.values["data"]["classification"]["interpolation"] == "bicubic"
+        cycle = config.recipe.cycle
+        length = (60, 600, 64) if "frozen=true" in command else (15, 0, 16)
+        assert (cycle.epochs, cycle.min_steps, cycle.batch_size) == length
     assert config.values["optimizer"]["recipe"] == (
         "frozen" if "frozen=true" in command else "fine_tuning"
     )
