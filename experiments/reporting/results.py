@@ -18,6 +18,7 @@ import pandas as pd
 
 from experiments.reporting.frames import cycles_frame
 from experiments.reporting.grouping import Experiment, group_runs
+from experiments.reporting.labels_needed import Saving
 from experiments.reporting.runs import find_runs
 from experiments.reporting.statistics import Estimate
 from experiments.reporting.summary import Summary, summarize
@@ -48,7 +49,8 @@ def comparisons(*folders: Path | str, metric: str | None = None) -> pd.DataFrame
     Columns: `experiment`, `metric`, `strategy`, `num_seeds`; `area` with `area_low` and
     `area_high`; against random, paired by seed, `difference` with `difference_low` and
     `difference_high`, `holm_p` and `verdict`; and `labels_saved` to reach what random reaches at
-    the end of the budget, the mean over `seeds_that_reach` it.
+    the end of the budget, the mean over `seeds_that_reach` it, with `labels_saved_low` and
+    `labels_saved_high` where all seeds do. `percent_saved` is the mean as a share of the budget.
     """
     rows = []
     for summary in _summaries(folders, metric):
@@ -67,7 +69,8 @@ def comparisons(*folders: Path | str, metric: str | None = None) -> pd.DataFrame
                     **_parts("difference", difference),
                     "holm_p": comparison.p_value if comparison else None,
                     "verdict": summary.verdicts.get(label),
-                    "labels_saved": last.saved.mean if last is not None and last.saved else None,
+                    **_parts("labels_saved", last.saved if last else None),
+                    "percent_saved": _percent_saved(last),
                     "seeds_that_reach": None if last is None else last.num_reached,
                 }
             )
@@ -134,6 +137,10 @@ def _estimate(e: Estimate | None) -> dict[str, float | int | None]:
     if e is None:
         return dict.fromkeys(("num_seeds", "mean", "low", "high"))
     return {"num_seeds": e.num_seeds, "mean": e.mean, "low": e.low, "high": e.high}
+
+
+def _percent_saved(last: Saving | None) -> float | None:
+    return None if last is None or not last.saved else 100 * last.saved.mean / last.num_labeled
 
 
 def _parts(name: str, e: Estimate | None) -> dict[str, float | None]:

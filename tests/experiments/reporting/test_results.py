@@ -75,7 +75,11 @@ def test_comparisons_give_verdicts_and_savings(tmp_path: Path) -> None:
     assert pd.isna(table.loc["random", "difference"])
     assert table.loc["good", "difference"] == pytest.approx(2.02)
     assert table.loc["good", "difference_low"] > 0
-    assert table.loc["good", "labels_saved"] > 0
+    saved = table.loc["good", ["labels_saved_low", "labels_saved", "labels_saved_high"]].tolist()
+    assert saved == sorted(saved)
+    assert saved[1] > 0
+    budget = load_runs(tmp_path)["num_labeled"].max()
+    assert table.loc["good", "percent_saved"] == pytest.approx(100 * saved[1] / budget)
     assert (table.loc["bad", "seeds_that_reach"], table.loc["good", "seeds_that_reach"]) == (0, 5)
     assert pd.isna(table.loc["bad", "labels_saved"])
 
