@@ -31,6 +31,7 @@ SMALL = {
     "task": "cifar10",
     "data": "image_folder",
     "backbone": "lenet",
+    "strategy": "learning_loss",
     "cycle": "quick",
     "cycles": "3",
     "cycle.initial_size": "12",
