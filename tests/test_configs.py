@@ -287,15 +287,6 @@ def test_the_published_protocol_is_the_papers() -> None:
 
 
 @pytest.mark.parametrize("task", choices("task"))
-@pytest.mark.parametrize("strategy", ["learning_loss_plus", "learning_loss_mse"])
-def test_a_task_does_not_undo_a_strategy(task: str, strategy: str) -> None:
-    """What a strategy says of the loss-prediction module is in force, though a task comes later."""
-    said = OmegaConf.load(CONF / "strategy" / f"{strategy}.yaml")["loss_prediction"]
-    composed = compose(f"task={task}", f"strategy={strategy}").loss_prediction
-    assert {key: composed[key] for key in said} == dict(said)
-
-
-@pytest.mark.parametrize("task", choices("task"))
 def test_quick_protocols_compare_strategies_on_one_network(task: str) -> None:
     """Ten times the query as candidates, a floor of steps, and a module that moves no feature."""
     config = compose(f"task={task}", "cycle=quick", "cycle.query_size=7")
