@@ -312,12 +312,13 @@ def test_the_command_of_every_experiment_composes(experiment: str) -> None:
     assert len(settings["seed"].split(",")) >= 3
 
 
-def test_every_replication_has_its_experiment() -> None:
-    """The cards of docs/replications.md and the published protocols name each other."""
-    text = (CONF.parent / "docs" / "replications.md").read_text(encoding="utf-8")
+def test_every_experiment_has_its_results() -> None:
+    """Experiments but those for laptops are on the page of replications or on that of results."""
+    docs = CONF.parent / "docs"
+    text = "".join((docs / f"{n}.md").read_text(encoding="utf-8") for n in ("replications", "results"))
     ours = ("demo", "_laptop")
-    published = {name for name in choices("experiment") if not name.endswith(ours)}
-    assert {name for name in published if f"={name} " in text or f"`{name}`" in text} == published
+    others = {name for name in choices("experiment") if not name.endswith(ours)}
+    assert {name for name in others if f"={name} " in text or f"`{name}`" in text} == others
 
 
 @pytest.mark.parametrize(
