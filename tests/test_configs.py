@@ -315,7 +315,9 @@ def test_the_command_of_every_experiment_composes(experiment: str) -> None:
 def test_every_experiment_has_its_results() -> None:
     """Experiments but those for laptops are on the page of replications or on that of results."""
     docs = CONF.parent / "docs"
-    text = "".join((docs / f"{n}.md").read_text(encoding="utf-8") for n in ("replications", "results"))
+    text = "".join(
+        (docs / f"{n}.md").read_text(encoding="utf-8") for n in ("replications", "results")
+    )
     ours = ("demo", "_laptop")
     others = {name for name in choices("experiment") if not name.endswith(ours)}
     assert {name for name in others if f"={name} " in text or f"`{name}`" in text} == others
