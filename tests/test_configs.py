@@ -44,7 +44,7 @@ def check_node(node: DictConfig) -> None:
             keys = {key: None for key in values if not key.startswith("_")}
             inspect.signature(get_object(values["_target_"])).bind_partial(**keys)
 
-    check_below(OmegaConf.to_container(node))
+    check_below(OmegaConf.to_container(node, resolve=True))
 
 
 def give_paths(config: DictConfig) -> None:
