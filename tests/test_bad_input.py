@@ -165,7 +165,7 @@ RUNS: list[tuple[str, str, str]] = [
     ("masks", "data.root={place}/empty", "train_images.txt"),
     ("masks", "data.root={place}/short", "train_labels.txt"),
     ("masks", "data.root={place}/info", "info.json"),
-    ("masks", "data.root={place}/all_wrong", "it has 48x64 pixels, its mask 10x10"),
+    ("masks", "data.root={place}/all_wrong", "it has 10x10 pixels, its image 48x64"),
     # places that cannot be written to
     ("classes", "out=/proc/nowhere", "/proc/nowhere"),
     ("classes", "out=/dev/null/runs", "/dev/null/runs"),
