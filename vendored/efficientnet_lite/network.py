@@ -66,15 +66,18 @@ class SameConv2d(nn.Conv2d):
         """Map (b, in_channels, h, w) to (b, out_channels, ceil(h / stride), ceil(w / stride))."""
         (kernel, _), (stride, _) = self.kernel_size, self.stride
         if stride > 1:
-            rows, columns = (_same_padding(side, kernel, stride) for side in x.shape[2:])
+            rows, columns = (_same_padding(side, kernel) for side in x.shape[2:])
             x = pad(x, (*columns, *rows))
         return super().forward(x)
 
 
-def _same_padding(side: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Zeros before and after a side."""
-    total = max((math.ceil(side / stride) - 1) * stride + kernel - side, 0)
-    return total // 2, total - total // 2
+def _same_padding(side: int, kernel: int) -> tuple[int, int]:
+    """Zeros before and after a side, for stride 2 and an odd kernel.
+
+    The sum is (ceil(side / 2) - 1) * 2 + kernel - side. This form stays simple when sides are
+    symbols, in an export for images of any size.
+    """
+    return kernel // 2 - (side - 1) % 2, kernel // 2
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
