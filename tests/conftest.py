@@ -7,6 +7,7 @@ import logging
 import os
 import pickle
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from hydra.plugins.config_source import ConfigResult
 from hypothesis import settings
 
 import experiments  # noqa: F401  # it sets a bound that OpenCV reads when it is loaded
-from tests.small_runs import run_here, write_image_folder
+from tests.small_runs import draw_little, run_here, write_image_folder
 
 # Machines are shared, so no example fails for being slow; a change is checked by the same examples
 # every time, and by new ones on a developer's machine.
@@ -56,6 +57,13 @@ def nothing_waits_for_the_disk() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
         yield
+
+
+@pytest.fixture(autouse=True)
+def galleries_are_small() -> None:
+    """Draw few pictures in runs of tests; tests of galleries set the number back."""
+    if "experiments.runs.gallery" in sys.modules:  # importing it would import torch
+        draw_little()
 
 
 @pytest.fixture(autouse=True)

@@ -46,6 +46,9 @@ SMALL = {
     "name": "small",
 }
 NUM_TRAIN, NUM_TEST = 60, 30
+NUM_DRAWN = 2
+"""Images at either end of a ranking that runs of tests draw; `gallery.NUM_SHOWN` is what users see.
+"""
 TIMED = (
     "seconds_fit",
     "seconds_evaluate",
@@ -101,9 +104,17 @@ def run_here(*changes: str) -> float:
     """Run to the end in this process; return the last metric."""
     from experiments.runs.session import run
 
+    draw_little()
     outcome = run(compose(*overrides(*changes)))
     assert outcome.waiting is None, outcome.waiting
     return outcome.metric
+
+
+def draw_little() -> None:
+    """Let this process, and those that are forked from it, draw few pictures: they take long."""
+    from experiments.runs import gallery
+
+    gallery.NUM_SHOWN, gallery.NUM_CONFUSED = NUM_DRAWN, NUM_DRAWN
 
 
 def warmed_up() -> ForkServerContext:
@@ -216,7 +227,7 @@ def results(folder: Path) -> dict[str, Any]:
     """Return the parts of a run folder that do not depend on time, place or interruptions."""
     kept: dict[str, Any] = {
         str(path.relative_to(folder)): path.read_bytes()
-        for part in ("entropies", "queries", "gallery")
+        for part in ("entropies", "queries", "gallery", "evaluation")
         for path in sorted((folder / part).rglob("*"))
         if path.is_file()
     }

@@ -17,6 +17,7 @@ from al_core import ActiveLearning
 from al_core.entropies import read_ranking_csv
 from tests.run_checks import check_refused
 from tests.small_runs import (
+    NUM_DRAWN,
     NUM_TRAIN,
     compose,
     overrides,
@@ -41,7 +42,8 @@ HEADER = (
 
 def test_run_folder_holds_what_is_documented_and_nothing_else(unbroken: Path) -> None:
     """Every documented file is there for every cycle, and no other."""
-    images = [f"{kind}_{i:02d}.jpg" for kind in ("most", "least") for i in range(1, 9)]
+    kinds, numbers = ("most", "least"), range(1, NUM_DRAWN + 1)
+    images = [f"{kind}_{i:02d}.jpg" for kind in kinds for i in numbers]
     gallery = [*images, *(f"full/{name}" for name in images)]
     expected = {
         ".lock", "config.yaml", "cycles.csv", "images.csv", "log.txt", "provenance.json",
@@ -51,6 +53,8 @@ def test_run_folder_holds_what_is_documented_and_nothing_else(unbroken: Path) ->
         stem = f"cycle_{cycle:02d}"
         expected |= {f"entropies/{stem}.csv", f"entropies/{stem}_upload.csv", f"queries/{stem}.csv"}
         expected |= {f"gallery/{stem}/{name}" for name in (*gallery, "index.csv")}
+        expected.add(f"evaluation/{stem}.json")
+    expected |= {f"evaluation/{stem}/{i:02d}.jpg" for i in numbers}  # of the last cycle alone
     found = {str(path.relative_to(unbroken)) for path in unbroken.rglob("*") if path.is_file()}
     assert found == expected
 
@@ -133,12 +137,13 @@ def test_upload_csv_keeps_the_order_through_the_importer(unbroken: Path) -> None
 
 
 def test_gallery_shows_the_ends_of_the_ranking(unbroken: Path) -> None:
-    """The first eight and the last eight of the ranking, the outermost first, with scores."""
+    """The first and the last images of the ranking, the outermost first, with scores."""
+    n = NUM_DRAWN
     for cycle in range(CYCLES):
         ranked, values = read_ranking_csv(unbroken / "entropies" / f"cycle_{cycle:02d}.csv")
         rows = read_rows(unbroken / "gallery" / f"cycle_{cycle:02d}" / "index.csv")
-        assert [row["name"] for row in rows] == ranked[:8] + ranked[:-9:-1]
-        assert [float(row["score"]) for row in rows] == [*values[:8], *values[:-9:-1]]
+        assert [row["name"] for row in rows] == ranked[:n] + ranked[: -n - 1 : -1]
+        assert [float(row["score"]) for row in rows] == [*values[:n], *values[: -n - 1 : -1]]
         assert all(row["caption"].startswith("predicted ") for row in rows)
 
 
@@ -160,7 +165,7 @@ def test_random_writes_no_scores_and_shows_what_it_queried(images: Path, tmp_pat
     query = read_rows(folder / "queries" / "cycle_01.csv")
     assert [row["score"] for row in query] == [""] * 6
     shown = read_rows(folder / "gallery" / "cycle_01" / "index.csv")
-    assert [row["name"] for row in shown] == [row["name"] for row in query]
+    assert [row["name"] for row in shown] == [row["name"] for row in query[:NUM_DRAWN]]
     row = read_rows(folder / "cycles.csv")[0]
     assert (row["loss_ranking_tau"], row["train_ranking_accuracy"]) == ("", "")
 

@@ -11,8 +11,9 @@ import gc
 import torch._dynamo  # noqa: F401
 
 import vendored.pytorch_cifar  # noqa: F401
-from tests.small_runs import compose, overrides
+from tests.small_runs import compose, draw_little, overrides
 
 compose(*overrides())
+draw_little()
 gc.collect()
 gc.freeze()

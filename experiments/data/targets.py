@@ -77,6 +77,24 @@ class HiddenTargets:
         return self._read(indices)
 
 
+class OpenTargets:
+    """The targets of a test set, which anybody may read.
+
+    Args:
+        read: Returns the targets at given positions, like those of `HiddenTargets`.
+    """
+
+    def __init__(self, read: Callable[[IndexArray], Any]) -> None:
+        self.read = read
+
+    def reveal(self, indices: IndexArray) -> None:
+        """Do nothing."""
+
+    def is_revealed(self, index: int) -> bool:
+        """Return True."""
+        return True
+
+
 class GroundTruthOracle:
     """An oracle that simulates annotation: it reveals the data set's own labels at once.
 

@@ -226,6 +226,10 @@ class FrozenClassification:
         """Return the images with the predicted class and its probability."""
         return self.inner.draw(indices, prediction, targets)
 
+    def draw_test(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
+        """Return images of the test set, likewise."""
+        return self.inner.draw_test(indices, prediction)
+
     def sizes(self, indices: IndexArray) -> list[tuple[int, int]]:
         """Return the one size of all images."""
         return self.inner.sizes(indices)

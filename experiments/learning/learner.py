@@ -26,6 +26,7 @@ from experiments.learning.observer import CycleObserver
 from experiments.learning.pretrained_features import PoolFeatures
 from experiments.learning.progress import Progress
 from experiments.learning.training import Training
+from experiments.metrics.evaluation import Evaluation
 from experiments.settings.recipe import Recipe
 from experiments.settings.wording import counted
 from experiments.tasks.base import Task
@@ -81,6 +82,8 @@ class TaskLearner:
         self._warm_start = recipe.cycle.warm_start
         self._predicts_loss = recipe.loss_prediction.enabled
         self._trained: nn.Module | None = None
+        self.evaluation: Evaluation | None = None
+        """Results of the last `evaluate`, class by class; None before it."""
         self.posterior_seed = 0
         """Decides what Monte-Carlo dropout drops: the networks that all samples are asked of."""
 
@@ -169,6 +172,8 @@ class TaskLearner:
         merged = task.metrics()
         merged.merge(every)
         measured = dict(merged.compute())
+        by_class = merged.evaluation(task.class_names)
+        self.evaluation = by_class.with_images(readable, task.test.names)
         if self._predicts_loss:
             both = torch.stack([torch.cat(losses), torch.cat(predictions)], 1) if losses else None
             rows = self.engine.gather_rows(both).numpy()
@@ -219,6 +224,16 @@ class TaskLearner:
                 batch = indices[i : i + size]
                 prediction = self.predict(self.task.pool_images(batch))
                 panels += self.task.draw(batch, prediction, self.unit.targets)
+        return panels
+
+    def draw_test(self, indices: IndexArray) -> list[Panel]:
+        """Draw test images with predictions and annotations, in this process alone."""
+        panels: list[Panel] = []
+        with torch.inference_mode():
+            for index in indices:  # test images may differ in size
+                batch = self.task.test_batch(np.array([index]))
+                prediction = self.predict(batch.images)
+                panels += self.task.draw_test(np.array([index]), prediction)
         return panels
 
     def drafts(self, indices: IndexArray) -> list[Label]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.metrics.declaration import percentage
+from experiments.metrics.evaluation import RECALLS, Evaluation, calibration
 
 if TYPE_CHECKING:  # reports read the declarations without torch
     from torch import Tensor
@@ -36,6 +37,9 @@ COCO_RECALLS = np.linspace(0, 1, 101)
 COCO_MAX_DETECTIONS = 100
 """Detections of an image and class that pycocotools considers."""
 VOC_THRESHOLD = 0.5
+LEAST_CONFIDENCE = 0.05
+"""Detections with a smaller score, of which a detector has hundreds, do not count for its
+calibration."""
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -137,15 +141,37 @@ def average_precision(
     """
     if not num_truths:
         return float("nan")
-    hits = right.cumsum()
-    recall = hits / num_truths
-    precision = hits / np.arange(1, len(right) + 1)
-    best = np.maximum.accumulate(precision[::-1])[::-1]
-    if recalls is None:
-        steps = np.diff(recall, prepend=0.0)
-        return float((steps * best).sum())
+    if recalls is not None:
+        return float(precision_at(right, num_truths, recalls).mean())
+    recall, best = _precision_recall(right, num_truths)
+    steps = np.diff(recall, prepend=0.0)
+    return float((steps * best).sum())
+
+
+def precision_at(right: BoolArray, num_truths: int, recalls: FloatArray = RECALLS) -> FloatArray:
+    """Return the highest precision at each recall or beyond, 0 where none is reached.
+
+    Args:
+        right: (m,), best detection first, of those that count.
+        num_truths: Number of truths that count.
+        recalls: (r,) in 0..1.
+
+    Returns:
+        (r,); NaN if there is no truth.
+    """
+    if not num_truths:
+        return np.full(len(recalls), np.nan)
+    recall, best = _precision_recall(right, num_truths)
     place = np.searchsorted(recall, recalls, side="left")
-    return float(np.append(best, 0.0)[place].mean())
+    reached: FloatArray = np.append(best, 0.0)[place]
+    return reached
+
+
+def _precision_recall(right: BoolArray, num_truths: int) -> tuple[FloatArray, FloatArray]:
+    """Return recall after each detection, and the precision, made non-increasing."""
+    hits = right.cumsum()
+    precision = hits / np.arange(1, len(right) + 1)
+    return hits / num_truths, np.maximum.accumulate(precision[::-1])[::-1]
 
 
 class DetectionMetrics:
@@ -211,14 +237,40 @@ class DetectionMetrics:
         means = there.mean(0) if len(there) else np.full(3, np.nan)
         return dict(zip(("map50", "map50_11", "map"), (100.0 * means).tolist(), strict=True))
 
+    def evaluation(self, class_names: Sequence[str]) -> Evaluation:
+        """Return AP at an overlap of 0.5 and the precision-recall curve of each class, by VOC's
+        rule, and the calibration of all detections that score at least LEAST_CONFIDENCE.
+        """
+        judged = [_judged(found) for found in self._found]
+        counts = [_num_truths(found) for found in self._found]
+        there = [score >= LEAST_CONFIDENCE for score, _ in judged]
+        return Evaluation(
+            class_names=tuple(class_names),
+            score="AP",
+            scores=np.array(
+                [
+                    100.0 * average_precision(right, num_truths=n)
+                    for (_, right), n in zip(judged, counts, strict=True)
+                ]
+            ),
+            unit="objects",
+            counts=np.array(counts, np.int64),
+            precision=np.stack(
+                [precision_at(right, n) for (_, right), n in zip(judged, counts, strict=True)]
+            ),
+            calibration=calibration(
+                *(
+                    np.concatenate([values[kept] for values, kept in zip(each, there, strict=True)])
+                    for each in zip(*judged, strict=True)
+                )
+            ),
+        )
+
     def _of_class(self, found: list[Found]) -> tuple[float, float, float]:
-        num_truths = sum(int((~each.difficult).sum()) for each in found)
+        num_truths = _num_truths(found)
         if not num_truths:
             return (float("nan"),) * 3
-        matches = [voc_matches(each, VOC_THRESHOLD) for each in found]
-        order = np.argsort(-np.concatenate([each.scores for each in found]), kind="stable")
-        right, counts = (np.concatenate(parts)[order] for parts in zip(*matches, strict=True))
-        voc = right[counts]
+        _, voc = _judged(found)
         first = [_first(each, COCO_MAX_DETECTIONS) for each in found]
         matches = [coco_matches(each, COCO_THRESHOLDS) for each in first]
         order = np.argsort(-np.concatenate([each.scores for each in first]), kind="stable")
@@ -232,6 +284,24 @@ class DetectionMetrics:
             average_precision(voc, num_truths=num_truths, recalls=np.linspace(0, 1, 11)),
             float(np.mean(coco)),
         )
+
+
+def _num_truths(found: Sequence[Found]) -> int:
+    """Return the number of objects that count."""
+    return sum(int((~each.difficult).sum()) for each in found)
+
+
+def _judged(found: Sequence[Found]) -> tuple[FloatArray, BoolArray]:
+    """Return score and correctness, by VOC's rule, of one class's detections that count, the best
+    first.
+    """
+    if not found:
+        return np.zeros(0), np.zeros(0, bool)
+    matches = [voc_matches(each, VOC_THRESHOLD) for each in found]
+    scores = np.concatenate([each.scores for each in found])
+    order = np.argsort(-scores, kind="stable")
+    right, counts = (np.concatenate(parts)[order] for parts in zip(*matches, strict=True))
+    return scores[order][counts], right[counts]
 
 
 def _first(found: Found, count: int) -> Found:

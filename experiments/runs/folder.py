@@ -10,9 +10,10 @@ import csv
 import io
 import json
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from experiments.drawing.panel import Panel
 from experiments.drawing.rendering import FULL, THUMBNAIL, jpeg, render
 from experiments.engine.locks import LOCK_FILE, hold
 from experiments.metrics.columns import SECONDS, in_order
+from experiments.metrics.evaluation import Evaluation
 from experiments.runs.binding import CONFIG, Change, append_changes, permitted_changes
 from experiments.settings.run_path import returned_folder
 from experiments.units.unit import Unit, image_of, images_of
@@ -40,6 +42,8 @@ BEFORE_IT_BEGINS = {LOCK_FILE, "log.txt", "config.yaml", "annotations/images.jso
 """Files of a run that has neither trained nor asked anybody."""
 MAX_THREADS = 1024
 """Most threads that a record may ask for; each takes memory, and more than the cores only slow."""
+EVALUATION = "evaluation"
+"""Folder of the results by class, a file for each cycle."""
 FULL_SIZE = "full"
 """Folder of the large pictures of a gallery, which have the names of the thumbnails."""
 
@@ -228,6 +232,31 @@ class RunFolder:
             writer.writerow(("file", "name", "score", "caption"))
             writer.writerows(rows)
 
+    def write_evaluation(
+        self, cycle: int, evaluation: Evaluation, panels: Mapping[int, Panel]
+    ) -> Evaluation:
+        """Write a cycle's results by class, and pictures of the images behind the errors.
+
+        Pictures are kept of the last cycle alone: `commit` removes those of the others.
+
+        Args:
+            cycle: The cycle.
+            evaluation: Its results.
+            panels: Pictures of test images by their position.
+
+        Returns:
+            The evaluation with the names of the pictures' files, as it was written.
+        """
+        stem = f"cycle_{cycle:02d}"
+        files = {image: f"{stem}/{k:02d}.jpg" for k, image in enumerate(panels, start=1)}
+        for image, panel in panels.items():
+            picture = jpeg(render(panel, THUMBNAIL), quality=80)
+            write_bytes(self.path / EVALUATION / files[image], picture)
+        confused = [replace(c, file=files.get(c.image, "")) for c in evaluation.confused]
+        written = replace(evaluation, confused=tuple(confused))
+        write_bytes(self.path / EVALUATION / f"{stem}.json", written.to_json().encode())
+        return written
+
     def write_checkpoint(self, cycle: int, contents: Mapping[str, Any]) -> str:
         """Write the weights of a cycle and return the file's name.
 
@@ -299,6 +328,9 @@ class RunFolder:
         for old in (self.path / "checkpoints").glob("*.pt"):
             if old.name != checkpoint:
                 old.unlink(missing_ok=True)
+        for pictures in (self.path / EVALUATION).glob("cycle_*/"):
+            if pictures.name != f"cycle_{state.cycle - 1:02d}":
+                shutil.rmtree(pictures, ignore_errors=True)
 
 
 def _check_state(state: RunState) -> None:

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from al_core import CycleRecord, IndexArray
 from experiments.data.near_duplicates import distinct
 from experiments.drawing.captions import with_duplicates
 from experiments.drawing.panel import Panel
 from experiments.learning.learner import TaskLearner
+from experiments.metrics.evaluation import Evaluation
 from experiments.tasks.base import Task
 from experiments.units.unit import images_of
 
 NUM_SHOWN = 8
 """Images of either kind."""
+NUM_CONFUSED = 3 * NUM_SHOWN
+"""Test images behind the confusion matrix."""
 MAX_COMPARED = 8 * NUM_SHOWN
 """Images at either end of a ranking that are looked at for so many that differ."""
 
@@ -52,6 +57,13 @@ def wanted_panels(record: CycleRecord, learner: TaskLearner) -> dict[str, list[S
             for (place, duplicates), panel in zip(chosen, drawn, strict=True)
         ]
     return panels
+
+
+def confused_panels(evaluation: Evaluation, learner: TaskLearner) -> dict[int, Panel]:
+    """Draw the first test images behind cells of the confusion matrix, by their position."""
+    images = list(dict.fromkeys(each.image for each in evaluation.confused))[:NUM_CONFUSED]
+    panels = learner.draw_test(np.array(images, np.int64))
+    return dict(zip(images, panels, strict=True))
 
 
 def _distinct(task: Task, images: IndexArray, places: Sequence[int]) -> list[tuple[int, int]]:

@@ -17,7 +17,7 @@ from al_core import CycleRecord, Pool
 from experiments.engine.provenance import provenance
 from experiments.runs.assembly import Parts
 from experiments.runs.folder import RunFolder, row_of
-from experiments.runs.gallery import wanted_panels
+from experiments.runs.gallery import confused_panels, wanted_panels
 from experiments.runs.identity import IS_GONE
 from experiments.runs.tracker import Tracker
 from experiments.settings.run_config import RunConfig
@@ -125,6 +125,9 @@ class Recorder:
         )
         folder.write_query(record, task.train.names, self.unit)
         folder.write_gallery(record.cycle, wanted_panels(record, self.learner))
+        if learner.evaluation is not None:
+            pictures = confused_panels(learner.evaluation, learner)
+            folder.write_evaluation(record.cycle, learner.evaluation, pictures)
         if self.people is not None and not finished:
             self.people.ask(record.cycle + 1, record.query, learner)
         checkpoint = folder.write_checkpoint(

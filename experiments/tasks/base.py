@@ -19,6 +19,7 @@ from experiments.data.labels import Label
 from experiments.data.samples import Batch, Samples
 from experiments.data.targets import Targets
 from experiments.drawing.panel import Panel
+from experiments.metrics.evaluation import Evaluation
 
 
 class Metrics(Protocol):
@@ -34,6 +35,10 @@ class Metrics(Protocol):
 
     def compute(self) -> Mapping[str, float]:
         """Return the metrics by name."""
+        ...
+
+    def evaluation(self, class_names: Sequence[str]) -> Evaluation:
+        """Return the results class by class; images are places in the order of counting."""
         ...
 
 
@@ -177,6 +182,10 @@ class Task(Protocol):
             prediction: The model's prediction of them.
             targets: Their annotations, shown where they are revealed.
         """
+        ...
+
+    def draw_test(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
+        """Describe pictures of test samples, with predictions and annotations, like `draw`."""
         ...
 
     def sizes(self, indices: IndexArray) -> list[tuple[int, int]]:

@@ -23,8 +23,8 @@ from experiments.data.classification import ImageClassification
 from experiments.data.labels import Label
 from experiments.data.photographs import fit_square, whole_image
 from experiments.data.resident import ResidentImages, can_reside
-from experiments.data.samples import Batch
-from experiments.data.targets import HiddenTargets, Targets
+from experiments.data.samples import Batch, Samples
+from experiments.data.targets import HiddenTargets, OpenTargets, Targets
 from experiments.drawing.panel import Panel
 from experiments.drawing.views import class_view
 from experiments.engine.constant import Constant
@@ -225,7 +225,16 @@ class Classification:
 
     def draw(self, indices: IndexArray, prediction: Prediction, targets: Targets) -> list[Panel]:
         """Return whole images, captioned with the most probable classes and their probabilities."""
-        images = [whole_image(self.train, index) for index in indices.tolist()]
+        return self._panels(self.train, indices, prediction, targets)
+
+    def draw_test(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
+        """Return whole images of the test set, likewise."""
+        return self._panels(self.test, indices, prediction, OpenTargets(self.test_labels))
+
+    def _panels(
+        self, samples: Samples, indices: IndexArray, prediction: Prediction, targets: Targets
+    ) -> list[Panel]:
+        images = [whole_image(samples, index) for index in indices.tolist()]
         best = prediction.log_probs.exp().cpu().topk(min(NUM_SHOWN, len(self.class_names)))
         panels = []
         for index, image, classes, values in zip(

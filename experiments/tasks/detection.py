@@ -26,7 +26,7 @@ from experiments.data.detection_augmentation import augment
 from experiments.data.labels import Box, Label
 from experiments.data.pictures import StretchedSamples, load_all, stretch
 from experiments.data.samples import Batch
-from experiments.data.targets import HiddenTargets, Targets
+from experiments.data.targets import HiddenTargets, OpenTargets, Targets
 from experiments.drawing.panel import Panel
 from experiments.drawing.views import box_view
 from experiments.engine.constant import Constant
@@ -268,15 +268,29 @@ class Detection:
 
     def draw(self, indices: IndexArray, prediction: Prediction, targets: Targets) -> list[Panel]:
         """Return the images with the boxes of `drafts`, and the annotated ones where there are."""
-        drafts = self.drafts(prediction, self.sizes(indices))
+        return self._panels(self.train, indices, prediction, targets)
+
+    def draw_test(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
+        """Return the images of the test set, likewise."""
+        objects = OpenTargets(lambda chosen: [self._test_objects[k] for k in chosen.tolist()])
+        return self._panels(self.test, indices, prediction, objects)
+
+    def _panels(
+        self,
+        samples: StretchedSamples,
+        indices: IndexArray,
+        prediction: Prediction,
+        targets: Targets,
+    ) -> list[Panel]:
+        sizes = [samples.pictures.size(index) for index in indices.tolist()]
         return [
             box_view(
-                self.train.pictures.picture(index),
+                samples.pictures.picture(index),
                 draft.boxes or (),
                 self.class_names,
                 truth=self._truth(index, targets),
             )
-            for index, draft in zip(indices.tolist(), drafts, strict=True)
+            for index, draft in zip(indices.tolist(), self.drafts(prediction, sizes), strict=True)
         ]
 
     def sizes(self, indices: IndexArray) -> list[tuple[int, int]]:

@@ -26,7 +26,7 @@ from experiments.data.resized import resized, scaled_size
 from experiments.data.samples import Batch
 from experiments.data.segmentation import IGNORED, Mask, SemanticSegmentation, WholeSamples
 from experiments.data.segmentation_augmentation import augment, resize_image, resize_mask
-from experiments.data.targets import HiddenTargets, Targets
+from experiments.data.targets import HiddenTargets, OpenTargets, Targets
 from experiments.drawing.panel import Panel
 from experiments.drawing.views import mask_view
 from experiments.engine.constant import Constant
@@ -279,7 +279,17 @@ class Segmentation:
 
     def draw(self, indices: IndexArray, prediction: Prediction, targets: Targets) -> list[Panel]:
         """Return four tiles an image: itself, the uncertainty, the prediction, the annotation."""
-        images = self.train.images(indices).permute(0, 2, 3, 1).contiguous().numpy()
+        return self._panels(self.train, indices, prediction, targets)
+
+    def draw_test(self, indices: IndexArray, prediction: Prediction) -> list[Panel]:
+        """Return four tiles an image of the test set, likewise."""
+        masks = OpenTargets(lambda chosen: [partial(self._test_masks.mask, int(k)) for k in chosen])
+        return self._panels(self.test, indices, prediction, masks)
+
+    def _panels(
+        self, samples: WholeSamples, indices: IndexArray, prediction: Prediction, targets: Targets
+    ) -> list[Panel]:
+        images = samples.images(indices).permute(0, 2, 3, 1).contiguous().numpy()
         predicted = prediction.log_probs.argmax(1).byte().cpu().numpy()
         entropy = torch.special.entr(prediction.log_probs.exp()).sum(1).cpu().numpy()
         colors = [(red, green, blue) for red, green, blue in self._palette.tolist()]

@@ -91,6 +91,7 @@ class Learner:
     """
 
     posterior_seed = 7
+    evaluation = None
 
     def __init__(self, task: Task, *, fails: tuple[int, ...] = ()) -> None:
         self.task, self.unit, self.engine = task, WholeImages(task), Engine()

@@ -68,7 +68,7 @@ class Run:
         """Return every file that must not depend on how often the run was started."""
         found: dict[str, Any] = {
             str(path.relative_to(self.path)): path.read_bytes()
-            for part in ("entropies", "queries", "gallery", "checkpoints")
+            for part in ("entropies", "queries", "gallery", "evaluation", "checkpoints")
             for path in (self.path / part).rglob("*")
             if path.is_file()
         }

@@ -8,12 +8,24 @@ from typing import Any
 
 import cv2
 import numpy as np
+import pytest
 import torch
 
 from al_core import CycleRecord, Query, Ranking
 from experiments.drawing.panel import Panel, Tile
-from experiments.runs.gallery import MAX_COMPARED, NUM_SHOWN, wanted_panels
+from experiments.metrics.evaluation import Calibration, Confused, Evaluation
+from experiments.runs import gallery
+from experiments.runs.gallery import MAX_COMPARED, confused_panels, wanted_panels
 from experiments.units.unit import WholeImages
+
+NUM_SHOWN = 8
+
+
+@pytest.fixture(autouse=True)
+def usual_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many pictures as users see, where other tests draw fewer."""
+    monkeypatch.setattr(gallery, "NUM_SHOWN", NUM_SHOWN)
+    monkeypatch.setattr(gallery, "NUM_CONFUSED", 3 * NUM_SHOWN)
 
 
 def learner(seeds: Sequence[int]) -> Any:
@@ -95,3 +107,23 @@ def test_without_scores_the_query_is_shown() -> None:
     found = shown(range(30), ranked=False)
     assert list(found) == ["most"]
     assert [score for _, score, _ in found["most"]] == [None] * NUM_SHOWN
+
+
+def test_each_confused_image_is_drawn_once() -> None:
+    """Images of the test set are drawn in their order, the first of them, by their position."""
+    asked: list[list[int]] = []
+
+    def draw_test(indices: np.ndarray) -> list[Panel]:
+        asked.append(indices.tolist())
+        return [Panel((Tile("image", np.zeros((4, 4, 3), np.uint8)),), str(k)) for k in indices]
+
+    images = [5, 3, 5, *range(10, 40)]
+    confused = tuple(Confused(0, 1, image, f"{image}.png") for image in images)
+    nothing = np.zeros(0)
+    found = Evaluation((), "accuracy", nothing, "images", nothing.astype(np.int64),
+                       Calibration(nothing, nothing, nothing), confused=confused)  # fmt: skip
+    panels = confused_panels(found, SimpleNamespace(draw_test=draw_test))  # type: ignore[arg-type]
+    assert asked == [[5, 3, *range(10, 32)]]
+    assert {image: panel.caption for image, panel in panels.items()} == {
+        image: str(image) for image in asked[0]
+    }
