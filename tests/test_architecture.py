@@ -45,7 +45,7 @@ CONFINED = {  # what only some modules of experiments may use
             "runs.comparison",
         )
     ),
-    "wandb": ("experiments.runs.tracker",),
+    "wandb": ("experiments.runs.tracker", "experiments.runs.wandb_content"),
     "torch.distributed": ("experiments.engine.engine",),
     "torch.autocast": ("experiments.engine.engine",),
     "torch.amp": ("experiments.engine.engine",),

@@ -33,12 +33,16 @@ class Mark(NamedTuple):
         color: RGB.
         text: For a plate; empty for none.
         dashed: Whether its lines are, which stands for annotated; solid is predicted.
+        name: The class.
+        score: The probability of a predicted one.
     """
 
     corners: tuple[float, float, float, float]
     color: Color
     text: str = ""
     dashed: bool = False
+    name: str = ""
+    score: float | None = None
 
 
 def draw_boxes(

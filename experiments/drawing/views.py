@@ -57,7 +57,9 @@ def box_view(
         corners = (x_min / width, y_min / height, x_max / width, y_max / height)
         # One class needs no name at every box.
         shown = words if len(class_names) == 1 or not words else (box.class_name, *words)
-        return Mark(corners, colors[box.class_name], " ".join(shown), dashed)
+        return Mark(
+            corners, colors[box.class_name], " ".join(shown), dashed, box.class_name, box.score
+        )
 
     annotated = [
         mark(box, *(["missed"] if missed else []), dashed=True)

@@ -143,6 +143,7 @@ class TaskLearner:
             self._trained, images, self.unit.targets, seed=seed, moment=moment,
             checkpoint=checkpoint,
             announce=lambda text: self._observer.announce(f"{prefix}{text}"),
+            on_epoch=self._observer.end_epoch,
         )  # fmt: skip
         if checkpoint is not None:
             self._observer.credit("fit", checkpoint.seconds)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 
@@ -34,6 +35,7 @@ from experiments.data.targets import Targets
 from experiments.engine.engine import Engine
 from experiments.learning.checkpointing import Moment, TrainingCheckpoint, TrainingState
 from experiments.learning.freezing import Freezing
+from experiments.learning.observer import EpochEnd
 from experiments.learning.optimizer import make_optimizer, make_scheduler
 from experiments.learning.progress import Progress
 from experiments.learning.pseudo_labels import FlexMatch, UnlabeledBatch
@@ -107,6 +109,7 @@ class Training:
         moment: Moment | None = None,
         checkpoint: TrainingCheckpoint | None = None,
         announce: Callable[[str], None] = logger.info,
+        on_epoch: Callable[[EpochEnd], None] = lambda end: None,
     ) -> Mapping[str, float]:
         """Train a model.
 
@@ -118,6 +121,7 @@ class Training:
             moment: Keeps the weights of an earlier moment.
             checkpoint: Keeps the state of the training every few minutes, and restores it.
             announce: Receives a line of progress every 30 s.
+            on_epoch: Follows the training, epoch by epoch.
 
         Returns:
             `train_loss` and `train_ranking_accuracy` of the last epoch, `optimizer_steps`, and a
@@ -163,7 +167,7 @@ class Training:
                 announce(f"resuming in epoch {min(state.epoch + 1, epochs)} of {epochs}")
             self._epochs(
                 step, state, labeled, targets,
-                epochs=epochs, checkpoint=checkpoint, announce=announce,
+                epochs=epochs, checkpoint=checkpoint, announce=announce, on_epoch=on_epoch,
             )  # fmt: skip
         summary = state.summary
         if not self._cycle.warm_start:  # which begins with what the cycle before has fitted
@@ -184,6 +188,7 @@ class Training:
         epochs: int,
         checkpoint: TrainingCheckpoint | None,
         announce: Callable[[str], None],
+        on_epoch: Callable[[EpochEnd], None],
     ) -> None:
         """Train all epochs that are left."""
         recorded = RecordedSteps(step)
@@ -209,6 +214,7 @@ class Training:
 
         with bar:
             while state.epoch < epochs:
+                started = time.perf_counter()
                 order, seeds = state.begin_epoch(labeled.size, len(sizes))
                 batches = self._batches(labeled, order)
                 phase = phases[state.epoch]
@@ -220,7 +226,19 @@ class Training:
                 if state.moment is not None:
                     state.moment.look(state.epoch, state.model)
                 state.end_epoch(self._summary(state, batches))
+                bar.set_postfix(loss=f"{state.summary['train_loss']:.3g}", refresh=False)
                 bar.update()
+                on_epoch(
+                    EpochEnd(
+                        epoch=state.epoch - 1,
+                        num_epochs=epochs,
+                        step=state.epoch * len(sizes),
+                        loss=state.summary["train_loss"],
+                        learning_rate=float(state.optimizer.param_groups[0]["lr"]),
+                        images_per_second=sum(sizes) / (time.perf_counter() - started),
+                        ranking_accuracy=state.summary.get("train_ranking_accuracy"),
+                    )
+                )
         if checkpoint is not None:
             checkpoint.after_training(state, self.engine)
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from experiments.metrics.evaluation import Confused, Evaluation, FloatArray
+from experiments.metrics.evaluation import Confused, Evaluation, FloatArray, IntArray
 from experiments.reporting.evaluations import ClassResults, class_scores
+from experiments.reporting.gallery import is_file_in
 from experiments.reporting.numbers import NONE, count, estimate_text, listed
 from experiments.reporting.statistics import mean_interval
 from experiments.reporting.summary import Summary
@@ -107,9 +108,10 @@ def calibration_sentence(summary: Summary) -> str:
         (each,) = errors.values()
         gap = float((each.confidence - each.right).sum() / each.counts.sum())
         if abs(gap) >= 0.01:
-            text += " On average the model is " + (
-                "more confident than it is right." if gap > 0 else "right more often than it claims."
+            how = (
+                "more confident than it is right" if gap > 0 else "right more often than it claims"
             )
+            text += f" On average the model is {how}."
     return text
 
 
@@ -117,9 +119,7 @@ def weakest(evaluations: Sequence[Evaluation]) -> tuple[str, float, str, float] 
     """Return name and mean score of the worst and of the best class; None for less than two."""
     means = {
         name: float(np.mean(scores))
-        for name, scores in zip(
-            evaluations[0].class_names, class_scores(evaluations), strict=True
-        )
+        for name, scores in zip(evaluations[0].class_names, class_scores(evaluations), strict=True)
         if scores
     }
     if len(means) < 2:
@@ -133,7 +133,8 @@ def mistakes(result: ClassResults, prefix: str) -> list[Mistake]:
     for seed, evaluation in result.last.items():
         found: dict[tuple[int, int], list[Confused]] = {}
         for each in evaluation.confused:
-            if each.file and (result.folders[seed] / each.file).is_file():
+            folder = result.folders[seed]
+            if each.file and is_file_in(folder, folder / each.file):
                 found.setdefault((each.true, each.predicted), []).append(each)
         if found:
             confusion = evaluation.confusion
@@ -176,7 +177,7 @@ def matrix(result: ClassResults, shown: Sequence[Mistake]) -> Matrix | None:
     return Matrix(names, rows, evaluation.unit, len(evaluation.class_names) - len(kept))
 
 
-def _about(evaluation: Evaluation, confusion: FloatArray, true: int, predicted: int) -> str:
+def _about(evaluation: Evaluation, confusion: IntArray, true: int, predicted: int) -> str:
     names, n = evaluation.class_names, int(confusion[true, predicted])
     share = f"{count(n)} {evaluation.unit}, {_shares(confusion)[true, predicted]:.0%}"
     if true == predicted:
@@ -184,7 +185,7 @@ def _about(evaluation: Evaluation, confusion: FloatArray, true: int, predicted: 
     return f"{names[true]} taken for {names[predicted]}: {share} of {names[true]}"
 
 
-def _shares(confusion: FloatArray) -> FloatArray:
+def _shares(confusion: IntArray) -> FloatArray:
     shares: FloatArray = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
     return shares
 

@@ -15,7 +15,7 @@ def further_tables(summary: Summary) -> dict[str, Table]:
     """Return the tables that the experiment has numbers for, by their headings."""
     run = summary.only_run
     tables = {
-        "Each class, cycle by cycle": class_table(run) if run else None,
+        "Each class, cycle by cycle": class_table(run) if run and not summary.classes else None,
         f"Against {BASELINE}, cycle by cycle (Holm over all cells)": cycle_table(summary),
         "Every pair, over the curve (Holm over all pairs)": pair_table(summary),
         "Pairwise penalty matrix (Ash et al., 2020)": penalty_table(summary),

@@ -35,7 +35,7 @@ def links(drawing: Drawing, folder: str) -> dict[str, str]:
 
 def files(drawing: Drawing, folder: str, look: Mapping[str, Style]) -> dict[str, bytes]:
     """Return the contents of a figure's files."""
-    figure = draw([drawing.panel], look)
+    figure = draw([drawing.panel], drawing.look(look))
     paths = links(drawing, folder)
     data = curves_frame(drawing.panel.curves, drawing.panel.x_label)
     contents = {paths["CSV"]: csv_text(data).encode()}

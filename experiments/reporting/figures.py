@@ -6,9 +6,7 @@ is an interval over at least FEWEST_SEEDS seeds; fewer seeds are drawn as a thin
 
 from __future__ import annotations
 
-import html
 import io
-import re
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
@@ -20,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.reporting.curves import Curve, Point
+from experiments.reporting.curves import Curve
 from experiments.reporting.grouping import BASELINE
 from experiments.reporting.statistics import FEWEST_SEEDS
 
@@ -28,11 +26,12 @@ from experiments.reporting.statistics import FEWEST_SEEDS
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 _MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")
 _DASHES = ("-", "--", "-.", ":")
-_INK = "#0a0b0c"  # stands for the page's text color in an inline figure
-_CURVE = "curve-"  # and its number: the id of a curve's group in the SVG
+CURVE = "curve-"
+"""And its number: the id of a curve's group in the SVG."""
 _WIDTH, _HEIGHT = 4.8, 3.1  # inches: small, so that text stays readable on a phone
 # Least spread of a figure, as a fraction of the largest value; the second for axes from zero.
 _ROUNDING, _LEAST_SPREAD = 1e-9, 0.01
+_LEAST_SHARE = 0.1  # of a bounded quantity's range: an axis shows no less, or noise looks like news
 
 Kind = Literal["png", "svg", "pdf"]
 Limits = tuple[float | None, float | None]
@@ -51,6 +50,8 @@ class Panel:
         steps: The curves keep their value up to the next point.
         limits: Bounds that the quantity cannot exceed; the axis does not either.
         from_limits: The axis reaches the bounds, so that sizes can be compared by eye.
+        markers: Each point is marked, which is too much for a curve of many.
+        diagonal: The line where both axes are equal is marked.
     """
 
     title: str
@@ -61,6 +62,8 @@ class Panel:
     steps: bool = False
     limits: Limits = (None, None)
     from_limits: bool = False
+    markers: bool = True
+    diagonal: bool = False
 
     @property
     def is_worth_drawing(self) -> bool:
@@ -111,16 +114,18 @@ def _draw_panel(axes: Axes, panel: Panel, look: Mapping[str, Style], ink: str) -
     axes.set_facecolor("none")
     if panel.to_baseline:
         axes.axhline(0, **{**look.get(BASELINE, {}), "marker": None}, linewidth=1.2)
+    if panel.diagonal:
+        axes.plot([0, 1], [0, 1], color=ink, alpha=0.5, linewidth=1, linestyle=":")
     for label, curve in panel.curves.items():
         style = look[label]
         _draw_seeds(axes, curve, style["color"])
         x, mean = [point.x for point in curve], [point.estimate.mean for point in curve]
         how = "steps-post" if panel.steps else "default"
-        size = 2.5 if panel.steps else 4
+        size = (2.5 if panel.steps else 4) if panel.markers else 0
         lines += axes.plot(
             x, mean, markersize=size, linewidth=1.5, drawstyle=how, clip_on=False, **style
         )
-        lines[-1].set_gid(f"{_CURVE}{len(lines) - 1}")
+        lines[-1].set_gid(f"{CURVE}{len(lines) - 1}")
         band = [(p.x, *interval) for p in curve if (interval := p.estimate.shown_interval)]
         if band:
             places, low, high = map(list, zip(*band, strict=True))
@@ -198,6 +203,9 @@ def _limit(axes: Axes, panel: Panel) -> None:
         low, high = min([low, *seeds]), max([high, *seeds])
     margin = 0.04 * (high - low) or 0.04 * abs(high) or 1.0
     lowest, highest = panel.limits
+    if lowest is not None and highest is not None:
+        missing = _LEAST_SHARE * (highest - lowest) - (high - low)
+        margin = max(margin, missing / 2)
     bottom, top = low - margin, high + margin
     if lowest is not None:
         bottom = lowest - 0.02 * (top - lowest) if panel.from_limits else max(bottom, lowest)
@@ -211,52 +219,11 @@ def _limit(axes: Axes, panel: Panel) -> None:
 
 def image(figure: Figure, kind: Kind) -> bytes:
     """Return the bytes of the figure's file, the same for the same figure; SVG text is outlines."""
-    return _save(figure, kind, font="path", salt="report", facecolor="white")
+    return save(figure, kind, font="path", salt="report", facecolor="white")
 
 
-def inline_svg(panel: Panel, look: Mapping[str, Style], *, salt: str) -> str:
-    """Return an `<svg>` element for a page, with nothing to fetch and no fixed size.
-
-    Text has the page's font and color, ids differ from those of another `salt`, and each marker has
-    its values as a title.
-    """
-    figure = draw([panel], look, ink=_INK)
-    text = _save(figure, "svg", font="none", salt=salt, facecolor="none").decode()
-    text = text[text.index("<svg") :].replace(_INK, "currentColor")
-    for number, (label, curve) in enumerate(panel.curves.items()):
-        text = _with_titles(text, f"{_CURVE}{number}", [_title(label, p, panel) for p in curve])
-    text = re.sub(rf' id="{_CURVE}\d+"', ' class="curve"', text)
-    # The ids that nothing refers to repeat in every figure.
-    used = set(re.findall(r"(?:href=\"|url\()#([^\")]+)", text))
-    text = re.sub(r' id="([^"]*)"', lambda m: m[0] if m[1] in used else "", text)
-    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
-    return re.sub(r'(<svg[^>]*?) height="[^"]*"', r'\1 role="img"', text, count=1)
-
-
-def _title(label: str, point: Point, panel: Panel) -> str:
-    e = point.estimate
-    if interval := e.shown_interval:
-        seeds = f" [{interval[0]:.4g}, {interval[1]:.4g}], {e.num_seeds} seeds"
-    else:
-        seeds = f" ({', '.join(f'{value:.4g}' for value in e.values)})" if len(e.values) > 1 else ""
-    return f"{label}: {e.mean:.4g}{seeds}, at {point.x:.4g} {panel.x_label}"
-
-
-def _with_titles(text: str, group: str, titles: Sequence[str]) -> str:
-    """Put a title into each marker of a curve's group, for the pointer to rest on."""
-    start = text.index(f'<g id="{group}">')
-    end = text.index("\n   <g ", text.index("<use ", start)) if "<use " in text[start:] else start
-    waiting = iter(titles)
-
-    def titled(marker: re.Match[str]) -> str:
-        return f"{marker[1]}><title>{html.escape(next(waiting, ''))}</title></use>"
-
-    part = re.sub(r"(<use [^>]*?)\s*/>", titled, text[start:end])
-    assert next(waiting, None) is None, "a marker is missing"
-    return text[:start] + part + text[end:]
-
-
-def _save(figure: Figure, kind: Kind, *, font: str, salt: str, facecolor: str) -> bytes:
+def save(figure: Figure, kind: Kind, *, font: str, salt: str, facecolor: str) -> bytes:
+    """Return the bytes of a figure; `salt` decides the ids of an SVG, `font` how it has text."""
     buffer = io.BytesIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     metadata = {

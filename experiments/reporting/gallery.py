@@ -5,10 +5,12 @@ few enough for a page that can be mailed.
 from __future__ import annotations
 
 import base64
+import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import quote
 
 from experiments.reporting.grouping import Experiment
 from experiments.reporting.runs import ReportError, Run, read_table
@@ -16,6 +18,14 @@ from experiments.reporting.runs import ReportError, Run, read_table
 # Cycles of a strategy and images of a kind, from the fullest gallery to the smallest.
 _PLANS = ((3, 8), (3, 4), (2, 4), (1, 4), (1, 2))
 _TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png"}
+
+
+@dataclass
+class Room:
+    """Bytes of image files that a page still has room for; a third more as data URIs."""
+
+    thumbnails: int = 1_700_000
+    full_size: int = 1_300_000
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,8 @@ class Thumbnail:
     score: str
     caption: str
     data_uri: str  # empty where the file is missing
+    link: str = ""  # the picture at full size, relative to the page; empty where there is none
+    full_uri: str = ""  # the same inside the page, as far as there is room
 
 
 @dataclass(frozen=True)
@@ -40,7 +52,7 @@ class GalleryCycle:
 
 @dataclass(frozen=True)
 class Gallery:
-    """One seed of one strategy, with its cycles in ascending order."""
+    """One seed of one strategy, with its cycles, the last one first."""
 
     strategy: str
     seed: int
@@ -55,20 +67,26 @@ class _Entry:
     caption: str
 
     @property
-    def num_bytes(self) -> int:
-        return 0 if self.file is None else self.file.stat().st_size
+    def full(self) -> Path | None:
+        """The picture at full size; None where there is none in the gallery."""
+        if self.file is None:
+            return None
+        full = self.file.parent / "full" / self.file.name
+        return full if is_file_in(self.file.parent, full) else None
 
 
 _Index = dict[int, dict[str, list[_Entry]]]  # cycle -> most or least -> entries
 
 
 def galleries(
-    experiments: Sequence[Experiment], *, max_bytes: int
+    experiments: Sequence[Experiment], *, room: Room, out: Path
 ) -> tuple[dict[str, list[Gallery]], str]:
     """Return galleries by the title of the experiment, and a sentence on the choice of images.
 
     Each strategy shows its first seed with thumbnails, at the first, middle and last cycle, or
-    fewer of these if all image files together would exceed `max_bytes`.
+    fewer of these if all image files together would exceed the room. Pictures at full size are put
+    into the page as far as there is room, those of the last cycle first; links from `out` lead to
+    the others.
     """
     sources: list[tuple[str, str, Run, _Index]] = []
     for experiment in experiments:
@@ -79,16 +97,16 @@ def galleries(
                 sources.append((experiment.title, label, *first))
     for num_cycles, num_images in _PLANS:
         chosen = [_choose(index, num_cycles, num_images) for *_, index in sources]
-        sizes = [sum(e.num_bytes for kinds in c.values() for k in kinds.values() for e in k)
+        sizes = [sum(num_bytes(e.file) for kinds in c.values() for k in kinds.values() for e in k)
                  for c in chosen]  # fmt: skip
-        if sum(sizes) <= max_bytes:
+        if sum(sizes) <= room.thumbnails:
             break
     shown: dict[str, list[Gallery]] = {}
-    left_out, room = [], max_bytes
+    left_out = []
     for (title, label, run, _), index, size in zip(sources, chosen, sizes, strict=True):
-        if size <= room:
-            shown.setdefault(title, []).append(_gallery(label, run, index))
-            room -= size
+        if size <= room.thumbnails:
+            shown.setdefault(title, []).append(_gallery(label, run, index, room, out))
+            room.thumbnails -= size
         else:
             left_out.append(label)
     cycles = {1: "the last cycle", 2: "first and last cycle", 3: "first, middle and last cycle"}
@@ -104,7 +122,7 @@ def _read_index(run_folder: Path) -> _Index:
     inside = run_folder.resolve() / "gallery"
     for path in sorted((run_folder / "gallery").glob("cycle_*/index.csv")):
         match = re.fullmatch(r"cycle_(\d+)", path.parent.name)
-        if not match or not _is_file_in(inside, path):
+        if not match or not is_file_in(inside, path):
             continue
         header, rows = read_table(path)
         if header != ["file", "name", "score", "caption"]:
@@ -116,15 +134,16 @@ def _read_index(run_folder: Path) -> _Index:
                 raise ReportError(f"{path}: {file!r} is neither most_* nor least_*")
             image = path.parent / file
             kinds[kind].append(
-                _Entry(image if _is_file_in(inside, image) else None, name, score, caption)
+                _Entry(image if is_file_in(inside, image) else None, name, score, caption)
             )
         if kinds["most"]:
             index[int(match[1])] = kinds
     return index
 
 
-def _is_file_in(folder: Path, path: Path) -> bool:
-    return path.is_file() and path.resolve().is_relative_to(folder)
+def is_file_in(folder: Path, path: Path) -> bool:
+    """Return True for a file inside of a folder; a link that leads out of it is none."""
+    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
 
 
 def _choose(index: _Index, num_cycles: int, num_images: int) -> _Index:
@@ -137,26 +156,46 @@ def _choose(index: _Index, num_cycles: int, num_images: int) -> _Index:
     return {c: {k: e[:num_images] for k, e in index[c].items()} for c in dict.fromkeys(kept)}
 
 
-def _gallery(label: str, run: Run, index: _Index) -> Gallery:
+def _gallery(label: str, run: Run, index: _Index, room: Room, out: Path) -> Gallery:
     labeled = run.series("num_labeled")
     cycles = [
         GalleryCycle(
             cycle=cycle,
             num_labeled=int(labeled[cycle]) if cycle in labeled else None,
-            most=tuple(map(_thumbnail, kinds["most"])),
-            least=tuple(map(_thumbnail, kinds["least"])),
+            most=tuple(_thumbnail(entry, room, out) for entry in kinds["most"]),
+            least=tuple(_thumbnail(entry, room, out) for entry in kinds["least"]),
         )
-        for cycle, kinds in index.items()
+        for cycle, kinds in reversed(index.items())
     ]
     return Gallery(label, run.seed, tuple(cycles))
 
 
-def _thumbnail(entry: _Entry) -> Thumbnail:
-    uri, kind = "", None if entry.file is None else _TYPES.get(entry.file.suffix.lower())
-    if kind and entry.file is not None:
-        uri = f"data:{kind};base64,{base64.b64encode(entry.file.read_bytes()).decode()}"
+def _thumbnail(entry: _Entry, room: Room, out: Path) -> Thumbnail:
     try:
         score = f"{float(entry.score):.4g}"
     except ValueError:
         score = entry.score
-    return Thumbnail(entry.name, score, entry.caption, uri)
+    found = Thumbnail(entry.name, score, entry.caption, data_uri(entry.file))
+    if (full := entry.full) is None:
+        return found
+    fits = (size := num_bytes(full)) <= room.full_size
+    room.full_size -= size if fits else 0
+    return replace(found, link=link(full, out), full_uri=data_uri(full) if fits else "")
+
+
+def data_uri(file: Path | None) -> str:
+    """Return an image file for the inside of a page; empty if there is none or it is no image."""
+    kind = None if file is None else _TYPES.get(file.suffix.lower())
+    if file is None or not kind:
+        return ""
+    return f"data:{kind};base64,{base64.b64encode(file.read_bytes()).decode()}"
+
+
+def num_bytes(file: Path | None) -> int:
+    """Return the size of a file, 0 if there is none."""
+    return 0 if file is None else file.stat().st_size
+
+
+def link(file: Path, out: Path) -> str:
+    """Return the address of a file or folder relative to a page in the folder `out`."""
+    return quote(Path(os.path.relpath(file, out)).as_posix())

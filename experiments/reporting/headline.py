@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from experiments.metrics.columns import column, larger_is_better
+from experiments.reporting.class_views import weakest
+from experiments.reporting.forecast import forecast
 from experiments.reporting.grouping import BASELINE
 from experiments.reporting.labels_needed import Saving
-from experiments.reporting.numbers import change, count, gain, listed, quantity, signed
+from experiments.reporting.numbers import (
+    change,
+    count,
+    difference_unit,
+    gain,
+    listed,
+    quantity,
+    signed,
+)
 from experiments.reporting.runs import Run
 from experiments.reporting.summary import Summary
 from experiments.reporting.verdicts import (
@@ -41,6 +51,17 @@ def _of_one_strategy(summary: Summary) -> str:
         step = last.estimate.mean - curve[-2].estimate.mean
         name = column(metric).title
         text += f" The last {count(labels)} labels changed the {name} by {change(step, metric)}."
+    if ahead := forecast(curve, metric):
+        unit = difference_unit(metric)
+        text += (
+            f" If it goes on like this, {count(ahead.labels)} more would bring about "
+            f"{ahead.gain:.2g}{f' {unit}' if unit else ''} ({ahead.low:.2g} to {ahead.high:.2g})."
+        )
+    if (result := summary.classes.get(label)) and (ends := weakest(list(result.last.values()))):
+        worst, low, best, high = ends
+        text += (
+            f" Best class: {best} ({result.any.score} {high:.0f} %); worst: {worst} ({low:.0f} %)."
+        )
     return text
 
 

@@ -4,7 +4,6 @@ of the page sorts its tables and shows the values of its figures.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,28 @@ from markupsafe import Markup
 
 from experiments.metrics.columns import column
 from experiments.reporting import figure_files
+from experiments.reporting.class_views import (
+    Matrix,
+    calibration_sentence,
+    class_table,
+    matrix,
+    mistakes,
+)
 from experiments.reporting.comparison_tables import further_tables, rank_sentence, saving_table
-from experiments.reporting.figures import Style, inline_svg
-from experiments.reporting.gallery import Gallery, galleries
+from experiments.reporting.figures import Style
+from experiments.reporting.gallery import (
+    Gallery,
+    Room,
+    Thumbnail,
+    data_uri,
+    galleries,
+    link,
+    num_bytes,
+)
 from experiments.reporting.grouping import BASELINE
 from experiments.reporting.headline import headline
 from experiments.reporting.html import render as render_template
+from experiments.reporting.inline_figures import inline_svg
 from experiments.reporting.markdown import area_range, method
 from experiments.reporting.panels import Drawing, Place, drawings
 from experiments.reporting.summary import Summary
@@ -35,8 +50,6 @@ from experiments.reporting.tables import (
     run_table,
 )
 
-_GALLERY_BYTES = 1_100_000  # of image files; a third more as data URIs, so a page under 2 MB
-
 
 @dataclass(frozen=True)
 class Shown:
@@ -45,6 +58,15 @@ class Shown:
     caption: str
     svg: Markup
     files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Behind:
+    """Test images behind a cell of the confusion matrix."""
+
+    anchor: str
+    about: str
+    images: Sequence[Thumbnail]
 
 
 @dataclass(frozen=True)
@@ -61,6 +83,10 @@ class Section:
     curves: Table | None
     drawings: Mapping[str, Sequence[Shown]]  # by the place on the page
     savings: Table | None
+    classes: Table | None
+    matrix: Matrix | None
+    behind: Sequence[Behind]
+    calibration: str
     further: Mapping[str, Table]
     ranks: str
     tau: Table | None
@@ -75,11 +101,12 @@ def render(
     summaries: Sequence[Summary], look: Mapping[str, Style], root: Path, *, out: Path
 ) -> str:
     """Return the page's HTML; run folders are named below `root` and linked from `out`."""
-    shown, gallery_note = galleries([s.experiment for s in summaries], max_bytes=_GALLERY_BYTES)
+    room = Room()
+    shown, gallery_note = galleries([s.experiment for s in summaries], room=room, out=out)
     places = figure_files.folders([s.experiment.title for s in summaries])
     sections = [
         _section(summary, root, out, shown.get(summary.experiment.title, []),
-                 _figures(drawings(summary), look, place, number))
+                 _figures(drawings(summary), look, place, number), number, room)
         for number, (summary, place) in enumerate(zip(summaries, places, strict=True), start=1)
     ]  # fmt: skip
     return render_template(
@@ -96,8 +123,11 @@ def _figures(
 ) -> dict[str, list[Shown]]:
     by_place: dict[str, list[Shown]] = {place: [] for place in get_args(Place)}
     for drawing in found:
-        # matplotlib escapes the texts of its own SVG
-        svg = Markup(inline_svg(drawing.panel, look, salt=f"{drawing.name}-{number}"))
+        # The texts of the SVG are escaped by what writes its elements.
+        salt = f"{drawing.name}-{number}"
+        svg = Markup(
+            inline_svg(drawing.panel, drawing.look(look), salt=salt, about=drawing.caption)
+        )
         files = {kind: quote(path) for kind, path in figure_files.links(drawing, folder).items()}
         by_place[drawing.place].append(Shown(drawing.caption, svg, files))
     return by_place
@@ -109,11 +139,29 @@ def _section(
     out: Path,
     shown: Sequence[Gallery],
     figures: Mapping[str, Sequence[Shown]],
+    number: int,
+    room: Room,
 ) -> Section:
     experiment, run = summary.experiment, summary.only_run
     runs, metric = experiment.all_runs, column(experiment.metric)
     has_curves = any(summary.curves.values())
     curves = curve_table(summary.curves) if has_curves else None
+    alone = next(iter(summary.classes.values()), None) if len(experiment.runs) == 1 else None
+    errors = mistakes(alone, f"cell-{number}") if alone else []
+    behind = [
+        Behind(
+            each.anchor,
+            each.about,
+            [
+                Thumbnail(image.name, "", "", data_uri(file), link(file, out))
+                for image in each.images
+                if _takes(room, file := alone.folders[each.seed] / image.file)
+            ],
+        )
+        for each in errors
+    ] if alone else []  # fmt: skip
+    behind = [each for each in behind if each.images]
+    kept = {each.anchor for each in behind}
     return Section(
         title=experiment.title,
         headline=headline(summary),
@@ -125,16 +173,24 @@ def _section(
         curves=history_table(run) if run and has_curves else curves,
         drawings=figures,
         savings=saving_table(summary),
+        classes=class_table(summary),
+        matrix=matrix(alone, [each for each in errors if each.anchor in kept]) if alone else None,
+        behind=behind,
+        calibration=calibration_sentence(summary),
         further=further_tables(summary),
         ranks=rank_sentence(summary),
         tau=curve_table(summary.tau) if summary.tau else None,
         costs=cost_table(summary),
         galleries=shown,
         runs=run_table(runs, root),
-        links={run_id(run, root): _link(run.folder, out) for run in runs},
+        links={run_id(run, root): link(run.folder, out) for run in runs},
         facts=provenance_facts(runs),
     )
 
 
-def _link(folder: Path, out: Path) -> str:
-    return quote(Path(os.path.relpath(folder, out)).as_posix())
+def _takes(room: Room, file: Path) -> bool:
+    """Return whether a file fits into the page, and take its room."""
+    size = num_bytes(file)
+    fits = 0 < size <= room.thumbnails
+    room.thumbnails -= size if fits else 0
+    return fits

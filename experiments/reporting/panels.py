@@ -9,15 +9,20 @@ from typing import Literal
 import numpy as np
 
 from experiments.metrics.columns import column
-from experiments.reporting.curves import Curve, Point
-from experiments.reporting.figures import Panel
+from experiments.metrics.evaluation import RECALLS
+from experiments.reporting.class_views import by_class
+from experiments.reporting.curves import Curve, Point, curve_of
+from experiments.reporting.evaluations import ClassResults
+from experiments.reporting.figures import Panel, Style, styles
 from experiments.reporting.grouping import BASELINE
 from experiments.reporting.numbers import difference_unit
 from experiments.reporting.statistics import CONFIDENCE, FEWEST_SEEDS, Estimate
 from experiments.reporting.summary import Summary
 
 _PROFILE_POINTS = 26  # as many as can be told apart
-Place = Literal["curves", "saved", "loss", "cost"]
+_MOST_CLASSES = 12  # curves that can be told apart in one figure
+_FEWEST_PREDICTIONS = 10  # in a bin of the reliability diagram, whose share of right ones is noise
+Place = Literal["curves", "saved", "classes", "confidence", "loss", "cost"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,11 @@ class Drawing:
     caption: str
     panel: Panel
     place: Place = "curves"
+
+    def look(self, strategies: Mapping[str, Style]) -> Mapping[str, Style]:
+        """Return the styles of the curves: those of the strategies, or of classes their own."""
+        of_classes = self.place == "classes"
+        return styles(list(self.panel.curves)) if of_classes else strategies
 
 
 def drawings(summary: Summary) -> list[Drawing]:
@@ -41,9 +51,87 @@ def drawings(summary: Summary) -> list[Drawing]:
         Drawing("loss-ranking", _curves_caption(summary.tau),
                 Panel("", "Kendall's tau", summary.tau, limits=(-1, 1)), "loss"),
     ]  # fmt: skip
+    found += [*_by_class(summary), *_reliability(summary)]
     if summary.is_comparison:
         found += _comparing(summary)
     return [each for each in found if each.panel.is_worth_drawing]
+
+
+def _by_class(summary: Summary) -> list[Drawing]:
+    """Return the scores of the classes over the labels, and precision over recall, of one
+    strategy.
+    """
+    if len(summary.classes) != 1 or len(summary.experiment.runs) > 1:
+        return []
+    ((label, result),) = summary.classes.items()
+    runs, one = summary.experiment.runs[label], result.any
+    scores = {
+        name: curve_of(
+            {
+                seed: (by_cycle, runs[seed].series("num_labeled"))
+                for seed, by_cycle in by_seed.items()
+            }
+        )
+        for name, by_seed in by_class(result).items()
+    }
+    scores = {name: points for name, points in scores.items() if points}
+    found = []
+    if 1 < len(scores) <= _MOST_CLASSES:
+        found.append(
+            Drawing(
+                "classes",
+                f"{one.score} by class. {_curves_caption(scores)}",
+                Panel("", f"{one.score}, %", scores, limits=(0, 100)),
+                "classes",
+            )
+        )
+    if (precision := _precision(result)) and len(precision) <= _MOST_CLASSES:
+        found.append(
+            Drawing(
+                "precision-recall",
+                "Precision over recall at an overlap of 0.5, after the last cycle",
+                Panel("", "precision", precision, x_label="recall", limits=(0, 1),
+                      from_limits=True, markers=False),
+                "classes",
+            )
+        )  # fmt: skip
+    return found
+
+
+def _precision(result: ClassResults) -> dict[str, Curve]:
+    """Return precision over recall by class, means over the seeds, as far as anything is found."""
+    rows = [each.precision for each in result.last.values() if each.precision is not None]
+    if not rows:
+        return {}
+    means = dict(zip(result.any.class_names, np.mean(rows, axis=0), strict=True))
+    return {
+        name: tuple(
+            Point(k, float(recall), Estimate(float(value), None, None, 1))
+            for k, (recall, value) in enumerate(zip(RECALLS, row, strict=True))
+            if not k or row[k - 1] > 0
+        )
+        for name, row in means.items()
+        if not np.isnan(row).any()
+    }
+
+
+def _reliability(summary: Summary) -> list[Drawing]:
+    """Return the share of right predictions over their confidence, after the last cycle."""
+    curves = {}
+    for label, result in summary.classes.items():
+        bins = result.calibration()
+        kept = np.flatnonzero(bins.counts >= _FEWEST_PREDICTIONS)
+        confidence, right = (
+            each[kept] / bins.counts[kept] for each in (bins.confidence, bins.right)
+        )
+        curves[label] = tuple(
+            Point(k, float(x), Estimate(float(y), None, None, 1))
+            for k, (x, y) in enumerate(zip(confidence, right, strict=True))
+        )
+    panel = Panel("", "share of right predictions", curves, x_label="confidence", limits=(0, 1),
+                  from_limits=True, diagonal=True)  # fmt: skip
+    caption = "Share of right predictions over their confidence; on the dotted line both agree"
+    return [Drawing("reliability", caption, panel, "confidence")] if curves else []
 
 
 def _comparing(summary: Summary) -> list[Drawing]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments.reporting.costs import Cost, cost_curves, costs_of, query_curves
 from experiments.reporting.curves import Curve, curve, curve_of
+from experiments.reporting.evaluations import ClassResults, class_results
 from experiments.reporting.grouping import BASELINE, Experiment
 from experiments.reporting.labels_needed import Saving, needed_by_all, savings
 from experiments.reporting.notes import notes_on
@@ -58,6 +59,7 @@ class Summary:
     tau: Mapping[str, Curve]
     query_seconds: Mapping[str, Curve]
     costs: Mapping[str, Cost]
+    classes: Mapping[str, ClassResults]  # of the strategies with results by class
     notes: tuple[str, ...]
 
     @property
@@ -109,6 +111,7 @@ def summarize(experiment: Experiment) -> Summary:
         },
         query_seconds=query_curves(experiment),
         costs=costs_of(experiment),
+        classes=class_results(experiment),
         notes=tuple(notes_on(experiment, areas, cycles)),
     )
 

@@ -40,6 +40,7 @@ FORMAT = 1
 Row = dict[str, float | int | None]
 BEFORE_IT_BEGINS = {LOCK_FILE, "log.txt", "config.yaml", "annotations/images.json"}
 """Files of a run that has neither trained nor asked anybody."""
+CHECKPOINTS = "checkpoints"
 MAX_THREADS = 1024
 """Most threads that a record may ask for; each takes memory, and more than the cores only slow."""
 EVALUATION = "evaluation"
@@ -265,7 +266,7 @@ class RunFolder:
         name = f"cycle_{cycle:02d}.pt"
         buffer = io.BytesIO()  # torch would hide the error of a full disk
         torch.save(dict(contents), buffer)
-        write_bytes(self.path / "checkpoints" / name, buffer.getvalue())
+        write_bytes(self.path / CHECKPOINTS / name, buffer.getvalue())
         return name
 
     def read_checkpoint(self) -> Mapping[str, Any] | None:
@@ -276,7 +277,7 @@ class RunFolder:
         """
         if self.state.checkpoint is None:
             return None
-        file = self.path / "checkpoints" / self.state.checkpoint
+        file = self.path / CHECKPOINTS / self.state.checkpoint
         try:
             contents: Mapping[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         except (*UNREADABLE, FileNotFoundError) as error:
@@ -325,7 +326,7 @@ class RunFolder:
             for each in state.records:
                 writer.writerow({k: "" if v is None else v for k, v in each.items()})
         self.save_state()
-        for old in (self.path / "checkpoints").glob("*.pt"):
+        for old in (self.path / CHECKPOINTS).glob("*.pt"):
             if old.name != checkpoint:
                 old.unlink(missing_ok=True)
         for pictures in (self.path / EVALUATION).glob("cycle_*/"):

@@ -15,11 +15,12 @@ import numpy as np
 
 from al_core import CycleRecord, Pool
 from experiments.engine.provenance import provenance
+from experiments.learning.observer import EpochEnd
 from experiments.runs.assembly import Parts
-from experiments.runs.folder import RunFolder, row_of
+from experiments.runs.folder import CHECKPOINTS, RunFolder, row_of
 from experiments.runs.gallery import confused_panels, wanted_panels
 from experiments.runs.identity import IS_GONE
-from experiments.runs.tracker import Tracker
+from experiments.runs.tracker import Shown, Tracker
 from experiments.settings.run_config import RunConfig
 from experiments.settings.wording import counted
 
@@ -98,6 +99,7 @@ class Recorder:
             tags=[values["task"]["name"], values["data"]["name"], self.config.strategy_label],
             run_id=state.wandb_id,
         )
+        self.observer.on_epoch = self._log_epoch
 
     def _list_unreadable(self) -> None:
         """Write `quarantine.csv`: images that are there but cannot be read."""
@@ -124,7 +126,8 @@ class Recorder:
             peak_memory_mb=self.observer.peak_memory_mb,
         )
         folder.write_query(record, task.train.names, self.unit)
-        folder.write_gallery(record.cycle, wanted_panels(record, self.learner))
+        panels = wanted_panels(record, self.learner)
+        folder.write_gallery(record.cycle, panels)
         if learner.evaluation is not None:
             pictures = confused_panels(learner.evaluation, learner)
             folder.write_evaluation(record.cycle, learner.evaluation, pictures)
@@ -149,7 +152,19 @@ class Recorder:
             "" if tau is None else f", tau {tau:.2f}", sum(record.seconds.values()),
             record.seconds["fit"], record.seconds["evaluate"], record.seconds["score"],
         )  # fmt: skip
-        self.tracker.log_cycle(record, row, run_folder=folder.path)
+        since = pool.labeled_since()
+        labeled = np.flatnonzero((since >= 0) & (since <= record.cycle)).tolist()
+        shown = Shown(
+            panels=panels,
+            evaluation=learner.evaluation,
+            labeled=[self.unit.name(index) for index in labeled],
+            checkpoint=folder.path / CHECKPOINTS / checkpoint if finished else None,
+        )
+        self.tracker.log_cycle(record, row, run_folder=folder.path, shown=shown)
+
+    def _log_epoch(self, cycle: int, end: EpochEnd) -> None:
+        steps = (row.get("optimizer_steps") or 0 for row in self.folder.state.records[:cycle])
+        self.tracker.log_epoch(cycle, end, steps_before=int(sum(steps)))
 
     def close(self, *, failed: bool) -> None:
         """End the run in the tracker, as failed or not."""

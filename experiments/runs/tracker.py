@@ -1,14 +1,14 @@
 """Weights & Biases as a view of the run folder: one W&B run for each (strategy, seed).
 
-The run folder is the record; a tracker may fail or be absent without changing a result. This is the
-only module that imports wandb (written against 0.31), and it does so when a `WandbTracker` is
+The run folder is the record; a tracker may fail or be absent without changing a result. This module
+and `wandb_content` import wandb (written against 0.31), and they do so when a `WandbTracker` is
 constructed. Each process of a run that is resumed offline writes a fragment `wandb/offline-run-*`
-of the same id; W&B joins them by the step, which is the cycle.
+of the same id; W&B joins them by the step. A step is computed from cycle and optimizer step, so a
+resumed run logs at the same steps as one that was not interrupted.
 """
 
 from __future__ import annotations
 
-import csv
 import logging
 import math
 import os
@@ -16,6 +16,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
@@ -23,23 +24,45 @@ from typing import Any, Protocol
 from al_core.entropies import HEADER, read_ranking_csv
 from al_core.errors import InvalidSetting
 from al_core.loop import CycleRecord
-from experiments.runs.folder import FULL_SIZE
+from experiments.drawing.panel import Panel
+from experiments.learning.observer import EpochEnd
+from experiments.metrics.evaluation import Evaluation
+from experiments.runs.wandb_content import charts, labeled_set, model, picture, query
 
 logger = logging.getLogger(__name__)
 
 Row = Mapping[str, float | int | None]
 ENTROPIES = {"entropies": "cycle_{:02d}.csv", "entropies-upload": "cycle_{:02d}_upload.csv"}
 TABLE_ROWS = 1000  # the most wanted; the artifact beside the table holds all
+STEPS_A_CYCLE = 1_000_000  # of W&B's own count of steps; the last one is the cycle's row
+EPOCHS_A_CYCLE = 200  # at most, evenly over a training
+TRAINING = ("loss", "learning_rate", "images_per_second", "ranking_accuracy")
 SETTINGS: dict[str, Any] = {
     "silent": True,
-    "console": "off",
+    "console": "wrap",
     "disable_code": True,
     "disable_git": True,
-    "x_disable_stats": True,
     "x_transaction_log_flush_interval": 1.0,  # seconds lost when killed; 15 by default
     "finish_timeout": 60.0,  # seconds of uploading after the last cycle; unlimited by default
     "finish_timeout_raises": True,
 }
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a committed cycle has beside its files.
+
+    Attributes:
+        panels: Name, score and picture of the most and the least wanted images.
+        evaluation: The results by class.
+        labeled: Names of the samples that the cycle trained on.
+        checkpoint: The weights, of the last cycle of a run; None in the others.
+    """
+
+    panels: Mapping[str, Sequence[tuple[str, float | None, Panel]]]
+    evaluation: Evaluation | None
+    labeled: Sequence[str]
+    checkpoint: Path | None
 
 
 class Tracker(Protocol):
@@ -66,7 +89,12 @@ class Tracker(Protocol):
             run_id: A unique id, the same when the run is resumed.
         """
 
-    def log_cycle(self, record: CycleRecord, row: Row, *, run_folder: Path) -> None:
+    def log_epoch(self, cycle: int, end: EpochEnd, *, steps_before: int) -> None:
+        """Show the end of an epoch; the cycles before took `steps_before` optimizer steps."""
+
+    def log_cycle(
+        self, record: CycleRecord, row: Row, *, run_folder: Path, shown: Shown | None = None
+    ) -> None:
         """Show a committed cycle; `row` is its row of cycles.csv."""
 
     def finish(self, summary: Mapping[str, float], *, failed: bool) -> None:
@@ -79,7 +107,10 @@ class NoTracker:
     def start(self, **what: Any) -> None:
         """Do nothing."""
 
-    def log_cycle(self, record: CycleRecord, row: Row, *, run_folder: Path) -> None:
+    def log_epoch(self, *what: Any, **more: Any) -> None:
+        """Do nothing."""
+
+    def log_cycle(self, *what: Any, **more: Any) -> None:
         """Do nothing."""
 
     def finish(self, summary: Mapping[str, float], *, failed: bool) -> None:
@@ -140,13 +171,32 @@ class WandbTracker:
             self._run = self._open({"id": run_id, **what, **more})
             self._run.define_metric("num_labeled")
             self._run.define_metric("*", step_metric="num_labeled")
+            self._run.define_metric("optimizer_step")
+            for name in TRAINING:
+                self._run.define_metric(f"training/{name}", step_metric="optimizer_step")
 
-    def log_cycle(self, record: CycleRecord, row: Row, *, run_folder: Path) -> None:
-        """Log the numbers, the scores, the entropy CSVs and the gallery of a cycle."""
+    def log_epoch(self, cycle: int, end: EpochEnd, *, steps_before: int) -> None:
+        """Log the training over its own axis, `optimizer_step`, which counts on over the cycles."""
+        every = -(-end.num_epochs // EPOCHS_A_CYCLE)
+        is_last = end.epoch + 1 == end.num_epochs
+        if self._run is None or self._failed or not (is_last or end.epoch % every == 0):
+            return
+        values = {f"training/{name}": getattr(end, name) for name in TRAINING}
+        row = {key: value for key, value in values.items() if value is not None}
+        row |= {"optimizer_step": steps_before + end.step, "training/cycle": cycle}
+        step = cycle * STEPS_A_CYCLE + min(end.step, STEPS_A_CYCLE - 2)
+        with self._surviving():
+            self._run.log(row, step=step, commit=True)
+
+    def log_cycle(
+        self, record: CycleRecord, row: Row, *, run_folder: Path, shown: Shown | None = None
+    ) -> None:
+        """Log the numbers, the scores, the entropy CSVs, the gallery, the results by class and the
+        artifacts of a cycle.
+        """
         if self._run is None or self._failed:
             return
         cycle, ranking = record.cycle, record.query.ranking
-        panels = _read_panels(run_folder / "gallery" / f"cycle_{cycle:02d}")
         payload: dict[str, Any] = {key: value for key, value in row.items() if value is not None}
         with self._surviving(), _staging_in(run_folder / "wandb"):
             wandb = _import_wandb()
@@ -156,9 +206,12 @@ class WandbTracker:
                 path = run_folder.absolute() / "entropies" / file_name.format(cycle)
                 if path.is_file():  # a strategy that does not score writes none
                     payload[f"{kind}/top_{TABLE_ROWS}"] = self._log_entropies(kind, path, cycle)
-            for key, images in panels.items():
-                payload[key] = [wandb.Image(str(path), caption=text) for path, text in images]
-            self._run.log(payload, step=cycle, commit=True)  # a step alone leaves the row open
+            if shown is not None:
+                payload |= self._pictures(shown)
+                payload |= charts(shown.evaluation) if shown.evaluation else {}
+                self._log_lineage(record, row, shown, run_folder)
+            step = (cycle + 1) * STEPS_A_CYCLE - 1
+            self._run.log(payload, step=step, commit=True)  # a step alone leaves the row open
 
     def finish(self, summary: Mapping[str, float], *, failed: bool) -> None:
         """Write the summary and close the run as failed or finished."""
@@ -168,6 +221,42 @@ class WandbTracker:
             with self._surviving():
                 self._run.finish(exit_code=int(failed))
             self._run = None
+
+    def _pictures(self, shown: Shown) -> dict[str, Any]:
+        """Return the gallery, with boxes and masks to be switched, and a table with scores."""
+        wandb, found, rows = _import_wandb(), {}, []
+        for kind, items in shown.panels.items():
+            pictures = []
+            for name, score, panel in items:
+                said = "" if score is None else f"score {score:.4g}"
+                pictures.append(
+                    picture(panel, ", ".join(filter(None, (panel.caption, said, name))))
+                )
+                rows.append([picture(panel, panel.caption), name, score, kind, panel.caption])
+            if pictures:
+                found[f"gallery/{kind}_wanted"] = pictures
+        if rows:
+            columns = ["image", "name", "score", "end of the ranking", "caption"]
+            found["scores/images"] = wandb.Table(columns=columns, data=rows)
+        return found
+
+    def _log_lineage(self, record: CycleRecord, row: Row, shown: Shown, run_folder: Path) -> None:
+        """Log labels -> model -> query of a cycle as versions of artifacts."""
+        cycle, run_id = record.cycle, self._run.id
+        about = {"cycle": cycle, "num_labeled": record.num_labeled}
+        aliases = ["latest", f"cycle_{cycle:02d}"]
+        labels = labeled_set(run_id, shown.labeled, about)
+        # As `use_artifact` does with a new artifact, which it refuses to do offline.
+        self._run._log_artifact(
+            labels, aliases=aliases, is_user_created=True, use_after_commit=True
+        )
+        measured = {key: value for key, value in row.items() if value is not None}
+        trained = {**about, "trained_on": f"labels-{run_id}:cycle_{cycle:02d}", **measured}
+        self._run.log_artifact(model(run_id, trained, shown.checkpoint), aliases=aliases)
+        asked = run_folder.absolute() / "queries" / f"cycle_{cycle:02d}.csv"
+        if asked.is_file():
+            chosen = {**about, "selected_by": f"model-{run_id}:cycle_{cycle:02d}"}
+            self._run.log_artifact(query(run_id, asked, chosen), aliases=aliases)
 
     def _log_entropies(self, kind: str, path: Path, cycle: int) -> Any:
         """Log a CSV as this cycle's version of its artifact; return a table of its first rows."""
@@ -240,23 +329,6 @@ def _staging_in(folder: Path) -> Iterator[None]:
     finally:
         if before is None:
             del os.environ["WANDB_DATA_DIR"]
-
-
-def _read_panels(folder: Path) -> dict[str, list[tuple[Path, str]]]:
-    """Return files and captions of the most and the least wanted images, by the panel's key.
-
-    The files are those at full size where a run has them.
-    """
-    panels: dict[str, list[tuple[Path, str]]] = {}
-    if (folder / "index.csv").is_file():
-        with open(folder / "index.csv", encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                key = f"gallery/{row['file'].partition('_')[0]}_wanted"  # most or least
-                score = f"score {float(row['score']):.4g}" if row["score"] else ""
-                caption = ", ".join(filter(None, (row["caption"], score, row["name"])))
-                thumbnail, full = folder / row["file"], folder / FULL_SIZE / row["file"]
-                panels.setdefault(key, []).append((full if full.is_file() else thumbnail, caption))
-    return panels
 
 
 def _sync_command(run: Any) -> str:

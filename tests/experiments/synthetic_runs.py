@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+
+from experiments.metrics.evaluation import Confused, Evaluation, calibration
 
 # The smallest JPEG header that a browser would try: readers must not decode thumbnails.
 JPEG = bytes.fromhex("ffd8ffe000104a46494600010100000100010000ffd9")
@@ -105,6 +108,39 @@ def write_gallery(
     for number, (file, *_) in enumerate(rows):
         (place / file).write_bytes(images[number] if images else JPEG)
     write_csv(place / "index.csv", ["file", "name", "score", "caption"], rows, end="\r\n")
+
+
+def write_evaluation(
+    folder: Path,
+    cycle: int,
+    confusion: Sequence[Sequence[int]],
+    *,
+    names: Sequence[str] = ("cat", "dog", "owl"),
+    pictures: Mapping[tuple[int, int], bytes] | None = None,
+) -> Evaluation:
+    """Write a cycle's results by class, with a picture behind each of these cells."""
+    table = np.array(confusion, np.int64)
+    counts = table.sum(1)
+    found = Evaluation(
+        class_names=tuple(names),
+        score="accuracy",
+        scores=np.where(counts > 0, 100.0 * table.diagonal() / np.maximum(counts, 1), np.nan),
+        unit="images",
+        counts=counts,
+        calibration=calibration(np.full(table.sum(), 0.9), np.arange(table.sum()) < table.trace()),
+        confusion=table,
+        confused=tuple(
+            Confused(*cell, k, f"test_{k}.png", f"cycle_{cycle:02}/{k}.jpg")
+            for k, cell in enumerate(pictures or {})
+        ),
+    )
+    for each, data in zip(found.confused, (pictures or {}).values(), strict=True):
+        place = folder / "evaluation" / each.file
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+    (folder / "evaluation").mkdir(exist_ok=True)
+    (folder / "evaluation" / f"cycle_{cycle:02}.json").write_text(found.to_json())
+    return found
 
 
 def write_csv(

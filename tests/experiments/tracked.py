@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 from collections.abc import Iterator
@@ -12,15 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 import wandb
-from PIL import Image
 
 from al_core.contracts import Query, Ranking
 from al_core.entropies import write_ranking_csv, write_upload_csv
 from al_core.loop import CycleRecord
-from experiments.runs.tracker import Tracker
+from experiments.runs.tracker import STEPS_A_CYCLE, Tracker
 
 ROOT = Path(__file__).parents[2]
 SUMMARY = {"area_under_budget_curve": 61.5, "final_accuracy": 70.25}
+
+
+def step_of(cycle: int) -> int:
+    """W&B's step of a cycle's row."""
+    return (cycle + 1) * STEPS_A_CYCLE - 1
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +38,7 @@ def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 
 def write_cycle(
-    run_folder: Path, cycle: int, *, num_candidates: int = 30, num_images: int = 2
+    run_folder: Path, cycle: int, *, num_candidates: int = 30
 ) -> tuple[CycleRecord, dict[str, float | int | None]]:
     """The files of a cycle as the loop leaves them; its record and its row of cycles.csv."""
     names = [f"digits/{index:05d}.png" for index in range(num_candidates)]
@@ -43,17 +46,6 @@ def write_cycle(
     folder = run_folder / "entropies"
     write_ranking_csv(folder / f"cycle_{cycle:02d}.csv", names, scores.tolist())
     write_upload_csv(folder / f"cycle_{cycle:02d}_upload.csv", names, scores)
-    gallery = run_folder / "gallery" / f"cycle_{cycle:02d}"
-    gallery.mkdir(parents=True)
-    with open(gallery / "index.csv", "w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["file", "name", "score", "caption"])
-        for end in ("most", "least"):
-            for number in range(1, num_images + 1):
-                shade = (40 * number + 10 * cycle, 0, 255 if end == "most" else 0)
-                file_name = f"{end}_{number:02d}.jpg"
-                Image.new("RGB", (8, 8), shade).save(gallery / file_name)
-                writer.writerow([file_name, names[number], scores[number], "true 7, predicted 1"])
     return record_and_row(cycle, Ranking(np.arange(num_candidates), scores))
 
 

@@ -89,6 +89,11 @@ class RunLog:
         return {key: value for key, value in config.items() if key != "_wandb"}
 
     @property
+    def config_records(self) -> list[Any]:
+        """Later changes of the configuration, among them the layouts of charts."""
+        return [_value(record.update) for record in self.of("config")]
+
+    @property
     def history(self) -> list[dict[str, Any]]:
         """One row a `log`."""
         return [_value(record.item) for record in self.of("history")]

@@ -15,9 +15,7 @@ LABELS = (100, 200, 300, 400, 500)
 
 def curve(value: Callable[[float], float], labels: tuple[int, ...] = LABELS) -> Curve:
     """A learning curve without noise."""
-    return tuple(
-        Point(k, n, Estimate(value(n), None, None, 1)) for k, n in enumerate(labels)
-    )
+    return tuple(Point(k, n, Estimate(value(n), None, None, 1)) for k, n in enumerate(labels))
 
 
 def test_a_power_law_is_continued_exactly() -> None:

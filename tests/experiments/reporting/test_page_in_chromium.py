@@ -33,7 +33,14 @@ WIDTHS = {"desktop": 1280, "phone": 390}  # CSS pixels
 CHECKS = """
 const problems = [];
 addEventListener("error", event => problems.push(String(event.message)));
-addEventListener("load", () => {
+addEventListener("load", async () => {
+  const wait = () => new Promise(resolve => setTimeout(resolve, 200));
+  const runs = document.getElementById("runs-1").closest("details");
+  const was_open = runs.open;
+  location.hash = "runs-1";
+  await wait();
+  const runs_open = !was_open && runs.open;
+  for (const each of document.querySelectorAll("details")) each.open = true;
   const told = {width: innerWidth, scroll_width: document.documentElement.scrollWidth};
   const column = (table, at) => [...table.tBodies[0].rows].map(r => r.cells[at].textContent.trim());
   const table = document.querySelector("table");
@@ -55,18 +62,32 @@ addEventListener("load", () => {
     svg.dispatchEvent(new PointerEvent("pointerleave"));
     return {...seen, gone: tip.hidden};
   });
+  const svg = svgs[0], tip = document.getElementById("tip");
+  svg.focus();
+  told.focused = document.activeElement === svg;
+  told.by_keys = ["ArrowRight", "ArrowRight", "ArrowLeft", "Escape"].map(key => {
+    svg.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+    return tip.hidden ? "" : tip.textContent;
+  });
+  const opener = document.querySelector("a[data-full]"), full = document.getElementById("full");
+  if (opener) {
+    opener.click();
+    await wait();
+    told.full_width = full.open ? full.querySelector("img").naturalWidth : 0;
+    full.querySelector("button").click();
+    told.closed = !full.open;
+  }
   const images = [...document.images];
   told.images = images.length;
   told.broken = images.filter(i => !i.complete || !i.naturalWidth).length;
-  location.hash = "runs-1";
-  setTimeout(() => {
-    told.runs_open = document.getElementById("runs-1").open;
-    told.problems = problems;
-    const out = document.createElement("pre");
-    out.id = "told"; out.textContent = JSON.stringify(told);
-    document.body.append(out);
-    parent.postMessage(out.textContent, "*");
-  }, 200);
+  const ink = getComputedStyle(svg.querySelector("text")).fill;
+  told.dark = ink === getComputedStyle(document.body).color;
+  told.runs_open = runs_open;
+  told.problems = problems;
+  const out = document.createElement("pre");
+  out.id = "told"; out.textContent = JSON.stringify(told);
+  document.body.append(out);
+  parent.postMessage(out.textContent, "*");
 });
 """
 FRAME = """<!doctype html><body style="margin:0">
@@ -85,6 +106,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for _ in range(16):
         picture = cv2.resize(rng.integers(0, 255, (12, 12, 3), dtype=np.uint8), (128, 128))
         pictures.append(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes())
+    large = cv2.imencode(".jpg", np.zeros((480, 640, 3), np.uint8))[1].tobytes()
     for place, strategy in enumerate(STRATEGIES):
         for seed in range(5):
             noise = np.random.default_rng(seed).normal(0, 0.4, 10)
@@ -95,6 +117,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 rows = [(f"{kind}_{i:02d}.jpg", f"image_{i}.jpg", "0.5", "predicted cat (61%)")
                         for kind in ("most", "least") for i in range(1, 9)]  # fmt: skip
                 write_gallery(folder, cycle, rows, images=pictures)
+            (full := folder / "gallery" / "cycle_09" / "full").mkdir()
+            (full / "most_01.jpg").write_bytes(large)
     assert main([str(root)]) == 0
     return root / "report" / "report.html"
 
@@ -123,7 +147,8 @@ def told_by(page: Path, width: int) -> dict[str, Any]:
 @pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
 def test_the_page_works_at_this_width(report: Path, width: int) -> None:
     """It fits, loads every picture, sorts its tables, shows the values under the pointer inside of
-    the window, and unfolds the runs that a figure leads to; without an error.
+    the window and by the arrow keys, opens pictures at full size, and unfolds the runs that a
+    figure leads to; without an error.
     """
     told = told_by(report, width)
     assert told["problems"] == []
@@ -147,8 +172,15 @@ def test_the_page_works_at_this_width(report: Path, width: int) -> None:
         assert tip["right"] <= width
         assert tip["gone"]
     assert told["runs_open"]
+    assert told["focused"]
+    first, second, again, hidden = told["by_keys"]
+    assert first != second
+    assert (again, hidden) == (first, "")
+    assert told["full_width"] == 640
+    assert told["closed"]
+    assert told["dark"]  # the text of a figure has the color of the page
 
 
 def test_the_page_of_a_whole_study_can_be_mailed(report: Path) -> None:
-    """5 strategies, 5 seeds and 10 cycles with thumbnails stay under 2 MB."""
-    assert 300_000 < report.stat().st_size < 2_000_000
+    """5 strategies, 5 seeds and 10 cycles with thumbnails stay under 5 MB."""
+    assert 300_000 < report.stat().st_size < 5_000_000

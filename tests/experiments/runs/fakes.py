@@ -168,7 +168,10 @@ class Tracker:
         """Begin."""
         self.calls.append(("start", what))
 
-    def log_cycle(self, record: Any, row: Any, *, run_folder: Path) -> None:
+    def log_epoch(self, *what: Any, **more: Any) -> None:
+        """Go on training."""
+
+    def log_cycle(self, record: Any, row: Any, *, run_folder: Path, shown: Any = None) -> None:
         """Go on."""
         self.calls.append(("cycle", record.cycle))
 

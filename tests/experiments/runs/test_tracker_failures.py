@@ -20,7 +20,15 @@ from omegaconf import OmegaConf
 
 from al_core.errors import InvalidSetting
 from experiments.runs.tracker import NoTracker, Tracker, WandbTracker
-from tests.experiments.tracked import ROOT, SUMMARY, record_and_row, start, warnings_of, write_cycle
+from tests.experiments.tracked import (
+    ROOT,
+    SUMMARY,
+    record_and_row,
+    start,
+    step_of,
+    warnings_of,
+    write_cycle,
+)
 from tests.experiments.tracked import no_account as _no_account  # noqa: F401  # for all of these
 from tests.experiments.wandb_log import read_runs
 
@@ -50,8 +58,8 @@ def test_a_killed_run_goes_on_as_another_fragment(tmp_path: Path) -> None:
 
     killed, resumed = read_runs(tmp_path)
     assert killed.run.run_id == resumed.run.run_id == "abcd1234"
-    assert (killed.steps, killed.exit_codes) == ([0, 1], [])
-    assert (resumed.steps, resumed.exit_codes) == ([2], [0])
+    assert (killed.steps, killed.exit_codes) == ([step_of(0), step_of(1)], [])
+    assert (resumed.steps, resumed.exit_codes) == ([step_of(2)], [0])
 
 
 def _close_behind_its_back(run_folder: Path) -> None:
@@ -68,11 +76,11 @@ def _kill_the_service(run_folder: Path) -> None:
     time.sleep(0.5)
 
 
-def _break_an_image(run_folder: Path) -> None:
-    (run_folder / "gallery" / "cycle_01" / "most_01.jpg").write_bytes(b"not an image")
+def _break_a_table(run_folder: Path) -> None:
+    (run_folder / "entropies" / "cycle_01.csv").write_bytes(b"no table")
 
 
-@pytest.mark.parametrize("harm", [_close_behind_its_back, _kill_the_service, _break_an_image])
+@pytest.mark.parametrize("harm", [_close_behind_its_back, _kill_the_service, _break_a_table])
 def test_a_failure_in_mid_run_is_one_warning(
     harm: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -94,7 +102,7 @@ def test_a_failure_in_mid_run_is_one_warning(
     start(tracker, tmp_path / "next", run_id="next")
     tracker.log_cycle(*record_and_row(0), run_folder=tmp_path / "next")
     tracker.finish({}, failed=False)
-    assert [log.steps for log in read_runs(tmp_path / "next")] == [[0]]
+    assert [log.steps for log in read_runs(tmp_path / "next")] == [[step_of(0)]]
     assert len(warnings_of(caplog)) == 1
 
 
@@ -152,7 +160,7 @@ def test_online_falls_back_to_offline(
     assert time.monotonic() - began < 20
 
     (log,) = read_runs(tmp_path)
-    assert (log.run.run_id, log.steps, log.exit_codes) == ("abcd1234", [0], [0])
+    assert (log.run.run_id, log.steps, log.exit_codes) == ("abcd1234", [step_of(0)], [0])
     (message,) = warnings_of(caplog)
     assert message.endswith(f"to upload it later: wandb sync {log.path.parent}")
     assert any(part in message for part in reason.split("|"))
