@@ -55,6 +55,7 @@ def write_report(
     from experiments.reporting import figure_files, figures, markdown, page, panels, record
     from experiments.reporting.frames import csv_text
     from experiments.reporting.grouping import group_runs
+    from experiments.reporting.overall import over_all
     from experiments.reporting.results import report_table
     from experiments.reporting.summary import summarize
 
@@ -76,8 +77,13 @@ def write_report(
     for summary, place in zip(summaries, places, strict=True):
         for drawing in panels.drawings(summary):
             files.update(figure_files.files(drawing, place, look))
+    if (together := over_all(summaries)) is not None:
+        for drawing in panels.overall_drawings(together):
+            files.update(figure_files.files(drawing, figure_files.OVERALL, look))
     write_together(out, files)
-    return "\n".join([*map(markdown.results, summaries), f"Report: {out / 'report.html'}"])
+    parts = [markdown.overall(together)] if together is not None else []
+    parts += [*map(markdown.results, summaries), f"Report: {out / 'report.html'}"]
+    return "\n".join(parts)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from experiments.reporting.grouping import BASELINE
 from experiments.reporting.labels_needed import Saving
 from experiments.reporting.numbers import NONE, count
+from experiments.reporting.overall import Overall, rank_rows
 from experiments.reporting.statistics import CONFIDENCE, Comparison
 from experiments.reporting.summary import Summary
 from experiments.reporting.tables import Table, class_table
@@ -121,6 +122,29 @@ def saving_table(summary: Summary) -> Table | None:
     heads = [f"saved of {count(saving.num_labeled)}" for saving in first]
     rows = [(label, *map(_saving, found)) for label, found in summary.savings.items()]
     return Table(("labels", *heads), tuple(rows))
+
+
+def overall_tables(overall: Overall) -> dict[str, Table]:
+    """Return the tables of all experiments together, by their headings."""
+    header = ("rank of the area", *overall.titles, "mean rank", "not told apart")
+    tables = {"Ranks in each experiment": Table(header, tuple(rank_rows(overall)))}
+    rows = [
+        (label, *(_saving(by[t]) if t in by else NONE for t in overall.titles))
+        for label, by in overall.savings.items()
+        if by
+    ]
+    if rows:
+        heading = f"Labels saved to reach what {BASELINE} reaches at the end"
+        tables[heading] = Table(("labels", *overall.titles), tuple(rows))
+    if (found := overall.penalties) is not None:
+        cells = [
+            (label, *(NONE if a == b else f"{cell:.2f}" for b, cell in enumerate(row)))
+            for a, (label, row) in enumerate(zip(found.labels, found.cells, strict=True))
+        ]
+        means = ("mean (less is better)", *(f"{value:.2f}" for value in found.columns))
+        heading = f"Pairwise penalty matrix, at most {len(overall.titles)} (Ash et al., 2020)"
+        tables[heading] = Table(("won against", *found.labels), (*cells, means))
+    return {heading: table.without_empty_columns() for heading, table in tables.items()}
 
 
 def _saving(saving: Saving) -> str:

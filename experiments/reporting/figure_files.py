@@ -11,6 +11,7 @@ from experiments.reporting.frames import csv_text, curves_frame
 from experiments.reporting.panels import Drawing
 
 FOLDER = "figures"
+OVERALL = f"{FOLDER}/all-experiments"
 KINDS: tuple[Kind, ...] = ("png", "svg", "pdf")
 _LONGEST_NAME = 60  # characters; with the folders around it far below what file systems permit
 

@@ -6,10 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.metrics.columns import column
-from experiments.reporting.comparison_tables import further_tables, rank_sentence, saving_table
+from experiments.reporting.comparison_tables import (
+    further_tables,
+    overall_tables,
+    rank_sentence,
+    saving_table,
+)
 from experiments.reporting.grouping import BASELINE
 from experiments.reporting.headline import headline
 from experiments.reporting.numbers import count
+from experiments.reporting.overall import Overall, over_all, sentence
 from experiments.reporting.runs import one_line
 from experiments.reporting.statistics import CONFIDENCE, FEWEST_SEEDS, POWER
 from experiments.reporting.summary import Summary
@@ -93,9 +99,19 @@ def results(summary: Summary) -> str:
     return "\n".join(parts).rstrip() + "\n"
 
 
+def overall(together: Overall) -> str:
+    """Return the part on all experiments together."""
+    parts = ["## All experiments together\n", _escape(sentence(together)) + "\n"]
+    for heading, table in overall_tables(together).items():
+        parts += [f"### {_escape(heading)}\n", render(table)]
+    return "\n".join(parts)
+
+
 def document(summaries: Sequence[Summary], root: Path) -> str:
     """Return the text of report.md; run folders are given below `root`."""
     parts = ["# Active learning report\n", "![learning curves](learning_curves.png)\n"]
+    if (together := over_all(summaries)) is not None:
+        parts.append(overall(together))
     for summary in summaries:
         runs = summary.experiment.all_runs
         parts.append(results(summary))

@@ -21,7 +21,12 @@ from experiments.reporting.class_views import (
     matrix,
     mistakes,
 )
-from experiments.reporting.comparison_tables import further_tables, rank_sentence, saving_table
+from experiments.reporting.comparison_tables import (
+    further_tables,
+    overall_tables,
+    rank_sentence,
+    saving_table,
+)
 from experiments.reporting.figures import Style
 from experiments.reporting.gallery import (
     Gallery,
@@ -37,7 +42,8 @@ from experiments.reporting.headline import headline
 from experiments.reporting.html import render as render_template
 from experiments.reporting.inline_figures import inline_svg
 from experiments.reporting.markdown import area_range, method
-from experiments.reporting.panels import Drawing, Place, drawings
+from experiments.reporting.overall import over_all, sentence
+from experiments.reporting.panels import Drawing, Place, drawings, overall_drawings
 from experiments.reporting.summary import Summary
 from experiments.reporting.tables import (
     Table,
@@ -109,9 +115,17 @@ def render(
                  _figures(drawings(summary), look, place, number), number, room)
         for number, (summary, place) in enumerate(zip(summaries, places, strict=True), start=1)
     ]  # fmt: skip
+    together = over_all(summaries)
     return render_template(
         Path(__file__).with_name("page.html.jinja"),
         sections=sections,
+        overall=None
+        if together is None
+        else {
+            "sentence": sentence(together),
+            "tables": overall_tables(together),
+            "figures": _figures(overall_drawings(together), look, figure_files.OVERALL, 0)["saved"],
+        },
         method=method(summaries),
         gallery_note=gallery_note,
         baseline=BASELINE,

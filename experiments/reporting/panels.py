@@ -16,6 +16,8 @@ from experiments.reporting.evaluations import ClassResults
 from experiments.reporting.figures import Panel, Style, styles
 from experiments.reporting.grouping import BASELINE
 from experiments.reporting.numbers import difference_unit
+from experiments.reporting.overall import Overall
+from experiments.reporting.rankings import Profile
 from experiments.reporting.statistics import CONFIDENCE, FEWEST_SEEDS, Estimate
 from experiments.reporting.summary import Summary
 
@@ -154,7 +156,7 @@ def _comparing(summary: Summary) -> list[Drawing]:
                 "labels-needed",
                 f"Share of seeds and cycles in which a strategy reaches what {BASELINE} has with "
                 "at most x times the labels of the best strategy",
-                _profile(summary),
+                profile_panel(summary.profile),
                 "saved",
             )
         )
@@ -166,6 +168,18 @@ def _comparing(summary: Summary) -> list[Drawing]:
     seconds = Panel("", "seconds", summary.query_seconds, limits=(0, None), from_limits=True)
     found.append(Drawing("query-seconds", "Scoring and querying, seconds a cycle", seconds, "cost"))
     return found
+
+
+def overall_drawings(overall: Overall) -> list[Drawing]:
+    """Return the figures of all experiments together."""
+    drawing = Drawing(
+        "labels-needed",
+        f"Share of experiments, seeds and cycles in which a strategy reaches what {BASELINE} has "
+        "with at most x times the labels of the best strategy",
+        profile_panel(overall.profile),
+        "saved",
+    )
+    return [drawing] if drawing.panel.is_worth_drawing else []
 
 
 def learning_curves(summaries: Sequence[Summary]) -> list[Panel]:
@@ -189,9 +203,9 @@ def _has_intervals(curves: Mapping[str, Curve]) -> bool:
     return any(p.estimate.num_seeds >= FEWEST_SEEDS for curve in curves.values() for p in curve)
 
 
-def _profile(summary: Summary) -> Panel:
+def profile_panel(found: Profile | None) -> Panel:
     """Return the Dolan-More profile as curves that keep their value up to the next point."""
-    found, curves = summary.profile, {}
+    curves = {}
     if found is not None:
         grid = np.linspace(1.0, max(1.1, float(found.ratios[-1])), _PROFILE_POINTS)
         places = np.searchsorted(found.ratios, grid + 1e-9, side="right") - 1

@@ -16,9 +16,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from experiments.reporting.frames import cycles_frame
+from experiments.reporting.evaluations import class_results
+from experiments.reporting.frames import KEYS, cycles_frame
 from experiments.reporting.grouping import Experiment, group_runs
 from experiments.reporting.labels_needed import Saving
+from experiments.reporting.overall import over_all, overall_frame
 from experiments.reporting.runs import find_runs
 from experiments.reporting.statistics import Estimate
 from experiments.reporting.summary import Summary, summarize
@@ -74,6 +76,44 @@ def comparisons(*folders: Path | str, metric: str | None = None) -> pd.DataFrame
                     "seeds_that_reach": None if last is None else last.num_reached,
                 }
             )
+    return pd.DataFrame(rows)
+
+
+def across(*folders: Path | str, metric: str | None = None) -> pd.DataFrame:
+    """Return one row for each strategy and experiment, of those that have strategies in common.
+
+    Columns: `strategy`, `experiment`, `rank` (of the mean area, 1 the best), `labels_saved` at the
+    end of the budget, `seeds_that_reach`. Empty without two experiments that can be compared.
+    """
+    found = over_all(_summaries(folders, metric))
+    return pd.DataFrame() if found is None else overall_frame(found)
+
+
+def class_scores(*folders: Path | str) -> pd.DataFrame:
+    """Return one row for each run, cycle and class, of the runs that have results by class.
+
+    Columns: `experiment`, `strategy`, `seed`, `cycle`, `num_labeled`, `class`, `measure` (accuracy,
+    AP or IoU), `score` in percent (NaN without an example), `num_test`, and of the whole cycle
+    `ece`, the expected calibration error in percent.
+    """
+    rows = [
+        {
+            **dict(zip(KEYS, (experiment.title, strategy, seed), strict=True)),
+            "cycle": cycle,
+            "num_labeled": runs[seed].series("num_labeled").get(cycle),
+            "class": name,
+            "measure": each.score,
+            "score": each.scores[k],
+            "num_test": int(each.counts[k]),
+            "ece": each.calibration.ece,
+        }
+        for experiment in _experiments(folders, None)
+        for strategy, result in class_results(experiment).items()
+        for runs in [experiment.runs[strategy]]
+        for seed, by_cycle in result.by_seed.items()
+        for cycle, each in by_cycle.items()
+        for k, name in enumerate(each.class_names)
+    ]
     return pd.DataFrame(rows)
 
 

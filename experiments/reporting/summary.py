@@ -56,6 +56,9 @@ class Summary:
     penalties: Penalties | None
     ranks: Ranks | None
     profile: Profile | None
+    needed: Mapping[
+        str, list[float]
+    ]  # labels to reach each level of the baseline, problem by problem
     tau: Mapping[str, Curve]
     query_seconds: Mapping[str, Curve]
     costs: Mapping[str, Cost]
@@ -86,6 +89,7 @@ def summarize(experiment: Experiment) -> Summary:
     directed: Values = {
         la: {s: sign * v for s, v in by.items() if s in areas[la]} for la, by in values.items()
     }
+    needed = needed_by_all(directed, counts, BASELINE)
     return Summary(
         experiment=experiment,
         cycles=tuple(cycles),
@@ -105,7 +109,8 @@ def summarize(experiment: Experiment) -> Summary:
         savings=savings(directed, counts, BASELINE, _places(len(cycles))) if areas else {},
         penalties=penalty_matrix(directed),
         ranks=mean_ranks({la: {s: sign * a for s, a in by.items()} for la, by in areas.items()}),
-        profile=profile(needed_by_all(directed, counts, BASELINE)),
+        profile=profile(needed),
+        needed=needed,
         tau={
             label: points for label, runs in experiment.runs.items() if (points := curve(runs, TAU))
         },

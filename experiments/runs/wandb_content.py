@@ -91,7 +91,7 @@ def charts(evaluation: Evaluation) -> dict[str, Any]:
         [name, None if np.isnan(score) else score, n]
         for name, score, n in zip(names, scores, counts, strict=True)
     ]
-    columns = ["class", f"{evaluation.score}, %", evaluation.unit]
+    columns: list[str | int] = ["class", f"{evaluation.score}, %", evaluation.unit]
     found: dict[str, Any] = {"test/classes": wandb.Table(columns=columns, data=rows)}
     if not np.isnan(ece := evaluation.calibration.ece):
         found["expected_calibration_error"] = ece
@@ -101,7 +101,7 @@ def charts(evaluation: Evaluation) -> dict[str, Any]:
             for t in range(len(names))
             for p in range(len(names))
         ]
-        keys = ["Actual", "Predicted", "nPredictions"]
+        keys: list[str | int] = ["Actual", "Predicted", "nPredictions"]
         found["test/confusion_matrix"] = wandb.plot_table(
             vega_spec_name="wandb/confusion_matrix/v1",
             data_table=wandb.Table(columns=keys, data=cells),

@@ -164,7 +164,7 @@ def test_the_page_works_at_this_width(report: Path, width: int) -> None:
     assert told["sorted_as"] == "descending"
     assert told["by_name"] == sorted(STRATEGIES)
     assert told["figures"] >= 5
-    assert min(told["figure_widths"]) >= min(width - 60, 450)  # a frame has a scroll bar, too
+    assert min(told["figure_widths"]) >= min(width - 80, 450)  # a frame has a scroll bar, too
     for tip in told["tips"]:
         assert not tip["hidden"]
         assert re.match(rf"({'|'.join(STRATEGIES)}): ", tip["text"])

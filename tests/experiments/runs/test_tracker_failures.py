@@ -40,6 +40,7 @@ from tests.experiments.tracked import record_and_row, start
 
 tracker = WandbTracker(mode="offline")
 start(tracker, Path(sys.argv[1]))
+print("cycle 0: training")
 for cycle in range(2):
     tracker.log_cycle(*record_and_row(cycle), run_folder=Path(sys.argv[1]))
 time.sleep(2)
@@ -48,7 +49,9 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_killed_run_goes_on_as_another_fragment(tmp_path: Path) -> None:
-    """A kill loses at most the last second; the resumed run has the same id and later steps."""
+    """A kill loses at most the last second, also of what was printed and of the machine's use; the
+    resumed run has the same id and later steps.
+    """
     command = [sys.executable, "-c", CYCLE_IN_A_SUBPROCESS, str(tmp_path)]
     assert subprocess.run(command, cwd=ROOT, timeout=60).returncode == -signal.SIGKILL
     tracker = WandbTracker(mode="offline")
@@ -57,6 +60,9 @@ def test_a_killed_run_goes_on_as_another_fragment(tmp_path: Path) -> None:
     tracker.finish({}, failed=False)
 
     killed, resumed = read_runs(tmp_path)
+    printed = "".join(record.line for record in killed.of("output_raw"))
+    assert "cycle 0: training" in printed
+    assert killed.of("stats")  # of the machine
     assert killed.run.run_id == resumed.run.run_id == "abcd1234"
     assert (killed.steps, killed.exit_codes) == ([step_of(0), step_of(1)], [])
     assert (resumed.steps, resumed.exit_codes) == ([step_of(2)], [0])
