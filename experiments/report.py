@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--metric", help="column of cycles.csv (default: the task's own metric)")
     options = parser.parse_args(arguments)
     try:
-        show(write_report(options.runs, out=options.out, metric=options.metric))
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        show(write_report(options.runs, out=options.out, metric=options.metric, width=width))
     except (ReportError, OSError) as error:
         show_error(error)
         return 1
@@ -48,9 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write_report(
-    runs: Sequence[Path], *, out: Path | None = None, metric: str | None = None
+    runs: Sequence[Path],
+    *,
+    out: Path | None = None,
+    metric: str | None = None,
+    width: int | None = None,
 ) -> str:
-    """Write the report on `runs` to `out` and return the text for the terminal."""
+    """Write the report on `runs` to `out` and return the text for the terminal.
+
+    Tables of the text are at most `width` characters wide, as far as their columns permit.
+    """
     # matplotlib and pandas take a second to import: not before the arguments are understood
     from experiments.reporting import figure_files, figures, markdown, page, panels, record
     from experiments.reporting.frames import csv_text
@@ -81,8 +90,9 @@ def write_report(
         for drawing in panels.overall_drawings(together):
             files.update(figure_files.files(drawing, figure_files.OVERALL, look))
     write_together(out, files)
-    parts = [markdown.overall(together)] if together is not None else []
-    parts += [*map(markdown.results, summaries), f"Report: {out / 'report.html'}"]
+    parts = [markdown.overall(together, width=width)] if together is not None else []
+    parts += [markdown.results(summary, width=width) for summary in summaries]
+    parts.append(f"Report: {out / 'report.html'}")
     return "\n".join(parts)
 
 

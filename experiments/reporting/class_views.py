@@ -16,7 +16,7 @@ from experiments.reporting.summary import Summary
 from experiments.reporting.tables import Table
 
 MOST_CLASSES = 24
-"""Of more classes the confusion matrix has those with the most errors."""
+"""Classes in a confusion matrix at most: those with the most errors."""
 _DECIMALS = 1
 
 

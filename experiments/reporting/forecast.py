@@ -1,4 +1,4 @@
-"""What more labels will bring, if the learning curve goes on as it has.
+"""The gain of more labels, if the learning curve goes on as it has.
 
 Source: Hestness et al., "Deep Learning Scaling is Predictable, Empirically" (arXiv 1712.00409): the
 error falls as a power of the number of training samples. The line is fitted by least squares to the

@@ -67,43 +67,67 @@ def area_range(summary: Summary) -> str:
     return f"Metric: {name}; area from {low} to {high} labeled images."
 
 
-def render(table: Table) -> str:
-    """Return a table as Markdown with aligned columns."""
+def render(table: Table, *, width: int | None = None) -> str:
+    """Return a table as Markdown with aligned columns.
+
+    One that is wider than `width` characters is cut into several, one below the other, that all
+    begin with the first column.
+    """
     cells = [[_escape(cell) for cell in row] for row in (table.header, *table.rows)]
-    left = [column == 0 or column in table.words for column in range(len(table.header))]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(table.header))]
+    left = [k == 0 or k in table.words for k in range(len(table.header))]
+    widths = [max(len(row[k]) for row in cells) for k in range(len(table.header))]
 
-    def line(row: Sequence[str]) -> str:
-        pads = zip(row, widths, left, strict=True)
-        return "| " + " | ".join(c.ljust(w) if at else c.rjust(w) for c, w, at in pads) + " |"
+    def lines(columns: Sequence[int]) -> str:
+        rule = ["-" * widths[k] if left[k] else "-" * (widths[k] - 1) + ":" for k in columns]
+        rows = [
+            [row[k].ljust(widths[k]) if left[k] else row[k].rjust(widths[k]) for k in columns]
+            for row in cells
+        ]
+        return "".join(f"| {' | '.join(row)} |\n" for row in (rows[0], rule, *rows[1:]))
 
-    rule = ["-" * w if at else "-" * (w - 1) + ":" for w, at in zip(widths, left, strict=True)]
-    return "\n".join([line(cells[0]), line(rule), *map(line, cells[1:])]) + "\n"
+    return "\n".join(map(lines, _blocks(widths, width)))
+
+
+def _blocks(widths: Sequence[int], width: int | None) -> list[list[int]]:
+    """Return the columns of each part of a table; the first column is in all of them."""
+    blocks = [[0]]
+    for k in range(1, len(widths)):
+        own = [*blocks[-1], k]
+        total = sum(widths[each] + 3 for each in own) + 1
+        if width is None or total <= width or len(own) == 2:
+            blocks[-1] = own
+        else:
+            blocks.append([0, k])
+    return blocks
 
 
 def _escape(text: str) -> str:
     return one_line(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
-def results(summary: Summary) -> str:
-    """Return the part for the terminal: headline, results, cycle by cycle, and the notes."""
+def results(summary: Summary, *, width: int | None = None) -> str:
+    """Return the part for the terminal: headline, results, cycle by cycle, and the notes.
+
+    Tables are at most `width` characters wide, as far as their columns permit.
+    """
     experiment, run = summary.experiment, summary.only_run
     parts = [f"## {_escape(experiment.title)}\n", _escape(headline(summary)) + "\n"]
     if len(experiment.runs) > 1:
-        parts += [_escape(area_range(summary)) + "\n", render(result_table(summary))]
+        parts += [_escape(area_range(summary)) + "\n", render(result_table(summary), width=width)]
     if summary.sentences:
         parts += [*(f"- {_escape(sentence)}" for sentence in summary.sentences), ""]
     if any(summary.curves.values()):
-        parts.append(render(history_table(run) if run else curve_table(summary.curves)))
+        table = history_table(run) if run else curve_table(summary.curves)
+        parts.append(render(table, width=width))
     parts += [f"- {_escape(note)}" for note in summary.notes]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def overall(together: Overall) -> str:
+def overall(together: Overall, *, width: int | None = None) -> str:
     """Return the part on all experiments together."""
     parts = ["## All experiments together\n", _escape(sentence(together)) + "\n"]
     for heading, table in overall_tables(together).items():
-        parts += [f"### {_escape(heading)}\n", render(table)]
+        parts += [f"### {_escape(heading)}\n", render(table, width=width)]
     return "\n".join(parts)
 
 

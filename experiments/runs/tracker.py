@@ -50,7 +50,7 @@ SETTINGS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Shown:
-    """What a committed cycle has beside its files.
+    """The parts of a committed cycle that are not read from its files.
 
     Attributes:
         panels: Name, score and picture of the most and the least wanted images.

@@ -1,4 +1,4 @@
-"""What a run shows in Weights & Biases: pictures with boxes and masks, charts, tables, artifacts.
+"""Content for Weights & Biases: pictures with boxes and masks, charts, tables, artifacts.
 
 Functions take the values of a cycle and return objects of wandb, which is imported when they are
 called. The layouts of the charts are W&B's own, `wandb/confusion_matrix/v1` and
@@ -23,9 +23,9 @@ from experiments.metrics.evaluation import RECALLS, Evaluation
 LONGEST_PIXELS = FULL.single[1]
 """Longer side of a picture."""
 MOST_CLASSES = 100
-"""Of more classes the confusion matrix would have more cells than a table may have rows."""
+"""Classes in a confusion matrix at most: more have more cells than a table may have rows."""
 RECALL_STEP = 5
-"""Of the recalls at which precision is known, every fifth is in the chart."""
+"""Every fifth of the recalls at which precision is known is in the chart."""
 
 
 def picture(panel: Panel, caption: str) -> Any:
@@ -101,10 +101,10 @@ def charts(evaluation: Evaluation) -> dict[str, Any]:
             for t in range(len(names))
             for p in range(len(names))
         ]
-        keys: list[str | int] = ["Actual", "Predicted", "nPredictions"]
+        keys = ("Actual", "Predicted", "nPredictions")
         found["test/confusion_matrix"] = wandb.plot_table(
             vega_spec_name="wandb/confusion_matrix/v1",
-            data_table=wandb.Table(columns=keys, data=cells),
+            data_table=wandb.Table(columns=list(keys), data=cells),
             fields={key: key for key in keys},
             string_fields={"title": f"Confusion of {evaluation.unit} of the test set"},
         )

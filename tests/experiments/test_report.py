@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 import pytest
 from scipy import stats
 
-from experiments.report import main
+from experiments.report import main, write_report
 from experiments.reporting.runs import find_runs
 from tests.experiments.synthetic_runs import RANDOM, make_runs, set_cell, write_gallery, write_run
 
@@ -287,3 +287,24 @@ def test_a_disk_that_is_full_in_the_middle_leaves_the_whole_earlier_report(
     assert main([str(tmp_path)]) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert contents(tmp_path / "report") == before
+
+
+def test_tables_fit_the_terminal(tmp_path: Path) -> None:
+    """With a width, tables are cut into parts that begin with the first column; none loses a cell,
+    and the files keep whole tables.
+    """
+    make_runs(tmp_path, {"good": 2.0, "bad": -2.0})
+    whole, fitted = (write_report([tmp_path], width=width) for width in (None, 60))
+
+    def table(text: str) -> list[str]:
+        return [line for line in text.splitlines() if line.startswith("|")]
+
+    assert max(map(len, table(whole))) > 60
+    assert max(map(len, table(fitted))) <= 60
+    assert sum(line.startswith("| good") for line in table(fitted)) > 2
+    cells = [
+        {cell.strip() for line in table(text) for cell in line.split("|")}
+        for text in (whole, fitted)
+    ]
+    assert {c for c in cells[0] if set(c) - set("-:")} <= cells[1]
+    assert max(map(len, table((tmp_path / "report" / "report.md").read_text()))) > 60

@@ -57,7 +57,7 @@ def test_one_run_has_a_column_for_each_cycle(tmp_path: Path) -> None:
 
 
 def test_strategies_are_compared_class_by_class(tmp_path: Path) -> None:
-    """Of several strategies there is a column each, the mean over the seeds of the last cycle."""
+    """Several strategies have a column each, the mean over the seeds of the last cycle."""
     for seed in range(3):
         one_run(tmp_path, seed)
         one_run(tmp_path, seed, "random")

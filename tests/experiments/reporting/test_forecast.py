@@ -29,7 +29,7 @@ def test_a_power_law_is_continued_exactly() -> None:
 
 
 def test_a_loss_falls() -> None:
-    """Of a metric that is better when smaller, the gain is the decrease."""
+    """The gain of a metric that is better when smaller is its decrease."""
     found = forecast(curve(lambda n: 20 / n), "test_loss")
     assert found is not None
     assert found.gain == pytest.approx(20 / 500 - 20 / 600)
