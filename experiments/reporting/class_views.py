@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from experiments.metrics.evaluation import Confused, Evaluation, FloatArray, IntArray
-from experiments.reporting.evaluations import ClassResults, class_scores
+from experiments.reporting.evaluations import FOLDER, ClassResults, class_scores
 from experiments.reporting.gallery import is_file_in
 from experiments.reporting.numbers import NONE, count, estimate_text, listed
 from experiments.reporting.statistics import mean_interval
@@ -134,7 +134,7 @@ def mistakes(result: ClassResults, prefix: str) -> list[Mistake]:
         found: dict[tuple[int, int], list[Confused]] = {}
         for each in evaluation.confused:
             folder = result.folders[seed]
-            if each.file and is_file_in(folder, folder / each.file):
+            if each.file and is_file_in(folder.parent.resolve() / FOLDER, folder / each.file):
                 found.setdefault((each.true, each.predicted), []).append(each)
         if found:
             confusion = evaluation.confusion

@@ -65,14 +65,7 @@ class _Entry:
     name: str
     score: str
     caption: str
-
-    @property
-    def full(self) -> Path | None:
-        """The picture at full size; None where there is none in the gallery."""
-        if self.file is None:
-            return None
-        full = self.file.parent / "full" / self.file.name
-        return full if is_file_in(self.file.parent, full) else None
+    full: Path | None  # the picture at full size
 
 
 _Index = dict[int, dict[str, list[_Entry]]]  # cycle -> most or least -> entries
@@ -132,9 +125,15 @@ def _read_index(run_folder: Path) -> _Index:
             kind = file.split("_")[0]
             if kind not in kinds or Path(file).name != file:
                 raise ReportError(f"{path}: {file!r} is neither most_* nor least_*")
-            image = path.parent / file
+            image, full = path.parent / file, path.parent / "full" / file
             kinds[kind].append(
-                _Entry(image if is_file_in(inside, image) else None, name, score, caption)
+                _Entry(
+                    image if is_file_in(inside, image) else None,
+                    name,
+                    score,
+                    caption,
+                    full if is_file_in(inside, full) else None,
+                )  # fmt: skip
             )
         if kinds["most"]:
             index[int(match[1])] = kinds
@@ -142,8 +141,8 @@ def _read_index(run_folder: Path) -> _Index:
 
 
 def is_file_in(folder: Path, path: Path) -> bool:
-    """Return True for a file inside of a folder; a link that leads out of it is none."""
-    return path.is_file() and path.resolve().is_relative_to(folder.resolve())
+    """Return True for a file inside of a folder without links; a link that leads out is none."""
+    return path.is_file() and path.resolve().is_relative_to(folder)
 
 
 def _choose(index: _Index, num_cycles: int, num_images: int) -> _Index:

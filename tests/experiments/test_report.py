@@ -83,8 +83,8 @@ def test_every_number_leads_to_its_runs(tmp_path: Path) -> None:
         (tmp_path / name / "config.yaml").resolve() for name in named
     }
     figures = text.count("<figure><figcaption>")
-    assert text.count('(<a href="#runs-1">runs behind it</a>)') == figures > 3
-    assert '<details id="runs-1">' in text
+    assert text.count('<a href="#runs-1">runs behind it</a>') == figures > 3
+    assert '<h3 id="runs-1">' in text
 
 
 def contents(folder: Path) -> dict[str, bytes]:

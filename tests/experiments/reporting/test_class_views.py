@@ -86,6 +86,18 @@ def test_cells_lead_to_the_images_behind_them(tmp_path: Path) -> None:
     assert "dog taken for cat: 5 images, 50% of dog" in text
 
 
+@pytest.mark.parametrize("which", ["evaluation/cycle_01/0.jpg", "evaluation"])
+def test_a_link_out_of_the_folder_is_no_picture(tmp_path: Path, which: str) -> None:
+    """A report is sent to others, and a run folder may come from anybody."""
+    folder = one_run(tmp_path / "runs")
+    private = tmp_path / "private"
+    (folder / which).rename(private)
+    (folder / which).symlink_to(private)
+    (result,) = summary_of(tmp_path / "runs").classes.values()
+    shown = [image.file for each in mistakes(result, "x") for image in each.images]
+    assert "cycle_01/0.jpg" not in shown
+
+
 def test_the_matrix_adds_the_seeds(tmp_path: Path) -> None:
     """Counts of two seeds are summed, and shares are of the row."""
     for seed in range(2):

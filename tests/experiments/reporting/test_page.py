@@ -209,7 +209,8 @@ def test_a_link_in_a_gallery_shows_no_other_file(tmp_path: Path, which: str) -> 
                      "gallery": "gallery"}[which]  # fmt: skip
     link.rename(private / link.name)
     link.symlink_to(private / link.name)
-    shown, _ = galleries(group_runs(find_runs([tmp_path / "runs"]), metric=None), max_bytes=9999)
+    experiments = group_runs(find_runs([tmp_path / "runs"]))
+    shown, _ = galleries(experiments, room=Room(), out=tmp_path)
     uris = [
         image.data_uri
         for gallery in shown.get("cifar10-digits", [])
