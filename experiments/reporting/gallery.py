@@ -133,7 +133,7 @@ def _read_index(run_folder: Path) -> _Index:
                     score,
                     caption,
                     full if is_file_in(inside, full) else None,
-                )  # fmt: skip
+                )
             )
         if kinds["most"]:
             index[int(match[1])] = kinds
