@@ -111,12 +111,12 @@ def test_curves_of_a_detector() -> None:
     """One of two objects found by the best detection, then a false one: precision is 1 up to a
     recall of a half and 0 beyond; a class without objects has no curve.
     """
-    detections = torch.zeros(1, 3, 2, 5)
-    detections[0, 1, 0] = torch.tensor([0.9, 0.0, 0.0, 0.5, 0.5])
-    detections[0, 1, 1] = torch.tensor([0.4, 0.6, 0.6, 0.7, 0.7])
+    detections = torch.tensor(
+        [[0.0, 0.0, 0.5, 0.5, 0.9, 0.0], [0.6, 0.6, 0.7, 0.7, 0.4, 0.0]]  # corners, score, label
+    )
     truths = torch.tensor([[0.0, 0.0, 0.5, 0.5, 0, 0], [0.8, 0.8, 1.0, 1.0, 0, 0]])
     metrics = DetectionMetrics(2, lambda outputs: outputs)
-    metrics.update(detections, [truths])
+    metrics.update([detections], [truths])
     found = metrics.evaluation(("cell", "plate"))
     assert found.precision is not None
     assert found.precision[0][RECALLS <= 0.5].tolist() == [1.0] * 51
