@@ -30,6 +30,8 @@ MODEL, ABOUT = "model.onnx", "model.json"
 TOLERANCE = 1e-4
 """Largest permitted difference of a probability, or of a corner in fractions of the image.
 Networks of this project differ by 1e-6 to 1e-5 in float32, from another order of additions."""
+MIN_EXPORTED_SIDE = 128
+"""Pixels; in smaller images the deepest maps may have one position, which the export would fix."""
 OUTPUTS = {
     "classification": ("probabilities",),
     "detection": ("boxes", "scores"),
@@ -56,7 +58,8 @@ def write_onnx(checkpoint: Path, folder: Path) -> str:
     engine.join()
     scorer = Scorer(trained, engine)
     network = _Deployed(scorer, trained.kind).eval()
-    examples = [_example(scorer, count) for count in (2, 3)]
+    any_size = trained.kind == "segmentation"
+    examples = [_example(scorer, count, any_size=any_size) for count in (2, 3)]
     path = folder / MODEL
     _export(network, examples[0], trained.kind, path)
     options = onnxruntime.SessionOptions()
@@ -94,10 +97,15 @@ class _Deployed(nn.Module):
         return self._task.detector.candidates(outputs)
 
 
-def _example(scorer: Scorer, count: int) -> Tensor:
-    """Return noise of the shape of prepared images, float32 (count, 3, h, w)."""
-    shape = scorer.task.example().shape
-    drawn = np.random.default_rng(count).integers(0, 256, (count, *shape[1:]))
+def _example(scorer: Scorer, count: int, *, any_size: bool) -> Tensor:
+    """Return noise of the shape of prepared images, float32 (count, 3, h, w).
+
+    Where any size is taken, it is another one for every `count`, and not too small.
+    """
+    height, width = scorer.task.example().shape[2:]
+    if any_size:
+        height, width = (max(side, MIN_EXPORTED_SIDE) + 8 * count for side in (height, width))
+    drawn = np.random.default_rng(count).integers(0, 256, (count, 3, height, width))
     return torch.from_numpy(drawn.astype(np.float32))
 
 
