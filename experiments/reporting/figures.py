@@ -66,6 +66,11 @@ class Panel:
     diagonal: bool = False
 
     @property
+    def counts_labels(self) -> bool:
+        """False for shares and ratios, which have no whole numbers as ticks."""
+        return not self.steps and not self.diagonal and self.markers
+
+    @property
     def is_worth_drawing(self) -> bool:
         """False if no curve has two points, or all points are equally high."""
         means = [p.estimate.mean for curve in self.curves.values() for p in curve]
@@ -136,7 +141,9 @@ def _draw_panel(axes: Axes, panel: Panel, look: Mapping[str, Style], ink: str) -
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(ink)
     axes.tick_params(colors=ink, labelsize=8)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=not panel.steps, steps=[1, 2, 2.5, 5, 10]))
+    axes.xaxis.set_major_locator(
+        MaxNLocator(6, integer=panel.counts_labels, steps=[1, 2, 2.5, 5, 10])
+    )
     texts = [
         axes.set_xlabel(panel.x_label, color=ink, fontsize=9),
         axes.set_ylabel(panel.y_label, color=ink, fontsize=9),
