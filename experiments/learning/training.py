@@ -228,17 +228,13 @@ class Training:
                 state.end_epoch(self._summary(state, batches))
                 bar.set_postfix(loss=f"{state.summary['train_loss']:.3g}", refresh=False)
                 bar.update()
-                on_epoch(
-                    EpochEnd(
-                        epoch=state.epoch - 1,
-                        num_epochs=epochs,
-                        step=state.epoch * len(sizes),
-                        loss=state.summary["train_loss"],
-                        learning_rate=float(state.optimizer.param_groups[0]["lr"]),
-                        images_per_second=sum(sizes) / (time.perf_counter() - started),
-                        ranking_accuracy=state.summary.get("train_ranking_accuracy"),
-                    )
-                )
+                on_epoch(EpochEnd(
+                    epoch=state.epoch - 1, num_epochs=epochs, step=state.epoch * len(sizes),
+                    loss=state.summary["train_loss"],
+                    learning_rate=float(state.optimizer.param_groups[0]["lr"]),
+                    images_per_second=sum(sizes) / (time.perf_counter() - started),
+                    ranking_accuracy=state.summary.get("train_ranking_accuracy"),
+                ))  # fmt: skip
         if checkpoint is not None:
             checkpoint.after_training(state, self.engine)
 
