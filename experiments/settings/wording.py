@@ -19,21 +19,26 @@ class Lines(str):
     __slots__ = ()
 
 
-def escaped(text: str) -> str:
-    """Return text with everything that does not print, line breaks included, as escapes."""
+def escaped(text: str, *, keep: str = "") -> str:
+    """Return text with everything that does not print, line breaks included, as escapes.
+
+    Args:
+        text: Text of unknown origin.
+        keep: Characters that stay as they are.
+    """
     if text.isprintable():
         return text
     return "".join(
         letter
-        if letter.isprintable() or letter in BLANKS
+        if letter.isprintable() or letter in keep
         else letter.encode("unicode_escape", "surrogatepass").decode("ascii")
         for letter in text
     )
 
 
 def printable(text: str) -> str:
-    """Return text of any number of lines, each as `escaped`."""
-    return "\n".join(map(escaped, text.split("\n")))
+    """Return text of any number of lines, each as `escaped`, in which blanks stay."""
+    return escaped(text, keep=f"\n{BLANKS}")
 
 
 def one_line(text: str, limit: int = 300) -> str:

@@ -28,8 +28,10 @@ def test_escaped_text_prints_and_can_be_read() -> None:
     """One line, and ordinary text of any language stays as it is."""
     assert escaped(HOSTILE).isprintable()
     assert escaped(HOSTILE).startswith(r"a\x1b]0;title\x07\x1b[2K\r\n2026")
-    for text in ("", "größe 大きさ 🙂.jpg", "a\tb", "10\N{NARROW NO-BREAK SPACE}000"):
-        assert escaped(text) == text
+    assert escaped("größe 大きさ 🙂.jpg") == "größe 大きさ 🙂.jpg"
+    assert escaped("a\tb\N{NO-BREAK SPACE}") == r"a\tb\xa0"
+    for text in ("", "a\tb", "10\N{NARROW NO-BREAK SPACE}000"):
+        assert printable(text) == text
     assert printable("a\nb\x1b") == "a\nb\\x1b"
 
 
