@@ -18,16 +18,30 @@ SMALL = (
     "cycle.candidates=20", "cycle.epochs=1", "cycle.min_steps=2", "cycle.batch_size=6",
     "loss_prediction.width=4", "tracker=none", "engine.device=cpu", "engine.num_threads=1",
 )  # fmt: skip
+SCENES = ("data.num_scenes=50", "data.num_test_scenes=4", "data.scene_size=64")
 TASKS = {
-    "cifar10": ("backbone=lenet", "data.num_test=100", "optimizer.lr=0.02"),
-    "ssd_voc": (
-        "backbone=light_ssd", "data.num_scenes=50", "data.num_test_scenes=4", "data.scene_size=64",
-    ),
+    "cifar10": ("task=cifar10", "backbone=lenet", "data.num_test=100", "optimizer.lr=0.02"),
+    "ssd_voc": ("task=ssd_voc", "backbone=light_ssd", *SCENES),
     "drn_cityscapes": (
-        "backbone=drn_d_tiny", "data.num_scenes=50", "data.num_test_scenes=4", "data.scene_size=64",
+        "task=drn_cityscapes", "backbone=drn_d_tiny", *SCENES,
         "task.build.crop_size=32", "loss_prediction.pool_size=2",
     ),
 }  # fmt: skip
+OTHER_DETECTORS = {
+    name: (
+        "task=ssd_voc", f"backbone={backbone}", *SCENES, "backbone.weights=none",
+        "backbone.frozen_batch_norm=false", "backbone.image_size=64", *more,
+    )
+    for name, backbone, *more in (
+        ("lite0", "efficientnet_lite0"),
+        ("ssdlite", "torchvision_detection"),
+        (
+            "faster_rcnn", "torchvision_detection",
+            "backbone.model=fasterrcnn_mobilenet_v3_large_320_fpn",
+        ),
+    )
+}  # fmt: skip
+ALL = {**TASKS, **OTHER_DETECTORS}
 ASKED = {"precomputed": "strategy.query.source={earlier}"}
 
 
@@ -39,7 +53,7 @@ def run_small(task: str, strategy: str, out: Path) -> Path:
     more += ["strategy.ensemble_size=2"] if strategy.startswith("ensemble") else []
     run(
         compose(
-            f"task={task}", *SMALL, *TASKS[task], f"strategy={strategy}", f"out={out}",
+            *ALL[task], *SMALL, f"strategy={strategy}", f"out={out}",
             f"name={task}", *more,
         )
     )  # fmt: skip
@@ -71,7 +85,7 @@ def test_what_needs_more_than_a_score_runs_on_the_task(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", ALL)
 def test_a_sweep_over_all_strategies_ends_with_a_report(task: str, tmp_path: Path) -> None:
     """Each choice under conf/strategy runs on the task, and the report knows them all."""
     for strategy in sorted(NAMES, key=lambda name: name in ASKED):  # those that repeat others last

@@ -215,12 +215,12 @@ class RegionDetector:
 
     def log_probs(self, outputs: RegionOutputs) -> Tensor:
         """Return log-probabilities (b, k, positions)."""
-        scores = outputs.scores
-        if scores is None:
-            flat, _ = outputs.network.second_stage(outputs.maps, outputs.proposals, outputs.side)
-            counts = [len(each) for each in outputs.proposals]
-            scores = _stacked(flat, counts)
-        return self._padded(scores, [len(each) for each in outputs.proposals])
+        proposals, scores = outputs.proposals, outputs.scores
+        if scores is None:  # training has more proposals, in the order of their objectness
+            proposals = [each[: self.num_positions] for each in proposals]
+            flat, _ = outputs.network.second_stage(outputs.maps, proposals, outputs.side)
+            scores = _stacked(flat, [len(each) for each in proposals])
+        return self._padded(scores, [len(each) for each in proposals])
 
     def _padded(self, scores: Tensor, counts: Sequence[int]) -> Tensor:
         """Turn logits (b, n, k) into log-probabilities (b, k, positions)."""
