@@ -89,8 +89,8 @@ class AnchorNetwork(PyramidNetwork):
         maps = list(self.features(images).values())
         network: Any = self.network
         head = network.head(maps)
-        sizes = [(images.shape[2], images.shape[3])] * len(images)
-        anchors: Tensor = network.anchor_generator(ImageList(images, sizes), maps)[0]
+        one = ImageList(images[:1], [(images.shape[2], images.shape[3])])  # alike for all images
+        anchors: Tensor = network.anchor_generator(one, maps)[0]
         positions = [each.shape[2] * each.shape[3] for each in maps]
         counts = network.anchor_generator.num_anchors_per_location()
         level_sizes = [n * count for n, count in zip(positions, counts, strict=True)]
@@ -185,11 +185,12 @@ class AnchorDetector:
         """
         head, coder = outputs.head, self._network.box_coder
         offsets, logits = head["bbox_regression"], head["cls_logits"]
+        anchors = outputs.anchors.expand_as(offsets)
         if isinstance(self._network, FCOS):
-            boxes = coder.decode(offsets, outputs.anchors.expand_as(offsets))
+            boxes = coder.decode(offsets, anchors)
         else:
-            anchors = outputs.anchors.repeat(len(offsets), 1)
-            boxes = coder.decode_single(offsets.reshape(-1, 4), anchors).reshape(offsets.shape)
+            flat = coder.decode_single(offsets.reshape(-1, 4), anchors.reshape(-1, 4))
+            boxes = flat.reshape(offsets.shape)
         boxes = boxes / outputs.side
         if self._softmax:
             return boxes, logits.softmax(-1)
