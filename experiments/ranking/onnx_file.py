@@ -61,6 +61,8 @@ def write_onnx(checkpoint: Path, folder: Path) -> str:
     any_size = trained.kind == "segmentation"
     examples = [_example(scorer, count, any_size=any_size) for count in (2, 3)]
     path = folder / MODEL
+    with torch.no_grad():
+        network(examples[0])  # a network that cannot be exported says why
     _export(network, examples[0], trained.kind, path)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -122,8 +124,6 @@ def _export(network: nn.Module, pixels: Tensor, kind: str, path: Path) -> None:
                     input_names=["pixels"], output_names=list(OUTPUTS[kind]),
                     external_data=False, verbose=False,
                 )  # fmt: skip
-    except ActiveLearningError:
-        raise
     except (torch.onnx.errors.OnnxExporterError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ActiveLearningError(f"the network cannot be exported to ONNX: {reason}") from None
