@@ -35,14 +35,18 @@ SCENES = (
     "name=small",
 )  # fmt: skip
 MASKS = ("task=drn_cityscapes", "backbone=drn_d_tiny", "task.build.crop_size=32", *SCENES)
+EVERY_STEP = "checkpoint_minutes=0"
+"""A checkpoint after every step of the training, where kills fall within trainings."""
 KINDS: dict[str, int] = {
-    "classification": 18,
-    "detection": 18,
-    "segmentation": 14,
-    "regions": 12,
-    "people": 14,
+    "classification": 12,
+    "detection": 14,
+    "segmentation": 12,
+    "regions": 10,
+    "people": 12,
     "two processes": 12,
-    "sweep": 12,
+    "sweep": 8,
+    "long training": 12,
+    "ensemble": 8,
 }
 """Kinds of runs, and how many of a hundred kills are theirs."""
 MAX_KILLS_OF_A_RUN = 3
@@ -65,7 +69,14 @@ def command(kind: str, place: Path) -> list[str]:
         "detection": ["task=ssd_voc", "backbone=light_ssd", *SCENES],
         "segmentation": [*MASKS, "loss_prediction.pool_size=2"],
         "regions": [*MASKS, "query=regions", "query.per_image=12", "strategy=entropy"],
-        "two processes": overrides(root, "engine.num_processes=2", "cycles=2"),
+        "two processes": overrides(
+            root, "engine.num_processes=2", "cycles=2", "cycle.min_steps=30", EVERY_STEP
+        ),
+        "long training": overrides(root, "cycles=2", "cycle.min_steps=60", EVERY_STEP),
+        "ensemble": overrides(
+            root, "cycles=2", "cycle.min_steps=30", "strategy=ensemble_bald",
+            "strategy.ensemble_size=3", EVERY_STEP,
+        ),
         "sweep": ["-m", *overrides(root, "cycles=2", "strategy=random,learning_loss", "seed=0,1")],
     }[kind]  # fmt: skip
 
