@@ -4,6 +4,8 @@ It installs Label Studio into an environment of its own, starts it on this machi
 of annotation and training until they are done. `export RUN FORMAT` and `import RUN FILE...` serve
 tools that are used by hand.
 
+`relabel RUN` asks again for labels that look wrong.
+
 Export writes a batch of a run for an annotation tool, with the model's drafts, and lists the names
 that the tool would lose. Import checks the files of a tool, reports the annotations that count, and
 copies the files to where the run reads them.
@@ -26,15 +28,22 @@ from experiments.annotation.inbox import read_returned
 from experiments.annotation.ledger import request_folder
 from experiments.annotation.local_server import ENVIRONMENT
 from experiments.annotation.run_view import AskingRun, open_run
-from experiments.annotation.settings import address_in_files
+from experiments.annotation.second_look import (
+    ask_in_files,
+    ask_in_label_studio,
+    doubtful,
+    is_live,
+)
+from experiments.annotation.settings import LabelStudioSettings, address_in_files
 from experiments.data.labels import UnusableFile
 from experiments.data.untrusted import open_untrusted
 from experiments.engine.locks import hold
 from experiments.handoff.export import FILES, export
+from experiments.settings.composition import make
 from experiments.settings.terminal import show, show_error
 from experiments.settings.wording import counted, listed
 
-COMMANDS = ("export", "import")
+COMMANDS = ("export", "import", "relabel")
 STAGED = ".import.{}.part"
 """Folder in that of returned files, in which an import copies what it then moves in."""
 
@@ -55,9 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     back.add_argument("run", type=Path, help="run folder")
     back.add_argument("files", type=Path, nargs="+", help="files or folders of a tool's export")
     back.add_argument("--check", action="store_true", help="check only, copy nothing")
+    again = commands.add_parser("relabel", help="ask again for labels that look wrong")
+    again.add_argument("run", type=Path, help="run folder")
+    again.add_argument("--top", type=int, default=20, help="at most so many images (default: 20)")
     options = parser.parse_args(given)
     try:
         run = open_run(options.run)
+        if options.command == "relabel":
+            return _relabel(run, options.top)
         if options.command == "export":
             return _export(run, options.format, options.batch, options.out)
         return _import(run, options.files, only_check=options.check)
@@ -108,6 +122,27 @@ def _export(run: AskingRun, format_name: str, batch: int | None, out: Path | Non
     if lost:
         names = counted(len(lost), "name")
         show(f"{names} would be lost or mixed up by the tool:\n{listed(lost)}")
+    return 0
+
+
+def _relabel(run: AskingRun, count: int) -> int:
+    items = doubtful(run, count=count)
+    if not items:
+        print("no label looks wrong; the list is made anew by each training")
+        return 0
+    if is_live(run):
+        settings = make(LabelStudioSettings, run.config["oracle"], where="oracle")
+        created = ask_in_label_studio(run, items, settings)
+        print(
+            f"{counted(created, 'image')} of {len(items)} sent back to {settings.url}; the others "
+            "have a second task already"
+        )
+        return 0
+    folder = ask_in_files(run, items)
+    print(
+        f"{counted(len(items), 'image')} in {folder}; annotations that come back into "
+        f"{run.returned} replace the labels at the next start"
+    )
     return 0
 
 

@@ -20,6 +20,7 @@ from experiments.annotation.run_view import AskingRun, open_run
 from experiments.data.untrusted import open_untrusted
 from experiments.engine.locks import is_held
 from experiments.reporting.runs import run_folders
+from experiments.reporting.suspects import RELABEL, read_suspects
 from experiments.settings.terminal import show, show_error
 from experiments.settings.wording import counted, duration, escaped, listed
 
@@ -71,6 +72,9 @@ def describe(run: AskingRun) -> str:
             f"  so far     {run.cycle} of {cycles} cycles; {metric} {last[metric] or 0:.2f} with "
             f"{counted(last['num_labeled'], 'label')}"
         )
+    suspects = len(read_suspects(run.folder))
+    if suspects:
+        lines.append(f"  relabel    {counted(suspects, 'label')} to look at again: {RELABEL}")
     if run.state.get("finished"):
         if run.cycle < cycles:
             lines.append("  ended      early: no image was left to label")

@@ -44,6 +44,8 @@ SHOWN = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
 CHUNK = 20
 """Tasks in one import; a killed process has uploaded at most as many images in vain."""
 MODEL_VERSION = "learning-loss"
+AGAIN = -1.0
+"""Added to the scores of tasks that ask again: they are served before all others."""
 
 
 @dataclass
@@ -242,6 +244,18 @@ class OpenTasks:
             self._put_into_order(tasks.get(item.name, ())[:1], score_of(place))
         return bool(new)
 
+    def ask_again(self, items: Sequence[Item]) -> None:
+        """Create further tasks for images that have some, the first item to be served first.
+
+        Raises:
+            LabelStudioError: The server refuses, or cannot be reached.
+        """
+        for start in range(0, len(items), CHUNK):
+            part = list(enumerate(items))[start : start + CHUNK]
+            tasks = list(self._tasks(part, shift=AGAIN))
+            if tasks:
+                self._client.import_tasks(self._project, tasks)
+
     def _remove_doubles(self, same: Sequence[Task]) -> None:
         """Remove tasks that an import made twice, unless somebody annotated them."""
         empty = [task for task in same if not task.annotations]
@@ -260,7 +274,9 @@ class OpenTasks:
                 if prediction.score != score:
                     self._client.change_prediction(prediction.id, score=score)
 
-    def _tasks(self, chosen: Sequence[tuple[int, Item]]) -> Iterator[dict[str, Any]]:
+    def _tasks(
+        self, chosen: Sequence[tuple[int, Item]], *, shift: float = 0.0
+    ) -> Iterator[dict[str, Any]]:
         problems = []
         for place, item in chosen:
             try:
@@ -274,7 +290,7 @@ class OpenTasks:
             drafts = task.get("predictions", [])
             result = drafts[0]["result"] if drafts else []
             task["predictions"] = [
-                {"model_version": MODEL_VERSION, "score": score_of(place), "result": result}
+                {"model_version": MODEL_VERSION, "score": score_of(place) + shift, "result": result}
             ]
             yield task
         if problems:

@@ -28,7 +28,16 @@ def address_in_files(image_url: str) -> str:
 
 @dataclass(frozen=True)
 class GroundTruthSettings:
-    """The labels of the data set answer at once; nothing can be set."""
+    """The labels of the data set answer at once.
+
+    Attributes:
+        check_labels: List labels that look wrong after each training.
+    """
+
+    check_labels: bool = False
+
+    def __post_init__(self) -> None:
+        check_flag("oracle.check_labels", self.check_labels)
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,7 @@ class PeopleSettings:
         formats: Formats that a request is written in, some of `export.FILES`.
         images: "link", "copy" or "none": how the folder of a request holds its images.
         image_url: Address of an image for Label Studio; {name} stands for its name.
+        check_labels: List labels that look wrong after each training.
     """
 
     returned: str | None = None
@@ -66,8 +76,10 @@ class PeopleSettings:
     formats: tuple[str, ...] = ()
     images: str = "link"
     image_url: str = LOCAL_FILES
+    check_labels: bool = True
 
     def __post_init__(self) -> None:
+        check_flag("oracle.check_labels", self.check_labels)
         check_flag("oracle.partial", self.partial)
         check_flag("oracle.empty_is_answer", self.empty_is_answer)
         check_whole_number("oracle.test_size", self.test_size, low=0)

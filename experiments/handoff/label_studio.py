@@ -258,13 +258,15 @@ def _results(item: Item, rules: Rules) -> Iterator[dict[str, Any]]:
 
 
 def interface(rules: Rules) -> str:
-    """Return the labeling interface: one control for the classes of the task."""
+    """Return the labeling interface: one control for the classes of the task.
+
+    Choices stand above the image, where they are seen on every screen, and one must be made.
+    """
     control, entry, _ = CONTROLS[rules.kind]
     entries = "".join(f"    <{entry} value={quoteattr(name)}/>\n" for name in rules.class_names)
-    return (
-        "<View>\n"
-        '  <Header value="$name"/>\n'
-        f'  <Image name="{TO}" value="$image" zoom="true"/>\n'
-        f'  <{control} name="{FROM}" toName="{TO}">\n{entries}  </{control}>\n'
-        "</View>\n"
-    )
+    is_choice = rules.kind == "classification"
+    options = ' showInLine="true" required="true"' if is_choice else ""
+    image = f'  <Image name="{TO}" value="$image" zoom="true"/>\n'
+    classes = f'  <{control} name="{FROM}" toName="{TO}"{options}>\n{entries}  </{control}>\n'
+    parts = classes + image if is_choice else image + classes
+    return f'<View>\n  <Header value="$name"/>\n{parts}</View>\n'

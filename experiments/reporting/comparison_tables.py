@@ -6,10 +6,15 @@ from experiments.reporting.grouping import BASELINE
 from experiments.reporting.labels_needed import Saving
 from experiments.reporting.numbers import NONE, count
 from experiments.reporting.overall import Overall, rank_rows
+from experiments.reporting.runs import Run
 from experiments.reporting.statistics import CONFIDENCE, Comparison
 from experiments.reporting.summary import Summary
+from experiments.reporting.suspects import RELABEL, read_suspects
 from experiments.reporting.tables import Table, class_table
 from experiments.reporting.verdicts import NOT_DISTINGUISHABLE, is_tested, pair_verdict
+
+SHOWN_SUSPECTS = 20
+"""Labels that look wrong in the report; the file has all."""
 
 
 def further_tables(summary: Summary) -> dict[str, Table]:
@@ -17,12 +22,27 @@ def further_tables(summary: Summary) -> dict[str, Table]:
     run = summary.only_run
     tables = {
         "Each class, cycle by cycle": class_table(run) if run and not summary.classes else None,
+        "Labels that look wrong": suspect_table(run) if run else None,
         f"Against {BASELINE}, cycle by cycle (Holm over all cells)": cycle_table(summary),
         "Every pair, over the curve (Holm over all pairs)": pair_table(summary),
         "Pairwise penalty matrix (Ash et al., 2020)": penalty_table(summary),
         "Mean ranks": rank_table(summary),
     }
     return {heading: table for heading, table in tables.items() if table is not None}
+
+
+def suspect_table(run: Run) -> Table | None:
+    """Return the labels of a run that look wrong, the most suspicious first."""
+    found = read_suspects(run.folder)
+    rows = [
+        (one.name, one.label, one.suggested, f"{one.p_label:.2f}", f"{one.p_suggested:.2f}")
+        for one in found[:SHOWN_SUSPECTS]
+    ]
+    more = len(found) - len(rows)
+    if more:
+        rows.append((f"and {more} more in {RELABEL}", "", "", "", ""))
+    header = ("image", "label", "seems to be", "probability of the label", "of what it seems to be")
+    return Table(header, tuple(rows)) if rows else None
 
 
 def cycle_table(summary: Summary) -> Table | None:

@@ -37,7 +37,8 @@ from experiments.runs.pool import (
     first_pool,
     restored_pool,
 )
-from experiments.runs.recorder import recording
+from experiments.runs.recorder import Recorder, recording
+from experiments.runs.relabel import LabelCheck
 from experiments.runs.tracker import Tracker
 from experiments.settings.composition import make
 from experiments.settings.run_config import RunConfig
@@ -121,19 +122,38 @@ def _run_in_process(engine: Engine, config: RunConfig, swept: str) -> Outcome:
                 kept = engine.gather(folder.read_checkpoint() if folder else None)[0]
                 assert kept is not None, "a cycle was committed without its checkpoint"
                 parts.learner.load_state_dict(kept["model"])
-            outcome = Outcome(_last_metric(state, config))
+            check = LabelCheck(path, config, parts.learner)
+            if folder is not None and state.cycle and check.needs_network:
+                check.take_network(folder.read_checkpoint(), pool)
             with recording(folder, tracker, config, parts, swept=swept) as recorder:
-                for record in run_cycles(
-                    pool, parts.learner, parts.strategy, oracle,
-                    cycles=config.cycles, seed=config.seed, costs=parts.unit.costs,
-                    query_size=parts.unit.budget(config.recipe.cycle.query_size),
-                    observer=parts.observer,
-                ):  # fmt: skip
-                    if recorder is not None:
-                        recorder.record(record, pool)
-                    engine.barrier()
-                    outcome = _outcome(record, config, parts)
-            return outcome
+                return _cycles(config, parts, state, pool, oracle, recorder, check)
+
+
+def _cycles(
+    config: RunConfig,
+    parts: Parts,
+    state: RunState,
+    pool: Pool,
+    oracle: Oracle,
+    recorder: Recorder | None,
+    check: LabelCheck,
+) -> Outcome:
+    """Go through the cycles that are left, and record them."""
+    outcome = Outcome(_last_metric(state, config))
+    for record in run_cycles(
+        pool, parts.learner, parts.strategy, oracle,
+        cycles=config.cycles, seed=config.seed, costs=parts.unit.costs,
+        query_size=parts.unit.budget(config.recipe.cycle.query_size),
+        observer=parts.observer,
+    ):  # fmt: skip
+        check.after_training(record.cycle, pool.labeled[: record.num_labeled])
+        if recorder is not None:
+            recorder.record(record, pool)
+        if pool.cycle > record.cycle:
+            check.before_training(pool)
+        parts.learner.engine.barrier()
+        outcome = _outcome(record, config, parts)
+    return outcome
 
 
 def _keep_threads(state: RunState, *, explicit: int | None) -> None:

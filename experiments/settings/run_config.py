@@ -196,6 +196,12 @@ class RunConfig:
         return bool(self.values["oracle"]["name"] in PEOPLE)
 
     @property
+    def checks_labels(self) -> bool:
+        """True if labels that look wrong are listed: for classified whole images, if asked for."""
+        is_asked = self.values["oracle"].get("check_labels", False)
+        return bool(is_asked) and self.kind == "classification" and not self.queries_regions
+
+    @property
     def is_live(self) -> bool:
         """True if the run itself exchanges tasks and annotations with a server."""
         return bool(self.values["oracle"]["name"] == LIVE)

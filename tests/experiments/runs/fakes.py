@@ -223,6 +223,7 @@ class Config:
     provided: frozenset[Any] = frozenset()
     checkpoint_minutes = None
     drops_near_duplicates = False
+    checks_labels = False
 
     def __init__(
         self,
