@@ -52,7 +52,7 @@ LAYERS: dict[str, Layers] = {
         ("requirements", "stages"),
         ("contracts", "taps"),
         ("entropies", "layouts", "output_tap", "pool", "ranking"),
-        ("errors", "files", "randomness"),
+        ("errors", "files", "label_issues", "randomness"),
     ),
     "vendored": (
         ("hrnet", "stacked_hourglass"),  # of the residual blocks of drn

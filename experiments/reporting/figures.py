@@ -52,6 +52,7 @@ class Panel:
         from_limits: The axis reaches the bounds, so that sizes can be compared by eye.
         markers: Each point is marked, which is too much for a curve of many.
         diagonal: The line where both axes are equal is marked.
+        marks: Positions at which settings changed; each gets a dotted line.
     """
 
     title: str
@@ -64,6 +65,7 @@ class Panel:
     from_limits: bool = False
     markers: bool = True
     diagonal: bool = False
+    marks: tuple[float, ...] = ()
 
     @property
     def counts_labels(self) -> bool:
@@ -121,6 +123,8 @@ def _draw_panel(axes: Axes, panel: Panel, look: Mapping[str, Style], ink: str) -
         axes.axhline(0, **{**look.get(BASELINE, {}), "marker": None}, linewidth=1.2)
     if panel.diagonal:
         axes.plot([0, 1], [0, 1], color=ink, alpha=0.5, linewidth=1, linestyle=":")
+    for mark in panel.marks:
+        axes.axvline(mark, color=ink, linestyle=":", linewidth=1.0, alpha=0.6)
     for label, curve in panel.curves.items():
         style = look[label]
         _draw_seeds(axes, curve, style["color"])

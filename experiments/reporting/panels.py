@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments.metrics.columns import column
 from experiments.metrics.evaluation import RECALLS
+from experiments.reporting.changes import changed_settings
 from experiments.reporting.class_views import by_class
 from experiments.reporting.curves import Curve, Point, curve_of
 from experiments.reporting.evaluations import ClassResults
@@ -47,9 +48,11 @@ def drawings(summary: Summary) -> list[Drawing]:
     metric = column(summary.experiment.metric)
     curves = {label: curve for label, curve in summary.curves.items() if curve}
     limits = (metric.lowest, metric.highest)
+    changes = changed_settings(summary.only_run) if summary.only_run else ()
+    noted = "".join(f"; at {x:,.0f} labels {text}" for x, text in changes)
     found = [
-        Drawing("learning-curves", _curves_caption(summary.curves),
-                Panel("", metric.label, curves, limits=limits)),
+        Drawing("learning-curves", f"{_curves_caption(summary.curves)}{noted}",
+                Panel("", metric.label, curves, limits=limits, marks=tuple(x for x, _ in changes))),
         Drawing("loss-ranking", _curves_caption(summary.tau),
                 Panel("", "Kendall's tau", summary.tau, limits=(-1, 1)), "loss"),
     ]  # fmt: skip

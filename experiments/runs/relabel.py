@@ -7,7 +7,8 @@ A label is judged by the prediction of a network that was not trained on it:
 - otherwise by the network of the cycle before, which has selected the image and not seen its label.
   The first batch is not judged then.
 
-`al_core.label_issues` finds the suspicious ones. Nothing is changed: people decide.
+A network that agrees with fewer than half of the labels has learned too little to judge them, and
+is not asked. `al_core.label_issues` finds the suspicious ones. Nothing is changed: people decide.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 KEPT = "out_of_sample.npz"
 """Predictions for images that were labeled after them; of networks that are trained as a whole."""
+LEAST_AGREEMENT = 0.5
+"""Share of labels that a network must predict to judge the others."""
 
 
 class LabelCheck:
@@ -78,7 +81,10 @@ class LabelCheck:
         new = np.array([i for i in labeled.tolist() if i not in self._probs], np.int64)
         if not (self.needs_network and self._learner.engine.is_main and pool.cycle and new.size):
             return
-        self._probs.update(zip(new.tolist(), predicted(self._learner, new), strict=True))
+        probs = predicted(self._learner, new)
+        if not self._may_judge(probs, new):
+            return
+        self._probs.update(zip(new.tolist(), probs, strict=True))
         with atomic_write_binary(self._path / KEPT) as file:
             np.savez(
                 file,
@@ -98,6 +104,8 @@ class LabelCheck:
             probs = np.array([self._probs[i] for i in trained.tolist()]) if trained.size else None
         if probs is None or not self._learner.engine.is_main:
             return
+        if self._crosses and not self._may_judge(probs, trained):
+            return
         task, names = self._learner.task, self._learner.task.class_names
         labels = task.targets.read(trained).numpy()
         found = label_issues(probs, labels)
@@ -115,6 +123,16 @@ class LabelCheck:
                 counted(found.rows.size, "label"), trained.size,
                 "looks" if found.rows.size == 1 else "look", self._path / RELABEL,
             )  # fmt: skip
+
+    def _may_judge(self, probs: NDArray[np.float64], images: IndexArray) -> bool:
+        labels = self._learner.task.targets.read(images).numpy()
+        agreement = float((probs.argmax(1) == labels).mean())
+        if agreement < LEAST_AGREEMENT:
+            logger.info(
+                "labels of %s are not checked: the network predicts only %.0f %% of them",
+                counted(images.size, "image"), 100 * agreement,
+            )  # fmt: skip
+        return agreement >= LEAST_AGREEMENT
 
 
 def _read(file: Path) -> dict[int, NDArray[np.float64]]:

@@ -28,7 +28,7 @@ NAMES = [f"bars/train_{i:03d}.png" for i in (0, 3, 6, 9)]
 def asking_run(place: Path, *, oracle: str = "people") -> AskingRun:
     """Return a run with four labels of which three look wrong, one of these changed since."""
     photos = write_image_folder(place / "images") / "train"
-    folder = place / "run"
+    folder = place / "asking"
     folder.mkdir()
     with open(folder / RELABEL, "w", newline="") as file:
         writer = csv.writer(file)

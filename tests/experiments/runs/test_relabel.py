@@ -118,6 +118,26 @@ def test_the_network_that_selected_an_image_judges_its_label(tmp_path: Path) -> 
     assert four.p_suggested == pytest.approx(expected[0].max(), abs=1e-3)
 
 
+def test_a_network_that_knows_nothing_judges_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where it predicts fewer than half of the labels, one line says so and none is listed."""
+    caplog.set_level("INFO")
+    of = learner()
+    labels = of.task.targets.read(EVERY).numpy()
+    of.load_state_dict(of.training.fresh_model(seed=0).state_dict())
+    agreement = (predicted(of, EVERY).argmax(1) == labels).mean()
+    assert agreement < 0.5
+    pool = Pool(50)
+    pool.label(EVERY[:10])
+    pool.label(EVERY[10:])
+    check = LabelCheck(tmp_path, config(), of)
+    check.before_training(pool)
+    check.after_training(1, EVERY)
+    assert list(tmp_path.iterdir()) == []
+    assert "labels of 40 images are not checked: the network predicts only" in caplog.text
+
+
 def test_nothing_is_judged_unless_asked_for(tmp_path: Path) -> None:
     """A simulated run takes no time for it."""
     check = LabelCheck(tmp_path, config(asked=False), learner())
