@@ -25,7 +25,7 @@ def test_thresholds_are_the_mean_confidence_of_each_class() -> None:
 
 
 def test_flipped_labels_are_found() -> None:
-    """Of 30 labels flipped among 600 that a good model knows, most, and hardly any other."""
+    """Most of 30 labels flipped among 600 that a good model knows, and hardly any other."""
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 5, 600)
     logits = rng.normal(0, 1, (600, 5))

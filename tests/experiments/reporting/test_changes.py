@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from experiments.reporting.changes import changed_settings
-from experiments.reporting.grouping import group
+from experiments.reporting.grouping import group_runs
 from experiments.reporting.panels import drawings
 from experiments.reporting.runs import ReportError, read_run
 from experiments.reporting.summary import summarize
@@ -27,7 +27,7 @@ def test_a_change_is_marked_where_it_begins(tmp_path: Path) -> None:
     run = read_run(folder)
     expected = ((200, "cycle.query_size became 50"), (300, "4 settings changed"))
     assert changed_settings(run) == expected
-    (experiment,) = group([run])
+    (experiment,) = group_runs([run])
     curves = drawings(summarize(experiment))[0]
     assert curves.panel.marks == (200, 300)
     assert curves.caption.endswith(

@@ -189,7 +189,7 @@ class People:
     collected: str = "what they answered"
     digest = "of that"
 
-    def pool(self, task: Task) -> Pool:
+    def pool(self, task: Task, groups: object = None) -> Pool:
         """Return the pool with the batches."""
         pool = Pool(len(task.train))
         for batch in self.batches:
