@@ -189,6 +189,11 @@ class People:
     collected: str = "what they answered"
     digest = "of that"
 
+    @property
+    def held(self) -> IndexArray:
+        """Return the labeled images."""
+        return np.array([i for batch in self.batches for i in batch], np.int64)
+
     def pool(self, task: Task, groups: object = None) -> Pool:
         """Return the pool with the batches."""
         pool = Pool(len(task.train))
