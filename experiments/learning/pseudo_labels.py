@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from al_core import IndexArray
+from al_core.errors import InvalidSetting
 from experiments.tasks.base import AugmentsStrongly, Task
 
 RATIO = 7
@@ -29,6 +30,18 @@ WEIGHT = 1.0
 """Factor of the loss on unlabeled images, lambda in the papers."""
 
 
+def check_semi_supervised(method: str | None, task: Task) -> None:
+    """Refuse semi-supervised training of a task whose images cannot be changed strongly.
+
+    Raises:
+        InvalidSetting: `cycle.semi_supervised` is set for such a task.
+    """
+    if method is not None and not isinstance(task, AugmentsStrongly):
+        raise InvalidSetting(
+            f"cycle.semi_supervised={method} serves classification only: set it to null"
+        )
+
+
 class FlexMatch:
     """The pseudo-labels of one training.
 
@@ -36,18 +49,15 @@ class FlexMatch:
         unlabeled: Positions of the unlabeled images, at least one.
         num_classes: Classes.
         seed: Decides which of them a batch has.
-        device: Where predictions lie.
     """
 
-    def __init__(
-        self, unlabeled: IndexArray, num_classes: int, *, seed: int, device: torch.device
-    ) -> None:
+    def __init__(self, unlabeled: IndexArray, num_classes: int, *, seed: int) -> None:
         self.unlabeled = unlabeled
         self._num_classes = num_classes
         self._rng = np.random.default_rng(seed)
         self._left = np.zeros(0, np.int64)
         # The class that was last predicted with more than THRESHOLD; num_classes where none was.
-        self._learned = torch.full((unlabeled.size,), num_classes, device=device)
+        self._learned = torch.full((unlabeled.size,), num_classes)
 
     def draws(self) -> tuple[Any, Tensor]:
         """Return the state of the draws, which `restore` takes."""
@@ -61,7 +71,7 @@ class FlexMatch:
         """Continue with the states of a training that was interrupted."""
         self._rng.bit_generator.state, left = draws
         self._left = left.numpy()
-        self._learned = learned.to(self._learned.device)
+        self._learned = learned
 
     def draw(self, num_labeled: int) -> NDArray[np.int64]:
         """Return rows of `unlabeled` for a batch: all come once before any comes again.
@@ -96,6 +106,7 @@ class FlexMatch:
             weak: Log-probabilities (u, k) of the slightly changed images; no gradient flows there.
             strong: Log-probabilities (u, k) of the strongly changed images.
         """
+        self._learned = self._learned.to(weak.device)
         sure, classes = weak.detach().max(1)
         sure = sure.exp()
         used = sure > self.thresholds()[classes]
@@ -127,6 +138,6 @@ def augmented_twice(
     task: Task, images: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Return unlabeled images as labeled ones are augmented, and these changed strongly."""
-    assert isinstance(task, AugmentsStrongly), "Training checks it"
+    assert isinstance(task, AugmentsStrongly), "check_semi_supervised has refused it"
     weak, _ = task.augment(images, None, generator)
     return weak, task.augment_strongly(weak, generator)

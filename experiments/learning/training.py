@@ -38,7 +38,7 @@ from experiments.learning.freezing import Freezing
 from experiments.learning.observer import EpochEnd
 from experiments.learning.optimizer import make_optimizer, make_scheduler
 from experiments.learning.progress import Progress
-from experiments.learning.pseudo_labels import FlexMatch, UnlabeledBatch
+from experiments.learning.pseudo_labels import FlexMatch, UnlabeledBatch, check_semi_supervised
 from experiments.learning.step import Phase, RecordedSteps, TrainingStep, can_record
 from experiments.settings.recipe import LossPredictionSettings, Recipe
 from experiments.tasks.base import Task
@@ -62,6 +62,7 @@ class Training:
         self.task = task
         self.engine = engine
         self._cycle, self._optimizer = recipe.cycle, recipe.optimizer
+        check_semi_supervised(self._cycle.semi_supervised, task)
         self._head = head = recipe.loss_prediction
         self._freezing = Freezing(recipe.freezing)
         self._stages: list[str] = []  # of networks without features of their own; found once
@@ -304,10 +305,7 @@ class Training:
         unlabeled = np.setdiff1d(np.arange(len(pool)), [*labeled, *pool.unreadable, *left_out])
         if not unlabeled.size:
             return None
-        return FlexMatch(
-            unlabeled, len(self.task.class_names),
-            seed=seed + self.engine.rank, device=self.engine.device,
-        )  # fmt: skip
+        return FlexMatch(unlabeled, len(self.task.class_names), seed=seed + self.engine.rank)
 
     def _summary(self, state: TrainingState, batches: list[IndexArray]) -> dict[str, float]:
         """Return an epoch's means; stop the run if a loss is not finite, naming the sample."""

@@ -29,7 +29,7 @@ UNLABELED = np.setdiff1d(EVERY, LABELED)
 
 def flexmatch(count: int = 10) -> FlexMatch:
     """Pseudo-labels of some images of three classes."""
-    return FlexMatch(np.arange(100, 100 + count), 3, seed=0, device=torch.device("cpu"))
+    return FlexMatch(np.arange(100, 100 + count), 3, seed=0)
 
 
 def sure_of(classes: list[int], probability: float = 0.99) -> torch.Tensor:
