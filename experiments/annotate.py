@@ -28,12 +28,6 @@ from experiments.annotation.inbox import read_returned
 from experiments.annotation.ledger import request_folder
 from experiments.annotation.local_server import ENVIRONMENT
 from experiments.annotation.run_view import AskingRun, open_run
-from experiments.annotation.second_look import (
-    ask_in_files,
-    ask_in_label_studio,
-    doubtful,
-    is_live,
-)
 from experiments.annotation.settings import LabelStudioSettings, address_in_files
 from experiments.data.labels import UnusableFile
 from experiments.data.untrusted import open_untrusted
@@ -86,7 +80,7 @@ def _annotate_folder(given: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.annotate",
         description="Annotate a folder of images in Label Studio, the most useful ones first.",
-        epilog=f"The same command goes on. A folder named {' or '.join(COMMANDS)} is ./NAME here.",
+        epilog=f"Repeat the command to continue. A folder named {' or '.join(COMMANDS)} is ./NAME here.",
     )
     parser.add_argument("folder", type=Path, help="folder of the images")
     parser.add_argument("--classes", required=True, help="names of the classes: cat,dog")
@@ -107,7 +101,7 @@ def _annotate_folder(given: Sequence[str]) -> int:
         show_error(error)
         return 1
     except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
+        show("stopped; the same command continues", error=True)
         return 130
 
 
@@ -126,20 +120,28 @@ def _export(run: AskingRun, format_name: str, batch: int | None, out: Path | Non
 
 
 def _relabel(run: AskingRun, count: int) -> int:
+    # Here, because it brings torch, which the other commands do without.
+    from experiments.annotation.second_look import (
+        ask_in_files,
+        ask_in_label_studio,
+        doubtful,
+        is_live,
+    )
+
     items = doubtful(run, count=count)
     if not items:
-        print("no label looks wrong; the list is made anew by each training")
+        show("no label looks wrong; each training makes a new list")
         return 0
     if is_live(run):
         settings = make(LabelStudioSettings, run.config["oracle"], where="oracle")
         created = ask_in_label_studio(run, items, settings)
-        print(
+        show(
             f"{counted(created, 'image')} of {len(items)} sent back to {settings.url}; the others "
             "have a second task already"
         )
         return 0
     folder = ask_in_files(run, items)
-    print(
+    show(
         f"{counted(len(items), 'image')} in {folder}; annotations that come back into "
         f"{run.returned} replace the labels at the next start"
     )

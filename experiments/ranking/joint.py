@@ -14,6 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from al_core import IndexArray, Pool, Prediction, Query, Requirement, requirements_of, stream
+from al_core.errors import ActiveLearningError
 from experiments.data.identity import file_identities
 from experiments.data.loading import chunks
 from experiments.data.samples import FileSamples
@@ -29,7 +30,7 @@ ROWS = "rows"
 """Folder of the rows in the folder of a ranking."""
 
 
-class _Unreadable(Exception):
+class _Unreadable(ActiveLearningError):
     """Images were asked for that cannot be read."""
 
     def __init__(self, reasons: dict[int, str]) -> None:

@@ -191,7 +191,7 @@ MUTATIONS = (
         "the detection loss of an image is a sum over its boxes",
         (
             Replace(
-                "Detection.objective", "sums / found.num_positives.clamp(min=1)", "sums"
+                "MultiBox.losses", "sums / counts.clamp(min=1)", "sums"
             ),
         ),
         ("test_loss_of_an_image_is_no_count_of_its_objects",),

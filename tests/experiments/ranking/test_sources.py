@@ -181,7 +181,6 @@ def test_published_weights_are_scored_as_their_network_scores(
         (("task=cifar10", "backbone=resnet18"), r"does not fit task=cifar10 backbone=resnet18"),
         (("task=cifar10", "backbone=lenet", "class_names=[a,b]"), "with 2 classes: .*another shap"),
         (("task=cifar10", "backbone=lenet", "strategy=learning_loss"), "has none: rank with strat"),
-        (("task=cifar10", "backbone=lenet", "strategy=random"), "gives images no scores of their"),
         (
             ("task=cifar10", "backbone=lenet", "strategy=bald", "~task.build.mc_dropout_passes"),
             "the networks of task=cifar10 cannot give",

@@ -28,7 +28,7 @@ def refusal(*arguments: str, config_name: str = "config") -> str:
         (["cycle.epoch=3"], "unknown key cycle.epoch: did you mean cycle.epochs? cycle has batch_"),
         (["cycel.epochs=3"], "unknown key cycel.epochs: did you mean cycle.epochs? the config"),
         (["cycel.nothing=3"], "unknown key cycel.nothing: did you mean cycle? the configuration"),
-        (["foo=1"], "unknown key foo; the configuration has backbone, cycle, cycles, "),
+        (["foo=1"], "unknown key foo; the configuration has backbone, checkpoint_minutes, cycle, "),
         (["backbone.weights=x"], "unknown key backbone.weights; backbone has classification, f"),
         (["task=drn_cityscapes", "backbone.weights=x"],
          "unknown key backbone.weights: did you mean backbone.segmentation.weights? backbone has "
