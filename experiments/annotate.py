@@ -80,7 +80,7 @@ def _annotate_folder(given: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m experiments.annotate",
         description="Annotate a folder of images in Label Studio, the most useful ones first.",
-        epilog=f"Repeat the command to continue. A folder named {' or '.join(COMMANDS)} is ./NAME here.",
+        epilog=f"Repeat it to continue. A folder named {' or '.join(COMMANDS)} is ./NAME here.",
     )
     parser.add_argument("folder", type=Path, help="folder of the images")
     parser.add_argument("--classes", required=True, help="names of the classes: cat,dog")
