@@ -7,7 +7,6 @@ import logging
 import os
 import pickle
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,11 +58,10 @@ def nothing_waits_for_the_disk() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="session", autouse=True)
 def galleries_are_small() -> None:
-    """Draw few pictures in runs of tests; tests of galleries set the number back."""
-    if "experiments.runs.gallery" in sys.modules:  # importing it would import torch
-        draw_little()
+    """Draw few pictures in runs of tests and of their fixtures; tests of galleries set it back."""
+    draw_little()
 
 
 @pytest.fixture(autouse=True)
