@@ -29,8 +29,8 @@ from vendored.taps import TappedNetwork
 
 Target = dict[str, Tensor]
 """torchvision's: `boxes` (n, 4), corners in pixels, and `labels` (n,), from 1."""
-PROBE_PIXELS = 64
-"""Side of the image with which the numbers of channels are found."""
+PROBE_PIXELS = 300
+"""Side of the image with which the numbers of channels are found: the least that SSD300 takes."""
 
 
 @dataclass(frozen=True)

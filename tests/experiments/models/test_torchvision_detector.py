@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -51,21 +51,34 @@ class Backbone:
 
     def __init__(self, model: str, **expected: Any) -> None:
         self.name = "torchvision_detection"
-        self.input_format = InputFormat(SIDE, **expected)
+        self.input_format = InputFormat(side_of(model), **expected)
         self._build = partial(torchvision_detector, model=model, weights="none")
 
     def __call__(self, num_classes: int) -> nn.Module:
         return self._build(num_classes)
 
 
+@cache
+def scenes(side: int) -> ObjectDetection:
+    """A few scenes of that many pixels."""
+    return digit_scenes(num_scenes=12, num_test_scenes=3, scene_size=side)
+
+
+def side_of(model: str) -> int:
+    """Pixels of its images; the last map of SSD300 has none left in smaller ones."""
+    return 300 if model == "ssd300_vgg16" else SIDE
+
+
 @pytest.fixture(scope="module")
 def data() -> ObjectDetection:
     """A few scenes."""
-    return digit_scenes(num_scenes=12, num_test_scenes=3, scene_size=SIDE)
+    return scenes(SIDE)
 
 
 def task_of(data: ObjectDetection, model: str, **arguments: Any) -> Detection:
     """A task of which the first samples are labeled."""
+    if side_of(model) != SIDE:
+        data = scenes(side_of(model))
     task = Detection(data, Backbone(model), eval_batch_size=2, **arguments)
     task.targets.reveal(LABELED)
     return task
@@ -86,11 +99,12 @@ def own_losses(network: Any, images: Tensor, targets: list[Tensor]) -> Tensor:
     for module in network.modules():
         if isinstance(module, (nn.BatchNorm2d, nn.Dropout)):
             module.eval()
-    network.transform.min_size, network.transform.fixed_size = (SIDE,), (SIDE, SIDE)
+    side = images.shape[-1]
+    network.transform.min_size, network.transform.fixed_size = (side,), (side, side)
     network.transform.image_mean, network.transform.image_std = [0.0] * 3, [1.0] * 3
     losses = []
     for image, rows in zip(images, targets, strict=True):
-        target = {"boxes": rows[:, :4] * SIDE, "labels": rows[:, 4].long() + 1}
+        target = {"boxes": rows[:, :4] * side, "labels": rows[:, 4].long() + 1}
         torch.manual_seed(0)
         losses.append(sum(network([image], [target]).values()))
     return torch.stack(losses)
@@ -149,13 +163,16 @@ def test_detections_are_torchvisions_own(data: ObjectDetection, model: str) -> N
     for part in (inner, getattr(inner, "roi_heads", inner)):
         part.score_thresh = 0.0 if "fasterrcnn" in model else 0.001
         part.detections_per_img = 10_000
+        part.topk_candidates = 10**6  # torchvision's include those of the unused class
     port: Any = task.detector
     for part in (getattr(port, "_heads", None), getattr(port, "_network", None)):
         if part is not None:
             part.score_thresh = 0.0 if "fasterrcnn" in model else 0.001
             part.detections_per_img = 10_000
+            part.topk_candidates = 10**6
     images, _ = seen(task, network)
-    inner.transform.min_size, inner.transform.fixed_size = (SIDE,), (SIDE, SIDE)
+    side = side_of(model)
+    inner.transform.min_size, inner.transform.fixed_size = (side,), (side, side)
     inner.transform.image_mean, inner.transform.image_std = [0.0] * 3, [1.0] * 3
     with torch.no_grad():
         expected = inner(list(images))
@@ -163,9 +180,10 @@ def test_detections_are_torchvisions_own(data: ObjectDetection, model: str) -> N
     for rows, own in zip(found, expected, strict=True):
         kept = own["labels"] > 0
         assert len(rows) == int(kept.sum()) > 5
-        assert rows[:, 5].tolist() == (own["labels"][kept] - 1).tolist()
-        torch.testing.assert_close(rows[:, :4] * SIDE, own["boxes"][kept], rtol=1e-4, atol=1e-2)
-        torch.testing.assert_close(rows[:, 4], own["scores"][kept], rtol=1e-4, atol=1e-5)
+        rows, first = rows[:200], kept.nonzero().flatten()[:200]  # ties of random weights follow
+        assert rows[:, 5].tolist() == (own["labels"][first] - 1).tolist()
+        torch.testing.assert_close(rows[:, :4] * side, own["boxes"][first], rtol=1e-4, atol=1e-2)
+        torch.testing.assert_close(rows[:, 4], own["scores"][first], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("model", NETWORKS)
