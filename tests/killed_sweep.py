@@ -77,6 +77,7 @@ def whats_told(out: Path) -> dict[str, Any]:
     page = (folder / "report.html").read_text(encoding="utf-8")
     page = re.sub(r"<h3>Cost</h3>.*?</section>", "", page, flags=re.DOTALL)
     page = re.sub(r"<li>The runs differ in .*?</li>", "", page)
+    page = page.replace(f"../{out.name}/", "../")  # pictures are linked relative to the page
     return {
         "json": content,
         "csv": (folder / "report.csv").read_bytes(),

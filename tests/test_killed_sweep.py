@@ -29,6 +29,10 @@ def test_killed_three_times_a_sweep_gives_the_same_report(tmp_path: Path) -> Non
     assert killed_at[0] < TOTAL
     a, b = whats_told(whole), whats_told(killed)
     assert len(a["runs"]) == 6
+    for name, run in a["runs"].items():
+        assert {
+            part for part, content in run.items() if b["runs"][name].get(part) != content
+        } == set()
     assert b == a
     log = (tmp_path / "sweeps" / "killed.log").read_text()
     assert log.count("resuming with cycle") + log.count("is finished") >= 3
