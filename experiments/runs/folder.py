@@ -106,6 +106,8 @@ class RunFolder:
         remove_leftovers(
             path, spare=returned_folder(path, config.get("oracle", {}).get("returned"))
         )
+        if self.state.cycle:  # a process that was killed behind its commit may have left them
+            self._remove_older()
 
     def close(self) -> None:
         """Let others have the folder."""
@@ -326,8 +328,13 @@ class RunFolder:
             for each in state.records:
                 writer.writerow({k: "" if v is None else v for k, v in each.items()})
         self.save_state()
+        self._remove_older()
+
+    def _remove_older(self) -> None:
+        """Remove weights and pictures of test images of all cycles but the last."""
+        state = self.state
         for old in (self.path / CHECKPOINTS).glob("*.pt"):
-            if old.name != checkpoint:
+            if old.name != state.checkpoint:
                 old.unlink(missing_ok=True)
         for pictures in (self.path / EVALUATION).glob("cycle_*/"):
             if pictures.name != f"cycle_{state.cycle - 1:02d}":
