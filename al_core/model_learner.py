@@ -268,8 +268,8 @@ class _Collate:
 
 def _scores(outputs: Any) -> Any:
     """Return the class scores in a model's outputs, or something that is none."""
-    if isinstance(outputs, Mapping):
-        return next((outputs[name] for name in SCORES if name in outputs), outputs)
-    if isinstance(outputs, (tuple, list)) and not hasattr(outputs, "logits") and len(outputs):
-        return outputs[0]
-    return getattr(outputs, "logits", outputs)
+    for name in SCORES:
+        found = outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)
+        if found is not None:
+            return found
+    return outputs[0] if isinstance(outputs, (tuple, list)) and outputs else outputs

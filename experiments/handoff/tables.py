@@ -42,9 +42,8 @@ def read_csv(data: bytes, rules: Rules) -> Iterator[Found | Problem]:
             cells = [*row, *[""] * len(heads)]
             name, label = cells[name_at], cells[label_at].strip()
             if name and label:
-                names = (name, name[1:]) if name[1:].startswith(FORMULA) else (name,)
                 try:
-                    yield Found(names, rules.classified([label]))
+                    yield Found(_names_of(name), rules.classified([label]))
                 except UnusableFile as error:
                     yield Problem(f"line {rows.line_num}, {name}", str(error))
     except csv.Error as error:
@@ -89,3 +88,9 @@ def write_csv(file: TextIO, rows: Iterable[tuple[str, str]]) -> None:
 def as_text(name: str) -> str:
     """Return a name as a spreadsheet program takes it for text; `read_csv` reads both forms."""
     return f"'{name}" if name.startswith(FORMULA) else name
+
+
+def _names_of(cell: str) -> tuple[str, ...]:
+    """Return the names that a cell may stand for: itself, and the one that `as_text` wrote so."""
+    unquoted = cell.removeprefix("'")
+    return (cell, unquoted) if as_text(unquoted) == cell != unquoted else (cell,)

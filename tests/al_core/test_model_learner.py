@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,8 @@ class Net(nn.Module):
             return {"loss": None, "logits": scores}
         if self.form == "tuple":
             return scores, pixel_values
+        if self.form == "out":
+            return SimpleNamespace(out=scores, aux=pixel_values)
         return Answer(pixel_values, scores) if self.form == "object" else scores
 
 
@@ -99,7 +102,7 @@ def expected() -> Tensor:
         return torch.cat([model.classifier(features).log_softmax(1), features], 1)
 
 
-@pytest.mark.parametrize("form", ["tensor", "dict", "tuple", "object"])
+@pytest.mark.parametrize("form", ["tensor", "dict", "tuple", "object", "out"])
 @pytest.mark.parametrize("items", ["tuple", "image", "dict"])
 def test_rows_are_those_of_the_model_in_the_order_asked(form: str, items: str) -> None:
     """Items and outputs may have any usual form, and batches change nothing."""

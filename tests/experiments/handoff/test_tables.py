@@ -37,3 +37,10 @@ def test_both_forms_of_a_name_are_read(name: str) -> None:
     (found,) = read_csv(f"name,label\n{name},dog\n".encode(), RULES)
     assert isinstance(found, Found)
     assert ImageNames(["=a.jpg"]).find(found.names) == "=a.jpg"
+
+
+def test_only_an_apostrophe_is_dropped() -> None:
+    """The rest of a longer name is no name of its own."""
+    (found,) = read_csv(b"name,label\na-1.jpg,dog\n", RULES)
+    assert isinstance(found, Found)
+    assert found.names == ("a-1.jpg",)
