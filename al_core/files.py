@@ -33,14 +33,21 @@ def beside(path: Path) -> Path:
 
 
 @contextmanager
+def _on_disk(path: Path, mode: str, **options: str) -> Iterator[IO[bytes] | IO[str]]:
+    """Open a new file whose content is on the disk when the block ends."""
+    with open(path, mode, **options) as file:  # type: ignore[call-overload]
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
 def _beside(path: Path, mode: str, **options: str) -> Iterator[IO[bytes] | IO[str]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = beside(path)
     try:
-        with open(temporary, mode, **options) as file:  # type: ignore[call-overload]
+        with _on_disk(temporary, mode, **options) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -88,10 +95,8 @@ def write_together(folder: str | os.PathLike[str], files: Mapping[str, bytes]) -
             path = Path(folder, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             staged.append((beside(path), path))
-            with open(staged[-1][0], "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            with _on_disk(staged[-1][0], "xb") as file:
+                file.write(data)  # type: ignore[arg-type]
         for temporary, path in staged:
             os.replace(temporary, path)
     finally:
