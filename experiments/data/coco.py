@@ -120,11 +120,14 @@ def _read(file: Path, images: Path) -> _File:
     if not class_names or len(set(class_names)) != len(class_names):
         raise InvalidSetting(f"data: {file} must have categories of distinct names")
     faults = list(content.problems)
-    outside = [image for image in content.images if not lies_below(image.name)]
-    faults += [Problem(image.name, f"its path leads out of {images}") for image in outside]
     ordered = sorted(
-        (image for image in content.images if image not in outside), key=lambda image: image.name
+        (image for image in content.images if lies_below(image.name)), key=lambda image: image.name
     )
+    faults += [
+        Problem(image.name, f"its path leads out of {images}")
+        for image in content.images
+        if not lies_below(image.name)
+    ]
     names = [image.name for image in ordered]
     if len(set(names)) != len(names):
         raise InvalidSetting(f"data: {file} lists an image twice")
