@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
+from al_core import IndexArray
 from benchmarks.gpu.bench import Bench, waiting
 from benchmarks.gpu.steps import bare_times, learner_of
+from experiments.engine.engine import Engine
 from experiments.tasks.base import Task
 
 
@@ -54,12 +56,20 @@ def _other_tasks(bench: Bench) -> Iterator[tuple[str, int, Callable[[], Task]]]:
         yield "drn_d_tiny", 2, cache(partial(segmentation, 64, 2, "drn_d_tiny"))
 
 
-def _other(
+def _prepared(
     bench: Bench, build: Callable[[], Task], batch_size: int, precision: str
-) -> dict[str, Any]:
+) -> tuple[Engine, Task, IndexArray]:
+    """Return an engine, and a task with the positions of a batch of labeled images."""
     engine, task = bench.engine(precision=precision), build()
     every = np.arange(batch_size)
     task.targets.reveal(every)
+    return engine, task, every
+
+
+def _other(
+    bench: Bench, build: Callable[[], Task], batch_size: int, precision: str
+) -> dict[str, Any]:
+    engine, task, every = _prepared(bench, build, batch_size, precision)
     epochs = 10 if bench.is_gpu else 1
     learner = learner_of(task, engine, batch_size, epochs=epochs)
     seconds = bench.seconds_of(waiting(engine, partial(learner.fit, every, seed=0))) / epochs
@@ -69,9 +79,7 @@ def _other(
 def _other_bare(
     bench: Bench, build: Callable[[], Task], batch_size: int, precision: str
 ) -> dict[str, Any]:
-    engine, task = bench.engine(precision=precision), build()
-    every = np.arange(batch_size)
-    task.targets.reveal(every)
+    engine, task, every = _prepared(bench, build, batch_size, precision)
     batch = task.training_batch(every, task.targets, seed=0)
     inputs = engine.laid_out(task.normalize(engine.to_device(batch.images)))
     targets = engine.to_device(batch.targets)
