@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,13 +26,12 @@ from experiments.annotation.unlabeled import Collected, checked_class_names
 from experiments.data.blank import MAX_IMAGE_SIZE
 from experiments.data.duplicate_groups import Groups
 from experiments.data.labels import Rules
-from experiments.data.samples import FileSamples
 from experiments.engine.engine import Engine
 from experiments.learning.frozen import FOLDER, frozen_trunk
 from experiments.learning.learner import TaskLearner
-from experiments.learning.near_duplicates import of_samples
+from experiments.learning.near_duplicates import of_files
 from experiments.learning.training import Training
-from experiments.models.embedding import IMAGE_SIZE, LITE0, embed
+from experiments.models.embedding import LITE0, embed
 from experiments.settings.checks import check_folder, check_whole_number
 from experiments.settings.composition import make
 from experiments.settings.run_config import RunConfig
@@ -233,14 +231,8 @@ def _people(asked: PeopleSettings, config: RunConfig, run_folder: Path, engine: 
                 weights=asked.embedding_weights,
                 engine=engine,
             ),
-            group=partial(_grouped, engine=engine, folder=Path(config.values["out"], FOLDER))
+            group=partial(of_files, engine=engine, folder=Path(config.values["out"], FOLDER))
             if config.drops_near_duplicates
             else None,
         ),
     )
-
-
-def _grouped(paths: Sequence[Path], *, engine: Engine, folder: Path) -> Groups:
-    names = [str(path) for path in paths]
-    files = FileSamples(paths, names, image_size=IMAGE_SIZE, checked=False)
-    return of_samples(files, engine, folder=folder)

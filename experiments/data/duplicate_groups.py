@@ -16,9 +16,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from al_core import IndexArray
+from al_core.strategies.blocks import blocks
 from experiments.data.near_duplicates import MAX_BITS, Look, excess
 
-IndexArray = NDArray[np.int64]
+TABLE = "near_duplicates.csv"
+"""File with the images that are not offered, of a run and of a ranking."""
+COLUMNS = ("name", "group", "difference")
+"""Its columns: an image, the one that stands for its group, and the `difference` of `Groups`."""
+
 Read = Callable[[IndexArray], Tensor]
 """Returns rows (b, c) of images."""
 
@@ -99,7 +105,7 @@ def by_look(read: Read, images: IndexArray) -> Space:
         rows: NDArray[np.float32] = read(images[places])[:, 64:].numpy()
         return rows.reshape(-1, 16, 16, 3)
 
-    bits = torch.cat([read(images[part])[:, :64] for part in _blocks(images.size, BLOCK)])
+    bits = torch.cat([read(images[part])[:, :64] for part in blocks(images.size, BLOCK)])
     # Squared distances of bits are numbers of different ones.
     return Space(
         bits, MAX_BITS + 0.5, lambda pairs: excess(colors(pairs[:, 0]), colors(pairs[:, 1]))
@@ -120,7 +126,7 @@ def by_embedding(read: Read, images: IndexArray, *, max_distance: float) -> Spac
     center = sampled.mean(0)
     _, basis = torch.linalg.eigh((sampled - center).T @ (sampled - center))
     basis = basis[:, -COMPONENTS:]
-    parts = [np.arange(part.start, part.stop) for part in _blocks(images.size, BLOCK)]
+    parts = [np.arange(part.start, part.stop) for part in blocks(images.size, BLOCK)]
     sieve = torch.cat([(rows(part) - center) @ basis for part in parts])
     return Space(sieve, 2 * max_distance + ROUNDING, differences)
 
@@ -151,7 +157,7 @@ def grouped(
     left = np.setdiff1d(np.flatnonzero(same == first), alone)
     if left.size > 1:
         search = _Search(left.size, spaces(left))
-        for block in _blocks(left.size, BLOCK):
+        for block in blocks(left.size, BLOCK):
             search.join(block)
         first[left], difference[left] = left[search.first], search.difference
     first, difference = first[same], difference[same]
@@ -179,7 +185,7 @@ class _Search:
         rows = np.arange(block.start, block.stop)
         near: dict[int, list[_Pair]] = {}
         for space in self.spaces:
-            for part in _blocks(self.firsts.size, TILE):
+            for part in blocks(self.firsts.size, TILE):
                 for pair in _near(space, rows, self.firsts[part]):
                     near.setdefault(pair.row, []).append(pair)
             for pair in _near(space, rows, rows):
@@ -199,13 +205,8 @@ def _near(space: Space, rows: IndexArray, others: IndexArray) -> Iterator[_Pair]
     bounds, columns = between.topk(min(NEAREST, others.size), dim=1, largest=False)
     at, k = torch.nonzero(bounds <= space.limit, as_tuple=True)
     pairs = np.stack([rows[at.numpy()], others[columns[at, k].numpy()]], 1)
-    for part in _blocks(len(pairs), PAIRS):
+    for part in blocks(len(pairs), PAIRS):
         differences = space.differences(pairs[part])
         for found in np.flatnonzero(differences <= 1).tolist():
             row, other = pairs[part][found].tolist()
             yield _Pair(row, other, float(differences[found]))
-
-
-def _blocks(count: int, size: int) -> Iterator[slice]:
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))

@@ -28,10 +28,10 @@ from experiments.data.duplicate_groups import (
 )
 from experiments.data.identity import file_identities, identities
 from experiments.data.near_duplicates import look
-from experiments.data.samples import Samples
+from experiments.data.samples import FileSamples, Samples
 from experiments.engine.engine import Engine
 from experiments.learning.frozen import FOLDER, FrozenClassification
-from experiments.models.embedding import LITE0, pretrained_embedder
+from experiments.models.embedding import IMAGE_SIZE, LITE0, pretrained_embedder
 from experiments.models.feature_store import Features, FeatureStore, Rows
 from experiments.tasks.base import Task
 
@@ -55,6 +55,13 @@ def of_pool(task: Task, engine: Engine, *, out: Path) -> Groups:
     if isinstance(task, FrozenClassification) and task.backbone_name == LITE0:
         known = task.pool_features
     return of_samples(task.train, engine, folder=out / FOLDER, known=known)
+
+
+def of_files(paths: Sequence[Path], engine: Engine, *, folder: Path) -> Groups:
+    """Group image files, in their order; `engine` and `folder` as for `of_samples`."""
+    names = [str(path) for path in paths]
+    files = FileSamples(paths, names, image_size=IMAGE_SIZE, checked=False)
+    return of_samples(files, engine, folder=folder)
 
 
 def of_samples(

@@ -26,8 +26,9 @@ from experiments.ranking.scorer import Scorer
 from experiments.settings.requirements import check_requirements
 from experiments.settings.wording import counted
 
-ROWS = "rows"
-"""Folder of the rows in the folder of a ranking."""
+ROWS, FEATURES = "rows", "features"
+"""Folders in that of a ranking: of the rows that strategies ask for; of looks and pretrained
+features, which the search for near-duplicates uses too."""
 
 
 class _Unreadable(ActiveLearningError):
@@ -159,7 +160,7 @@ def select_files(
         key = "strategy.query.embedding=pretrained"
         embedder = pretrained_embedder(scorer.learner.engine, key=key)
         files = FileSamples(list(map(Path, paths)), paths, image_size=IMAGE_SIZE, checked=False)
-        pretrained = PoolFeatures(embedder.kept(files, folder / ROWS), embedder.name)
+        pretrained = PoolFeatures(embedder.kept(files, folder / FEATURES), embedder.name)
     reasons: dict[int, str] = {}
     while candidates.size:
         count = min(budget, candidates.size)

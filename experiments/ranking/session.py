@@ -16,11 +16,12 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from al_core.errors import ActiveLearningError, InvalidSetting
 from al_core.files import atomic_write
-from experiments.data.duplicate_groups import Groups
+from experiments.data.duplicate_groups import TABLE, Groups
 from experiments.data.folders import describe_ignored
 from experiments.data.loading import chunks
 from experiments.engine.engine import Engine
 from experiments.engine.provenance import provenance
+from experiments.learning.near_duplicates import of_files
 from experiments.ranking.binding import check_identity, held, identity
 from experiments.ranking.contact_sheet import (
     COMPARED_PER_SHOWN,
@@ -35,15 +36,14 @@ from experiments.ranking.executors import (
     score_inline,
     score_with_ray,
 )
-from experiments.ranking.joint import select_files
+from experiments.ranking.joint import FEATURES, select_files
 from experiments.ranking.listing import Listing
 from experiments.ranking.model import TrainedModel, read_model
-from experiments.ranking.near_duplicates import groups_of_files, leave_out
+from experiments.ranking.near_duplicates import leave_out
 from experiments.ranking.scorer import Scorer
 from experiments.ranking.settings import RankSettings
 from experiments.ranking.store import WRITTEN, Store
 from experiments.ranking.writing import (
-    NEAR_DUPLICATES,
     QUARANTINE,
     QUERY,
     RANKING,
@@ -179,8 +179,9 @@ class _Ranking:
         return time.perf_counter() - start
 
     def _groups(self, names: Sequence[str]) -> Groups:
+        paths = [Path(self.listing.path(name)) for name in names]
         engine = self.scorer.learner.engine
-        return groups_of_files(names, self.listing, engine, folder=self.settings.out)
+        return of_files(paths, engine, folder=self.settings.out / FEATURES)
 
     def _select(self) -> float:
         """Let a strategy choose images together; return the seconds that it took."""
@@ -254,7 +255,7 @@ class _Ranking:
         if counts.near_duplicates:
             logger.info(
                 "%s not offered, near-duplicates; see %s",
-                counted(counts.near_duplicates, "image"), settings.out / NEAR_DUPLICATES,
+                counted(counts.near_duplicates, "image"), settings.out / TABLE,
             )  # fmt: skip
         if unreadable:
             logger.warning(
@@ -283,7 +284,7 @@ class _Ranking:
             ("selected", f"the first {min(settings.budget, counts.offered):,}, in {QUERY}"),
         ]
         if counts.near_duplicates:
-            left_out = f"{counts.near_duplicates:,} of other images, left out, in {NEAR_DUPLICATES}"
+            left_out = f"{counts.near_duplicates:,} of other images, left out, in {TABLE}"
             facts.append(("near-duplicates", left_out))
         write_contact_sheet(
             settings.out / CONTACT_SHEET,

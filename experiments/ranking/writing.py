@@ -16,13 +16,13 @@ from typing import Any
 
 from al_core.entropies import bare_name, upload_values, write_ranking_csv
 from al_core.files import atomic_write
+from experiments.data.duplicate_groups import COLUMNS, TABLE
 from experiments.ranking.store import Store
 
 logger = logging.getLogger(__name__)
 
 RANKING, UPLOAD, QUERY = "ranking.csv", "upload.csv", "query.csv"
 QUARANTINE, CLASHES = "quarantine.csv", "clashes.csv"
-NEAR_DUPLICATES = "near_duplicates.csv"
 
 
 def write_tables(store: Store, folder: Path, *, budget: int, unnamable: Sequence[str]) -> None:
@@ -52,9 +52,7 @@ def write_tables(store: Store, folder: Path, *, budget: int, unnamable: Sequence
     )
     write_table(folder / QUARANTINE, ("name", "reason"), unreadable, keep_empty=False)
     left_out = ((name, of, f"{share:.4f}") for name, of, share in store.near_duplicates())
-    write_table(
-        folder / NEAR_DUPLICATES, ("name", "group", "difference"), left_out, keep_empty=False
-    )
+    write_table(folder / TABLE, COLUMNS, left_out, keep_empty=False)
     write_table(folder / CLASHES, ("bare_name", "name"), store.clashes(), keep_empty=False)
     if (folder / CLASHES).exists():
         (_, first), (_, second) = list(store.clashes())[:2]

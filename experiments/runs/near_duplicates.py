@@ -15,7 +15,7 @@ import numpy as np
 
 from al_core import IndexArray
 from al_core.files import atomic_write
-from experiments.data.duplicate_groups import Groups
+from experiments.data.duplicate_groups import COLUMNS, TABLE, Groups
 from experiments.engine.engine import Engine
 from experiments.learning.near_duplicates import of_pool
 from experiments.settings.run_config import RunConfig
@@ -24,9 +24,6 @@ from experiments.tasks.base import Task
 from experiments.units.unit import Unit, image_of
 
 logger = logging.getLogger(__name__)
-
-TABLE = "near_duplicates.csv"
-HEADER = ("name", "group", "difference")
 
 
 def groups_of(config: RunConfig, task: Task, engine: Engine) -> Groups | None:
@@ -72,7 +69,7 @@ def list_redundant(
     instead = groups.representatives(held)
     with atomic_write(folder / TABLE) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADER)
+        writer.writerow(COLUMNS)
         writer.writerows(
             (names[image], names[instead[image]], f"{groups.difference[image]:.4f}")
             for image in images.tolist()
