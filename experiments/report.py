@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from al_core.errors import ActiveLearningError
 from al_core.files import write_together
 from experiments.reporting.runs import ReportError, find_runs, is_run_folder
 from experiments.settings.terminal import show, show_error
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         show(write_report(options.runs, out=options.out, metric=options.metric, width=width))
-    except (ReportError, OSError) as error:
+    except (ActiveLearningError, ReportError, OSError) as error:
         show_error(error)
         return 1
     except ModuleNotFoundError as error:

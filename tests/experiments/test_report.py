@@ -153,6 +153,7 @@ def test_windows_line_ends(tmp_path: Path) -> None:
             "row 2: cycle or num_labeled is no number that can be counted to",
         ),
         (lambda f: (f / "provenance.json").write_text("[]"), "provenance.json: not a JSON object"),
+        (lambda f: (f / "relabel.csv").write_text("rank\nx\n"), "relabel.csv cannot be read"),
     ],
 )  # fmt: skip
 def test_broken_run(
