@@ -157,6 +157,8 @@ class Evaluation:
             confusion = precision = None
             if "confusion" in content:
                 cells = np.array(content["confusion"], np.int64).reshape(-1, 3)
+                if (cells < 0).any():
+                    raise ValueError("its confusion matrix has negative numbers")
                 confusion = np.zeros((len(names), len(names)), np.int64)
                 confusion[cells[:, 0], cells[:, 1]] = cells[:, 2]
             if "precision" in content:
@@ -175,11 +177,30 @@ class Evaluation:
                 precision=precision,
                 confused=tuple(Confused(**each) for each in content["confused"]),
             )
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
+        except (
+            KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError,
+        ) as error:  # fmt: skip
             raise ValueError(f"{type(error).__name__}: {error}") from None
-        if found.scores.shape != (len(names),) or found.counts.shape != (len(names),):
-            raise ValueError("it has not one score and count for each class")
+        found._check()
         return found
+
+    def _check(self) -> None:
+        """Raise ValueError unless shapes and numbers of classes are as the attributes say."""
+        k = len(self.class_names)
+        if self.scores.shape != (k,) or self.counts.shape != (k,):
+            raise ValueError("it has not one score and count for each class")
+        if any(each.shape != (NUM_BINS,) for each in vars(self.calibration).values()):
+            raise ValueError(f"its calibration has not {NUM_BINS} bins")
+        if self.precision is not None and self.precision.shape != (k, len(RECALLS)):
+            raise ValueError(f"a class has not {len(RECALLS)} precisions")
+        if self.confused and self.confusion is None:
+            raise ValueError("it has confused images without a confusion matrix")
+        for each in self.confused:
+            classes, texts = (each.true, each.predicted), (each.name, each.file)
+            if not all(isinstance(n, int) and 0 <= n < k for n in classes):
+                raise ValueError(f"a confused image has the classes {classes}, of {k}")
+            if not all(isinstance(text, str) for text in texts):
+                raise ValueError(f"a confused image has the names {texts}")
 
     def with_images(self, positions: IntArray, names: Sequence[str]) -> Evaluation:
         """Replace places in the order of evaluation by positions in the test set, and name them.

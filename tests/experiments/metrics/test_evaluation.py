@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -171,3 +172,44 @@ def test_damaged_files_are_refused(text: str) -> None:
     """Text that is no evaluation raises ValueError and nothing else."""
     with pytest.raises(ValueError, match=r".+"):
         Evaluation.from_json(text)
+
+
+CONFUSED: dict[str, Any] = {
+    "true": 1,
+    "predicted": 0,
+    "image": 0,
+    "name": "0.png",
+    "file": "cycle_00/01.jpg",
+}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"confused": [{**CONFUSED, "true": 99}]},
+        {"confused": [{**CONFUSED, "predicted": -1}]},
+        {"confused": [{**CONFUSED, "true": "a"}]},
+        {"confused": [{**CONFUSED, "file": 5}]},
+        {"confusion": None},
+        {"confusion": [[0, -1, 3]]},
+        {"counts": [10**30, 1]},
+        {"precision": [[1.0], [1.0]]},
+        {"calibration": {"counts": [1.0], "confidence": [1.0], "right": [1.0]}},
+    ],
+)
+def test_files_with_wrong_numbers_are_refused(damage: dict[str, Any]) -> None:
+    """Text whose parts do not fit one another raises ValueError and nothing else."""
+    bins = calibration(np.array([0.5]), np.array([True]))
+    whole = Evaluation(("a", "b"), "AP", np.zeros(2), "objects", np.ones(2, np.int64), bins)
+    content = json.loads(whole.to_json())
+    content |= {"confusion": [[0, 0, 1], [1, 0, 1]], "confused": [CONFUSED]}
+    assert Evaluation.from_json(json.dumps(content)).confused == (Confused(**CONFUSED),)
+    damaged = {key: value for key, value in {**content, **damage}.items() if value is not None}
+    with pytest.raises(ValueError, match=r".+"):
+        Evaluation.from_json(json.dumps(damaged))
+
+
+def test_deep_files_are_refused() -> None:
+    """A file that is nested beyond the reader's depth raises ValueError."""
+    with pytest.raises(ValueError, match="RecursionError"):
+        Evaluation.from_json("[" * 100_000)
