@@ -29,27 +29,22 @@ class ClassificationMetrics:
 
     def __init__(self) -> None:
         # Kept as tensors until `compute`, so that no batch waits for the device.
-        self._correct: list[Tensor] = []  # int64 (k,) each, by true class
-        self._counts: list[Tensor] = []  # int64 (k,) each
         self._loss: list[Tensor] = []
         self._answers: list[Tensor] = []  # (3, b) each: true class, predicted class, confidence
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Count a batch of logits (b, k) against labels (b,)."""
         import torch  # loaded by now, and not by a report
-        from torch.nn.functional import cross_entropy, one_hot
+        from torch.nn.functional import cross_entropy
 
         exact, predicted = outputs.double(), outputs.argmax(1)
-        members = one_hot(targets, outputs.shape[1])
-        self._correct.append((members * (predicted == targets)[:, None]).sum(0))
-        self._counts.append(members.sum(0))
         self._loss.append(cross_entropy(exact, targets, reduction="sum"))
         confidence = exact.softmax(1).amax(1)
         self._answers.append(torch.stack([targets.double(), predicted.double(), confidence]))
 
     def merge(self, others: Sequence[Self]) -> None:
         """Add the counts of other processes, which may have used other devices."""
-        for name in ("_correct", "_counts", "_loss", "_answers"):
+        for name in ("_loss", "_answers"):
             parts = [part for each in (self, *others) for part in getattr(each, name)]
             setattr(self, name, [part.cpu() for part in parts])
 
@@ -61,10 +56,12 @@ class ClassificationMetrics:
         """
         import torch
 
-        if not self._counts:
+        if not self._answers:
             return dict.fromkeys((column.name for column in COLUMNS), float("nan"))
-        correct, counts = torch.stack(self._correct).sum(0), torch.stack(self._counts).sum(0)
-        total, tested = counts.sum().item(), counts > 0
+        true, predicted = torch.cat(self._answers, 1)[:2].long()
+        counts, total = true.bincount(), len(true)
+        correct = true[predicted == true].bincount(minlength=len(counts))
+        tested = counts > 0
         return {
             "accuracy": 100.0 * correct.sum().item() / total,
             "balanced_accuracy": 100.0 * (correct[tested].double() / counts[tested]).mean().item(),

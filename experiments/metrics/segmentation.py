@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from experiments.metrics.declaration import percentage
 from experiments.metrics.evaluation import NUM_BINS, Calibration, Evaluation, most_confused
@@ -101,14 +102,13 @@ class SegmentationMetrics:
         import torch
 
         hits, true = self.confusion.diagonal(), self.confusion.sum(1)
-        union = true + self.confusion.sum(0) - hits
         present = np.flatnonzero(true)
         if not present.size:
             return {"miou": float("nan"), "pixel_accuracy": float("nan")}
         absent = [name for name, pixels in zip(self._class_names, true, strict=True) if not pixels]
         if absent:
             log.info("no pixel of the test set is %s: left out of miou", ", ".join(absent))
-        overlap = 100.0 * hits[present] / union[present]
+        overlap = self._overlaps()[present]
         names = [self._class_names[label].replace(" ", "_") for label in present]
         return {
             "miou": torch.from_numpy(overlap).mean().item(),
@@ -121,9 +121,6 @@ class SegmentationMetrics:
 
         Behind each cell of the matrix are the images with the most of its pixels.
         """
-        hits, true = self.confusion.diagonal(), self.confusion.sum(1)
-        union = true + self.confusion.sum(0) - hits
-        scores = np.where(true > 0, 100.0 * hits / np.maximum(union, 1), np.nan)
         found: dict[tuple[int, int], list[tuple[int, int]]] = {}
         for image, cells in enumerate(self._cells):
             for t, p, pixels in cells:
@@ -135,10 +132,16 @@ class SegmentationMetrics:
         return Evaluation(
             class_names=tuple(class_names),
             score="IoU",
-            scores=scores,
+            scores=self._overlaps(),
             unit="pixels",
-            counts=true,
+            counts=self.confusion.sum(1),
             calibration=self._bins,
             confusion=self.confusion,
             confused=most_confused(self.confusion, images, limit=NUM_CONFUSED),
         )
+
+    def _overlaps(self) -> NDArray[np.float64]:
+        """Return the IoU of each class in percent; NaN for one without a pixel in the test set."""
+        hits, true = self.confusion.diagonal(), self.confusion.sum(1)
+        union = true + self.confusion.sum(0) - hits
+        return np.where(true > 0, 100.0 * hits / np.maximum(union, 1), np.nan)
