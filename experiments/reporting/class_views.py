@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from experiments.metrics.evaluation import Confused, Evaluation, FloatArray, IntArray
+from experiments.metrics.evaluation import Confused, Evaluation, IntArray
 from experiments.reporting.evaluations import FOLDER, ClassResults, class_scores
 from experiments.reporting.gallery import is_file_in
 from experiments.reporting.numbers import NONE, count, estimate_text, listed
@@ -51,11 +52,20 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A cell of the confusion matrix with the images behind it."""
+    """A cell of the confusion matrix with the images behind it.
 
+    Attributes:
+        cell: Numbers of the true and the predicted class.
+        anchor: Its pictures on the page.
+        about: The cell in words.
+        folder: The folder of the pictures' files.
+        images: The images.
+    """
+
+    cell: tuple[int, int]
     anchor: str
     about: str
-    seed: int
+    folder: Path
     images: tuple[Confused, ...]
 
 
@@ -132,8 +142,8 @@ def mistakes(result: ClassResults, prefix: str) -> list[Mistake]:
     """Return the cells with pictures, of the first seed that has any, the largest cells first."""
     for seed, evaluation in result.last.items():
         found: dict[tuple[int, int], list[Confused]] = {}
+        folder = result.folders[seed]
         for each in evaluation.confused:
-            folder = result.folders[seed]
             if each.file and is_file_in(folder.parent.resolve() / FOLDER, folder / each.file):
                 found.setdefault((each.true, each.predicted), []).append(each)
         if found:
@@ -141,9 +151,10 @@ def mistakes(result: ClassResults, prefix: str) -> list[Mistake]:
             assert confusion is not None
             return [
                 Mistake(
+                    (true, predicted),
                     f"{prefix}-{true}-{predicted}",
                     _about(evaluation, confusion, true, predicted),
-                    seed,
+                    folder,
                     tuple(images),
                 )
                 for (true, predicted), images in found.items()
@@ -159,12 +170,12 @@ def matrix(result: ClassResults, shown: Sequence[Mistake]) -> Matrix | None:
     evaluation, confusion = result.any, np.sum(parts, axis=0)
     errors = confusion.sum(0) + confusion.sum(1) - 2 * confusion.diagonal()
     kept = np.sort(np.argsort(-errors, kind="stable")[:MOST_CLASSES]).tolist()
-    anchors = {tuple(map(int, each.anchor.split("-")[-2:])): each.anchor for each in shown}
+    anchors = {each.cell: each.anchor for each in shown}
     rows = tuple(
         tuple(
             Cell(
                 count(int(confusion[t, p])) if confusion[t, p] else "",
-                float(_shares(confusion)[t, p]),
+                _share(confusion, t, p),
                 t == p,
                 _about(evaluation, confusion, t, p),
                 anchors.get((t, p), ""),
@@ -179,15 +190,14 @@ def matrix(result: ClassResults, shown: Sequence[Mistake]) -> Matrix | None:
 
 def _about(evaluation: Evaluation, confusion: IntArray, true: int, predicted: int) -> str:
     names, n = evaluation.class_names, int(confusion[true, predicted])
-    share = f"{count(n)} {evaluation.unit}, {_shares(confusion)[true, predicted]:.0%}"
+    share = f"{count(n)} {evaluation.unit}, {_share(confusion, true, predicted):.0%}"
     if true == predicted:
         return f"{names[true]} recognized: {share} of {names[true]}"
     return f"{names[true]} taken for {names[predicted]}: {share} of {names[true]}"
 
 
-def _shares(confusion: IntArray) -> FloatArray:
-    shares: FloatArray = confusion / np.maximum(confusion.sum(1, keepdims=True), 1)
-    return shares
+def _share(confusion: IntArray, true: int, predicted: int) -> float:
+    return float(confusion[true, predicted] / max(confusion[true].sum(), 1))
 
 
 def by_class(result: ClassResults) -> Mapping[str, Mapping[int, Mapping[int, float]]]:

@@ -169,11 +169,11 @@ def _section(
             [
                 Thumbnail(image.name, "", "", data_uri(file), link(file, out))
                 for image in each.images
-                if _takes(room, file := alone.folders[each.seed] / image.file)
+                if _takes(room, file := each.folder / image.file)
             ],
         )
         for each in errors
-    ] if alone else []  # fmt: skip
+    ]
     behind = [each for each in behind if each.images]
     kept = {each.anchor for each in behind}
     return Section(
