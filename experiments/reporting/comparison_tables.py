@@ -6,6 +6,7 @@ from experiments.reporting.grouping import BASELINE
 from experiments.reporting.labels_needed import Saving
 from experiments.reporting.numbers import NONE, count
 from experiments.reporting.overall import Overall, rank_rows
+from experiments.reporting.rankings import Penalties
 from experiments.reporting.runs import Run
 from experiments.reporting.statistics import CONFIDENCE, Comparison
 from experiments.reporting.summary import Summary
@@ -94,12 +95,7 @@ def penalty_table(summary: Summary) -> Table | None:
     penalties = summary.penalties
     if penalties is None or len(penalties.labels) < 3:
         return None
-    rows = [
-        (label, *(NONE if a == b else f"{cell:.2f}" for b, cell in enumerate(row)))
-        for a, (label, row) in enumerate(zip(penalties.labels, penalties.cells, strict=True))
-    ]
-    means = ("mean (less is better)", *(f"{value:.2f}" for value in penalties.columns))
-    return Table(("share of cycles won", *penalties.labels), (*rows, means))
+    return _penalties("share of cycles won", penalties)
 
 
 def rank_table(summary: Summary) -> Table | None:
@@ -107,13 +103,8 @@ def rank_table(summary: Summary) -> Table | None:
     ranks = summary.ranks
     if ranks is None:
         return None
-    letters = {clique: chr(ord("a") + number) for number, clique in enumerate(ranks.cliques)}
     rows = [
-        (
-            label,
-            f"{rank:.2f}",
-            " ".join(letter for clique, letter in letters.items() if label in clique) or NONE,
-        )
+        (label, f"{rank:.2f}", ranks.letters(label) or NONE)
         for label, rank in ranks.mean_ranks.items()
     ]
     return Table(("strategy", "mean rank", "not told apart"), tuple(rows))
@@ -157,14 +148,18 @@ def overall_tables(overall: Overall) -> dict[str, Table]:
         heading = f"Labels saved to reach what {BASELINE} reaches at the end"
         tables[heading] = Table(("labels", *overall.titles), tuple(rows))
     if (found := overall.penalties) is not None:
-        cells = [
-            (label, *(NONE if a == b else f"{cell:.2f}" for b, cell in enumerate(row)))
-            for a, (label, row) in enumerate(zip(found.labels, found.cells, strict=True))
-        ]
-        means = ("mean (less is better)", *(f"{value:.2f}" for value in found.columns))
         heading = f"Pairwise penalty matrix, at most {len(overall.titles)} (Ash et al., 2020)"
-        tables[heading] = Table(("won against", *found.labels), (*cells, means))
+        tables[heading] = _penalties("won against", found)
     return {heading: table.without_empty_columns() for heading, table in tables.items()}
+
+
+def _penalties(corner: str, penalties: Penalties) -> Table:
+    rows = [
+        (label, *(NONE if a == b else f"{cell:.2f}" for b, cell in enumerate(row)))
+        for a, (label, row) in enumerate(zip(penalties.labels, penalties.cells, strict=True))
+    ]
+    means = ("mean (less is better)", *(f"{value:.2f}" for value in penalties.columns))
+    return Table((corner, *penalties.labels), (*rows, means))
 
 
 def _saving(saving: Saving) -> str:

@@ -143,14 +143,12 @@ def rank_rows(overall: Overall) -> list[tuple[str, ...]]:
     """Return rows of text: strategy, rank in each experiment, mean rank, letters that are shared by
     strategies not told apart.
     """
-    cliques = overall.tested.cliques if overall.tested is not None else ()
-    letters = {clique: chr(ord("a") + number) for number, clique in enumerate(cliques)}
     return [
         (
             label,
             *(f"{overall.ranks.at[label, title]:.3g}" for title in overall.titles),
             f"{mean:.2f}",
-            " ".join(letter for clique, letter in letters.items() if label in clique) or NONE,
+            (overall.tested.letters(label) if overall.tested else "") or NONE,
         )
         for label, mean in overall.mean_ranks.items()
     ]

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from experiments.metrics.columns import column
-from experiments.metrics.evaluation import RECALLS
+from experiments.metrics.evaluation import RECALLS, FloatArray
 from experiments.reporting.changes import changed_settings
 from experiments.reporting.class_views import by_class
 from experiments.reporting.curves import Curve, Point, curve_of
@@ -110,13 +110,10 @@ def _precision(result: ClassResults) -> dict[str, Curve]:
         return {}
     means = dict(zip(result.any.class_names, np.mean(rows, axis=0), strict=True))
     return {
-        name: tuple(
-            Point(k, float(recall), Estimate(float(value), None, None, 1))
-            for k, (recall, value) in enumerate(zip(RECALLS, row, strict=True))
-            if not k or row[k - 1] > 0
-        )
+        name: _line(RECALLS[found], row[found])
         for name, row in means.items()
         if not np.isnan(row).any()
+        for found in [np.append(True, row[:-1] > 0)]
     }
 
 
@@ -129,10 +126,7 @@ def _reliability(summary: Summary) -> list[Drawing]:
         confidence, right = (
             each[kept] / bins.counts[kept] for each in (bins.confidence, bins.right)
         )
-        curves[label] = tuple(
-            Point(k, float(x), Estimate(float(y), None, None, 1))
-            for k, (x, y) in enumerate(zip(confidence, right, strict=True))
-        )
+        curves[label] = _line(confidence, right)
     panel = Panel("", "share of right predictions", curves, x_label="confidence", limits=(0, 1),
                   from_limits=True, diagonal=True)  # fmt: skip
     caption = "Share of right predictions over their confidence; on the dotted line both agree"
@@ -206,6 +200,14 @@ def _has_intervals(curves: Mapping[str, Curve]) -> bool:
     return any(p.estimate.num_seeds >= FEWEST_SEEDS for curve in curves.values() for p in curve)
 
 
+def _line(x: FloatArray, y: FloatArray) -> Curve:
+    """Return a curve of values that have no seeds."""
+    return tuple(
+        Point(k, float(at), Estimate(float(value), None, None, 1))
+        for k, (at, value) in enumerate(zip(x, y, strict=True))
+    )
+
+
 def profile_panel(found: Profile | None) -> Panel:
     """Return the Dolan-More profile as curves that keep their value up to the next point."""
     curves = {}
@@ -213,9 +215,6 @@ def profile_panel(found: Profile | None) -> Panel:
         grid = np.linspace(1.0, max(1.1, float(found.ratios[-1])), _PROFILE_POINTS)
         places = np.searchsorted(found.ratios, grid + 1e-9, side="right") - 1
         for label, shares in found.shares.items():
-            curves[label] = tuple(
-                Point(k, float(grid[k]), Estimate(float(shares[at]), None, None, 1))
-                for k, at in enumerate(places)
-            )
+            curves[label] = _line(grid, shares[places])
     return Panel("", "share", curves, x_label="x, times the labels of the best", steps=True,
                  limits=(0, 1), from_limits=True)  # fmt: skip

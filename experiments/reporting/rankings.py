@@ -53,6 +53,12 @@ class Ranks:
     critical_difference: float
     cliques: tuple[tuple[str, ...], ...]
 
+    def letters(self, label: str) -> str:
+        """Return the letters of the cliques that a strategy is in; empty for none."""
+        return " ".join(
+            chr(ord("a") + number) for number, clique in enumerate(self.cliques) if label in clique
+        )
+
 
 @dataclass(frozen=True)
 class Profile:
