@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from experiments.data.labels import NO_CLASS, Box, Mask
 from experiments.metrics.detection import VOC_THRESHOLD, Found, box_overlaps, voc_matches
+from experiments.settings.wording import counted
 
 MAX_NAMED = 6
 """Classes named in a caption; of the others only the number is given."""
@@ -111,7 +112,6 @@ def _corners(boxes: Sequence[Box], chosen: NDArray[np.int64]) -> NDArray[np.floa
 
 def with_duplicates(caption: str, num_duplicates: int) -> str:
     """Return a caption that mentions the near-duplicates that are not shown."""
-    if not num_duplicates:
-        return caption
-    noun = "near-duplicate" if num_duplicates == 1 else "near-duplicates"
-    return f"{caption}; and {num_duplicates} {noun}"
+    return (
+        f"{caption}; and {counted(num_duplicates, 'near-duplicate')}" if num_duplicates else caption
+    )
