@@ -119,8 +119,8 @@ class Classifier:
             return None
         embedding, layer = self.embedding(network), self.classifying_layer(network)
         assert embedding is not None, "the network was not prepared by `install`"
-        samples = [dropout.through(layer, embedding).float() for _ in range(dropout.passes)]
-        return torch.stack(samples, 1).log_softmax(2)
+        samples = dropout.samples(lambda: dropout.through(layer, embedding).float())
+        return samples.log_softmax(2)
 
 
 def _logits_alone(network: nn.Module, inputs: Any, outputs: Any) -> Tensor | None:

@@ -9,10 +9,11 @@ Differs: the paper drops before every layer with weights.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -50,7 +51,6 @@ class LayerDropout:
             )
         self.rate, self.passes = rate, passes
         self.in_training = dropout or passes > 0
-        self._resampling = False
 
     def install(
         self,
@@ -84,12 +84,21 @@ class LayerDropout:
 
         There is an output for each call of each layer, in the order of the layers.
         """
-        calls = [(layer, x) for layer in layers for x in layer.__dict__.get(_KEPT, ())]
-        self._resampling = True
-        try:
-            return [self.through(layer, given) for layer, given in calls]
-        finally:
-            self._resampling = False
+        return [self.through(layer, x) for layer in layers for x in layer.__dict__.get(_KEPT, ())]
+
+    def samples(self, draw: Callable[[], Tensor]) -> Tensor:
+        """Return `passes` posterior samples (b, passes, ...), at least one.
+
+        Args:
+            draw: Returns one (b, ...).
+        """
+        samples = torch.empty(0)
+        for number in range(self.passes):
+            one = draw()
+            if not number:  # in place from then on: a list and its stack are twice as much
+                samples = one.new_empty((len(one), self.passes, *one.shape[1:]))
+            samples[:, number] = one
+        return samples
 
     @contextmanager
     def sampling(self, layers: Iterable[nn.Module]) -> Iterator[None]:
@@ -112,11 +121,11 @@ class LayerDropout:
         The same elements are dropped for every sample of the batch: one posterior sample is one
         network, whose prediction for an image does not depend on the other images.
         """
-        made: Tensor = layer(self._alike(given))
+        made: Tensor = layer.forward(self._alike(given))  # hooks keep the inputs of its network
         return made
 
     def _keep(self, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if not layer.training and not self._resampling:
+        if not layer.training:
             layer.__dict__.setdefault(_KEPT, []).append(inputs[0].detach())
 
     def _alike(self, given: Tensor) -> Tensor:

@@ -181,22 +181,15 @@ class Segmenter:
         """Return as many passes with dropout (b, m, k, h, w) as `dropout` has, or None for none."""
         if not dropout.passes:
             return None
-        samples = inputs.new_empty(0)
         recording = getattr(network, "record_features", None)
         try:
             if recording is not None:  # of DRN: the features of these passes are not needed
                 network.record_features = False  # type: ignore[assignment]
             with dropout.sampling(self._dropout_layers(network)):
-                for number in range(dropout.passes):
-                    one = network(inputs)[0]
-                    if not number:  # in place from then on: a list and its stack are twice as much
-                        b, *rest = one.shape
-                        samples = inputs.new_empty((b, dropout.passes, *rest))
-                    samples[:, number] = one
+                return dropout.samples(lambda: network(inputs)[0])
         finally:
             if recording is not None:
                 network.record_features = recording
-        return samples
 
     def _dropout_layers(self, network: nn.Module) -> list[nn.Module]:
         return [network.get_submodule(name) for name in self.dropped or self.classifying]

@@ -241,14 +241,9 @@ class Detection:
         if not self._dropout.passes:
             return None
         layers = self.detector.class_layers(model)
-        samples = inputs.new_empty(0)
-        for number in range(self._dropout.passes):
-            one = self.detector.scored(model, self._dropout.resampled(layers))
-            if not number:  # in place from then on: a list and its stack are twice as much
-                b, *rest = one.shape
-                samples = inputs.new_empty((b, self._dropout.passes, *rest))
-            samples[:, number] = one
-        return samples
+        return self._dropout.samples(
+            lambda: self.detector.scored(model, self._dropout.resampled(layers))
+        )
 
     def metrics(self) -> DetectionMetrics:
         """Return fresh counts."""

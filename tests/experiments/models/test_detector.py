@@ -82,3 +82,4 @@ def test_a_sample_differs_from_the_outputs_by_the_dropped_inputs_alone(
     other = LayerDropout(dropout=False, rate=0.5, passes=2)
     changed = port.scored(model, other.resampled(layers))
     assert (changed - port.log_probs(outputs)).abs().max() > 1e-2
+    assert len(dropout.resampled(layers)) == len(layers)
