@@ -104,8 +104,8 @@ def _lite0_weights(weights: str | None) -> dict[str, Tensor]:
 
 
 def _torchvision_format(*, model: str, weights: str | None = DEFAULT) -> InputFormat:
-    chosen = _torchvision_weights(model, weights)
-    transform = (chosen or _torchvision_weights(model, DEFAULT)).transforms()
+    _check_torchvision(model)
+    transform = described_by(model, weights).transforms()
     known = weights not in NONE
     return InputFormat(
         transform.crop_size[0],
@@ -132,24 +132,32 @@ def torchvision_classifier(
     Raises:
         InvalidSetting: Unknown network, or weights that cannot be had or do not fit.
     """
-    chosen = _torchvision_weights(model, weights)
+    _check_torchvision(model)
     network = _torchvision_network(model, num_classes=num_classes)
     if weights in NONE:
         return network
-    state = read_weights(weights, key=KEY) if chosen is None else fetched(model, chosen)
     load_weights(
-        network, state, _torchvision_network, model,
+        network, torchvision_state(model, weights), _torchvision_network, model,
         num_classes=num_classes, source=str(weights), key=KEY,
     )  # fmt: skip
     return network
 
 
-def fetched(model: str, chosen: Any) -> dict[str, Tensor]:
-    """Return the weights of an entry of torchvision, from torch's cache or from the network.
+def torchvision_state(model: str, weights: str | None) -> dict[str, Tensor]:
+    """Return weights for a network of torchvision of any task.
+
+    Args:
+        model: Its name.
+        weights: Those that torchvision has, by "DEFAULT" or their name, from torch's cache or from
+            the network; or the path of a state_dict.
 
     Raises:
-        InvalidSetting: They cannot be fetched; the text says what to fetch and where to put it.
+        InvalidSetting: There is no such file, or they cannot be fetched; the text says what to
+            fetch and where to put it.
     """
+    chosen = _torchvision_entry(model, weights)
+    if chosen is None:
+        return read_weights(weights, key=KEY)
     try:
         state: dict[str, Tensor] = chosen.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
@@ -168,8 +176,23 @@ def _torchvision_network(model: str, *, num_classes: int) -> nn.Module:
     return network
 
 
-def _torchvision_weights(model: str, weights: str | None) -> Any:
-    """Return an entry of torchvision's weights; None if it is no name of one."""
+def described_by(model: str, weights: str | None) -> Any:
+    """Return the entry of torchvision that says what images a network expects with weights.
+
+    It is the default one unless `weights` names another.
+    """
+    return _torchvision_entry(model, weights) or _torchvision_entry(model, DEFAULT)
+
+
+def _torchvision_entry(model: str, weights: str | None) -> Any:
+    """Return an entry of torchvision's weights for a network; None if it is no name of one."""
+    from torchvision import models
+
+    entries = models.get_model_weights(model)
+    return entries.DEFAULT if weights == DEFAULT else entries.__members__.get(str(weights))
+
+
+def _check_torchvision(model: str) -> None:
     from torchvision import models
 
     known = models.list_models(module=models)
@@ -178,12 +201,6 @@ def _torchvision_weights(model: str, weights: str | None) -> Any:
             f"backbone.model must be a classification network of torchvision, got {model!r}"
             f"{_meant(model, known)}"
         )
-    entries = models.get_model_weights(model)
-    if weights in NONE:
-        return None
-    if weights == DEFAULT:
-        return entries.DEFAULT
-    return entries.__members__.get(str(weights))
 
 
 # ---- timm

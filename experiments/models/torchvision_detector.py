@@ -8,20 +8,18 @@ changes, and sets its epsilon to 0 for the first COCO weights of RetinaNet and F
 from __future__ import annotations
 
 from difflib import get_close_matches
-from pathlib import Path
-from typing import Any
 
 from torch import nn
-from torchvision.models import detection, get_model, get_model_weights, list_models
+from torchvision.models import detection, get_model, list_models
 from torchvision.models.detection import FCOS, FasterRCNN, MaskRCNN, RetinaNet
 from torchvision.models.detection.ssd import SSD
 
 from al_core.errors import InvalidSetting
 from experiments.models.anchor_detector import AnchorNetwork
-from experiments.models.pretrained import DEFAULT, KEY, NONE, fetched
+from experiments.models.pretrained import DEFAULT, KEY, NONE, torchvision_state
 from experiments.models.region_detector import RegionNetwork
 from experiments.models.starting_weights import weights_argument
-from experiments.models.weights import load_weights, read_weights
+from experiments.models.weights import load_weights
 
 OTHER_TASKS = ("maskrcnn", "keypointrcnn")
 """Beginnings of the names of networks that need more than boxes to be trained."""
@@ -52,8 +50,7 @@ def torchvision_detector(
         )
     network = _network(model, num_classes=num_classes)
     if weights not in NONE:
-        entry = _entry(model, weights)
-        state = read_weights(weights, key=KEY) if entry is None else fetched(model, entry)
+        state = torchvision_state(model, weights)
         inner = {name.removeprefix("network."): value for name, value in state.items()}
         load_weights(
             network, inner, _network, model,
@@ -76,11 +73,3 @@ def _network(model: str, *, num_classes: int) -> nn.Module:
         model, weights=None, weights_backbone=None, num_classes=num_classes
     )
     return network
-
-
-def _entry(model: str, weights: str | None) -> Any:
-    """Return an entry of torchvision's weights by name; None if it is no name of one."""
-    entries = get_model_weights(model)
-    if weights == DEFAULT:
-        return entries.DEFAULT
-    return None if isinstance(weights, Path) else entries.__members__.get(str(weights))

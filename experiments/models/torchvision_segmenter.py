@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from al_core.errors import InvalidSetting
-from experiments.models.pretrained import DEFAULT, KEY, NONE, fetched
+from experiments.models.pretrained import DEFAULT, KEY, NONE, described_by, torchvision_state
 from experiments.models.starting_weights import weights_argument
-from experiments.models.weights import load_weights, read_weights
+from experiments.models.weights import load_weights
 from experiments.settings.input_format import InputFormat, expects
 
 AUXILIARY = "aux_classifier."
@@ -45,10 +43,10 @@ class TorchvisionSegmenter(nn.Module):
 
 
 def _format(*, model: str, weights: str | None = DEFAULT) -> InputFormat:
-    chosen = _weights(model, weights)
+    _check(model)
     if weights in NONE:
         return InputFormat()
-    transform = (chosen or _weights(model, DEFAULT)).transforms()
+    transform = described_by(model, weights).transforms()
     return InputFormat(mean=tuple(transform.mean), std=tuple(transform.std))
 
 
@@ -70,13 +68,13 @@ def torchvision_segmenter(
     Raises:
         InvalidSetting: Unknown network, or weights that could not be loaded or do not fit.
     """
-    chosen = _weights(model, weights)
+    _check(model)
     network = _network(model, num_classes=num_classes)
     if weights in NONE:
         return network
-    state = read_weights(weights, key=KEY) if chosen is None else fetched(model, chosen)
     own = network.state_dict()
-    state = {**{key: own[key] for key in own if key.startswith(AUXILIARY)}, **state}
+    auxiliary = {key: own[key] for key in own if key.startswith(AUXILIARY)}
+    state = {**auxiliary, **torchvision_state(model, weights)}
     load_weights(
         network, state, _network, model, num_classes=num_classes, source=str(weights), key=KEY
     )
@@ -93,8 +91,7 @@ def _network(model: str, *, num_classes: int) -> TorchvisionSegmenter:
     return TorchvisionSegmenter(network)
 
 
-def _weights(model: str, weights: str | None) -> Any:
-    """Return an entry of torchvision's weights; None if it is no name of one."""
+def _check(model: str) -> None:
     from torchvision import models
 
     known = models.list_models(module=models.segmentation)
@@ -103,7 +100,3 @@ def _weights(model: str, weights: str | None) -> Any:
             f"backbone.model must be a segmentation network of torchvision ({', '.join(known)}), "
             f"got {model!r}"
         )
-    entries = models.get_model_weights(model)
-    if weights in NONE:
-        return None
-    return entries.DEFAULT if weights == DEFAULT else entries.__members__.get(str(weights))
