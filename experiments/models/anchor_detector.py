@@ -23,8 +23,8 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.ops import box_iou
 
 from al_core.errors import InvalidSetting
-from experiments.models.detector import Channels, DetectionLosses, pixel_normalization
-from experiments.settings.input_format import InputFormat
+from experiments.models.detector import DetectionLosses, pixel_normalization
+from experiments.settings.input_format import Channels, InputFormat
 from vendored.taps import TappedNetwork
 
 Target = dict[str, Tensor]
@@ -249,8 +249,9 @@ def images_of(network: PyramidNetwork, expected: InputFormat) -> tuple[int, Chan
     transform: Any = network.network.transform
     side = transform.min_size[-1] if transform.fixed_size is None else transform.fixed_size[0]
     own = InputFormat(side, tuple(transform.image_mean), tuple(transform.image_std))
-    mean, std = pixel_normalization(expected) or pixel_normalization(own) or ((0,) * 3, (1,) * 3)
-    return expected.image_size or side, mean, std
+    found = pixel_normalization(expected) or pixel_normalization(own)
+    assert found is not None, "torchvision's transforms have mean and deviation"
+    return expected.image_size or side, *found
 
 
 def as_target(rows: Tensor, side: int) -> Target:

@@ -18,10 +18,8 @@ from torch import Tensor, nn
 
 from al_core.errors import InvalidSetting
 from experiments.data.detection_augmentation import PIXEL_MEAN
-from experiments.settings.input_format import InputFormat
+from experiments.settings.input_format import Channels, InputFormat
 from vendored.ssd_pytorch import MultiBoxDetector, MultiBoxLoss, Outputs, decode
-
-Channels = tuple[float, float, float]
 
 
 class DetectionLosses(NamedTuple):
@@ -223,9 +221,9 @@ class MultiBox:
 
 def pixel_normalization(expected: InputFormat) -> tuple[Channels, Channels] | None:
     """Return mean and deviation in 0..255, or None where they are not known."""
-    if expected.mean is None or expected.std is None:
+    if expected.normalization is None:
         return None
-    (r, g, b), (r_std, g_std, b_std) = expected.mean, expected.std
+    (r, g, b), (r_std, g_std, b_std) = expected.normalization
     return (255 * r, 255 * g, 255 * b), (255 * r_std, 255 * g_std, 255 * b_std)
 
 

@@ -61,6 +61,11 @@ class InputFormat:
         if self.interpolation is not None:
             check_interpolation("backbone.interpolation", self.interpolation)
 
+    @property
+    def normalization(self) -> tuple[Channels, Channels] | None:
+        """Mean and deviation, or None where they are not known."""
+        return None if self.mean is None or self.std is None else (self.mean, self.std)
+
 
 def check_interpolation(key: str, value: object) -> None:
     """Raise InvalidSetting unless `value` is one of `INTERPOLATIONS`."""
@@ -98,13 +103,16 @@ def input_format(node: Mapping[str, Any], given: Mapping[str, Any]) -> InputForm
     return replace(own, **{key: value for key, value in given.items() if value is not None})
 
 
+def format_of(backbone: Callable[..., object]) -> InputFormat:
+    """Return what a constructor, which may have an `input_format`, says of its network's images."""
+    expected = getattr(backbone, "input_format", None)
+    return expected if isinstance(expected, InputFormat) else InputFormat()
+
+
 def normalization(backbone: Callable[..., object]) -> tuple[Channels, Channels] | None:
     """Return the mean and deviation that a network was trained with, as far as they are known.
 
     Args:
         backbone: Its constructor, which may have an `input_format`.
     """
-    expected = getattr(backbone, "input_format", None)
-    if isinstance(expected, InputFormat) and expected.mean is not None and expected.std is not None:
-        return expected.mean, expected.std
-    return None
+    return format_of(backbone).normalization

@@ -35,7 +35,7 @@ from experiments.models.detector import DetectionLosses, Detector, detector_of
 from experiments.models.dropout import LayerDropout
 from experiments.models.trial import backbone_name, built, try_network
 from experiments.settings.checks import check_flag, check_number
-from experiments.settings.input_format import InputFormat
+from experiments.settings.input_format import format_of
 
 DRAWN_SCORE = 0.3
 """Detections below it are neither drawn nor handed out as drafts."""
@@ -312,9 +312,7 @@ class Detection:
         num_classes = len(self.class_names) + 1
         name = backbone_name(self._backbone)
         network = built(self._built, name=name, num_classes=num_classes)
-        expected = getattr(self._backbone, "input_format", None)
-        known = expected if isinstance(expected, InputFormat) else InputFormat()
-        detector = detector_of(network, known)
+        detector = detector_of(network, format_of(self._backbone))
         try_network(
             network,
             self._built,
