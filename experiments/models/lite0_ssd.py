@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,18 +45,8 @@ def _format(
 
 
 def _config(size: int, scales: Sequence[float]) -> SSDConfig:
-    if len(scales) != len(SCALES) or not all(a < b for a, b in pairwise((0.0, *scales, 1.0001))):
-        raise ValueError(f"scales must be {len(SCALES)} increasing fractions, got {list(scales)}")
     cells = [math.ceil(size / stride) for stride in (*TAP_STRIDES[-NUM_TRUNK_MAPS:], 64)]
-    pixels = [scale * size for scale in scales]
-    return SSDConfig(
-        image_size=size,
-        feature_maps=tuple(cells),
-        steps=tuple(size / side for side in cells),
-        min_sizes=tuple(pixels[:-1]),
-        max_sizes=tuple(pixels[1:]),
-        aspect_ratios=RATIOS,
-    )
+    return SSDConfig.from_scales(size, cells, scales, RATIOS)
 
 
 class Lite0SSD(MultiBoxDetector):
@@ -153,9 +142,8 @@ def lite0_ssd(
     """
     size = image_size or IMAGE_SIZE
     check_whole_number("backbone.image_size", size, low=64, high=1024)
+    trunk = lite0_trunk(weights=weights)
     try:
-        return Lite0SSD(num_classes, lite0_trunk(weights=weights), size, scales)
+        return Lite0SSD(num_classes, trunk, size, scales)
     except (ValueError, TypeError) as error:
-        if isinstance(error, InvalidSetting):
-            raise
         raise InvalidSetting(f"backbone.detection.scales: {error}") from None

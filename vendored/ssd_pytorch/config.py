@@ -7,8 +7,9 @@ amdegroot/ssd.pytorch @ 5b0b77f uses for its 300-pixel networks. `LightSSD` is d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 
@@ -78,6 +79,39 @@ class SSDConfig:
         """Priors of the whole network (8732 for the published 300-pixel networks)."""
         pairs = zip(self.feature_maps, self.boxes_per_cell, strict=True)
         return sum(side * side * boxes for side, boxes in pairs)
+
+    @classmethod
+    def from_scales(
+        cls,
+        image_size: int,
+        feature_maps: Sequence[int],
+        scales: Sequence[float],
+        aspect_ratios: tuple[tuple[float, ...], ...],
+    ) -> SSDConfig:
+        """Create a configuration in which each map has two neighboring scales.
+
+        Args:
+            image_size: side of the input, pixels.
+            feature_maps: side of each source map, cells.
+            scales: sides of the square priors as fractions of the image, one more than maps.
+            aspect_ratios: see the class.
+
+        Raises:
+            ValueError: the scales are not so many increasing fractions; or see the class.
+        """
+        num_scales = len(feature_maps) + 1
+        increasing = all(low < high for low, high in pairwise((0.0, *scales)))
+        if len(scales) != num_scales or not increasing or scales[-1] > 1:
+            raise ValueError(f"scales must be {num_scales} increasing fractions, got {list(scales)}")
+        pixels = [scale * image_size for scale in scales]
+        return cls(
+            image_size=image_size,
+            feature_maps=tuple(feature_maps),
+            steps=tuple(image_size / side for side in feature_maps),
+            min_sizes=tuple(pixels[:-1]),
+            max_sizes=tuple(pixels[1:]),
+            aspect_ratios=aspect_ratios,
+        )
 
     @classmethod
     def from_upstream(cls, config: Mapping[str, Any]) -> SSDConfig:

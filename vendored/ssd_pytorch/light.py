@@ -34,24 +34,13 @@ def light_config(size: int, scales: Sequence[float] = SCALES) -> SSDConfig:
     Raises:
         ValueError: the scales are not five increasing fractions.
     """
-    increasing = all(low < high for low, high in pairwise((0.0, *scales)))
-    if len(scales) != len(SCALES) or not increasing or scales[-1] > 1:
-        raise ValueError(f"scales must be {len(SCALES)} increasing fractions, got {list(scales)}")
     cells, side = [], size
     for _ in STEM_WIDTHS:
         side = _halved(side)
     for _ in SOURCE_WIDTHS:
         side = _halved(side)
         cells.append(side)
-    pixels = [scale * size for scale in scales]
-    return SSDConfig(
-        image_size=size,
-        feature_maps=tuple(cells),
-        steps=tuple(size / side for side in cells),
-        min_sizes=tuple(pixels[:-1]),
-        max_sizes=tuple(pixels[1:]),
-        aspect_ratios=((2,), (2, 3), (2, 3), (2,)),
-    )
+    return SSDConfig.from_scales(size, cells, scales, ((2,), (2, 3), (2, 3), (2,)))
 
 
 class LightSSD(MultiBoxDetector):
