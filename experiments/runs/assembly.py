@@ -25,6 +25,7 @@ from experiments.learning.pretrained_features import pool_features
 from experiments.learning.snapshot import SnapshotLearner
 from experiments.metrics.columns import column
 from experiments.runs.binding import training_settings
+from experiments.runs.folder import CHECKPOINTS
 from experiments.runs.identity import RunImages, settled
 from experiments.runs.known_images import read_record
 from experiments.runs.pool import check_sizes
@@ -113,7 +114,7 @@ def assemble(
     unit.prepare()
     observer = CycleObserver(engine)
     checkpoint = TrainingCheckpoint(
-        run_folder / "checkpoints" / "training.pt",
+        run_folder / CHECKPOINTS / "training.pt",
         Clock(config.checkpoint_minutes),
         training_settings(config.values),
         labels="" if people is None else people.digest,

@@ -107,7 +107,7 @@ class RunFolder:
             path, spare=returned_folder(path, config.get("oracle", {}).get("returned"))
         )
         if self.state.cycle:  # a process that was killed behind its commit may have left them
-            self._remove_older()
+            self._remove_older(keep_training=not self.state.finished)
 
     def close(self) -> None:
         """Let others have the folder."""
@@ -330,10 +330,15 @@ class RunFolder:
         self.save_state()
         self._remove_older()
 
-    def _remove_older(self) -> None:
-        """Remove weights and pictures of test images of all cycles but the last."""
+    def _remove_older(self, *, keep_training: bool = False) -> None:
+        """Remove weights and pictures of test images of all cycles but the last.
+
+        Args:
+            keep_training: Keep the checkpoints within a training, which may be that of the next
+                cycle.
+        """
         state = self.state
-        for old in (self.path / CHECKPOINTS).glob("*.pt"):
+        for old in (self.path / CHECKPOINTS).glob("cycle_*.pt" if keep_training else "*.pt"):
             if old.name != state.checkpoint:
                 old.unlink(missing_ok=True)
         for pictures in (self.path / EVALUATION).glob("cycle_*/"):

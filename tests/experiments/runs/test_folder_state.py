@@ -86,6 +86,30 @@ def test_only_the_last_checkpoint_is_kept_and_it_is_the_states(tmp_path: Path) -
         assert [path.name for path in checkpoints.iterdir()] == ["cycle_01.pt"]
 
 
+def test_checkpoints_within_a_training_are_kept_until_its_cycle_is_committed(
+    tmp_path: Path,
+) -> None:
+    """A start goes on with that of the next cycle; those of a finished run are of no use."""
+    checkpoints = begun(tmp_path) / "checkpoints"
+    training = ("training.pt", "training_1.pt")
+
+    def write() -> None:
+        for name in training:
+            (checkpoints / name).touch()
+
+    def kept() -> set[str]:
+        return {path.name for path in checkpoints.iterdir()}
+
+    write()
+    with opened(tmp_path) as folder:
+        assert kept() == {"cycle_00.pt", *training}
+        commit(folder, finished=True)
+        assert kept() == {"cycle_01.pt"}
+    write()
+    with opened(tmp_path):
+        assert kept() == {"cycle_01.pt"}
+
+
 # ---- kills and full disks
 
 
@@ -127,10 +151,7 @@ def test_a_kill_at_any_file_of_a_commit_loses_at_most_that_cycle(
         assert again.read_checkpoint() is not None
         if not done:
             commit(again)
-    ended = files(path)
-    if done:  # the weights of the cycle before go with the next commit
-        del ended["checkpoints/cycle_00.pt"]
-    assert ended == whole
+    assert files(path) == whole
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
