@@ -219,11 +219,8 @@ class TaskLearner:
     def draw(self, indices: IndexArray) -> list[Panel]:
         """Draw training images with what the model says of them, in this process alone."""
         panels: list[Panel] = []
-        size = self.task.eval_batch_size
         with torch.inference_mode():
-            for i in range(0, indices.size, size):
-                batch = indices[i : i + size]
-                prediction = self.predict(self.task.pool_images(batch))
+            for batch, prediction in self.predictions(indices):
                 panels += self.task.draw(batch, prediction, self.unit.targets)
         return panels
 
@@ -233,33 +230,49 @@ class TaskLearner:
         with torch.inference_mode():
             for index in indices:  # test images may differ in size
                 batch = self.task.test_batch(np.array([index]))
-                prediction = self.predict(batch.images)
+                prediction = self._prediction(self._inputs(batch.images))
                 panels += self.task.draw_test(np.array([index]), prediction)
         return panels
 
     def drafts(self, indices: IndexArray) -> list[Label]:
         """Say what the model would annotate training samples with, in this process alone."""
         labels: list[Label] = []
-        size = self.task.eval_batch_size
         with torch.inference_mode():
-            for i in range(0, indices.size, size):
-                batch = indices[i : i + size]
-                prediction = self.predict(self.task.pool_images(batch))
+            for batch, prediction in self.predictions(indices):
                 labels += self.task.drafts(prediction, self.task.sizes(batch))
         return labels
+
+    def predictions(self, indices: IndexArray) -> Iterator[tuple[IndexArray, Prediction]]:
+        """Ask the model about training images batch by batch, in this process alone.
+
+        Its predictions have no posterior samples: only strategies need them, and they may come
+        from networks that a checkpoint does not hold.
+        """
+        size = self.task.eval_batch_size
+        for i in range(0, indices.size, size):
+            batch = indices[i : i + size]
+            yield batch, self._prediction(self._inputs(self.task.pool_images(batch)))
 
     def predict(self, images: Tensor) -> Prediction:
         """Ask the model about a batch of images, uint8 (b, 3, h, w) on the CPU."""
         inputs = self._inputs(images)
-        outputs, predicted = self._forward(inputs)
-        model = self.model.base_model if self._predicts_loss else self.model
-        assert isinstance(model, nn.Module)
-        prediction = self.task.predict(outputs, model)
+        prediction = self._prediction(inputs)
         # The same seed for every batch: all samples are asked of the same drawn networks, whichever
         # process asks.
         with self.engine.seeded(self.posterior_seed, alike=True), self.engine.autocast():
-            samples = self.task.posterior_samples(model, inputs)
-        return replace(prediction, predicted_loss=predicted, log_prob_samples=samples)
+            samples = self.task.posterior_samples(self._network, inputs)
+        return replace(prediction, log_prob_samples=samples)
+
+    @property
+    def _network(self) -> nn.Module:
+        """The task's network, without a loss-prediction module."""
+        network = self.model.base_model if self._predicts_loss else self.model
+        assert isinstance(network, nn.Module)
+        return network
+
+    def _prediction(self, inputs: Tensor) -> Prediction:
+        outputs, predicted = self._forward(inputs)
+        return replace(self.task.predict(outputs, self._network), predicted_loss=predicted)
 
     def _inputs(self, images: Tensor) -> Tensor:
         engine = self.engine

@@ -17,13 +17,13 @@ MIN_IMAGES = 2 * FOLDS
 
 def predicted(learner: TaskLearner, indices: IndexArray) -> NDArray[np.float64]:
     """Return the class probabilities (n, k) by a learner's network, in this process alone."""
-    size = learner.task.eval_batch_size
-    rows: list[NDArray[np.float64]] = []
     with torch.inference_mode():
-        for start in range(0, indices.size, size):
-            images = learner.task.pool_images(indices[start : start + size])
-            rows.append(learner.predict(images).log_probs.double().exp().cpu().numpy())
-    return np.concatenate(rows)
+        return np.concatenate(
+            [
+                prediction.log_probs.double().exp().cpu().numpy()
+                for _, prediction in learner.predictions(indices)
+            ]
+        )
 
 
 def cross_validated(

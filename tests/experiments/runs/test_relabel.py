@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,10 @@ import pytest
 from al_core import Pool
 from al_core.errors import InvalidSetting
 from experiments.data.classification import ImageClassification
+from experiments.learning.ensemble import EnsembleLearner
 from experiments.learning.learner import TaskLearner
 from experiments.learning.out_of_sample import FOLDS, MIN_IMAGES, cross_validated, predicted
+from experiments.learning.snapshot import SnapshotLearner
 from experiments.reporting.suspects import read_suspects
 from experiments.runs.relabel import LabelCheck
 from experiments.settings.recipe import CycleSettings, OptimizerSettings, Recipe
@@ -46,11 +49,11 @@ def recipe(**cycle: Any) -> Recipe:
     return Recipe(CycleSettings(batch_size=8, **values), OptimizerSettings(lr=0.01))
 
 
-def learner() -> TaskLearner:
+def learner(kind: Callable[..., TaskLearner] = TaskLearner, **cycle: Any) -> TaskLearner:
     """Make a learner for whom everything is labeled."""
     task = lenet_task(data())
     task.targets.reveal(EVERY)
-    return TaskLearner(task, cpu_engine(), recipe())
+    return kind(task, cpu_engine(), recipe(**cycle))
 
 
 def config(*, frozen: bool = False, asked: bool = True) -> Any:
@@ -116,6 +119,26 @@ def test_the_network_that_selected_an_image_judges_its_label(tmp_path: Path) -> 
     assert set(listed(tmp_path)) == {"train/004.png", "train/030.png"}
     (four,) = [one for one in read_suspects(tmp_path) if one.name == "train/004.png"]
     assert four.p_suggested == pytest.approx(expected[0].max(), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "kind", [TaskLearner, partial(EnsembleLearner, size=2), partial(SnapshotLearner, at=0.5)]
+)
+def test_the_network_of_a_checkpoint_judges_and_drafts(
+    tmp_path: Path, kind: Callable[..., TaskLearner]
+) -> None:
+    """After a restart too, where the further networks of an ensemble or a training are gone."""
+    of, restarted = learner(kind, epochs=4), learner(kind, epochs=4)
+    pool = Pool(50)
+    pool.label(EVERY[10:])
+    of.fit(pool.labeled, seed=0)
+    pool.label(EVERY[:10])
+    kept = {"model": of.model.state_dict(), "posterior_seed": of.posterior_seed}
+    LabelCheck(tmp_path, config(), restarted).take_network(kept, pool)
+    assert np.array_equal(predicted(restarted, EVERY), predicted(of, EVERY))
+    drafts = zip(restarted.drafts(EVERY), of.drafts(EVERY), strict=True)
+    assert all(vars(one) == vars(other) for one, other in drafts)
+    assert len(restarted.draw(EVERY[:3])) == len(restarted.draw_test(EVERY[:3])) == 3
 
 
 def test_a_network_that_knows_nothing_judges_nothing(
