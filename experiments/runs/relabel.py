@@ -18,6 +18,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,11 +139,11 @@ class LabelCheck:
 def _read(file: Path) -> dict[int, NDArray[np.float64]]:
     """Return kept predictions by position; nothing where the file is missing or damaged."""
     try:
-        with np.load(file) as kept:
+        with open(file, "rb") as opened, np.load(opened) as kept:
             rows = kept["probs"].astype(np.float64)
             return dict(zip(kept["index"].tolist(), rows, strict=True))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         logger.warning("%s cannot be read (%s) and is made anew", file, type(error).__name__)
         return {}

@@ -173,9 +173,12 @@ def test_nothing_is_judged_unless_asked_for(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_record_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("content", [b"nothing", b"", b"PK\x03\x04 and no more"])
+def test_a_damaged_record_is_made_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes
+) -> None:
     """With a line; a damaged list names itself."""
-    (tmp_path / "out_of_sample.npz").write_bytes(b"nothing")
+    (tmp_path / "out_of_sample.npz").write_bytes(content)
     LabelCheck(tmp_path, config(), learner())
     assert "is made anew" in caplog.text
     with open(tmp_path / "relabel.csv", "w") as file:
