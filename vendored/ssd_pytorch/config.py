@@ -102,7 +102,9 @@ class SSDConfig:
         num_scales = len(feature_maps) + 1
         increasing = all(low < high for low, high in pairwise((0.0, *scales)))
         if len(scales) != num_scales or not increasing or scales[-1] > 1:
-            raise ValueError(f"scales must be {num_scales} increasing fractions, got {list(scales)}")
+            raise ValueError(
+                f"scales must be {num_scales} increasing fractions, got {list(scales)}"
+            )
         pixels = [scale * image_size for scale in scales]
         return cls(
             image_size=image_size,
