@@ -33,6 +33,7 @@ class CycleRecord:
         seconds: Wall time under the keys fit, evaluate, score (inference on candidates, where the
             learner reports it) and query (the rest of the selection).
         awaits_labels: People answer this query later, so the run cannot go on yet.
+        stopped: A stop rule ended the run with this cycle, before the last one.
     """
 
     cycle: int
@@ -41,6 +42,7 @@ class CycleRecord:
     query: Query
     seconds: Mapping[str, float]
     awaits_labels: bool = False
+    stopped: bool = False
 
 
 class Observer(Protocol):
@@ -57,6 +59,18 @@ class Observer(Protocol):
 
     def phase(self, name: str) -> AbstractContextManager[None]:
         """Enclose a phase: "fit", "evaluate" or "query"; learners add "score" inside a query."""
+        ...
+
+
+class StopRule(Protocol):
+    """Decides after each training whether there are enough labels."""
+
+    def measure(self, cycle: int) -> Mapping[str, float]:
+        """Measure what the rule needs of the network of a cycle; the values join its record."""
+        ...
+
+    def is_reached(self) -> bool:
+        """Return True if the run should end with the cycle that was measured last."""
         ...
 
 
@@ -156,11 +170,13 @@ def run_cycles(
     seed: int,
     costs: CostArray | None = None,
     observer: Observer | None = None,
+    stop_rule: StopRule | None = None,
 ) -> Iterator[CycleRecord]:
     """Run the cycles that the pool has not been through yet, yielding a record after each.
 
     When a record is yielded its query is labeled, except in the last cycle, which only scores, and
-    where people answer later (`awaits_labels`), after which the loop ends. The pool at that moment
+    where people answer later (`awaits_labels`), after which the loop ends. A cycle at which the
+    stop rule ends the run is its last. The pool at that moment
     and the record are the whole state between two cycles: to continue, call again with the pool
     restored.
 
@@ -176,6 +192,8 @@ def run_cycles(
             as is the budget that the strategy is given, and a query may stay below it (see
             `al_core.Affordable`). None: each costs 1, and budgets are met exactly.
         observer: Follows the run and measures the seconds of each record; None for a `Stopwatch`.
+        stop_rule: May end the run early; None for the full number of cycles. Its time counts as
+            evaluation.
 
     Raises:
         InvalidSetting: No initial set, or numbers that are not positive.
@@ -191,14 +209,18 @@ def run_cycles(
         with observer.phase("fit"):
             fitted = learner.fit(labeled, seed=stream_seed(seed, cycle, "fit"))
         with observer.phase("evaluate"):
-            measured = learner.evaluate()
+            measured = dict(learner.evaluate())
+            if stop_rule is not None:
+                measured |= stop_rule.measure(cycle)
         candidates = pool.unlabeled
         left = candidates.size if costs is None else int(costs[candidates].sum())
         budget = min(query_size, left)
         with observer.phase("query"):
             query = strategy.select(pool, candidates, learner, budget, stream(seed, cycle, "query"))
         _check_query(query, candidates, budget, costs)
-        is_last = cycle + 1 == cycles or not query.indices.size  # nothing is left to label then
+        stopped = cycle + 1 < cycles and stop_rule is not None and stop_rule.is_reached()
+        is_last = cycle + 1 == cycles or stopped
+        is_last = is_last or not query.indices.size  # nothing is left to label then
         answered = is_last or oracle.annotate(query.indices)
         if answered and not is_last:
             pool.label(query.indices)
@@ -209,6 +231,7 @@ def run_cycles(
             query=query,
             seconds=observer.seconds,
             awaits_labels=not answered,
+            stopped=stopped,
         )
         if is_last or not answered:
             return

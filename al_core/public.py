@@ -25,7 +25,14 @@ from al_core.costs import Affordable, CostArray
 from al_core.embeddings import EmbeddingTap
 from al_core.entropies import write_entropies_csv, write_ranking_csv, write_upload_csv
 from al_core.learning_loss import ActiveLearning
-from al_core.loop import CycleRecord, Observer, Stopwatch, draw_initial_set, run_cycles
+from al_core.loop import (
+    CycleRecord,
+    Observer,
+    StopRule,
+    Stopwatch,
+    draw_initial_set,
+    run_cycles,
+)
 from al_core.model_learner import ModelLearner
 from al_core.output_tap import output_statistics
 from al_core.pool import IndexArray, Pool
@@ -40,6 +47,7 @@ from al_core.ranking import (
 from al_core.requirements import ranks_regions, requirements_of, requires
 from al_core.selection import choose_active_learning_indices, random_indices
 from al_core.stages import find_stages
+from al_core.stopping import cohen_kappa, has_stabilized
 from al_core.strategies.badge import Badge, badge
 from al_core.strategies.bait import Bait, bait
 from al_core.strategies.balanced import ClassBalancedRandom, ForegroundRandom
@@ -95,6 +103,7 @@ __all__ = [
     "Ranking",
     "Requirement",
     "StochasticBatch",
+    "StopRule",
     "Stopwatch",
     "Subsampled",
     "TopK",
@@ -105,9 +114,11 @@ __all__ = [
     "bald",
     "batch_bald",
     "choose_active_learning_indices",
+    "cohen_kappa",
     "draw_initial_set",
     "entropy",
     "find_stages",
+    "has_stabilized",
     "k_center_greedy",
     "kendall_tau",
     "least_confidence",

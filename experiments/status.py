@@ -10,17 +10,21 @@ import argparse
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from al_core.errors import ActiveLearningError
+from al_core.stopping import has_stabilized
 from experiments.annotation.inbox import read_returned
 from experiments.annotation.ledger import Ledger, request_folder
 from experiments.annotation.run_view import AskingRun, open_run
 from experiments.data.untrusted import open_untrusted
 from experiments.engine.locks import is_held
+from experiments.reporting.learning_curve import next_gain
 from experiments.reporting.runs import run_folders
 from experiments.reporting.suspects import RELABEL, read_suspects
+from experiments.settings.stop_settings import AGREEMENT, stop_settings
 from experiments.settings.terminal import show, show_error
 from experiments.settings.wording import counted, duration, escaped, listed
 
@@ -72,12 +76,18 @@ def describe(run: AskingRun) -> str:
             f"  so far     {run.cycle} of {cycles} cycles; {metric} {last[metric] or 0:.2f} with "
             f"{counted(last['num_labeled'], 'label')}"
         )
+        lines += _outlook(run, records)
     suspects = len(read_suspects(run.folder))
     if suspects:
         lines.append(f"  relabel    {counted(suspects, 'label')} to look at again: {RELABEL}")
     if run.state.get("finished"):
         if run.cycle < cycles:
-            lines.append("  ended      early: no image was left to label")
+            why = (
+                "predictions no longer change (stop.rule)"
+                if stop_settings(run.config).is_reached(records)
+                else "no image was left to label"
+            )
+            lines.append(f"  ended      early: {why}")
         return "\n".join([f"{run.folder}: finished", *lines])
     if run.is_running:
         head = f"{run.folder}: running cycle {run.cycle} of {cycles}"
@@ -88,6 +98,25 @@ def describe(run: AskingRun) -> str:
         head = f"{run.folder}: {what}, waits for nobody"
         return "\n".join([head, *lines, *_latest(run.folder, "last"), then])
     return "\n".join(_waiting(run, run.ledger, lines))
+
+
+def _outlook(run: AskingRun, records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return what the cycles so far say of further labels, as lines of the status."""
+    lines = []
+    settings = stop_settings(run.config)
+    latest = [row.get(AGREEMENT) for row in records[-settings.window :]]
+    agreements = [float(value) for value in latest if isinstance(value, int | float)]
+    if len(agreements) == len(latest):
+        stable = has_stabilized(agreements, threshold=settings.threshold, window=settings.window)
+        lines.append(
+            f"  stable     {'yes' if stable else 'not yet'}: predictions agree with those of the "
+            f"cycle before to kappa {sum(agreements) / len(agreements):.3f} (mean of "
+            f"{counted(len(agreements), 'cycle')}; stable from {settings.threshold:g} on)"
+        )
+    metric = run.config["task"]["metric"]
+    if ahead := next_gain(records, metric):
+        lines.append(f"  more       {ahead}")
+    return lines
 
 
 def _latest(folder: Path, label: str) -> list[str]:

@@ -227,7 +227,7 @@ def results(folder: Path) -> dict[str, Any]:
     """Return the parts of a run folder that do not depend on time, place or interruptions."""
     kept: dict[str, Any] = {
         str(path.relative_to(folder)): path.read_bytes()
-        for part in ("entropies", "queries", "gallery", "evaluation")
+        for part in ("entropies", "queries", "gallery", "evaluation", "stop_set")
         for path in sorted((folder / part).rglob("*"))
         if path.is_file()
     }

@@ -31,8 +31,9 @@ from vendored.pytorch_cifar import LeNet
 ROOT = Path(__file__).parents[1]
 CYCLES = 3
 HEADER = (
-    "cycle,num_labeled,accuracy,balanced_accuracy,test_loss,loss_ranking_tau,optimizer_steps,"
-    "train_loss,train_ranking_accuracy,seconds_fit,seconds_evaluate,seconds_score,seconds_query,"
+    "cycle,num_labeled,accuracy,balanced_accuracy,test_loss,tau_margin,tau_entropy,"
+    "tau_least_confidence,loss_ranking_tau,optimizer_steps,train_loss,train_ranking_accuracy,"
+    "prediction_agreement,seconds_fit,seconds_evaluate,seconds_score,seconds_query,"
     "query_memory_mb,peak_memory_mb"
 )
 
@@ -53,7 +54,7 @@ def test_run_folder_holds_what_is_documented_and_nothing_else(unbroken: Path) ->
         stem = f"cycle_{cycle:02d}"
         expected |= {f"entropies/{stem}.csv", f"entropies/{stem}_upload.csv", f"queries/{stem}.csv"}
         expected |= {f"gallery/{stem}/{name}" for name in (*gallery, "index.csv")}
-        expected.add(f"evaluation/{stem}.json")
+        expected |= {f"evaluation/{stem}.json", f"stop_set/{stem}.npz"}
     expected |= {f"evaluation/{stem}/{i:02d}.jpg" for i in numbers}  # of the last cycle alone
     found = {str(path.relative_to(unbroken)) for path in unbroken.rglob("*") if path.is_file()}
     assert found == expected

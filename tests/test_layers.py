@@ -51,7 +51,7 @@ LAYERS: dict[str, Layers] = {
         ("acquisition", "costs", "learning_loss", "selection"),
         ("requirements", "stages"),
         ("contracts", "taps"),
-        ("entropies", "layouts", "output_tap", "pool", "ranking"),
+        ("entropies", "layouts", "output_tap", "pool", "ranking", "stopping"),
         ("errors", "files", "label_issues", "randomness"),
     ),
     "vendored": (

@@ -11,10 +11,19 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from al_core import IndexArray, Prediction, kendall_tau, stream_seed
+from al_core import (
+    IndexArray,
+    Prediction,
+    entropy,
+    kendall_tau,
+    least_confidence,
+    margin,
+    stream_seed,
+)
 from al_core.errors import InvalidSetting, NonFiniteValue
 from experiments.data.labels import Label
 from experiments.data.loading import prefetched
@@ -33,6 +42,8 @@ from experiments.tasks.base import Task
 from experiments.units.unit import Unit, WholeImages, images_of
 from vendored.checkpoints import fill
 
+SCORES = {"margin": margin, "entropy": entropy, "least_confidence": least_confidence}
+"""Scores of a classifier's output, whose rank correlation with the true loss is measured."""
 BATCHES_A_TRIM = 4
 """Batches of inference after which freed memory returns to the system."""
 
@@ -154,32 +165,45 @@ class TaskLearner:
 
         Returns:
             The task's metrics, and with a loss-prediction module `loss_ranking_tau`: Kendall's tau
-            between predicted and true losses of the test samples, which were never trained on.
+            between predicted and true losses of the test samples, which were never trained on. Of a
+            classifier also `tau_margin`, `tau_entropy` and `tau_least_confidence`: the same between
+            these scores and the true losses.
         """
         task = self.task
         readable = _readable(len(task.test), task.test.unreadable)
         metrics = task.metrics()
-        losses: list[Tensor] = []
-        predictions: list[Tensor] = []
+        scores: list[Tensor] = []
         with torch.inference_mode():
             for batch in self._shard(readable, task.test_batch, task.test.in_memory, "evaluate"):
                 outputs, predicted = self._forward(self._inputs(batch.images))
                 targets = self.engine.to_device(batch.targets)
                 metrics.update(outputs, targets)
-                if predicted is not None:
-                    losses.append(task.losses(outputs, targets))
-                    predictions.append(predicted)
+                if columns := self._scores(outputs, predicted):
+                    scores.append(torch.stack([task.losses(outputs, targets), *columns], 1))
         every = self.engine.gather(metrics)
         merged = task.metrics()
         merged.merge(every)
         measured = dict(merged.compute())
         by_class = merged.evaluation(task.class_names)
         self.evaluation = by_class.with_images(readable, task.test.names)
-        if self._predicts_loss:
-            both = torch.stack([torch.cat(losses), torch.cat(predictions)], 1) if losses else None
-            rows = self.engine.gather_rows(both).numpy()
-            measured["loss_ranking_tau"] = kendall_tau(rows[:, 0], rows[:, 1])
-        return measured
+        rows = self.engine.gather_rows(torch.cat(scores) if scores else None).double().numpy()
+        return measured | self._taus(rows)
+
+    def _scores(self, outputs: Any, predicted: Tensor | None) -> list[Tensor]:
+        """Return what is compared with the true losses: predicted ones, and scores of a class."""
+        found = [] if predicted is None else [predicted]
+        if isinstance(outputs, Tensor) and outputs.ndim == 2:
+            prediction = Prediction(self.task.log_probs(outputs))
+            found += [score(prediction) for score in SCORES.values()]
+        return found
+
+    def _taus(self, rows: NDArray[np.float64]) -> dict[str, float]:
+        """Return Kendall's tau of the first column with each of the others, by name."""
+        if rows.ndim < 2:
+            return {}
+        own = ["loss_ranking_tau"] if self._predicts_loss else []
+        names = [*own, *(f"tau_{name}" for name in SCORES)][: rows.shape[1] - 1]
+        return {name: kendall_tau(rows[:, 0], rows[:, 1 + k]) for k, name in enumerate(names)}
 
     def infer(self, indices: IndexArray, extract: Callable[[Prediction], Tensor]) -> Tensor:
         """Return the rows of `extract` for training samples, without looking at any label.

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 
 from experiments.metrics import classification, detection, segmentation
 from experiments.metrics.declaration import Column
+from experiments.settings.stop_settings import AGREEMENT
 
 LABELED = "num_labeled_"
 """Prefix of the counts of labels in units other than images, such as boxes or pixels."""
@@ -41,6 +42,8 @@ _TRAILING = (
     Column("train_loss", "training loss", "diagnostic", "smaller"),
     Column("train_ranking_accuracy", "pairs of training images ranked right", "diagnostic",
            "larger", lowest=0, highest=1),
+    Column(AGREEMENT, "agreement of predictions with the cycle before (kappa)",
+           "diagnostic", "larger", lowest=-1, highest=1),
     _phase("fit", "training"),
     _phase("evaluate", "evaluation"),
     _phase("score", "scoring"),
@@ -51,6 +54,14 @@ _TRAILING = (
 _FAMILIES = (
     Column(f"{LABELED}<unit>", "labeled <unit>", "cost", "smaller", lowest=0),
     _phase("<phase>", "<phase>"),
+    Column(
+        "tau_<score>",
+        "Kendall's tau of <score> and true losses",
+        "diagnostic",
+        "larger",
+        lowest=-1,
+        highest=1,
+    ),
 )
 
 LEADING = tuple(each.name for each in _LEADING)
@@ -100,9 +111,14 @@ def larger_is_better(name: str) -> bool:
 def in_order(values: Mapping[str, float | int | None]) -> dict[str, float | int | None]:
     """Return a row of `cycles.csv`: `values` in the order of the schema.
 
-    Trailing columns that are missing or NaN (a rank correlation of constant losses, for example)
-    become None.
+    Trailing columns that are missing, and diagnostics that are NaN (a rank correlation of constant
+    losses, for example) become None.
     """
-    own = {k: v for k, v in values.items() if k not in LEADING and k not in TRAILING}
-    last = {k: None if math.isnan(values.get(k) or 0.0) else values.get(k) for k in TRAILING}
-    return {**{k: values.get(k) for k in LEADING}, **own, **last}
+
+    def cell(name: str) -> float | int | None:
+        value = values.get(name)
+        is_nothing = column(name).role == "diagnostic" or name in TRAILING
+        return None if is_nothing and math.isnan(value or 0.0) else value
+
+    own = [name for name in values if name not in LEADING and name not in TRAILING]
+    return {name: cell(name) for name in (*LEADING, *own, *TRAILING)}

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from experiments.metrics.columns import column, larger_is_better
 from experiments.reporting.class_views import weakest
-from experiments.reporting.forecast import forecast
 from experiments.reporting.grouping import BASELINE
 from experiments.reporting.labels_needed import Saving
+from experiments.reporting.learning_curve import next_gain
 from experiments.reporting.numbers import (
     change,
     count,
-    difference_unit,
     gain,
     listed,
     quantity,
@@ -25,6 +24,7 @@ from experiments.reporting.verdicts import (
     more_seeds,
     pair_verdict,
 )
+from experiments.settings.stop_settings import AGREEMENT
 
 
 def headline(summary: Summary) -> str:
@@ -51,11 +51,16 @@ def _of_one_strategy(summary: Summary) -> str:
         step = last.estimate.mean - curve[-2].estimate.mean
         name = column(metric).title
         text += f" The last {count(labels)} labels changed the {name} by {change(step, metric)}."
-    if ahead := forecast(curve, metric):
-        unit = difference_unit(metric)
+    rows = [{"num_labeled": point.x, metric: point.estimate.mean} for point in curve]
+    if ahead := next_gain(rows, metric):
+        text += f" If the learning curve goes on like this, {ahead}."
+    if agreements := [
+        a for run in runs if (a := run.series(AGREEMENT).get(last.cycle)) is not None
+    ]:
+        mean = sum(agreements) / len(agreements)
         text += (
-            f" If it goes on like this, {count(ahead.labels)} more would bring about "
-            f"{ahead.gain:.2g}{f' {unit}' if unit else ''} ({ahead.low:.2g} to {ahead.high:.2g})."
+            f" Its predictions for unlabeled images agree with those of the cycle before to kappa "
+            f"{mean:.2f}."
         )
     if (result := summary.classes.get(label)) and (ends := weakest(list(result.last.values()))):
         worst, low, best, high = ends

@@ -27,8 +27,8 @@ from experiments.settings.wording import counted
 from experiments.settings.yaml_file import read_yaml
 
 CONFIG, CHANGES = "config.yaml", "changes.csv"
-WITHOUT_EFFECT = ("out", "tracker", "checkpoint_minutes")
-"""Keys that may change when any run is resumed: they change no result."""
+WITHOUT_EFFECT = ("out", "tracker", "checkpoint_minutes", "stop")
+"""Keys that may change when any run is resumed: they change no result, and `stop` only the end."""
 WITHOUT_EFFECT_ON_TRAINING = (
     "cycles", "name", "oracle", "strategy.name", "strategy.query", "cycle.query_size",
     "cycle.candidates", "cycle.initial_size", "cycle.initial", "engine.num_threads",

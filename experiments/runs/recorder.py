@@ -119,7 +119,8 @@ class Recorder:
     def record(self, record: CycleRecord, pool: Pool) -> None:
         """Write a cycle's files, the state last, then show the cycle to people."""
         folder, task, learner = self.folder, self.task, self.learner
-        finished = record.cycle + 1 == self.config.cycles or not record.query.indices.size
+        is_last = record.cycle + 1 == self.config.cycles or record.stopped
+        finished = is_last or not record.query.indices.size
         row = row_of(
             record,
             query_memory_mb=self.observer.query_memory_mb,

@@ -39,6 +39,7 @@ from experiments.runs.pool import (
 )
 from experiments.runs.recorder import Recorder, recording
 from experiments.runs.relabel import LabelCheck
+from experiments.runs.stopping import StopCheck
 from experiments.runs.tracker import Tracker
 from experiments.settings.composition import make
 from experiments.settings.run_config import RunConfig
@@ -123,10 +124,11 @@ def _run_in_process(engine: Engine, config: RunConfig, swept: str) -> Outcome:
                 assert kept is not None, "a cycle was committed without its checkpoint"
                 parts.learner.load_state_dict(kept["model"])
             check = LabelCheck(path, config, parts.learner)
+            stop_check = StopCheck(path, config, parts.learner, pool, state.records)
             if folder is not None and state.cycle and check.needs_network:
                 check.take_network(folder.read_checkpoint(), pool)
             with recording(folder, tracker, config, parts, swept=swept) as recorder:
-                return _cycles(config, parts, state, pool, oracle, recorder, check)
+                return _cycles(config, parts, state, pool, oracle, recorder, check, stop_check)
 
 
 def _cycles(
@@ -137,6 +139,7 @@ def _cycles(
     oracle: Oracle,
     recorder: Recorder | None,
     check: LabelCheck,
+    stop_check: StopCheck,
 ) -> Outcome:
     """Go through the cycles that are left, and record them."""
     outcome = Outcome(_last_metric(state, config))
@@ -144,7 +147,7 @@ def _cycles(
         pool, parts.learner, parts.strategy, oracle,
         cycles=config.cycles, seed=config.seed, costs=parts.unit.costs,
         query_size=parts.unit.budget(config.recipe.cycle.query_size),
-        observer=parts.observer,
+        observer=parts.observer, stop_rule=stop_check,
     ):  # fmt: skip
         check.after_training(record.cycle, pool.labeled[: record.num_labeled])
         if recorder is not None:
@@ -172,7 +175,7 @@ def _query_to_label(
     engine: Engine, folder: RunFolder | None, state: RunState, config: RunConfig
 ) -> Query | None:
     """Return the last query of a finished run that is to have more cycles; None for any other."""
-    if not state.finished or config.cycles <= state.cycle:
+    if not state.finished or config.cycles <= state.cycle or config.stop.is_reached(state.records):
         return None
     query = engine.gather(folder.read_query(state.cycle - 1) if folder else None)[0]
     return query if query is not None and query.indices.size else None  # none was left to label
@@ -233,7 +236,16 @@ def _already_finished(path: Path, state: RunState, config: RunConfig) -> Outcome
         path, counted(state.cycle, "cycle"), config.metric, metric,
         counted(int(state.records[-1]["num_labeled"] or 0), "label"),
     )  # fmt: skip
+    if state.cycle < config.cycles and config.stop.is_reached(state.records):
+        logger.info("%s", _stopped(state.cycle, config))
     return Outcome(metric)
+
+
+def _stopped(cycles_done: int, config: RunConfig) -> str:
+    return (
+        f"ended after {cycles_done} of {config.cycles} cycles: predictions for unlabeled images no "
+        f"longer change (stop.rule={config.stop.rule}); stop.rule=none goes on"
+    )
 
 
 def _outcome(record: CycleRecord, config: RunConfig, parts: Parts) -> Outcome:
@@ -243,7 +255,9 @@ def _outcome(record: CycleRecord, config: RunConfig, parts: Parts) -> Outcome:
         waiting = parts.people.waiting(record.cycle + 1)
         logger.info("%s", Lines(waiting.text))
         return Outcome(metric, waiting)
-    if record.cycle + 1 < config.cycles and not record.query.indices.size:
+    if record.stopped:
+        logger.info("%s", _stopped(record.cycle + 1, config))
+    elif record.cycle + 1 < config.cycles and not record.query.indices.size:
         logger.info(
             "ended after %d of %d cycles: no image is left to label",
             record.cycle + 1, config.cycles,

@@ -19,7 +19,7 @@ from experiments.settings.checks import (
     check_number,
     check_whole_number,
 )
-from experiments.settings.composition import build, check_keys, part_serving, plain
+from experiments.settings.composition import build, check_keys, make, part_serving, plain
 from experiments.settings.input_format import (
     DEFAULT_IMAGE_SIZE,
     DEFAULT_INTERPOLATION,
@@ -28,10 +28,12 @@ from experiments.settings.input_format import (
 )
 from experiments.settings.recipe import Recipe
 from experiments.settings.run_path import LIVE, PEOPLE, WHOLE_IMAGES, run_path, strategy_label
+from experiments.settings.stop_settings import StopSettings
 
 GROUPS = ("task", "backbone", "cycle", "strategy", "query", "data", "oracle", "engine", "tracker")
 TOP_LEVEL = {
-    *GROUPS, "optimizer", "loss_prediction", "name", "out", "seed", "cycles", "checkpoint_minutes",
+    *GROUPS, "optimizer", "loss_prediction", "stop", "name", "out", "seed", "cycles",
+    "checkpoint_minutes",
 }  # fmt: skip
 HEADS = ("linear", "mlp")
 """Heads on frozen features: one layer, or two."""
@@ -134,10 +136,12 @@ class RunConfig:
     Attributes:
         values: The configuration as in `config.yaml`: plain values, interpolations resolved.
         recipe: The training recipe.
+        stop: When the run ends early.
     """
 
     values: Mapping[str, Any]
     recipe: Recipe
+    stop: StopSettings = field(default_factory=StopSettings)
 
     @classmethod
     def of(cls, composed: DictConfig) -> RunConfig:
@@ -162,7 +166,8 @@ class RunConfig:
         check_whole_number("seed", values["seed"], low=0)
         if values.get("checkpoint_minutes") is not None:
             check_number("checkpoint_minutes", values["checkpoint_minutes"], low=0.0)
-        return cls(values, Recipe.of(values))
+        stop = make(StopSettings, values.get("stop", {}), where="stop")
+        return cls(values, Recipe.of(values), stop)
 
     @property
     def seed(self) -> int:

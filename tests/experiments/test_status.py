@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from experiments.learning.observer import CycleObserver
 from experiments.runs.folder import RunFolder
 from experiments.runs.log_file import logged_to
+from experiments.settings.stop_settings import AGREEMENT
 from experiments.status import main
 from tests.experiments.small_tasks import cpu_engine
 
@@ -59,3 +63,56 @@ def test_a_stopped_run_tells_the_end_of_its_log(
     assert head == f"{run}: stopped in cycle 0 of 4, waits for nobody"
     assert last == "  last       stopped: by zero (0 s ago)"
     assert "goes on" in following
+
+
+def records(folder: Path, *agreements: float | None, **stop: Any) -> Path:
+    """Write a run with these agreements, one of each cycle, and an accuracy that rises."""
+    RunFolder(folder, {}).close()
+    (folder / "config.yaml").write_text(f"{CONFIG}stop: {json.dumps(stop)}\n")
+    rows = [
+        {"cycle": k, "num_labeled": 100 * (k + 1), "accuracy": 60 + 3 * k, AGREEMENT: agreement}
+        for k, agreement in enumerate(agreements)
+    ]
+    state = {"format": 1, "cycle": len(rows), "finished": False, "records": rows}
+    (folder / "state.json").write_text(json.dumps(state))
+    return folder
+
+
+def test_a_run_tells_whether_more_labels_pay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """How stable its predictions are, and what as many labels as the last cycle had would bring."""
+    lines = status(records(tmp_path / "run", None, 0.9, 0.92, 0.94), capsys)
+    stable = (
+        "  stable     not yet: predictions agree with those of the cycle before to kappa 0.920 "
+        "(mean of 3 cycles; stable from 0.99 on)"
+    )
+    assert stable in lines
+    (more,) = [line for line in lines if line.startswith("  more")]
+    said = (
+        r"  more +100 more labels would bring about [\d.]+ points of accuracy \([\d.]+ to [\d.]+\)"
+    )
+    assert re.fullmatch(said, more)
+    lines = status(records(tmp_path / "few", None, 0.99), capsys)
+    assert not [line for line in lines if line.startswith(("  stable", "  more"))]
+    lines = status(records(tmp_path / "low", None, 0.8, threshold=0.7, window=1), capsys)
+    assert any(line.startswith("  stable     yes: ") for line in lines)
+
+
+def test_a_run_that_a_rule_has_ended_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The reason for the early end is the rule, or that no image was left."""
+    for rule, why in (("stabilizing", "predictions no longer change"), ("none", "no image")):
+        folder = records(tmp_path / rule, None, 1.0, rule=rule, window=1)
+        state = json.loads((folder / "state.json").read_text())
+        (folder / "state.json").write_text(json.dumps({**state, "finished": True}))
+        lines = status(folder, capsys)
+        assert any(line.startswith(f"  ended      early: {why}") for line in lines)
+
+
+def test_damaged_settings_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Settings that this version does not know are an error with the key."""
+    folder = records(tmp_path / "run", None, 1.0, patience=3)
+    assert main([str(folder)]) == 1
+    assert "stop has unknown keys" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -38,6 +39,8 @@ ROOT = Path(__file__).parents[3]
         ("iou_memory_card", True),
         ("ap_error_sign", True),
         ("loss_ranking_tau", True),
+        ("tau_least_confidence", True),
+        ("prediction_agreement", True),
         ("train_loss", False),
         ("train_ranking_accuracy", True),
         ("seconds_fit", False),
@@ -117,6 +120,13 @@ def test_order_is_leading_own_trailing() -> None:
     )
     assert list(row) == [*LEADING, "miou", "iou_cat", *TRAILING]
     assert (row["iou_cat"], row["train_loss"]) == (3.0, None)
+
+
+def test_a_diagnostic_without_a_value_has_an_empty_cell() -> None:
+    """NaN is no value: a rank correlation of equal scores. A metric that is NaN is not hidden."""
+    row = in_order({"cycle": 0, "tau_margin": math.nan, "accuracy": math.nan})
+    assert row["tau_margin"] is None
+    assert math.isnan(row["accuracy"] or 0.0)
 
 
 def test_the_schema_is_read_without_torch() -> None:

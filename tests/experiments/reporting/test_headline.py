@@ -8,9 +8,11 @@ from experiments.report import main
 from experiments.reporting.comparison_tables import further_tables
 from experiments.reporting.grouping import group_runs
 from experiments.reporting.headline import headline
+from experiments.reporting.learning_curve import next_gain
 from experiments.reporting.runs import find_runs
 from experiments.reporting.summary import summarize
 from experiments.reporting.tables import history_table
+from experiments.settings.stop_settings import AGREEMENT
 from tests.experiments.synthetic_runs import NOISE, RANDOM, add_column, make_runs, write_run
 
 
@@ -90,10 +92,14 @@ def test_one_run_says_where_it_is(tmp_path: Path) -> None:
     """A report of one run, as of every run with people, opens with its state and never mentions a
     baseline, a comparison or an interval.
     """
-    write_run(tmp_path, "margin", 0, accuracy=[50.0, 61.0, 64.2], cycles=10)
+    folder = write_run(tmp_path, "margin", 0, accuracy=[50.0, 61.0, 64.2], cycles=10)
+    add_column(folder, AGREEMENT, ["", 0.8, 0.875])
+    (run,) = find_runs([tmp_path])
     assert headline_of(tmp_path) == (
         "margin reaches 64.2 % accuracy with 300 labeled images, after 3 of 10 cycles. The last "
-        "100 labels changed the accuracy by +3.20 points."
+        "100 labels changed the accuracy by +3.20 points. If the learning curve goes on like this, "
+        f"{next_gain(run.rows, 'accuracy')}. Its predictions for unlabeled images agree with those "
+        "of the cycle before to kappa 0.88."
     )
     assert main([str(tmp_path)]) == 0
     text = (tmp_path / "report" / "report.html").read_text("utf-8")

@@ -16,6 +16,7 @@ from al_core import IndexArray, Pool, Prediction, Query, Ranking, Stopwatch
 from experiments.annotation.people import Waiting
 from experiments.data.targets import HiddenTargets
 from experiments.drawing.panel import Panel, Tile
+from experiments.settings.stop_settings import StopSettings
 from experiments.units.unit import WholeImages
 
 NET = SimpleNamespace(name="net", frozen=False)
@@ -240,8 +241,10 @@ class Config:
         regions: bool = False,
         ensemble_size: int = 1,
         num_threads: int | None = None,
+        stop: StopSettings | None = None,
         **settings: Any,
     ) -> None:
+        self.stop = stop or StopSettings(images=0)
         cycle: dict[str, Any] = {
             "initial_size": 2,
             "query_size": 2,

@@ -43,8 +43,8 @@ def test_rows_have_the_documented_columns_in_order() -> None:
     )
     assert list(row) == [
         "cycle", "num_labeled", "accuracy", "test_loss", "loss_ranking_tau", "optimizer_steps",
-        "train_loss", "train_ranking_accuracy", "seconds_fit", "seconds_evaluate", "seconds_score",
-        "seconds_query", "query_memory_mb", "peak_memory_mb",
+        "train_loss", "train_ranking_accuracy", "prediction_agreement", "seconds_fit",
+        "seconds_evaluate", "seconds_score", "seconds_query", "query_memory_mb", "peak_memory_mb",
     ]  # fmt: skip
     assert row["seconds_fit"] == 1.2346
     assert row["query_memory_mb"] == 3.2

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,8 @@ from al_core.errors import InvalidSetting
 from experiments.annotation.people import Waiting
 from experiments.runs.folder import RunState
 from experiments.runs.session import Outcome
+from experiments.runs.stopping import StopCheck
+from experiments.settings.stop_settings import StopSettings
 from tests.experiments.runs.fakes import (
     Engine,
     Learner,
@@ -245,6 +249,58 @@ def test_too_many_labels_are_refused_before_anything_is_trained(one: Run) -> Non
         one.start(learner)
     assert learner.calls == []
     assert not one.path.exists()
+
+
+# ---- ended by a stop rule
+
+
+@pytest.fixture
+def stable(monkeypatch: pytest.MonkeyPatch) -> StopSettings:
+    """A rule that is reached with the second cycle, since predictions agree fully then."""
+    monkeypatch.setattr(StopCheck, "_kappa", lambda self, cycle: 1.0 if cycle else math.nan)
+    return StopSettings("stabilizing", window=1)
+
+
+def test_a_stop_rule_ends_a_run(
+    one: Run, stable: StopSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The run is finished early, says why, and the same command finds it finished."""
+    learner = Learner(Task())
+    assert one.start(learner, stop=stable) == Outcome(4.0)
+    assert (one.state["cycle"], one.state["finished"]) == (2, True)
+    assert [row["prediction_agreement"] for row in one.state["records"]] == [None, 1.0]
+    told = "ended after 2 of 3 cycles: predictions for unlabeled images no longer change"
+    assert caplog.text.count(told) == 1
+    assert sum(map(len, one.state["pool"]["labeled"])) == 4
+    assert one.start(learner, stop=stable) == Outcome(4.0)
+    assert len(learner.fitted) == 2
+    assert caplog.text.count(told) == 2
+
+
+def test_without_the_rule_the_run_goes_on_to_the_same_end(
+    one: Run, stable: StopSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last query is labeled then, and nothing is trained twice."""
+    whole = Run(tmp_path / "whole", monkeypatch)
+    whole.start(stop=replace(stable, rule="none"))
+    one.start(stop=stable)
+    learner = Learner(Task())
+    one.start(learner, stop=replace(stable, rule="none"))
+    assert [len(labeled) for labeled in learner.fitted] == [6]
+    assert one.results() == whole.results()
+
+
+def test_people_are_not_asked_for_more_than_the_rule_wants(one: Run, stable: StopSettings) -> None:
+    """The cycle that ends the run writes no request; without the rule it does."""
+    outcome = one.start(people=People([[0, 1]]), stop=stable)
+    assert outcome.waiting is not None  # of cycle 0, whose agreement is not measured
+    people = People([[0, 1], [2, 3]])
+    outcome = one.start(people=people, stop=stable)
+    assert (outcome.waiting, people.asked, one.state["finished"]) == (None, [], True)
+    people = People([[0, 1], [2, 3]])
+    outcome = one.start(people=people, stop=StopSettings(images=0))
+    assert outcome.waiting is not None
+    assert people.asked[0][0] == 2
 
 
 # ---- several processes

@@ -1,0 +1,153 @@
+"""The stop set of a run: its predictions after every training, and when they are stable.
+
+The stop set is a fixed random sample of the images of the pool, which needs no labels. After every
+training the network predicts it, and `stop_set/cycle_00.npz` keeps the predicted classes; their
+agreement with those of the cycle before (Cohen's kappa) joins `cycles.csv`. Images that have been
+labeled meanwhile are left out, since a network that was trained on them repeats their labels.
+
+A classified image has one predicted class. Of a segmented image the classes of `NUM_PLACES` pixels
+on a regular grid are compared, and of an image with boxes whether each class is detected in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from al_core import IndexArray, Pool, cohen_kappa, stream
+from al_core.files import atomic_write_binary
+from experiments.learning.learner import TaskLearner
+from experiments.settings.run_config import RunConfig
+from experiments.settings.stop_settings import AGREEMENT
+from experiments.units.unit import image_of
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "stop_set"
+"""Folder of the predictions in a run folder, a file for each cycle."""
+NUM_IMAGES, NUM_IMAGES_OF_MANY = 1000, 100
+"""Images of the stop set: where each has one prediction, and where each has many."""
+NUM_PLACES = 256
+"""Pixels of a segmented image that are compared."""
+FEWEST_IMAGES = 20
+"""Agreement over fewer images, of which the others were labeled, says nothing."""
+
+
+class StopCheck:
+    """The stop rule of a run; the first process predicts, and all of them learn the result.
+
+    Args:
+        path: The run folder.
+        config: The run's configuration.
+        learner: The run's learner.
+        pool: The run's pool, for what is labeled.
+        records: The rows of `cycles.csv` so far.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        config: RunConfig,
+        learner: TaskLearner,
+        pool: Pool,
+        records: Sequence[Mapping[str, Any]],
+    ) -> None:
+        self._folder, self._settings, self._seed = path / FOLDER, config.stop, config.seed
+        self._learner, self._pool, self._kind = learner, pool, config.kind
+        self._records = list(records)
+
+    def measure(self, cycle: int) -> Mapping[str, float]:
+        """Predict the stop set, keep the result, and compare it with that of the cycle before.
+
+        Returns:
+            The kappa by the name of its column; nothing in a run without a stop set or where there
+            is nothing to compare with.
+        """
+        if self._settings.images == 0:
+            return {}
+        engine = self._learner.engine
+        kappa: float = engine.gather(self._kappa(cycle) if engine.is_main else math.nan)[0]
+        measured = {} if math.isnan(kappa) else {AGREEMENT: kappa}
+        self._records = [*self._records[:cycle], measured]
+        return measured
+
+    def is_reached(self) -> bool:
+        """Return True if the run ends with the cycle that was measured last."""
+        return self._settings.is_reached(self._records)
+
+    def _kappa(self, cycle: int) -> float:
+        before = _read(self._file(cycle - 1)) if cycle else None
+        images = self._stop_set() if before is None else self._readable(before[0])
+        classes = self._predicted(images)
+        with atomic_write_binary(self._file(cycle)) as file:
+            np.savez_compressed(file, images=images, classes=classes)
+        if before is None or before[1].shape[1:] != classes.shape[1:]:
+            return math.nan
+        labeled = image_of(self._learner.unit, self._pool.labeled)
+        rows = np.flatnonzero(~np.isin(images, labeled))
+        if rows.size < FEWEST_IMAGES:
+            return math.nan
+        former = before[1][np.searchsorted(before[0], images[rows])]
+        return cohen_kappa(former.ravel(), classes[rows].ravel())
+
+    def _file(self, cycle: int) -> Path:
+        return self._folder / f"cycle_{cycle:02d}.npz"
+
+    def _stop_set(self) -> IndexArray:
+        """Draw the stop set, ascending; the same for every strategy."""
+        usual = NUM_IMAGES if self._kind == "classification" else NUM_IMAGES_OF_MANY
+        size = usual if self._settings.images is None else self._settings.images
+        images = self._readable(np.arange(len(self._learner.task.train)))
+        rng = stream(self._seed, 0, "stop set")
+        return np.sort(rng.choice(images, min(size, images.size), replace=False))
+
+    def _readable(self, images: IndexArray) -> IndexArray:
+        unreadable = np.fromiter(self._learner.task.train.unreadable, np.int64)
+        return np.setdiff1d(images, unreadable)
+
+    def _predicted(self, images: IndexArray) -> NDArray[np.int16]:
+        """Return the classes (n, places) that the network predicts."""
+        learner = self._learner
+        if self._kind == "detection":
+            number = {name: k for k, name in enumerate(learner.task.class_names)}
+            found = np.zeros((images.size, len(number)), np.int16)
+            for row, label in enumerate(learner.drafts(images)):
+                found[row, [number[box.class_name] for box in label.boxes or ()]] = 1
+            return found
+        rows = []
+        with torch.inference_mode():
+            for _, prediction in learner.predictions(images):
+                log_probs = (
+                    prediction.log_probs.flatten(2)
+                    if prediction.log_probs.ndim > 2
+                    else (prediction.log_probs.unsqueeze(2))
+                )
+                count = log_probs.shape[2]
+                places = (torch.arange(min(NUM_PLACES, count)) * count) // min(NUM_PLACES, count)
+                rows.append(log_probs[:, :, places].argmax(1).to(torch.int16).cpu().numpy())
+        return np.concatenate(rows)
+
+
+def _read(file: Path) -> tuple[IndexArray, NDArray[np.int16]] | None:
+    """Return images, ascending, and their classes; None where the file is missing or damaged."""
+    try:
+        with open(file, "rb") as opened, np.load(opened) as kept:
+            images, classes = kept["images"].astype(np.int64), kept["classes"].astype(np.int16)
+        if images.ndim != 1 or classes.ndim != 2 or len(images) != len(classes):
+            raise ValueError("images and classes differ")
+        if images.size == 0 or (np.diff(images) <= 0).any() or classes.min(initial=0) < 0:
+            raise ValueError("it holds no predictions")
+        return images, classes
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        logger.warning("%s cannot be read (%s): a new stop set is drawn", file, error)
+        return None
