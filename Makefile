@@ -50,7 +50,8 @@ annotate: install  ## annotate FOLDER=photos CLASSES=cat,dog in Label Studio (TA
 test: install  ## the test suite (ARGS='-m "not slow" -x' goes to pytest)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-auto} --maxprocesses 8 --dist worksteal $(ARGS)
 
-test-live: install  ## tests with a real server of Label Studio (1 GB into .venv-label-studio, minutes)
+test-live:  ## tests with a real server of Label Studio (1 GB into .venv-label-studio, 7 minutes)
+	@$(MAKE) --no-print-directory install EXTRAS=dev,live
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/live -m live $(ARGS)
 
 check: install format-check lint types prose  ## format, lint, types and prose, changing nothing
@@ -75,7 +76,7 @@ prose: install
 constraints:  ## renew constraints.txt (TORCH=2.14.0 holds torch back)
 	@rm -rf build/constraints && $(PYTHON) -m venv build/constraints
 	@build/constraints/bin/python -m pip --disable-pip-version-check install --quiet \
-	  $(if $(TORCH),torch==$(TORCH)) -e ".[dev,slurm,ray]"
+	  $(if $(TORCH),torch==$(TORCH)) -e ".[dev,live,slurm,ray]"
 	@{ sed -n '/^#/p' constraints.txt; \
 	   build/constraints/bin/python -m pip --disable-pip-version-check freeze --all --exclude-editable \
 	   | grep -E '^[A-Za-z0-9._-]+==' | grep -v '^pip=='; } > build/constraints.txt

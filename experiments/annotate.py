@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from al_core.errors import ActiveLearningError
-from experiments.annotation.folder_run import TASKS, annotate_folder
+from experiments.annotation.folder_run import STRATEGIES, annotate_folder
 from experiments.annotation.inbox import read_returned
 from experiments.annotation.ledger import request_folder
 from experiments.annotation.local_server import ENVIRONMENT
@@ -84,7 +84,7 @@ def _annotate_folder(given: Sequence[str]) -> int:
     )
     parser.add_argument("folder", type=Path, help="folder of the images")
     parser.add_argument("--classes", required=True, help="names of the classes: cat,dog")
-    parser.add_argument("--task", choices=TASKS, default="classification")
+    parser.add_argument("--task", choices=tuple(STRATEGIES), default="classification")
     parser.add_argument(
         "--environment", type=Path, default=ENVIRONMENT,
         help=f"where Label Studio is installed and keeps its data (default: {ENVIRONMENT})",

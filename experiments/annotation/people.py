@@ -152,12 +152,12 @@ class People:
         request = next(one for one in self.ledger.requests if one.cycle == cycle)
         folder = request_folder(self._run_folder, cycle)
         back = len(self.ledger.answered(request.names))
+        parts = f" ({len(request.train)} to train on, {len(request.test)} to measure with)"
         if isinstance(self._settings, LabelStudioSettings):
             return Waiting(
                 f"waiting for annotations: batch {cycle}, {back} of {len(request.names)} images "
-                f"are back; annotate at {self._settings.url}"
+                f"are back{parts if request.test else ''}; annotate at {self._settings.url}"
             )
-        parts = f" ({len(request.train)} to train on, {len(request.test)} to measure with)"
         with_images = "" if self._settings.images == "none" else "images/, "
         lines = [
             f"waiting for annotations: batch {cycle}, {back} of {len(request.names)} images are "
@@ -325,7 +325,8 @@ class People:
         train = sum(name in usable for name in self._training())
         test = sum(name in usable for name in self.ledger.test)
         enough = train >= MIN_TRAIN and (self._has_test or test >= MIN_TEST)
-        if missing and not (self._settings.partial and enough):
+        suffices = self._settings.suffices(len(there) - len(missing), len(there))
+        if missing and not (suffices and enough):
             return False
         if not enough:
             raise InvalidSetting(

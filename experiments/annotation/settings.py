@@ -89,6 +89,10 @@ class PeopleSettings:
         self._check_exchange()
         object.__setattr__(self, "formats", tuple(self.formats))
 
+    def suffices(self, back: int, asked: int) -> bool:
+        """Tell whether to go on with so many of the newest batch's images, if not all are back."""
+        return self.partial
+
     def _check_initial(self) -> None:
         if self.initial not in ("random", "typiclust"):
             raise InvalidSetting(f"oracle.initial must be random or typiclust: {self.initial!r}")
@@ -165,6 +169,10 @@ class LabelStudioSettings(PeopleSettings):
                 "oracle.project must be the number of a project or a title of at least 3 "
                 f"characters, got {self.project!r}"
             )
+
+    def suffices(self, back: int, asked: int) -> bool:
+        """Tell whether the share is back: a run that is started again waits on until it is."""
+        return self.partial and back > 0 and back >= self.partial_share * asked
 
     def _check_url(self) -> None:
         try:

@@ -112,6 +112,8 @@ class FeatureStore:
         _, known = self._index()
         first = {key: position for position, key in reversed(list(enumerate(keys)))}
         missing = np.array(sorted(first[key] for key in first if key not in known), np.int64)
+        if missing.size:
+            logger.info("features of %s: %d to compute", label, missing.size)
         for start in range(0, missing.size, BLOCK_ROWS):
             part = missing[start : start + BLOCK_ROWS]
             rows, reasons = compute(part)

@@ -120,9 +120,8 @@ class LabelCheck:
                 ))  # fmt: skip
         if found.rows.size:
             logger.info(
-                "cycle %d: %s of %d judged %s wrong, see %s", cycle,
-                counted(found.rows.size, "label"), trained.size,
-                "looks" if found.rows.size == 1 else "look", self._path / RELABEL,
+                "cycle %d: the network doubts %d of %s; the first in %s are worth a second look",
+                cycle, found.rows.size, counted(trained.size, "label"), self._path / RELABEL,
             )  # fmt: skip
 
     def _may_judge(self, probs: NDArray[np.float64], images: IndexArray) -> bool:

@@ -81,6 +81,13 @@ def run(composed: DictConfig, *, swept: str = "") -> Outcome:
     live = live_oracle(config, run_folder(config, swept=swept)) if config.is_live else None
     while True:
         outcome = engine.launch(_run_in_process, config, swept)
+        if outcome.waiting is None and config.asks_people:
+            folder = run_folder(config, swept=swept)
+            logger.info(
+                "next: cycles=%d with the same command asks for more labels; python -m "
+                "experiments.predict %s images=FOLDER uses the network, and python -m "
+                "experiments.export %s csv writes the labels", config.cycles + 1, folder, folder,
+            )  # fmt: skip
         if outcome.waiting is None or live is None:
             return outcome
         with logged_to(live.folder / "log.txt"):

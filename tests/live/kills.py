@@ -1,12 +1,12 @@
-"""Kill runs that work with a real server of Label Studio, at random moments:
+"""Kill runs that work with a real server of Label Studio in every phase:
 `python -m tests.live.kills FOLDER [--kills 50] [--url http://...]`.
 
 Without an address a server is started; the token of another is in LABEL_STUDIO_API_KEY.
 
-A run of three cycles is killed -9 while it uploads, waits, trains and updates drafts, and the same
-command is given again; annotators answer a few tasks in between. In the end every image that was
-asked for has exactly one task with exactly the annotation that was submitted, and the run has
-trained on all of them.
+A run is killed -9 while it uploads the first batch, polls, trains, and brings drafts and order of
+the open tasks up to date, equally often, and the same command is given again; annotators answer a
+few tasks in between. In the end every image that was asked for has exactly one task with exactly
+the annotation that was submitted, and the run has taken all of them over.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import sys
 import time
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple
 from experiments.annotation.local_server import ENVIRONMENT, LocalServer
 from experiments.annotation.run_view import open_run
 from tests.live.annotators import Annotators
-from tests.live.test_label_studio import INITIAL, QUERY, TEST, prepare, settings
+from tests.live.test_label_studio import prepare, settings
 from tests.small_runs import Program, read_rows, run_program
 
 
@@ -36,24 +37,35 @@ class Server(NamedTuple):
     key: str
 
 
+PHASES = ("upload", "polling", "training", "draft update")
 CYCLES = 3
-LONGEST_S = 12.0
-"""Seconds after the first output of a run within which it is killed."""
-SHARE = 6
-"""Tasks that the annotators answer between two kills, at most."""
+INITIAL, TEST, QUERY = 28, 5, 6
+"""Sizes of the batches; the folder has 60 images."""
+LONGEST_S = {"upload": 4.0, "polling": 4.0, "training": 2.5, "draft update": 1.0}
+"""Seconds after a phase has begun within which a run is killed."""
+PATIENCE_S = 20.0
+"""Seconds for which a phase is waited for; then the run is killed in another."""
+SHARE = 0.15
+"""Share of the open tasks that the annotators answer in each round."""
 
 
-def phase(folder: Path) -> str:
-    """Return what the log says that the run was doing."""
+def lines_of(folder: Path) -> list[str]:
+    """Return the log of a run."""
     log = folder / "log.txt"
-    lines = log.read_text().splitlines() if log.exists() else []
-    last = lines[-1] if lines else ""
-    if "training" in last or "epoch" in last:
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def phase(folder: Path, *, before: int) -> str:
+    """Return what the log says that a run is doing, which had so many lines before it started."""
+    lines = lines_of(folder)
+    last = lines[-1] if len(lines) > before else ""
+    batches = re.findall(r"waiting for annotations: batch (\d+)", "\n".join(lines))
+    if re.search(r"cycle \d+:", last):
         return "training"
-    if "images are back" in last:
+    if "label studio: batch" in last:
         return "polling"
-    if "uploaded" in last or "waiting for annotations" in last or "scoring" in last:
-        return "upload and drafts"
+    if re.search("waiting for annotations|images uploaded|uploaded again", last):
+        return "upload" if batches[-1] == "0" else "draft update"
     return "start"
 
 
@@ -70,53 +82,103 @@ def campaign(place: Path, server: Any, *, kills: int, seed: int) -> Counter[str]
         own = place / f"run_{number}"
         shutil.rmtree(own, ignore_errors=True)
         own.mkdir(parents=True)
-        found += killed_run(own, server, at_most=kills - found.total(), rng=rng)
+        killed_run(own, server, found, kills=kills, rng=rng)
         number += 1
         print(f"runs {number}, kills {dict(found)}", flush=True)
     return found
 
 
-def killed_run(place: Path, server: Any, *, at_most: int, rng: random.Random) -> Counter[str]:
-    """Take one run to its end with kills, and check what came out."""
+def killed_run(
+    place: Path, server: Any, found: Counter[str], *, kills: int, rng: random.Random
+) -> None:
+    """Take one run to its end with kills, which are counted in `found`, and check the end."""
     truth = prepare(place, "classification")
     command = settings(
-        place, server, "classification", f"cycles={CYCLES}", "cycle.min_steps=20",
-        "checkpoint_minutes=0", "oracle.poll_seconds=0.2",
+        place, server, "classification", f"cycle.initial_size={INITIAL}",
+        f"oracle.test_size={TEST}", f"cycle.query_size={QUERY}", "cycle.min_steps=300",
+        "checkpoint_minutes=0", "oracle.poll_seconds=0.2", "oracle.partial=true",
     )  # fmt: skip
-    folder = place / "runs" / "small" / "margin" / "seed0"
-    people, output = Annotators(server, folder, truth), place / "output"
+    people = Annotators(server, place / "runs" / "small" / "margin" / "seed0", truth)
     submitted: dict[str, int] = {}
-    found: Counter[str] = Counter()
-    while True:
-        program = Program(command, output)
-        is_last = found.total() >= at_most
-        ends = time.monotonic() + rng.uniform(0.5, LONGEST_S)
-        while program.process.exitcode is None and (is_last or time.monotonic() < ends):
-            for task in people.tasks()[:]:
+    ended = False
+    while not ended:
+        left = [each for each in PHASES if found[each] < kills / len(PHASES)]
+        first = not (people.folder / "cycles.csv").exists()
+        sensible = [each for each in left if (each == "upload") == (first and "upload" in left)]
+        is_last = found.total() >= kills or not sensible
+        before = len(lines_of(people.folder))
+        program = Program([*command, f"cycles={CYCLES}"], place / "output")
+        wanted = "" if is_last else rng.choice(sensible)
+        ended = not until_killed(program, people, submitted, wanted, before=before, rng=rng)
+        if not ended:
+            found[phase(people.folder, before=before)] += 1
+            program.kill()
+        else:
+            status = program.wait()
+            assert status.status == 0, status
+    # One cycle more, with everything that is still open in it.
+    program = Program(
+        [*command, f"cycles={CYCLES + 1}", "oracle.partial_share=1"], place / "output"
+    )
+    assert not until_killed(program, people, submitted, rng=rng, share=1.0)
+    status = program.wait()
+    assert status.status == 0, status
+    check(people, submitted)
+
+
+def until_killed(
+    program: Program,
+    people: Annotators,
+    submitted: dict[str, int],
+    wanted: str = "",
+    *,
+    before: int = 0,
+    rng: random.Random,
+    share: float = SHARE,
+) -> bool:
+    """Answer tasks until the run has ended, or is to be killed in a phase; tell which.
+
+    Args:
+        program: The run.
+        people: Annotators, who answer some tasks in every round.
+        submitted: The number of the annotation of each image; added to.
+        wanted: The phase; empty to let the run end.
+        before: Lines of the log before the run started.
+        rng: Chooses moments and tasks.
+        share: Share of the open tasks that are answered in a round.
+    """
+    patience = time.monotonic() + PATIENCE_S
+    answers = time.monotonic()
+    while program.process.exitcode is None:
+        if wanted and (
+            phase(people.folder, before=before) == wanted or time.monotonic() > patience
+        ):
+            time.sleep(rng.uniform(0, LONGEST_S[wanted]))
+            return program.process.exitcode is None
+        if time.monotonic() > answers:
+            for task in people.tasks():
                 name = str(task.data["al_name"])
-                if not task.annotations and (is_last or rng.random() < SHARE / 40):
+                if not task.annotations and rng.random() < share:
                     assert name not in submitted, f"{name} was answered and is open again"
                     submitted[name] = people.answer(task)
-            time.sleep(0.3)
-        if program.process.exitcode is None:
-            found[phase(folder)] += 1
-            program.kill()
-            continue
-        ended = program.wait()
-        assert ended.status == 0, ended
-        break
+            answers = time.monotonic() + 1.0
+        time.sleep(0.05)
+    return False
+
+
+def check(people: Annotators, submitted: dict[str, int]) -> None:
+    """Check that tasks, annotations and what the run knows are what was asked and submitted."""
     tasks = people.tasks()
     assert Counter(people.names()).most_common(1)[0][1] == 1, "an image has two tasks"
-    assert len(tasks) == INITIAL + TEST + (CYCLES - 1) * QUERY == len(submitted)
+    assert len(tasks) == INITIAL + TEST + CYCLES * QUERY == len(submitted)
     there = {str(t.data["al_name"]): [one.id for one in t.annotations] for t in tasks}
     assert there == {name: [number] for name, number in submitted.items()}
-    ledger = open_run(folder).ledger
+    ledger = open_run(people.folder).ledger
     assert ledger is not None
     assert set(ledger.labeled(ledger.names)) == set(submitted)
     assert all(ledger.answers[n].class_name == people.label(n).class_name for n in submitted)
-    rows = read_rows(folder / "cycles.csv")
-    assert [int(r["num_labeled"]) for r in rows] == [INITIAL + k * QUERY for k in range(CYCLES)]
-    return found
+    last = read_rows(people.folder / "cycles.csv")[-1]
+    assert (last["cycle"], last["num_labeled"]) == (str(CYCLES), str(INITIAL + CYCLES * QUERY))
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from al_core import files
 from al_core.errors import ActiveLearningError, InvalidSetting
 from experiments.annotation.ledger import Ledger
 from experiments.annotation.people import People, Waiting
-from experiments.annotation.settings import PeopleSettings
+from experiments.annotation.settings import LabelStudioSettings, PeopleSettings
 from experiments.annotation.unlabeled import Collected
 from experiments.data.labels import Rules
 from tests.experiments.annotation.inboxes import write_labels
@@ -30,6 +31,7 @@ class Photos:
 
     place: Path
     partial: bool = False
+    is_live: bool = False
     files: int = 0
 
     def __post_init__(self) -> None:
@@ -45,7 +47,8 @@ class Photos:
 
     def open(self, cycle: int = 0) -> Collected | str:
         """Start the run; return the answers, or the text of what it waits for."""
-        settings = PeopleSettings(test_size=TEST, partial=self.partial, images="none")
+        kind = partial(LabelStudioSettings, url="http://host") if self.is_live else PeopleSettings
+        settings = kind(test_size=TEST, partial=self.partial, images="none")
         self.people = People(
             settings, run_folder=self.run, root=self.root,
             rules=Rules("classification", CLASSES), has_test=False,
@@ -125,6 +128,21 @@ def test_a_partial_batch_suffices_if_that_was_said(photos: Photos) -> None:
     assert named(collected, sorted(collected.excluded)) == set(wanted[2:])  # not asked for again
     photos.label(wanted[2:4])
     assert named(photos.answers(), photos.answers().batches[0]) == set(wanted[:4])
+
+
+def test_a_live_run_waits_for_its_share_after_every_start(photos: Photos) -> None:
+    """A restart does not train before half of the newest batch is back."""
+    photos.partial = photos.is_live = True
+    photos.waits()
+    wanted = photos.request()
+    photos.label([*wanted[:2], wanted[-1]])
+    photos.answers()
+    one, other = sorted(set(photos.ledger().names) - set(wanted))[:2]
+    photos.ask(1, [one, other])
+    photos.label(wanted[2:4])
+    assert "batch 1, 0 of 2" in photos.waits(1)
+    photos.label([one])
+    assert one in named(photos.answers(1), photos.answers(1).batches[1])
 
 
 def test_a_refused_image_is_left_out_until_the_refusal_is_lifted(photos: Photos) -> None:
