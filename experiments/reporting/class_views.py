@@ -14,7 +14,7 @@ from experiments.reporting.gallery import is_file_in
 from experiments.reporting.numbers import NONE, count, estimate_text, listed
 from experiments.reporting.statistics import mean_interval
 from experiments.reporting.summary import Summary
-from experiments.reporting.tables import Table
+from experiments.reporting.text_table import Table
 
 MOST_CLASSES = 24
 """Classes in a confusion matrix at most: those with the most errors."""

@@ -11,7 +11,8 @@ from experiments.reporting.runs import Run
 from experiments.reporting.statistics import CONFIDENCE, Comparison
 from experiments.reporting.summary import Summary
 from experiments.reporting.suspects import RELABEL, read_suspects
-from experiments.reporting.tables import Table, class_table
+from experiments.reporting.tables import class_table
+from experiments.reporting.text_table import Table
 from experiments.reporting.verdicts import NOT_DISTINGUISHABLE, is_tested, pair_verdict
 
 SHOWN_SUSPECTS = 20

@@ -16,11 +16,9 @@ from experiments.reporting.grouping import BASELINE
 from experiments.reporting.headline import headline
 from experiments.reporting.numbers import count
 from experiments.reporting.overall import Overall, over_all, sentence
-from experiments.reporting.runs import one_line
 from experiments.reporting.statistics import CONFIDENCE, FEWEST_SEEDS, POWER
 from experiments.reporting.summary import Summary
 from experiments.reporting.tables import (
-    Table,
     cost_table,
     curve_table,
     history_table,
@@ -28,6 +26,7 @@ from experiments.reporting.tables import (
     result_table,
     run_table,
 )
+from experiments.reporting.text_table import escape, render
 
 _INTERVALS = (
     f"Means over seeds with {CONFIDENCE:.0%} Student t intervals, from {FEWEST_SEEDS} seeds on."
@@ -67,67 +66,29 @@ def area_range(summary: Summary) -> str:
     return f"Metric: {name}; area from {low} to {high} labeled images."
 
 
-def render(table: Table, *, width: int | None = None) -> str:
-    """Return a table as Markdown with aligned columns.
-
-    One that is wider than `width` characters is cut into several, one below the other, that all
-    begin with the first column.
-    """
-    cells = [[_escape(cell) for cell in row] for row in (table.header, *table.rows)]
-    left = [k == 0 or k in table.words for k in range(len(table.header))]
-    widths = [max(len(row[k]) for row in cells) for k in range(len(table.header))]
-
-    def lines(columns: Sequence[int]) -> str:
-        rule = ["-" * widths[k] if left[k] else "-" * (widths[k] - 1) + ":" for k in columns]
-        rows = [
-            [row[k].ljust(widths[k]) if left[k] else row[k].rjust(widths[k]) for k in columns]
-            for row in cells
-        ]
-        return "".join(f"| {' | '.join(row)} |\n" for row in (rows[0], rule, *rows[1:]))
-
-    return "\n".join(map(lines, _blocks(widths, width)))
-
-
-def _blocks(widths: Sequence[int], width: int | None) -> list[list[int]]:
-    """Return the columns of each part of a table; the first column is in all of them."""
-    blocks = [[0]]
-    for k in range(1, len(widths)):
-        own = [*blocks[-1], k]
-        total = sum(widths[each] + 3 for each in own) + 1
-        if width is None or total <= width or len(own) == 2:
-            blocks[-1] = own
-        else:
-            blocks.append([0, k])
-    return blocks
-
-
-def _escape(text: str) -> str:
-    return one_line(text).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-
-
 def results(summary: Summary, *, width: int | None = None) -> str:
     """Return the part for the terminal: headline, results, cycle by cycle, and the notes.
 
     Tables are at most `width` characters wide, as far as their columns permit.
     """
     experiment, run = summary.experiment, summary.only_run
-    parts = [f"## {_escape(experiment.title)}\n", _escape(headline(summary)) + "\n"]
+    parts = [f"## {escape(experiment.title)}\n", escape(headline(summary)) + "\n"]
     if len(experiment.runs) > 1:
-        parts += [_escape(area_range(summary)) + "\n", render(result_table(summary), width=width)]
+        parts += [escape(area_range(summary)) + "\n", render(result_table(summary), width=width)]
     if summary.sentences:
-        parts += [*(f"- {_escape(sentence)}" for sentence in summary.sentences), ""]
+        parts += [*(f"- {escape(sentence)}" for sentence in summary.sentences), ""]
     if any(summary.curves.values()):
         table = history_table(run) if run else curve_table(summary.curves)
         parts.append(render(table, width=width))
-    parts += [f"- {_escape(note)}" for note in summary.notes]
+    parts += [f"- {escape(note)}" for note in summary.notes]
     return "\n".join(parts).rstrip() + "\n"
 
 
 def overall(together: Overall, *, width: int | None = None) -> str:
     """Return the part on all experiments together."""
-    parts = ["## All experiments together\n", _escape(sentence(together)) + "\n"]
+    parts = ["## All experiments together\n", escape(sentence(together)) + "\n"]
     for heading, table in overall_tables(together).items():
-        parts += [f"### {_escape(heading)}\n", render(table, width=width)]
+        parts += [f"### {escape(heading)}\n", render(table, width=width)]
     return "\n".join(parts)
 
 
@@ -144,14 +105,14 @@ def document(summaries: Sequence[Summary], root: Path) -> str:
         for heading, table in further_tables(summary).items():
             parts += [f"### {heading}\n", render(table)]
         if summary.ranks:
-            parts.append(_escape(rank_sentence(summary)) + "\n")
+            parts.append(escape(rank_sentence(summary)) + "\n")
         if summary.tau:
             parts += ["### Loss-ranking Kendall tau\n", render(curve_table(summary.tau))]
         if summary.costs:
             parts += ["### Cost\n", render(cost_table(summary))]
         parts += ["### Provenance\n", render(run_table(runs, root))]
         facts = provenance_facts(runs)
-        parts += [f"- {_escape(key)}: {_escape(value)}" for key, value in facts.items()]
+        parts += [f"- {escape(key)}: {escape(value)}" for key, value in facts.items()]
         parts.append("")
     if text := method(summaries):
         parts += ["## How the numbers are made\n", text + "\n"]

@@ -46,7 +46,6 @@ from experiments.reporting.overall import over_all, sentence
 from experiments.reporting.panels import Drawing, Place, drawings, overall_drawings
 from experiments.reporting.summary import Summary
 from experiments.reporting.tables import (
-    Table,
     cost_table,
     curve_table,
     history_table,
@@ -55,6 +54,7 @@ from experiments.reporting.tables import (
     run_id,
     run_table,
 )
+from experiments.reporting.text_table import Table
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -22,30 +21,8 @@ from experiments.reporting.numbers import (
 from experiments.reporting.runs import Run, one_line
 from experiments.reporting.statistics import CONFIDENCE, FEWEST_SEEDS, Estimate
 from experiments.reporting.summary import Summary
+from experiments.reporting.text_table import Table
 from experiments.reporting.verdicts import is_tested, more_seeds
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as text. The first column names the row; the columns in `words` hold text, the others
-    numbers.
-    """
-
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    words: frozenset[int] = frozenset()
-
-    def without_empty_columns(self) -> Table:
-        """Return the table without the columns in which no row has a value."""
-        kept = [
-            k for k in range(len(self.header))
-            if k == 0 or any(row[k] not in (NONE, "") for row in self.rows)
-        ]  # fmt: skip
-        return Table(
-            tuple(self.header[k] for k in kept),
-            tuple(tuple(row[k] for k in kept) for row in self.rows),
-            frozenset(place for place, k in enumerate(kept) if k in self.words),
-        )
 
 
 def result_table(summary: Summary) -> Table:

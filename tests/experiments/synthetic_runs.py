@@ -46,7 +46,7 @@ def write_run(
     folder.mkdir(parents=True)
     planned = len(accuracy) if cycles is None else cycles
     config: dict[str, Any] = {
-        "task": {"name": "cifar10", "metric": "accuracy"},
+        "task": {"name": "cifar10", "kind": "classification", "metric": "accuracy"},
         "data": {"name": "digits"},
         "strategy": {"name": strategy, **(strategy_settings or {})},
         "backbone": {"name": "resnet18"},
@@ -82,7 +82,8 @@ def write_run(
     ]
     if rows:
         write_csv(folder / "cycles.csv", list(rows[0]), [list(row.values()) for row in rows])
-    state = {"format": 1, "cycle": len(rows), "finished": len(rows) == planned}
+    finished = len(rows) == planned
+    state = {"format": 1, "cycle": len(rows), "finished": finished, "records": rows}
     (folder / "state.json").write_text(json.dumps(state), encoding="utf-8")
     origin = provenance or {
         "commit": "0123456789abcdef",

@@ -18,6 +18,7 @@ from experiments.runs.log_file import logged_to
 from experiments.settings.stop_settings import AGREEMENT
 from experiments.status import main
 from tests.experiments.small_tasks import cpu_engine
+from tests.experiments.synthetic_runs import write_run
 
 CONFIG = "cycles: 4\ntask: {kind: classification, metric: accuracy}\n"
 
@@ -116,3 +117,28 @@ def test_damaged_settings_are_one_line(tmp_path: Path, capsys: pytest.CaptureFix
     folder = records(tmp_path / "run", None, 1.0, patience=3)
     assert main([str(folder)]) == 1
     assert "stop has unknown keys" in capsys.readouterr().err
+
+
+def test_several_runs_are_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One row each, named below their folder; what is no run is an error and hides no other."""
+    write_run(tmp_path / "runs", "margin", 0, accuracy=[50.0, 62.5], num_labeled=[500, 1000])
+    stopped = tmp_path / "runs" / "random"
+    RunFolder(stopped, {}).close()
+    (stopped / "config.yaml").write_text(CONFIG)
+    with pytest.raises(ZeroDivisionError), logged_to(stopped / "log.txt"):
+        raise ZeroDivisionError("by zero")
+    damaged = tmp_path / "entropy"
+    damaged.mkdir()
+    (damaged / "config.yaml").write_text("cycles: many")
+    assert main([str(tmp_path / "runs"), str(damaged)]) == 1
+    printed = capsys.readouterr()
+    assert f"error: {damaged / 'config.yaml'} cannot be read" in printed.err
+    header, _, *rows = (
+        [cell.strip() for cell in line.strip("|").split("|")] for line in printed.out.splitlines()
+    )
+    assert header == ["run", "state", "cycles", "labels", "result", "latest"]
+    none = "\N{EN DASH}"
+    assert rows == [
+        ["cifar10-digits/margin/seed0", "finished", "2 of 2", "1 000", "accuracy 62.50", ""],
+        ["random", "stopped", "0 of 4", none, none, "stopped: by zero (0 s ago)"],
+    ]

@@ -279,11 +279,13 @@ def test_status_says_that_a_run_ended_early(tmp_path: Path) -> None:
     """A finished run with fewer cycles than were asked for says why."""
     from experiments.annotation.run_view import AskingRun
     from experiments.data.labels import Rules
-    from experiments.status import describe
+    from experiments.status import Status, describe
 
     config = {"cycles": 2, "task": {"metric": "accuracy"}}
     state = {"cycle": 1, "finished": True, "records": [{"accuracy": 45.0, "num_labeled": 20}]}
     run = AskingRun(tmp_path, config, state, None, Rules("classification", ()))
-    assert "ended      early: no image was left to label" in describe(run)
+    assert "ended      early: no image was left to label" in describe(
+        Status(tmp_path, "finished", "", run)
+    )
     whole = AskingRun(tmp_path, config, {**state, "cycle": 2}, None, run.rules)
-    assert "ended" not in describe(whole)
+    assert "ended" not in describe(Status(tmp_path, "finished", "", whole))
