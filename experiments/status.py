@@ -57,20 +57,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for folder in folders:
         try:
             found.append(look_at(folder))
+            if len(folders) == 1:
+                show(describe(found[0]))
         except (ActiveLearningError, OSError) as error:
             show_error(error)
             failed = True
     if len(folders) > 1 and found:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         show(render(overview(found), width=width).rstrip())
-    elif found:
-        show(describe(found[0]))
     return int(failed)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What has come back of the images that people were asked to annotate last.
+    """The newest batch that people were asked for, and how much of it is back.
 
     Attributes:
         request: The images.
@@ -99,7 +99,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Status:
-    """What a run does or waits for.
+    """State of a run, with what it waits for.
 
     Attributes:
         folder: The run folder.

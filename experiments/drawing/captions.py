@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.data.labels import NO_CLASS, Box, Mask
-from experiments.metrics.detection import VOC_THRESHOLD, Found, box_overlaps, voc_matches
+from experiments.metrics.matching import VOC_THRESHOLD, Found, box_overlaps, voc_matches
 from experiments.settings.wording import counted
 
 MAX_NAMED = 6

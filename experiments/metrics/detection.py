@@ -2,23 +2,27 @@
 
 Sources: Everingham et al., The Pascal Visual Object Classes Challenge, IJCV 2010, section 4.2, and
 its development kit (11-point until 2009, the area under the curve since); Lin et al., ECCV 2014,
-and pycocotools 2.0. Detections and truths of all classes are matched with array arithmetic; only
-COCO's rule loops, over detections that overlap something.
-
-An overlap does not change when both axes are stretched, so boxes as fractions of their image do.
+and pycocotools 2.0.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.metrics.box_confusion import BoxConfusion
 from experiments.metrics.declaration import percentage
 from experiments.metrics.evaluation import RECALLS, Evaluation, calibration
+from experiments.metrics.matching import (
+    VOC_THRESHOLD,
+    Found,
+    box_overlaps,
+    coco_matches,
+    voc_matches,
+)
 
 if TYPE_CHECKING:  # reports read the declarations without torch
     from torch import Tensor
@@ -36,94 +40,12 @@ COCO_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 COCO_RECALLS = np.linspace(0, 1, 101)
 COCO_MAX_DETECTIONS = 100
 """Detections of an image and class that pycocotools considers."""
-VOC_THRESHOLD = 0.5
 LEAST_CONFIDENCE = 0.05
 """Detections with a smaller score, of which a detector has hundreds, do not count for its
 calibration."""
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
-
-
-@dataclass(frozen=True, eq=False)
-class Found:
-    """Detections and truths of one class in one image, detections best first.
-
-    Attributes:
-        scores: (m,).
-        overlaps: (m, n), intersection over union of each detection with each truth.
-        difficult: (n,).
-    """
-
-    scores: FloatArray
-    overlaps: FloatArray
-    difficult: BoolArray
-
-
-def box_overlaps(a: FloatArray, b: FloatArray) -> FloatArray:
-    """Return the intersection over union (n, m) of corner boxes (n, 4) and (m, 4)."""
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    shared = (high - low).clip(0).prod(2)
-    areas = [(each[:, 2:] - each[:, :2]).clip(0).prod(1) for each in (a, b)]
-    overlaps: FloatArray = shared / np.maximum(areas[0][:, None] + areas[1] - shared, 1e-12)
-    return overlaps
-
-
-def voc_matches(found: Found, threshold: float) -> tuple[BoolArray, BoolArray]:
-    """Judge detections by VOC's rule.
-
-    A detection is matched to the truth that it overlaps most. It is right if that overlap is at
-    least the threshold and no better detection is matched to the same truth; a match with a
-    difficult truth is not counted at all.
-    Differs: amdegroot/ssd.pytorch @ 5b0b77f requires an overlap above the threshold; VOC's
-    development kit, like this, requires one at least as large.
-
-    Returns:
-        (m,) right, (m,) counts.
-    """
-    num = len(found.scores)
-    if not len(found.difficult):
-        return np.zeros(num, bool), np.ones(num, bool)
-    meant = found.overlaps.argmax(1)
-    hits = found.overlaps[np.arange(num), meant] >= threshold
-    hard = hits & found.difficult[meant]
-    right = np.zeros(num, bool)
-    _, first = np.unique(np.where(hits, meant, -1), return_index=True)
-    right[first] = True  # detections are in order, so the first of a truth is the best
-    return right & hits & ~hard, ~hard
-
-
-def coco_matches(found: Found, thresholds: FloatArray) -> tuple[BoolArray, BoolArray]:
-    """Judge detections by COCO's rule, at several thresholds.
-
-    In decreasing order of score, each detection is matched to the truth that it overlaps most among
-    those not yet matched. A difficult truth is matched only where no other is possible, and such a
-    match is not counted at all.
-
-    Returns:
-        (t, m) right, (t, m) counts.
-    """
-    num, num_thresholds = len(found.scores), len(thresholds)
-    right = np.zeros((num_thresholds, num), bool)
-    counts = np.ones((num_thresholds, num), bool)
-    if not len(found.difficult):
-        return right, counts
-    free = np.ones((num_thresholds, len(found.difficult)), bool)
-    rows = np.arange(num_thresholds)
-    bound = np.minimum(thresholds, 1 - 1e-10)[:, None]
-    for k in np.flatnonzero(found.overlaps.max(1) >= bound.min()):
-        possible = free & (found.overlaps[k] >= bound)
-        # Any truth that counts is preferred to every difficult one. Of equal overlaps the last is
-        # taken, as pycocotools does.
-        value = np.where(possible, found.overlaps[k] + 2.0 * ~found.difficult, -1.0)[:, ::-1]
-        taken = value.shape[1] - 1 - value.argmax(1)
-        matched = possible.any(1)
-        free[rows[matched], taken[matched]] = False
-        hard = matched & found.difficult[taken]
-        right[:, k] = matched & ~hard
-        counts[:, k] = ~hard
-    return right, counts
 
 
 def average_precision(
@@ -186,6 +108,7 @@ class DetectionMetrics:
     def __init__(self, num_classes: int, detect: Callable[[Any], Sequence[Tensor]]) -> None:
         self._detect: Callable[[Any], Sequence[Tensor]] | None = detect
         self._found: list[list[Found]] = [[] for _ in range(num_classes)]
+        self._confusion = BoxConfusion(num_classes)
 
     def update(self, outputs: Any, targets: Sequence[Tensor]) -> None:
         """Count a batch.
@@ -210,6 +133,7 @@ class DetectionMetrics:
         """Count one image: (m, 4) boxes, (m,) scores and labels, (n, 6) truths as in `update`."""
         order = np.argsort(-scores, kind="stable")
         boxes, scores, labels = boxes[order], scores[order], labels[order]
+        self._confusion.add(boxes, scores, labels, truths)
         for label in np.union1d(labels, truths[:, 4].astype(np.int64)).tolist():
             mine, theirs = labels == label, truths[truths[:, 4] == label]
             self._found[label].append(
@@ -225,6 +149,7 @@ class DetectionMetrics:
         for other in others:
             for mine, theirs in zip(self._found, other._found, strict=True):
                 mine += theirs
+            self._confusion.merge(other._confusion)
 
     def compute(self) -> Mapping[str, float]:
         """Return means over the classes that occur in the test set, in percent.
@@ -239,7 +164,8 @@ class DetectionMetrics:
 
     def evaluation(self, class_names: Sequence[str]) -> Evaluation:
         """Return AP at an overlap of 0.5 and the precision-recall curve of each class, by VOC's
-        rule, and the calibration of all detections that score at least LEAST_CONFIDENCE.
+        rule, the confusion matrix of objects, and the calibration of all detections that score at
+        least LEAST_CONFIDENCE.
         """
         judged = [_judged(found) for found in self._found]
         counts = [_num_truths(found) for found in self._found]
@@ -255,6 +181,8 @@ class DetectionMetrics:
             ),
             unit="objects",
             counts=np.array(counts, np.int64),
+            confusion=self._confusion.matrix,
+            confused=self._confusion.images(),
             precision=np.stack(
                 [precision_at(right, n) for (_, right), n in zip(judged, counts, strict=True)]
             ),

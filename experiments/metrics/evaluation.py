@@ -21,6 +21,8 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 FORMAT = 1
+OBJECTS, BACKGROUND = "objects", "background"
+"""The unit of detections, and what their confusion matrix calls everything that is no object."""
 NUM_BINS = 15
 """Bins of the reliability diagram, as many as Guo et al. have."""
 RECALLS = np.linspace(0, 1, 101)
@@ -98,7 +100,8 @@ class Evaluation:
         scores: (k,) in percent; NaN for a class without an example in the test set.
         unit: The things that are counted: "images", "objects" or "pixels".
         counts: (k,) number of these by true class.
-        confusion: (k, k) true against predicted class, in the unit; None for boxes.
+        confusion: (k, k) true against predicted class, in the unit. Of objects it is
+            (k + 1, k + 1), and the last class is the background: what was missed, or invented.
         precision: (k, len(RECALLS)) precision at each recall, NaN for a class without an object;
             None where there are no boxes.
         calibration: Confidence against share of right predictions.
@@ -114,6 +117,16 @@ class Evaluation:
     confusion: IntArray | None = None
     precision: FloatArray | None = None
     confused: tuple[Confused, ...] = ()
+
+    @property
+    def answers(self) -> tuple[str, ...]:
+        """Names of the rows and columns of the confusion matrix."""
+        return (*self.class_names, *([BACKGROUND] if self.has_background else []))
+
+    @property
+    def has_background(self) -> bool:
+        """True for detections: the last row and column of their confusion matrix are the background."""
+        return self.unit == OBJECTS
 
     def to_json(self) -> str:
         """Return the text of the file."""
@@ -159,7 +172,8 @@ class Evaluation:
                 cells = np.array(content["confusion"], np.int64).reshape(-1, 3)
                 if (cells < 0).any():
                     raise ValueError("its confusion matrix has negative numbers")
-                confusion = np.zeros((len(names), len(names)), np.int64)
+                side = len(names) + (content["unit"] == OBJECTS)
+                confusion = np.zeros((side, side), np.int64)
                 confusion[cells[:, 0], cells[:, 1]] = cells[:, 2]
             if "precision" in content:
                 rows = [_array(row) for row in content["precision"]]
@@ -197,7 +211,7 @@ class Evaluation:
             raise ValueError("it has confused images without a confusion matrix")
         for each in self.confused:
             classes, texts = (each.true, each.predicted), (each.name, each.file)
-            if not all(isinstance(n, int) and 0 <= n < k for n in classes):
+            if not all(isinstance(n, int) and 0 <= n < len(self.answers) for n in classes):
                 raise ValueError(f"a confused image has the classes {classes}, of {k}")
             if not all(isinstance(text, str) for text in texts):
                 raise ValueError(f"a confused image has the names {texts}")
@@ -217,6 +231,22 @@ class Evaluation:
                 for each, at in zip(self.confused, found, strict=True)
             ),
         )
+
+
+def images_with_most(
+    cells: Sequence[Sequence[tuple[int, int, int]]], limit: int
+) -> dict[tuple[int, int], list[int]]:
+    """Return the images of each cell of a confusion matrix that have the most of it.
+
+    Args:
+        cells: True class, predicted class and number, for each cell of each image.
+        limit: Number of images of a cell at most.
+    """
+    found: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for image, own in enumerate(cells):
+        for true, predicted, number in own:
+            found.setdefault((true, predicted), []).append((-number, image))
+    return {cell: [image for _, image in sorted(those)[:limit]] for cell, those in found.items()}
 
 
 def most_confused(

@@ -17,7 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.metrics.declaration import percentage
-from experiments.metrics.evaluation import NUM_BINS, Calibration, Evaluation, most_confused
+from experiments.metrics.evaluation import (
+    NUM_BINS,
+    Calibration,
+    Evaluation,
+    images_with_most,
+    most_confused,
+)
 
 if TYPE_CHECKING:  # reports read the declarations without torch
     from torch import Tensor
@@ -121,14 +127,7 @@ class SegmentationMetrics:
 
         Behind each cell of the matrix are the images with the most of its pixels.
         """
-        found: dict[tuple[int, int], list[tuple[int, int]]] = {}
-        for image, cells in enumerate(self._cells):
-            for t, p, pixels in cells:
-                found.setdefault((t, p), []).append((-pixels, image))
-        images = {
-            cell: [image for _, image in sorted(those)[:CONFUSED_A_CELL]]
-            for cell, those in found.items()
-        }
+        images = images_with_most(self._cells, CONFUSED_A_CELL)
         return Evaluation(
             class_names=tuple(class_names),
             score="IoU",

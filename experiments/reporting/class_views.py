@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.metrics.evaluation import Confused, Evaluation, IntArray
+from experiments.metrics.evaluation import BACKGROUND, Confused, Evaluation, IntArray
 from experiments.reporting.evaluations import FOLDER, ClassResults, class_scores
 from experiments.reporting.gallery import is_file_in
 from experiments.reporting.numbers import NONE, count, estimate_text, listed
@@ -42,12 +42,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A confusion matrix; `left_out` is the number of classes that it does not show."""
+    """A confusion matrix.
+
+    Attributes:
+        names: The classes that it shows.
+        rows: The cells of each.
+        unit: What is counted.
+        left_out: The number of classes that it does not show.
+        background: Whether the background is among them.
+    """
 
     names: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     unit: str
     left_out: int
+    background: bool
 
 
 @dataclass(frozen=True)
@@ -184,15 +193,22 @@ def matrix(result: ClassResults, shown: Sequence[Mistake]) -> Matrix | None:
         )
         for t in kept
     )
-    names = tuple(evaluation.class_names[k] for k in kept)
-    return Matrix(names, rows, evaluation.unit, len(evaluation.class_names) - len(kept))
+    names = tuple(evaluation.answers[k] for k in kept)
+    left_out = len(evaluation.answers) - len(kept)
+    return Matrix(names, rows, evaluation.unit, left_out, evaluation.has_background)
 
 
 def _about(evaluation: Evaluation, confusion: IntArray, true: int, predicted: int) -> str:
-    names, n = evaluation.class_names, int(confusion[true, predicted])
+    names, n = evaluation.answers, int(confusion[true, predicted])
+    if names[true] == BACKGROUND and evaluation.has_background:
+        share = f"{n / max(int(confusion[:, predicted].sum()), 1):.0%}"
+        what = names[predicted]
+        return f"{what} seen where there is none: {count(n)} detections, {share} of those of {what}"
     share = f"{count(n)} {evaluation.unit}, {_share(confusion, true, predicted):.0%}"
     if true == predicted:
         return f"{names[true]} recognized: {share} of {names[true]}"
+    if names[predicted] == BACKGROUND and evaluation.has_background:
+        return f"{names[true]} missed: {share} of {names[true]}"
     return f"{names[true]} taken for {names[predicted]}: {share} of {names[true]}"
 
 

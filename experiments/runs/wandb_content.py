@@ -97,9 +97,9 @@ def charts(evaluation: Evaluation) -> dict[str, Any]:
         found["expected_calibration_error"] = ece
     if evaluation.confusion is not None and len(names) <= MOST_CLASSES:
         cells = [
-            [names[t], names[p], int(evaluation.confusion[t, p])]
-            for t in range(len(names))
-            for p in range(len(names))
+            [true, predicted, int(evaluation.confusion[t, p])]
+            for t, true in enumerate(evaluation.answers)
+            for p, predicted in enumerate(evaluation.answers)
         ]
         keys = ("Actual", "Predicted", "nPredictions")
         found["test/confusion_matrix"] = wandb.plot_table(

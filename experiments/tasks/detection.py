@@ -30,15 +30,13 @@ from experiments.data.targets import HiddenTargets, OpenTargets, Targets
 from experiments.drawing.panel import Panel
 from experiments.drawing.views import box_view
 from experiments.engine.constant import Constant
+from experiments.metrics.box_confusion import SHOWN_SCORE
 from experiments.metrics.detection import DetectionMetrics
 from experiments.models.detector import DetectionLosses, Detector, detector_of
 from experiments.models.dropout import LayerDropout
 from experiments.models.trial import backbone_name, built, try_network
 from experiments.settings.checks import check_flag, check_number
 from experiments.settings.input_format import format_of
-
-DRAWN_SCORE = 0.3
-"""Detections below it are neither drawn nor handed out as drafts."""
 
 
 @dataclass(frozen=True)
@@ -326,7 +324,7 @@ class Detection:
     def _draft(self, detected: Tensor, size: tuple[int, int]) -> Label:
         height, width = size
         boxes = []
-        for *corners, score, label in detected[detected[:, 4] >= DRAWN_SCORE].tolist():
+        for *corners, score, label in detected[detected[:, 4] >= SHOWN_SCORE].tolist():
             x_min, y_min, x_max, y_max = (min(max(corner, 0.0), 1.0) for corner in corners)
             box = (x_min * width, y_min * height, x_max * width, y_max * height)
             if box[2] - box[0] >= 1 and box[3] - box[1] >= 1:

@@ -9,13 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from experiments.metrics.detection import (
-    DetectionMetrics,
-    Found,
-    average_precision,
-    box_overlaps,
-    voc_matches,
-)
+from experiments.metrics.detection import DetectionMetrics, average_precision
+from experiments.metrics.matching import Found, box_overlaps, voc_matches
 
 Image = tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]
 NUM_CLASSES = 5
