@@ -167,7 +167,9 @@ def describe(status: Status) -> str:
 
 def overview(found: Sequence[Status]) -> Table:
     """Return a table with one row for each of several runs."""
-    above = Path(os.path.commonpath([status.folder for status in found]))
+    folders = [status.folder for status in found]
+    above = Path(os.path.commonpath(folders))
+    above = above.parent if above in folders else above
     header = ("run", "state", "cycles", "labels", "result", "latest")
     rows = tuple((str(status.folder.relative_to(above)), *_cells(status)) for status in found)
     return Table(header, rows, frozenset({1, 4, 5})).without_empty_columns()

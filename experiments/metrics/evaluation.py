@@ -125,7 +125,7 @@ class Evaluation:
 
     @property
     def has_background(self) -> bool:
-        """True for detections: the last row and column of their confusion matrix are the background."""
+        """True for detections: the confusion matrix has a last row and column for background."""
         return self.unit == OBJECTS
 
     def to_json(self) -> str:

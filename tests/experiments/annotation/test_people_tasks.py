@@ -215,7 +215,7 @@ def test_status_answers_without_torch(waiting: Path) -> None:
         cwd=root, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert ended.stdout.splitlines()[-1] == "[]"
-    assert ended.stdout.count(f"{waiting}: waits for annotations of batch 1") == 2
+    assert ended.stdout.count(f"| {waiting.name} | waiting | 1 of 3 |") == 2
     assert ended.stderr == "error: docs is no run folder: it has no config.yaml\n"
 
 
