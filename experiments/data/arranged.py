@@ -7,27 +7,20 @@ and no image.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from experiments.data.classification import ImageClassification
 from experiments.data.decoding import UnreadableImage
-from experiments.data.detection import ObjectDetection, Objects
 from experiments.data.pictures import Pictures
 from experiments.data.samples import IndexArray, Samples
-from experiments.data.segmentation import Mask, Masks, SemanticSegmentation
-
-Data = ImageClassification | ObjectDetection | SemanticSegmentation
-T = TypeVar("T", bound=Data)
 
 GONE = -1
 """Stands where the position of a sample would."""
-NO_OBJECTS = Objects(np.empty((0, 4), np.float32), np.empty(0, np.int64), np.empty(0, np.bool_))
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,41 +124,31 @@ class ArrangedPictures(_View):
         return self.pictures.picture(self._there(index))
 
 
-@dataclass(frozen=True, eq=False)
-class ArrangedMasks:
-    """Masks in another order, as `Masks`; of a sample that is gone there is none."""
+@runtime_checkable
+class Data(Protocol):
+    """A pool and a test set whose samples can be put into another order, with their labels."""
 
-    masks: Masks
-    order: IndexArray
+    @property
+    def train(self) -> Samples | Pictures: ...
 
-    def __len__(self) -> int:
-        return len(self.order)
+    @property
+    def test(self) -> Samples | Pictures: ...
 
-    def mask(self, index: int) -> Mask:
-        return self.masks.mask(int(self.order[index]))
+    def with_order(self, part: str, arrangement: Arrangement) -> Self:
+        """Return this set with `part`, "train" or "test", in another order, labels included.
+
+        The label of a sample that is gone is never read.
+        """
+        ...
+
+
+T = TypeVar("T", bound=Data)
 
 
 def arranged(data: T, *, train: Arrangement, test: Arrangement) -> T:
     """Return a data set whose pool and test set are in another order, labels included."""
     if train.changes(data.train):
-        data = _with_part(data, "train", train)
+        data = data.with_order("train", train)
     if test.changes(data.test):
-        data = _with_part(data, "test", test)
+        data = data.with_order("test", test)
     return data
-
-
-def _with_part(data: T, part: str, arrangement: Arrangement) -> T:
-    order, samples = arrangement.order, getattr(data, part)
-    changed: dict[str, Any]
-    if isinstance(data, ImageClassification):
-        # The class of a sample that is gone is never read.
-        targets = np.append(getattr(data, f"{part}_targets"), 0)[order]
-        changed = {part: ArrangedSamples(arrangement, samples), f"{part}_targets": targets}
-    elif isinstance(data, ObjectDetection):
-        objects = [*getattr(data, f"{part}_objects"), NO_OBJECTS]
-        found = tuple(objects[index] for index in order.tolist())
-        changed = {part: ArrangedPictures(arrangement, samples), f"{part}_objects": found}
-    else:
-        masks = ArrangedMasks(getattr(data, f"{part}_masks"), order)
-        changed = {part: ArrangedPictures(arrangement, samples), f"{part}_masks": masks}
-    return replace(data, **changed)

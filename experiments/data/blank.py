@@ -6,7 +6,7 @@ published weights of the three original repositories are in this module.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,14 @@ import torch
 
 from al_core.errors import InvalidSetting
 from experiments.data import cityscapes, voc
+from experiments.data.arranged import Data
 from experiments.data.classification import (
     CIFAR10_CLASSES,
     CIFAR10_MEAN,
     CIFAR10_STD,
     ImageClassification,
 )
-from experiments.data.detection import ObjectDetection, Objects
+from experiments.data.detection import NO_OBJECTS, ObjectDetection
 from experiments.data.palette import distinct_palette
 from experiments.data.pictures import MemoryPictures
 from experiments.data.samples import MemorySamples
@@ -32,63 +33,91 @@ MAX_IMAGE_SIZE = 4096  # pixels, as of the data sets
 BLANK_PIXELS = 32
 """Side of the black image of a detector or a segmentation network."""
 
-BlankData = ImageClassification | ObjectDetection | SemanticSegmentation
+Facts = Mapping[str, Any]
+Names = tuple[str, ...]
 
 
-def published_facts(kind: str) -> tuple[tuple[str, ...], dict[str, Any]]:
+def published_facts(kind: str) -> tuple[Names, dict[str, Any]]:
     """Return class names and data facts of the weights published by the original repositories.
 
     CIFAR-10 for classification, Pascal VOC for detection, Cityscapes for segmentation.
+
+    Raises:
+        InvalidSetting: None are known for this kind of task.
     """
-    if kind == "classification":
-        facts = {"image_size": 32, "mean": list(CIFAR10_MEAN), "std": list(CIFAR10_STD)}
-        return CIFAR10_CLASSES, facts
-    if kind == "detection":
-        return voc.CLASS_NAMES, {}
-    return tuple(cityscapes.CLASSES), {
-        "mean": list(cityscapes.MEAN),
-        "std": list(cityscapes.STD),
-        "palette": [list(color) for _, color in cityscapes.CLASSES.values()],
-    }
+    if kind not in PUBLISHED:
+        raise InvalidSetting(f"no published weights for {kind} are known: set class_names")
+    names, facts = PUBLISHED[kind]
+    return names, dict(facts)
 
 
-def blank_data(kind: str, class_names: Sequence[str], facts: Mapping[str, Any]) -> BlankData:
+def blank_data(kind: str, class_names: Sequence[str], facts: Facts) -> Data:
     """Return a data set with one black, unlabeled image.
 
     Args:
-        kind: "classification", "detection" or "segmentation".
+        kind: A key of `BLANK`.
         class_names: One name per class, without background.
         facts: Facts about the training images, as from `Task.data_facts`.
 
     Raises:
         InvalidSetting: A fact is missing or unusable.
     """
-    names = tuple(class_names)
     try:
-        if kind == "classification":
-            check_whole_number("image_size", facts["image_size"], low=1, high=MAX_IMAGE_SIZE)
-            samples = _blank(facts["image_size"])
-            targets = np.zeros(1, np.int64)
-            return ImageClassification(
-                samples, targets, samples, targets, names, *_mean_and_std(facts), flip=False,
-                # Earlier checkpoints knew no other ways.
-                resize=str(facts.get("resize", "crop")),
-                interpolation=str(facts.get("interpolation", DEFAULT_INTERPOLATION)),
-            )  # fmt: skip
-        pictures = MemoryPictures(_blank(BLANK_PIXELS))
-        if kind == "detection":
-            nothing = Objects(
-                np.empty((0, 4), np.float32), np.empty(0, np.int64), np.empty(0, np.bool_)
-            )
-            return ObjectDetection(pictures, [nothing], pictures, [nothing], names, flip=False)
-        masks = MemoryMasks(np.zeros((1, BLANK_PIXELS, BLANK_PIXELS), np.uint8))
-        palette = _palette(facts.get("palette") or distinct_palette(len(names)), len(names))
-        return SemanticSegmentation(
-            pictures, masks, pictures, masks, names, palette, *_mean_and_std(facts), flip=False
-        )
+        return BLANK[kind](tuple(class_names), facts)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         reason = f"there is no {error}" if isinstance(error, KeyError) else error
         raise InvalidSetting(f"facts about the model's training data: {reason}") from None
+
+
+def _classification(names: Names, facts: Facts) -> ImageClassification:
+    check_whole_number("image_size", facts["image_size"], low=1, high=MAX_IMAGE_SIZE)
+    samples = _blank(facts["image_size"])
+    targets = np.zeros(1, np.int64)
+    return ImageClassification(
+        samples, targets, samples, targets, names, *_mean_and_std(facts), flip=False,
+        # Earlier checkpoints knew no other ways.
+        resize=str(facts.get("resize", "crop")),
+        interpolation=str(facts.get("interpolation", DEFAULT_INTERPOLATION)),
+    )  # fmt: skip
+
+
+def _detection(names: Names, facts: Facts) -> ObjectDetection:
+    pictures, nothing = MemoryPictures(_blank(BLANK_PIXELS)), [NO_OBJECTS]
+    return ObjectDetection(pictures, nothing, pictures, nothing, names, flip=False)
+
+
+def _segmentation(names: Names, facts: Facts) -> SemanticSegmentation:
+    pictures = MemoryPictures(_blank(BLANK_PIXELS))
+    masks = MemoryMasks(np.zeros((1, BLANK_PIXELS, BLANK_PIXELS), np.uint8))
+    palette = _palette(facts.get("palette") or distinct_palette(len(names)), len(names))
+    return SemanticSegmentation(
+        pictures, masks, pictures, masks, names, palette, *_mean_and_std(facts), flip=False
+    )
+
+
+BLANK: Mapping[str, Callable[[Names, Facts], Data]] = {
+    "classification": _classification,
+    "detection": _detection,
+    "segmentation": _segmentation,
+}
+"""Kind of task -> its data set of one black image for class names and facts."""
+
+PUBLISHED: Mapping[str, tuple[Names, dict[str, Any]]] = {
+    "classification": (
+        CIFAR10_CLASSES,
+        {"image_size": 32, "mean": list(CIFAR10_MEAN), "std": list(CIFAR10_STD)},
+    ),
+    "detection": (voc.CLASS_NAMES, {}),
+    "segmentation": (
+        tuple(cityscapes.CLASSES),
+        {
+            "mean": list(cityscapes.MEAN),
+            "std": list(cityscapes.STD),
+            "palette": [list(color) for _, color in cityscapes.CLASSES.values()],
+        },
+    ),
+}
+"""Kind of task -> class names and data facts of its published weights."""
 
 
 def _blank(side: int) -> MemorySamples:

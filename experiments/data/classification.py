@@ -11,12 +11,14 @@ import logging
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from al_core.errors import InvalidSetting
+from experiments.data.arranged import ArrangedSamples, Arrangement
 from experiments.data.decoding import decode_many
 from experiments.data.digits import load_digits
 from experiments.data.labeled_files import SplitFiles, find_labeled
@@ -91,6 +93,15 @@ class ImageClassification:
                 )
             if len(targets) and not (targets.min() >= 0 and targets.max() < num_classes):
                 raise ValueError(f"{part}_targets must be in 0 .. {num_classes - 1}")
+
+    def with_order(self, part: str, arrangement: Arrangement) -> ImageClassification:
+        """Return this set with `part`, "train" or "test", in another order; see `arranged`."""
+        targets = np.append(getattr(self, f"{part}_targets"), 0)[arrangement.order]
+        changes: dict[str, Any] = {
+            part: ArrangedSamples(arrangement, getattr(self, part)),
+            f"{part}_targets": targets,
+        }
+        return replace(self, **changes)
 
 
 def cifar10(

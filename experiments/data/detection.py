@@ -12,12 +12,14 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from al_core.errors import InvalidSetting
+from experiments.data.arranged import ArrangedPictures, Arrangement
 from experiments.data.decoding import UnreadableImage
 from experiments.data.labels import Box
 from experiments.data.pictures import Pictures
@@ -40,6 +42,9 @@ class Objects:
     boxes: NDArray[np.float32]
     labels: NDArray[np.int64]
     difficult: NDArray[np.bool_]
+
+
+NO_OBJECTS = Objects(np.empty((0, 4), np.float32), np.empty(0, np.int64), np.empty(0, np.bool_))
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +76,15 @@ class ObjectDetection:
         ):
             if len(pictures) != len(objects):
                 raise ValueError(f"{len(pictures)} images but objects of {len(objects)}")
+
+    def with_order(self, part: str, arrangement: Arrangement) -> ObjectDetection:
+        """Return this set with `part`, "train" or "test", in another order; see `arranged`."""
+        objects = [*getattr(self, f"{part}_objects"), NO_OBJECTS]
+        changes: dict[str, Any] = {
+            part: ArrangedPictures(arrangement, getattr(self, part)),
+            f"{part}_objects": tuple(objects[index] for index in arrangement.order.tolist()),
+        }
+        return replace(self, **changes)
 
 
 def tidied(

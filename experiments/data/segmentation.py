@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from experiments.data.arranged import ArrangedPictures, Arrangement
 from experiments.data.decoding import UnreadableImage, read_bytes
 from experiments.data.detection import warn_unreadable
 from experiments.data.header import PILLOW_FORMATS, size_in_header
@@ -86,6 +87,20 @@ class FileMasks:
 
 
 @dataclass(frozen=True, eq=False)
+class ArrangedMasks:
+    """Masks in another order, as `Masks`; of a sample that is gone there is none."""
+
+    masks: Masks
+    order: IndexArray
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def mask(self, index: int) -> Mask:
+        return self.masks.mask(int(self.order[index]))
+
+
+@dataclass(frozen=True, eq=False)
 class SemanticSegmentation:
     """A pool and a test set of images with masks. Images may differ in size.
 
@@ -120,6 +135,14 @@ class SemanticSegmentation:
         for pictures, masks in ((self.train, self.train_masks), (self.test, self.test_masks)):
             if len(pictures) != len(masks):
                 raise ValueError(f"{len(pictures)} images but {len(masks)} masks")
+
+    def with_order(self, part: str, arrangement: Arrangement) -> SemanticSegmentation:
+        """Return this set with `part`, "train" or "test", in another order; see `arranged`."""
+        changes: dict[str, Any] = {
+            part: ArrangedPictures(arrangement, getattr(self, part)),
+            f"{part}_masks": ArrangedMasks(getattr(self, f"{part}_masks"), arrangement.order),
+        }
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True, eq=False)
