@@ -8,6 +8,7 @@ Sources of the scores of one prediction:
 - margin: Scheffer, Decomain & Wrobel 2001
 - least confidence: Lewis & Gale 1994; Culotta & McCallum 2005
 - predicted loss: Yoo & Kweon, CVPR 2019 (arXiv 1905.03677)
+- multi-peak entropy: Liu & Ferrari, ICCV 2017
 
 Sources of the scores of several posterior samples, which come from Monte-Carlo dropout (Gal &
 Ghahramani, ICML 2016) or from an ensemble:
@@ -43,6 +44,12 @@ def _aggregate(scores: Tensor, how: Aggregation) -> Tensor:
     return flat.amax(1) if how == "max" else flat.mean(1) if how == "mean" else flat.sum(1)
 
 
+def _answers(prediction: Prediction) -> Tensor:
+    """Return the log-probabilities of different answers: of the classes, unless some are alike."""
+    alternatives = prediction.alternatives
+    return prediction.log_probs if alternatives is None else alternatives
+
+
 def _others(log_probs: Tensor) -> Tensor:
     """Return the probabilities (b, k, *positions) with the most probable class set to zero.
 
@@ -62,8 +69,20 @@ def entropy(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Ten
     return _aggregate(torch.special.entr(prediction.log_probs.exp()).sum(1), aggregation)
 
 
+def multi_peak_entropy(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor:
+    """Shannon entropy over the peaks of heatmaps, in nats.
+
+    Unlike `entropy`, it does not grow with the width of a single peak. Of a prediction without
+    heatmaps it is `entropy`.
+
+    Returns:
+        (b,) scores; about 0 where every map has one peak.
+    """
+    return _aggregate(torch.special.entr(_answers(prediction).exp()).sum(1), aggregation)
+
+
 def margin(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor:
-    """One minus the gap between the two most probable classes, in [0, 1].
+    """One minus the gap between the two most probable classes, or peaks of heatmaps, in [0, 1].
 
     Returns:
         (b,) scores; 1 if the two are equally probable.
@@ -71,19 +90,20 @@ def margin(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tens
     Raises:
         InvalidSetting: The prediction has only one class.
     """
-    if prediction.log_probs.shape[1] < 2:
+    answers = _answers(prediction)
+    if answers.shape[1] < 2:
         raise InvalidSetting("margin needs at least two classes; the prediction has one")
-    others = _others(prediction.log_probs)
+    others = _others(answers)
     return _aggregate(others.sum(1) + others.amax(1), aggregation)
 
 
 def least_confidence(prediction: Prediction, *, aggregation: Aggregation = "mean") -> Tensor:
-    """One minus the largest probability, in [0, 1 - 1/k].
+    """One minus the largest probability of a class, or of a heatmap's peak, in [0, 1 - 1/k].
 
     Returns:
         (b,) scores.
     """
-    return _aggregate(_others(prediction.log_probs).sum(1), aggregation)
+    return _aggregate(_others(_answers(prediction)).sum(1), aggregation)
 
 
 @requires(Requirement.PREDICTED_LOSS)

@@ -32,6 +32,9 @@ class Prediction:
         log_prob_samples: (b, m, k, *positions) posterior samples (Monte-Carlo dropout, an
             ensemble), or None.
         pretrained_embedding: (b, d) features by a network that was trained on other data, or None.
+        alternatives: (b, a, *positions) log-probabilities of the answers that there are to choose
+            from, where several of the k classes are the same answer: places beside each other in a
+            heatmap, of which a peak is one answer. None where every class is an answer of its own.
     """
 
     log_probs: Tensor
@@ -39,6 +42,7 @@ class Prediction:
     predicted_loss: Tensor | None = None
     log_prob_samples: Tensor | None = None
     pretrained_embedding: Tensor | None = None
+    alternatives: Tensor | None = None
 
 
 class Requirement(StrEnum):

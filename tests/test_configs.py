@@ -21,7 +21,7 @@ from tests.al_core.strategies.listed import earlier_query
 from tests.small_runs import compose
 
 CONF = Path(__file__).parents[1] / "conf"
-KINDS = ("classification", "detection", "segmentation")
+KINDS = ("classification", "detection", "segmentation", "pose")
 
 
 def choices(group: str) -> list[str]:

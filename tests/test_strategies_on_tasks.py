@@ -26,6 +26,7 @@ TASKS = {
         "task=drn_cityscapes", "backbone=drn_d_tiny", *SCENES,
         "task.build.crop_size=32", "loss_prediction.pool_size=2",
     ),
+    "pose": ("task=pose", "backbone=light_pose", *SCENES, "backbone.image_size=64"),
 }  # fmt: skip
 OTHER_DETECTORS = {
     name: (

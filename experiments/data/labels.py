@@ -1,7 +1,8 @@
 """The label of one image, by a person or as a model's draft: the form between all formats.
 
-Boxes are (x_min, y_min, x_max, y_max), edges of pixels counted from 0, as everywhere here; each
-format converts from and to its own.
+Boxes are (x_min, y_min, x_max, y_max), edges of pixels counted from 0, as everywhere here, and
+points are (x, y) likewise, so that the middle of the first pixel is (0.5, 0.5); each format
+converts from and to its own.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 NO_CLASS = 255
 """In a mask: no class."""
+MISSING, HIDDEN, VISIBLE = 0, 1, 2
+"""COCO's visibility of a joint: not annotated (it may lie outside the image), annotated although
+something covers it, and annotated in plain sight."""
 MAX_SIDE = 10**6
 """Longest side of an image, in pixels: far beyond what cameras and most formats have."""
 MAX_COVERAGE = 1_000
@@ -46,6 +50,19 @@ class Box(NamedTuple):
     """Score of a model's draft, in 0..1."""
 
 
+class Keypoint(NamedTuple):
+    """One joint of a figure, or another named point of an object."""
+
+    name: str
+    x: float
+    """In pixels, as `y`."""
+    y: float
+    visibility: int = VISIBLE
+    """`HIDDEN` or `VISIBLE`; a joint that is `MISSING` has no keypoint."""
+    score: float | None = None
+    """Score of a model's draft, in 0..1."""
+
+
 class Patch(NamedTuple):
     """The pixels that a shape covers."""
 
@@ -57,12 +74,13 @@ class Patch(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Label:
-    """The label of one image: a class, boxes, a mask, or a refusal.
+    """The label of one image: a class, boxes, a mask, keypoints, or a refusal.
 
     Attributes:
         class_name: Class of a classified image.
         boxes: Objects of a detector's image; empty where there is none.
         mask: uint8 (height, width), positions in the class names, 255 for none.
+        keypoints: Joints of the image's figure, each name at most once; empty where none is seen.
         refused: Whether the person who looked at the image could not label it.
         score: Score of a model's draft, in 0..1.
     """
@@ -70,6 +88,7 @@ class Label:
     class_name: str | None = None
     boxes: tuple[Box, ...] | None = None
     mask: Mask | None = None
+    keypoints: tuple[Keypoint, ...] | None = None
     refused: bool = False
     score: float | None = None
 

@@ -114,10 +114,17 @@ def fit_square(
     height, width = image.shape[:2]
     if resize == "stretch":
         return resized(image, size, size, interpolation)
+    top, left, inner_height, inner_width = letterbox(height, width, size)
+    inner = resized(image, inner_height, inner_width, interpolation)
+    if inner.shape == (size, size, 3):
+        return inner
+    square = np.full((size, size, 3), BAR, np.uint8)
+    square[top : top + inner_height, left : left + inner_width] = inner
+    return square
+
+
+def letterbox(height: int, width: int, size: int) -> tuple[int, int, int, int]:
+    """Return where an image lies in the square of a letterbox: top, left, height, width, pixels."""
     scale = size / max(height, width)
     inner_height, inner_width = (max(1, round(scale * side)) for side in (height, width))
-    inner = resized(image, inner_height, inner_width, interpolation)
-    square = np.full((size, size, 3), BAR, np.uint8)
-    top, left = (size - inner.shape[0]) // 2, (size - inner.shape[1]) // 2
-    square[top : top + inner.shape[0], left : left + inner.shape[1]] = inner
-    return square
+    return (size - inner_height) // 2, (size - inner_width) // 2, inner_height, inner_width

@@ -80,9 +80,9 @@ def scene(index: int, *, size: int, seed: int = 0, held_out: bool = False) -> Sc
         raise ValueError(f"size must be at least {MIN_SIZE_PIXELS} pixels, got {size}")
     rng = np.random.default_rng((seed, int(held_out), index))
     hard = bool(rng.random() < HARD_SHARE)
-    image = _ground(rng, size, hard=hard)
+    image = ground(rng, size, hard=hard)
     if hard:
-        _scribble(rng, image, num=int(rng.integers(4, 10)))
+        scribble(rng, image, num=int(rng.integers(4, 10)))
     mask = np.zeros((size, size), np.uint8)
     owner = np.zeros((size, size), np.uint8)  # 1 + number of the visible digit
     boxes: list[tuple[int, int, int, int]] = []
@@ -91,14 +91,14 @@ def scene(index: int, *, size: int, seed: int = 0, held_out: bool = False) -> Sc
     chances = FALL_OFF[hard] ** np.arange(10)
     count = int(rng.integers(3, 8) if hard else rng.integers(1, 4))
     for label in rng.choice(10, size=count, p=chances / chances.sum()).tolist():
-        alpha = _glyph(rng, label, size, hard=hard, held_out=held_out)
+        alpha = digit_glyph(rng, label, size, hard=hard, held_out=held_out)
         place = _place(rng, alpha, owner, areas, hidden=0.4 if hard else 0.1)
         if place is None or not alpha.size:  # no room, or shrunk to nothing
             continue
         y, x = place
         h, w = alpha.shape
         region = (slice(y, y + h), slice(x, x + w))
-        color = _color(rng, image[region], hard=hard)
+        color = color_beside(rng, image[region], hard=hard)
         patch = image[region]
         patch += alpha[:, :, None] * (color - patch)
         ink = alpha >= 0.5
@@ -118,10 +118,10 @@ def scene(index: int, *, size: int, seed: int = 0, held_out: bool = False) -> Sc
     )
 
 
-def scene_samples(composed: Sequence[Scene], prefix: str) -> MemorySamples:
-    """Return the images as a set in memory, with the names `<prefix>_00000.png` and so on."""
-    pixels = torch.from_numpy(np.stack([one.image for one in composed]))
-    names = [f"{prefix}_{i:05d}.png" for i in range(len(composed))]
+def image_samples(images: Sequence[Image], prefix: str) -> MemorySamples:
+    """Return images of one size as a set in memory, named `<prefix>_00000.png` and so on."""
+    pixels = torch.from_numpy(np.stack(images))
+    names = [f"{prefix}_{i:05d}.png" for i in range(len(images))]
     return MemorySamples(pixels.permute(0, 3, 1, 2).contiguous(), names)
 
 
@@ -139,8 +139,8 @@ def scene_sets(
     train = scenes(num_scenes, size=scene_size)
     test = scenes(num_test_scenes, size=scene_size, held_out=True)
     return (
-        (MemoryPictures(scene_samples(train, "train_scene")), train),
-        (MemoryPictures(scene_samples(test, "test_scene")), test),
+        (MemoryPictures(image_samples([one.image for one in train], "train_scene")), train),
+        (MemoryPictures(image_samples([one.image for one in test], "test_scene")), test),
     )
 
 
@@ -161,7 +161,7 @@ def _glyphs() -> tuple[list[Image], dict[tuple[bool, int], NDArray[np.int64]]]:
     return cut, positions
 
 
-def _ground(rng: np.random.Generator, size: int, *, hard: bool) -> NDArray[np.float32]:
+def ground(rng: np.random.Generator, size: int, *, hard: bool) -> NDArray[np.float32]:
     """Return a colored ground, float32 (size, size, 3), with many blots if hard, else a few."""
     cells = 9 if hard else 3
     color = rng.uniform(40, 215, 3) if hard else rng.uniform(0, 90, 3)
@@ -170,7 +170,7 @@ def _ground(rng: np.random.Generator, size: int, *, hard: bool) -> NDArray[np.fl
     return np.clip(ground, 0, 255).astype(np.float32, copy=False)
 
 
-def _scribble(rng: np.random.Generator, image: NDArray[np.float32], *, num: int) -> None:
+def scribble(rng: np.random.Generator, image: NDArray[np.float32], *, num: int) -> None:
     """Draw strokes that resemble parts of digits."""
     size = image.shape[0]
     for _ in range(num):
@@ -182,7 +182,7 @@ def _scribble(rng: np.random.Generator, image: NDArray[np.float32], *, num: int)
         cv2.ellipse(image, (x, y), axes, angle, start, start + span, color, thickness, cv2.LINE_AA)
 
 
-def _glyph(
+def digit_glyph(
     rng: np.random.Generator, label: int, size: int, *, hard: bool, held_out: bool
 ) -> NDArray[np.float32]:
     """Return the opacity of a rotated and scaled digit, float32 (h, w), cropped to its ink."""
@@ -230,7 +230,7 @@ def _place(
     return None
 
 
-def _color(
+def color_beside(
     rng: np.random.Generator, ground: NDArray[np.float32], *, hard: bool
 ) -> NDArray[np.float32]:
     """Return a color near to that of the ground if hard, else far from it."""

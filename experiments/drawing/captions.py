@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.data.labels import NO_CLASS, Box, Mask
+from experiments.data.labels import NO_CLASS, Box, Keypoint, Mask
 from experiments.metrics.matching import VOC_THRESHOLD, Found, box_overlaps, voc_matches
 from experiments.settings.wording import counted
 
@@ -91,6 +91,27 @@ def mask_caption(predicted: Mask, true: Mask | None, class_names: Sequence[str])
     return caption
 
 
+def figure_caption(
+    predicted: Sequence[Keypoint], true: Sequence[Keypoint] | None, wrong: Sequence[str]
+) -> str:
+    """Caption an image with the least certain joint, or with the wrong ones where it is annotated.
+
+    Args:
+        predicted: The predicted joints.
+        true: The annotated ones, or None.
+        wrong: Names of the predicted joints that are too far from the annotated ones.
+    """
+    if true is None:
+        if not predicted:
+            return "predicted no joint"
+        least = min(predicted, key=lambda joint: joint.score or 0.0)
+        found = counted(len(predicted), "joint")
+        return f"predicted {found}; least certain: {least.name} {least.score or 0:.0%}"
+    right = len(true) - len(wrong)
+    caption = f"{right} of {counted(len(true), 'annotated joint')} right"
+    return caption + (f"; wrong: {_listed(wrong, 'joint', 'joints')}" if wrong else "")
+
+
 def _counted(boxes: Sequence[Box], class_names: Sequence[str]) -> str:
     """Count boxes by class, the most frequent first."""
     counts = Counter(box.class_name for box in boxes)
@@ -98,11 +119,11 @@ def _counted(boxes: Sequence[Box], class_names: Sequence[str]) -> str:
     return _listed([f"{counts[name]} {name}" for name in ordered])
 
 
-def _listed(named: Sequence[str]) -> str:
+def _listed(named: Sequence[str], one: str = "class", several: str = "classes") -> str:
     if not named:
         return "nothing"
     more = len(named) - MAX_NAMED
-    rest = f" and {more} more {'class' if more == 1 else 'classes'}" if more > 0 else ""
+    rest = f" and {more} more {one if more == 1 else several}" if more > 0 else ""
     return ", ".join(named[:MAX_NAMED]) + rest
 
 

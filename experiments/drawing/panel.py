@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from experiments.data.labels import Mask
 from experiments.data.palette import Color
 from experiments.drawing.boxes import Mark
+from experiments.drawing.skeletons import Drawn, Gap
 from experiments.drawing.text import LIGHT, Image
 
 
@@ -51,6 +52,8 @@ class Tile:
         name: What it shows; written above it where a panel has several tiles.
         picture: uint8 (h, w, 3), RGB.
         marks: Boxes drawn on it.
+        figures: Figures drawn on it.
+        gaps: Errors of figures drawn on it.
         classes: Classes drawn over it.
         scale: Label of the upper end of the colors, for a map of a quantity that begins at 0.
     """
@@ -58,6 +61,8 @@ class Tile:
     name: str
     picture: Image
     marks: tuple[Mark, ...] = ()
+    figures: tuple[Drawn, ...] = ()
+    gaps: tuple[Gap, ...] = ()
     classes: Classes | None = None
     scale: str = ""
 

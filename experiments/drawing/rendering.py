@@ -14,6 +14,7 @@ import numpy as np
 from experiments.drawing.boxes import draw_boxes
 from experiments.drawing.masks import draw_classes, draw_outlines, name_classes
 from experiments.drawing.panel import Key, Panel, Tile
+from experiments.drawing.skeletons import draw_figures
 from experiments.drawing.text import DARK, LIGHT, Image, clipped, text_width, write
 
 MAX_PIXELATED = 160
@@ -145,6 +146,7 @@ def _painted(panel: Panel, tile: Tile, form: Form, least: int, most: int) -> Ima
         draw_outlines(image, panel.outlined, line=form.line)
     if tile.classes is not None and form.names_classes:
         name_classes(image, classes.mask, classes.names, *given, text=form.text)
+    draw_figures(image, tile.figures, tile.gaps, line=form.line)
     draw_boxes(image, tile.marks, text=form.text, line=form.line, max_plates=form.max_plates)
     return image
 

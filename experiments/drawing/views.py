@@ -1,4 +1,4 @@
-"""Panels of the three tasks: an image with a class, with boxes, or with a class for every pixel."""
+"""Panels of the tasks: an image with a class, with boxes, a figure, or a class for every pixel."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.data.labels import NO_CLASS, Box, Label, Mask
+from experiments.data.labels import HIDDEN, NO_CLASS, Box, Keypoint, Label, Mask
 from experiments.data.palette import Color, distinct_palette
+from experiments.data.pose import side_of
 from experiments.drawing.boxes import Mark
-from experiments.drawing.captions import box_caption, class_caption, errors, mask_caption
+from experiments.drawing.captions import (
+    box_caption,
+    class_caption,
+    errors,
+    figure_caption,
+    mask_caption,
+)
 from experiments.drawing.masks import heat_map, tinted_classes
 from experiments.drawing.panel import Classes, Key, Panel, Tile
+from experiments.drawing.skeletons import ERROR_COLOR, SIDE_COLORS, Drawn, Gap, Joint
 from experiments.drawing.text import Image
 
 MIN_LEGEND_SHARE = 0.002
@@ -123,11 +131,74 @@ def mask_view(
     return Panel(tuple(tiles), caption, tuple(legend))
 
 
+def figure_view(
+    image: Image,
+    predicted: Sequence[Keypoint],
+    class_names: Sequence[str],
+    skeleton: Sequence[tuple[int, int]],
+    *,
+    truth: Sequence[Keypoint] | None = None,
+    tolerance: float = 0.0,
+) -> Panel:
+    """Show an image with a figure, solid predicted, dashed annotated; lines lead to wrong joints.
+
+    Args:
+        image: The image.
+        predicted: Joints in pixels of the image.
+        class_names: All joints; their sides decide the colors.
+        skeleton: Pairs of joints, by position, that are connected.
+        truth: The annotated joints; None where the image is not annotated.
+        tolerance: Distance in pixels up to which a predicted joint is right.
+    """
+    height, width = image.shape[:2]
+    sides = {name: side_of(name) for name in class_names}
+
+    def drawn(keypoints: Sequence[Keypoint], *, dashed: bool) -> Drawn:
+        known = {
+            each.name: Joint(
+                each.x / width,
+                each.y / height,
+                SIDE_COLORS[sides[each.name]],
+                hollow=each.visibility == HIDDEN,
+            )
+            for each in keypoints
+        }
+        joints = tuple(known.get(name) for name in class_names)
+        return Drawn(joints, tuple(skeleton), dashed)
+
+    figures = [drawn(predicted, dashed=False)]
+    gaps: list[Gap] = []
+    wrong: list[str] = []
+    if truth is not None:
+        figures.insert(0, drawn(truth, dashed=True))
+        found = {each.name: each for each in predicted}
+        for true in truth:
+            own = found.get(true.name)
+            if own is None:
+                wrong.append(true.name)
+            elif np.hypot(own.x - true.x, own.y - true.y) > tolerance:
+                wrong.append(true.name)
+                start, end = (own.x / width, own.y / height), (true.x / width, true.y / height)
+                gaps.append(Gap(start, end))
+    present = {sides[each.name] for each in (*predicted, *(truth or ()))}
+    legend = [
+        Key(side or "middle", color) for side, color in SIDE_COLORS.items() if side in present
+    ]
+    if legend:
+        legend.append(Key("predicted", line="solid"))
+        legend += [] if truth is None else [Key("annotated", line="dashed")]
+        legend += [Key("too far", ERROR_COLOR, "solid")] if gaps else []
+    caption = figure_caption(predicted, truth, wrong)
+    tile = Tile("image", image, figures=tuple(figures), gaps=tuple(gaps))
+    return Panel((tile,), caption, tuple(legend))
+
+
 def label_view(
     image: Image,
     label: Label | None,
     class_names: Sequence[str],
     colors: Sequence[Color] | None = None,
+    skeleton: Sequence[tuple[int, int]] = (),
 ) -> Panel:
     """Show an image with a model's draft of its annotation, if there is one.
 
@@ -136,11 +207,14 @@ def label_view(
         label: In pixels of the image.
         class_names: All classes.
         colors: One a class, of segmentation; None for distinct ones.
+        skeleton: Pairs of joints, by position, of pose.
     """
     if label is None:
         return Panel((Tile("image", image),), "")
     if label.boxes is not None:
         return box_view(image, label.boxes, class_names)
+    if label.keypoints is not None:
+        return figure_view(image, label.keypoints, class_names, skeleton)
     if label.mask is not None:
         return mask_view(
             image, label.mask, class_names, colors or distinct_palette(len(class_names))

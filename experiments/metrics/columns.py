@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from experiments.metrics import classification, detection, segmentation
+from experiments.metrics import classification, detection, pose, segmentation
 from experiments.metrics.declaration import Column
 from experiments.settings.stop_settings import AGREEMENT
 
@@ -73,6 +73,7 @@ COLUMNS = (
     *classification.COLUMNS,
     *detection.COLUMNS,
     *segmentation.COLUMNS,
+    *pose.COLUMNS,
     *_TRAILING,
     *_FAMILIES,
 )

@@ -1,6 +1,9 @@
-"""A light decoder on EfficientNet-Lite0, for segmentation that fine-tunes on a CPU in minutes."""
+"""A light decoder on EfficientNet-Lite0, for segmentation and pose on a CPU in minutes."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -8,7 +11,6 @@ from torch.nn import functional as F
 from experiments.models.pretrained import DEFAULT, lite0_format, lite0_trunk
 from experiments.models.starting_weights import weights_argument
 from experiments.settings.input_format import expects
-from vendored.efficientnet_lite import EfficientNetLite0Trunk
 
 CHANNELS, GROUPS = 64, 8
 """Channels of every map of the decoder, and groups of its normalization."""
@@ -17,7 +19,7 @@ FINEST = 1
 
 
 class LightSegmenter(nn.Module):
-    """A feature pyramid of depthwise convolutions on maps of a pretrained trunk.
+    """A feature pyramid of depthwise convolutions on maps of a trunk, for scores of any kind.
 
     Source: lateral 1 x 1 convolutions and a top-down sum as in feature pyramids (Lin et al., CVPR
     2017, arXiv 1612.03144), and the coarsest map gated by the whole image's average as in LR-ASPP
@@ -26,14 +28,14 @@ class LightSegmenter(nn.Module):
     statistics of small batches of crops decide nothing.
 
     Args:
-        trunk: Returns maps of decreasing resolution.
-        num_classes: Classes of a pixel.
+        trunk: Returns maps of decreasing resolution, with the channels `tap_channels`.
+        num_classes: Classes of a pixel, or joints with a heatmap each.
     """
 
-    def __init__(self, trunk: EfficientNetLite0Trunk, num_classes: int) -> None:
+    def __init__(self, trunk: nn.Module, num_classes: int) -> None:
         super().__init__()
         self.backbone = trunk
-        channels = trunk.tap_channels[FINEST:]
+        channels = cast("Sequence[int]", trunk.tap_channels)[FINEST:]
         self.lateral = nn.ModuleList(
             nn.Sequential(nn.Conv2d(c, CHANNELS, 1, bias=False), nn.GroupNorm(GROUPS, CHANNELS))
             for c in channels
@@ -73,7 +75,7 @@ def efficientnet_lite0_segmenter(
     """Return a segmenter of 3.0 million parameters on EfficientNet-Lite0.
 
     Args:
-        num_classes: Classes of a pixel.
+        num_classes: Classes of a pixel, or joints with a heatmap each.
         weights: Those of the trunk, as for `efficientnet_lite0`.
 
     Raises:

@@ -254,7 +254,7 @@ class Segmentation:
 
     def posterior_samples(self, model: nn.Module, inputs: Tensor) -> Tensor | None:
         """Return `mc_dropout_passes` passes with dropout, (b, m, k, h, w), or None for none."""
-        return self.segmenter.resampled(model, inputs, self.dropout)
+        return self.segmenter.resampled(model, inputs, self.dropout, self.log_probs)
 
     def metrics(self) -> SegmentationMetrics:
         """Return fresh counts."""

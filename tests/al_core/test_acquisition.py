@@ -10,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from al_core import Prediction, entropy, least_confidence, margin, predicted_loss
+from al_core import (
+    Prediction,
+    entropy,
+    least_confidence,
+    margin,
+    multi_peak_entropy,
+    predicted_loss,
+)
 from al_core.errors import InvalidSetting
 
 FROM_PROBABILITIES = [entropy, margin, least_confidence]
@@ -113,6 +120,18 @@ def test_unknown_aggregation_is_refused(shape: tuple[int, ...]) -> None:
     """A misspelt aggregation raises and names the three, even with nothing to aggregate."""
     with pytest.raises(InvalidSetting, match="mean, max or sum, got 'median'"):
         entropy(Prediction(torch.zeros(shape).log_softmax(1)), aggregation="median")
+
+
+def test_alternatives_come_before_classes_that_are_alike() -> None:
+    """Where several classes are one answer, margins are those of the answers; entropy is not."""
+    classes = torch.tensor([[0.3, 0.3, 0.2, 0.2], [0.3, 0.3, 0.2, 0.2]]).log()
+    answers = torch.tensor([[0.6, 0.4], [0.9, 0.1]]).log()
+    both = Prediction(classes, alternatives=answers)
+    torch.testing.assert_close(margin(both), margin(Prediction(answers)))
+    torch.testing.assert_close(least_confidence(both), least_confidence(Prediction(answers)))
+    torch.testing.assert_close(multi_peak_entropy(both), entropy(Prediction(answers)))
+    torch.testing.assert_close(entropy(both), entropy(Prediction(classes)))
+    torch.testing.assert_close(multi_peak_entropy(Prediction(classes)), entropy(both))
 
 
 def test_one_class_has_no_margin_and_no_uncertainty() -> None:

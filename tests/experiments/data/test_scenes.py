@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from experiments.data.scenes import Scene, scene, scene_samples, scenes
+from experiments.data.scenes import Scene, image_samples, scene, scenes
 
 SIZE = 96
 
@@ -84,7 +84,7 @@ def test_classes_are_skewed() -> None:
 
 def test_samples_carry_the_images(composed: list[Scene]) -> None:
     """The set in memory has the scenes' pixels, channels first, under unique names."""
-    samples = scene_samples(composed[:5], "scene")
+    samples = image_samples([one.image for one in composed[:5]], "scene")
     assert list(samples.names)[:2] == ["scene_00000.png", "scene_00001.png"]
     image = samples.images(np.array([3]))[0].permute(1, 2, 0).numpy()
     assert np.array_equal(image, composed[3].image)
