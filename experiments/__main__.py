@@ -22,6 +22,7 @@ COMMANDS = {
     "predict": "predict images with the last model of a run",
     "rank": "rank a folder of images with a trained model",
     "report": "write tables, learning curves and a page from run folders",
+    "preflight": "tell from a pilot run and a folder of images whether active learning will pay",
     "compare": "find out which strategy is better, at the least cost",
     "dashboard": "write a W&B workspace that compares strategies",
 }

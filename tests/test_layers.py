@@ -24,6 +24,7 @@ LAYERS: dict[str, Layers] = {
             "dashboard",
             "export",
             "predict",
+            "preflight",
             "rank",
             "report",
             "run",

@@ -124,11 +124,20 @@ def by_embedding(read: Read, images: IndexArray, *, max_distance: float) -> Spac
 
     sampled = rows(np.unique(np.linspace(0, images.size - 1, SAMPLED).astype(np.int64)))
     center = sampled.mean(0)
-    _, basis = torch.linalg.eigh((sampled - center).T @ (sampled - center))
-    basis = basis[:, -COMPONENTS:]
+    basis = _principal_components(sampled - center)
     parts = [np.arange(part.start, part.stop) for part in blocks(images.size, BLOCK)]
     sieve = torch.cat([(rows(part) - center) @ basis for part in parts])
     return Space(sieve, 2 * max_distance + ROUNDING, differences)
+
+
+def _principal_components(rows: Tensor) -> Tensor:
+    """Return the first `COMPONENTS` principal components (d, c) of centered rows (n, d)."""
+    basis: Tensor
+    if rows.shape[0] < rows.shape[1]:  # many eigenvalues are zero then, and eigh may not converge
+        basis = torch.linalg.svd(rows, full_matrices=False)[2][:COMPONENTS].T
+    else:
+        basis = torch.linalg.eigh(rows.T @ rows)[1][:, -COMPONENTS:]
+    return basis
 
 
 def grouped(

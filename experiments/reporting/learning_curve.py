@@ -27,7 +27,7 @@ FEWEST_CYCLES = 3
 """Two points fit any law."""
 CONFIDENCE = 0.95
 """Probability of the intervals."""
-RATES = np.geomspace(1e-4, 30, 40)  # -log(1 - delta)
+RATES = np.geomspace(1e-3, 1, 36)  # -log(1 - delta): a query covers 63 % of the rest at most
 BETAS = np.linspace(0.1, 1.5, 15)
 ALPHAS = np.array([0.0, 0.25, 0.5, 1.0, 2.0, 4.0])
 MAXIMA = np.linspace(0.02, 1.0, 50)  # of the largest value that the metric can have
@@ -92,7 +92,7 @@ class LearningCurve:
 
 
 def learning_curve(
-    labels: Sequence[float], values: Sequence[float], metric: str
+    labels: Sequence[float], values: Sequence[float], metric: str, *, noise: float = 0.0
 ) -> LearningCurve | None:
     """Weigh the laws by the cycles of a run.
 
@@ -100,6 +100,8 @@ def learning_curve(
         labels: (n,) numbers of labels.
         values: (n,) the metric with them.
         metric: Its column.
+        noise: Deviation of a value from the law that is known beforehand, in the metric's unit,
+            where it is larger than NOISE: that of a small test set.
 
     Returns:
         The laws; None with fewer than FEWEST_CYCLES cycles, for a metric without a largest value or
@@ -119,7 +121,7 @@ def learning_curve(
         - 2 * (covered @ measured)[..., None] * maxima
         + (covered**2).sum(-1)[..., None] * maxima**2
     )
-    before = NOISE_WEIGHT * (NOISE * top) ** 2
+    before = NOISE_WEIGHT * max(NOISE * top, noise) ** 2
     # The noise is unknown too: integrated out under an inverse-gamma prior, as in Student's t.
     log_weights = -(NOISE_WEIGHT + counts.size) / 2 * np.log(before + np.maximum(squares, 0.0))
     weights = np.exp(log_weights - log_weights.max())

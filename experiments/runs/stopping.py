@@ -11,12 +11,10 @@ on a regular grid are compared, and of an image with boxes whether each class is
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -25,14 +23,11 @@ from numpy.typing import NDArray
 from al_core import IndexArray, Pool, cohen_kappa, stream
 from al_core.files import atomic_write_binary
 from experiments.learning.learner import TaskLearner
+from experiments.reporting.stop_set import prediction_file, read_predictions
 from experiments.settings.run_config import RunConfig
 from experiments.settings.stop_settings import AGREEMENT
 from experiments.units.unit import image_of
 
-logger = logging.getLogger(__name__)
-
-FOLDER = "stop_set"
-"""Folder of the predictions in a run folder, a file for each cycle."""
 NUM_IMAGES, NUM_IMAGES_OF_MANY = 1000, 100
 """Images of the stop set: where each has one prediction, and where each has many."""
 NUM_PLACES = 256
@@ -60,7 +55,7 @@ class StopCheck:
         pool: Pool,
         records: Sequence[Mapping[str, Any]],
     ) -> None:
-        self._folder, self._settings, self._seed = path / FOLDER, config.stop, config.seed
+        self._path, self._settings, self._seed = path, config.stop, config.seed
         self._learner, self._pool, self._kind = learner, pool, config.kind
         self._records = list(records)
 
@@ -84,10 +79,10 @@ class StopCheck:
         return self._settings.is_reached(self._records)
 
     def _kappa(self, cycle: int) -> float:
-        before = _read(self._file(cycle - 1)) if cycle else None
+        before = read_predictions(self._path, cycle - 1) if cycle else None
         images = self._stop_set() if before is None else self._readable(before[0])
         classes = self._predicted(images)
-        with atomic_write_binary(self._file(cycle)) as file:
+        with atomic_write_binary(prediction_file(self._path, cycle)) as file:
             np.savez_compressed(file, images=images, classes=classes)
         if before is None or before[1].shape[1:] != classes.shape[1:]:
             return math.nan
@@ -97,9 +92,6 @@ class StopCheck:
             return math.nan
         former = before[1][np.searchsorted(before[0], images[rows])]
         return cohen_kappa(former.ravel(), classes[rows].ravel())
-
-    def _file(self, cycle: int) -> Path:
-        return self._folder / f"cycle_{cycle:02d}.npz"
 
     def _stop_set(self) -> IndexArray:
         """Draw the stop set, ascending; the same for every strategy."""
@@ -134,20 +126,3 @@ class StopCheck:
                 places = (torch.arange(min(NUM_PLACES, count)) * count) // min(NUM_PLACES, count)
                 rows.append(log_probs[:, :, places].argmax(1).to(torch.int16).cpu().numpy())
         return np.concatenate(rows)
-
-
-def _read(file: Path) -> tuple[IndexArray, NDArray[np.int16]] | None:
-    """Return images, ascending, and their classes; None where the file is missing or damaged."""
-    try:
-        with open(file, "rb") as opened, np.load(opened) as kept:
-            images, classes = kept["images"].astype(np.int64), kept["classes"].astype(np.int16)
-        if images.ndim != 1 or classes.ndim != 2 or len(images) != len(classes):
-            raise ValueError("images and classes differ")
-        if images.size == 0 or (np.diff(images) <= 0).any() or classes.min(initial=0) < 0:
-            raise ValueError("it holds no predictions")
-        return images, classes
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        logger.warning("%s cannot be read (%s): a new stop set is drawn", file, error)
-        return None

@@ -74,6 +74,17 @@ def test_embeddings_are_grouped_as_by_comparing_all(
     assert (groups.difference <= 1).all()
 
 
+def test_a_few_images_with_many_features_are_grouped_too() -> None:
+    """Fewer images than features, of which most are equal: the sieve has as many numbers as it can.
+
+    The covariance of such rows has more equal eigenvalues than a solver of them can bear.
+    """
+    rows = torch.full((22, 1280), 0.1)
+    rows[:, :40] += torch.rand(22, 40, generator=torch.Generator().manual_seed(0))
+    rows[15:] = rows[:7]
+    assert by_distance(rows).first.tolist() == [*range(15), *range(7)]
+
+
 def test_looks_are_grouped_as_by_comparing_all() -> None:
     """An image joins a group exactly if it looks like the first of one."""
     rng = np.random.default_rng(0)
