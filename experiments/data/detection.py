@@ -225,7 +225,7 @@ def warn_unreadable(pictures: Pictures, *, part: str) -> None:
 
 
 def digit_scenes(
-    *, num_scenes: int = 2000, num_test_scenes: int = 500, scene_size: int = 128
+    *, num_scenes: int = 2000, num_test_scenes: int = 500, scene_size: int = 96
 ) -> ObjectDetection:
     """Embedded scenes of digits (`experiments.data.scenes`): ten classes, nothing to download.
 

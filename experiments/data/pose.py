@@ -24,7 +24,7 @@ from experiments.data.labels import MISSING
 from experiments.data.photographs import fit_square, letterbox
 from experiments.data.pictures import MemoryPictures, Pictures, PictureView, load_all
 from experiments.data.samples import ChannelValues, IndexArray, MemorySamples
-from experiments.data.scenes import MIN_SIZE_PIXELS, Image, image_samples
+from experiments.data.scene_parts import MIN_SIZE_PIXELS, Image, image_samples
 from experiments.data.segmentation import picture_statistics
 from experiments.data.stick_figures import (
     HEAD_TOP,

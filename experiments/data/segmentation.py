@@ -294,7 +294,7 @@ def picture_statistics(
 
 
 def digit_scenes(
-    *, num_scenes: int = 2000, num_test_scenes: int = 500, scene_size: int = 128
+    *, num_scenes: int = 2000, num_test_scenes: int = 500, scene_size: int = 96
 ) -> SemanticSegmentation:
     """Embedded scenes of digits (`experiments.data.scenes`): ten classes and ground, no download.
 

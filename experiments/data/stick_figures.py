@@ -17,14 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.data.labels import HIDDEN, MISSING, VISIBLE
-from experiments.data.scenes import (
-    HARD_SHARE,
+from experiments.data.scene_parts import (
     MIN_SIZE_PIXELS,
     Image,
     color_beside,
     digit_glyph,
     ground,
-    scribble,
 )
 
 JOINT_NAMES = (
@@ -39,6 +37,15 @@ SKELETON = (
 )  # fmt: skip
 NECK, HEAD_TOP = 12, 13
 
+HARD_SHARE = 1 / 3
+INK: dict[bool, dict[str, tuple[float, float]]] = {
+    False: {"channels": (120, 255), "distances": (150, 250)},
+    True: {"channels": (0, 255), "distances": (80, 140)},
+}
+"""Colors of figures and digits, and their distances from the ground's, in easy (False) and hard
+scenes."""
+DIGIT_HEIGHTS = (0.25, 0.5)
+"""Height of a digit, as a fraction of the image's side."""
 LENGTHS = {"torso": 0.32, "arm": 0.17, "forearm": 0.16, "thigh": 0.23, "shin": 0.23, "head": 0.17}
 """Lengths of the parts of a body, as fractions of its height."""
 HALF_SHOULDERS, HALF_HIPS = 0.12, 0.08
@@ -95,13 +102,13 @@ def figure_scene(index: int, *, size: int, seed: int = 0, held_out: bool = False
         raise ValueError(f"size must be at least {MIN_SIZE_PIXELS} pixels, got {size}")
     rng = np.random.default_rng((seed, int(held_out), index, len(JOINT_NAMES)))
     hard = bool(rng.random() < HARD_SHARE)
-    image = ground(rng, size, hard=hard)
+    image = ground(rng, size, (40, 215), cells=9, spread=45) if hard else ground(rng, size, (0, 90))
     if hard:
-        scribble(rng, image, num=int(rng.integers(4, 10)))
+        _scribble(rng, image, num=int(rng.integers(4, 10)))
         for _ in range(int(rng.integers(1, 3))):
             _paste(rng, image, _digit(rng, size, held_out=held_out), hard=hard)
     points, height = _posed(rng, size, hard=hard)
-    color = color_beside(rng, image, hard=hard)
+    color = color_beside(rng, image, **INK[hard])
     _draw(rng, image, points, height, color, held_out=held_out)
     visibility = np.full(len(points), VISIBLE, np.uint8)
     if hard:
@@ -112,6 +119,18 @@ def figure_scene(index: int, *, size: int, seed: int = 0, held_out: bool = False
     visibility[outside] = MISSING
     image += rng.standard_normal(image.shape, dtype=np.float32) * (12.0 if hard else 4.0)
     return FigureScene(np.clip(np.rint(image), 0, 255).astype(np.uint8), points, visibility, hard)
+
+
+def _scribble(rng: np.random.Generator, image: NDArray[np.float32], *, num: int) -> None:
+    """Draw strokes that resemble parts of digits."""
+    size = image.shape[0]
+    for _ in range(num):
+        color = rng.uniform(0, 255, 3).tolist()
+        x, y = rng.integers(0, size, 2).tolist()
+        axes = rng.integers(max(2, size // 40), size // 7, 2).tolist()
+        angle, start, span = rng.integers((0, 0, 60), (180, 360, 200)).tolist()
+        thickness = int(rng.integers(1, max(2, size // 40) + 1))
+        cv2.ellipse(image, (x, y), axes, angle, start, start + span, color, thickness, cv2.LINE_AA)
 
 
 def _posed(rng: np.random.Generator, size: int, *, hard: bool) -> tuple[NDArray[np.float32], float]:
@@ -206,7 +225,7 @@ def _draw(
 def _digit(rng: np.random.Generator, size: int, *, held_out: bool) -> NDArray[np.float32]:
     """Return the opacity of a random digit, float32 (h, w)."""
     label = int(rng.integers(10))
-    return digit_glyph(rng, label, size, hard=False, held_out=held_out)
+    return digit_glyph(rng, label, size, heights=DIGIT_HEIGHTS, held_out=held_out)
 
 
 def _paste(
@@ -221,7 +240,7 @@ def _paste(
     h, w = alpha.shape
     y, x = int(rng.integers(0, size - h + 1)), int(rng.integers(0, size - w + 1))
     patch = image[y : y + h, x : x + w]
-    color = color_beside(rng, patch, hard=hard)
+    color = color_beside(rng, patch, **INK[hard])
     patch += alpha[:, :, None] * (color - patch)
     covered = np.zeros((size, size), bool)
     covered[y : y + h, x : x + w] = alpha >= 0.5

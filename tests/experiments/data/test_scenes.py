@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from experiments.data.scenes import Scene, image_samples, scene, scenes
+from experiments.data.scenes import KINDS, Scene, scene, scenes
 
 SIZE = 96
 
@@ -10,6 +10,12 @@ SIZE = 96
 def composed() -> list[Scene]:
     """Sixty scenes of seed 0."""
     return scenes(60, size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def many() -> list[Scene]:
+    """Sixty held-out scenes of each kind."""
+    return scenes(60 * len(KINDS), size=SIZE, held_out=True)
 
 
 def test_shapes_and_ranges(composed: list[Scene]) -> None:
@@ -38,56 +44,76 @@ def test_same_seed_and_index_same_scene(composed: list[Scene]) -> None:
     assert not np.array_equal(scene(17, size=SIZE, held_out=True).image, again.image)
 
 
-def test_boxes_hold_the_ink_of_their_digit(composed: list[Scene]) -> None:
-    """Every seen pixel of a class lies in a box of it, and a lone digit fills its box exactly."""
-    lone = 0
+def test_boxes_hold_the_areas_of_their_digits(composed: list[Scene]) -> None:
+    """Every pixel of a class lies in a box of it, and a digit that is alone fills its box."""
+    alone = 0
     for one in composed:
         for label in set(one.labels.tolist()):
             inside = np.zeros((SIZE, SIZE), bool)
             for x_min, y_min, x_max, y_max in one.boxes[one.labels == label].astype(int):
                 inside[y_min:y_max, x_min:x_max] = True
             assert inside[one.mask == label + 1].all()
-        if len(one.labels) == 1:
-            rows, columns = np.nonzero(one.mask)
-            tight = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
-            assert one.boxes[0].tolist() == tight
-            lone += 1
-    assert lone
+        for label, box in zip(one.labels, one.boxes.tolist(), strict=True):
+            rows, columns = np.nonzero(one.mask == label + 1)
+            if (one.labels == label).sum() == 1 and not _overlaps(box, one.boxes):
+                tight = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+                assert box == tight
+                alone += 1
+    assert alone > 50
 
 
-def test_no_digit_is_covered_beyond_recognition(composed: list[Scene]) -> None:
-    """At least half of the ink of each digit is seen, so every truth can be found."""
-    for one in composed:
-        for label in set(one.labels.tolist()):
-            assert (one.mask == label + 1).sum() >= 8 * (one.labels == label).sum()
+def _overlaps(box: list[float], boxes: np.ndarray) -> bool:
+    """Return whether a box shares an area with another one."""
+    width = np.minimum(box[2], boxes[:, 2]) - np.maximum(box[0], boxes[:, 0])
+    height = np.minimum(box[3], boxes[:, 3]) - np.maximum(box[1], boxes[:, 1])
+    return int(((width > 0) & (height > 0)).sum()) > 1
 
 
-def test_hard_scenes_are_harder(composed: list[Scene]) -> None:
-    """Hard scenes have more and smaller digits than easy ones; there are both."""
-    hard = [one for one in composed if one.hard]
-    easy = [one for one in composed if not one.hard]
-    assert 0.15 < len(hard) / len(composed) < 0.5
+def test_every_kind_is_equally_clear(many: list[Scene]) -> None:
+    """Kinds have as many digits, which stand out from their ground as much and stay uncovered."""
+    numbers, contrasts = [], []
+    for kind in KINDS:
+        some = [one for one in many if one.kind is kind]
+        numbers.append(np.mean([len(one.labels) for one in some]))
+        contrasts.append(np.mean([_contrast(one) for one in some]))
+        for one in some:
+            for label in set(one.labels.tolist()):
+                area = np.diff(one.boxes[one.labels == label].reshape(-1, 2, 2), axis=1).prod(2)
+                assert (one.mask == label + 1).sum() > 0.15 * area.sum()
+    assert max(numbers) < 1.15 * min(numbers)
+    assert max(contrasts) < 1.15 * min(contrasts)
 
-    def height(some: list[Scene]) -> float:
-        return float(np.mean(np.concatenate([s.boxes[:, 3] - s.boxes[:, 1] for s in some])))
 
-    assert np.mean([len(s.labels) for s in hard]) > 1.8 * np.mean([len(s.labels) for s in easy])
-    assert height(hard) < 0.8 * height(easy)
+def _contrast(one: Scene) -> float:
+    """Return the distance from the ground's mean color that a digit's pixels reach."""
+    ground = one.image[one.mask == 0].mean(0)
+    distances = np.linalg.norm(one.image[one.mask > 0] - ground, axis=1)
+    return float(np.quantile(distances, 0.9))
 
 
-def test_classes_are_skewed() -> None:
-    """The most frequent digit occurs several times as often as the rarest, and all occur."""
-    counts = np.bincount(np.concatenate([s.labels for s in scenes(250, size=32)]), minlength=10)
+def test_the_pool_is_skewed() -> None:
+    """Four scenes in five are of the common kind, where the first digits prevail."""
+    pool = scenes(400, size=32)
+    common = [one for one in pool if one.kind is KINDS[0]]
+    assert 0.74 < len(common) / len(pool) < 0.86
+    assert {one.kind for one in pool} == set(KINDS)
+    counts = _counts(pool)
     assert counts.min() > 0
-    assert counts[0] > 3 * counts[9]
+    assert counts[0] > 10 * counts[9]
+    rare = _counts([one for one in pool if one.kind is not KINDS[0]])
+    assert rare.max() < 4 * rare.min()
 
 
-def test_samples_carry_the_images(composed: list[Scene]) -> None:
-    """The set in memory has the scenes' pixels, channels first, under unique names."""
-    samples = image_samples([one.image for one in composed[:5]], "scene")
-    assert list(samples.names)[:2] == ["scene_00000.png", "scene_00001.png"]
-    image = samples.images(np.array([3]))[0].permute(1, 2, 0).numpy()
-    assert np.array_equal(image, composed[3].image)
+def test_the_test_set_is_balanced(many: list[Scene]) -> None:
+    """Held-out scenes are of all kinds and digits alike."""
+    assert [sum(one.kind is kind for one in many) for kind in KINDS] == [60] * len(KINDS)
+    counts = _counts(many)
+    assert counts.max() < 2 * counts.min()
+
+
+def _counts(some: list[Scene]) -> np.ndarray:
+    """Count each digit."""
+    return np.bincount(np.concatenate([one.labels for one in some]), minlength=10)
 
 
 def test_too_small() -> None:

@@ -340,7 +340,11 @@ def test_configuration_composes() -> None:
     assert changed["strategy"]["query"]["acquisition"]["aggregation"] == "max"
     quick = compose("task=ssd_voc", "data=digits", "backbone=light_ssd")
     assert quick.cycle.name == "quick"
-    assert quick.optimizer.lr == quick.task.learning_rates.light_ssd
+    assert (quick.optimizer.recipe, quick.optimizer.lr) == ("light", quick.task.recipes.light.lr)
+    assert quick.optimizer["_target_"] == "torch.optim.AdamW"
+    # The network sees scenes as they are, and other images at 128 pixels.
+    assert quick.backbone.detection.size == quick.data.scene_size == 96
+    assert compose("task=detection", "data.root=x").backbone.detection.size == 128
     # Quick training stops its gradient at the features, so its weight needs no restraint (was 0.1).
     assert (paper.loss_prediction.weight, quick.loss_prediction.weight) == (1.0, 1.0)
     assert (paper.loss_prediction.detach_at, quick.loss_prediction.detach_at) == (1.0, 0.0)

@@ -126,7 +126,13 @@ def test_embedded_scenes_get_a_small_network_and_a_short_protocol() -> None:
     config = compose("task=drn_cityscapes", "data=digits")
     backbone = config.backbone.segmentation
     assert (backbone.model_name, backbone.weights) == ("drn_d_tiny", "scratch")
-    assert (config.cycle.name, config.task.build.crop_size) == ("quick", 96)
+    assert (config.cycle.name, config.cycle.batch_size) == ("quick", 8)
+    assert config.optimizer["_target_"] == "torch.optim.AdamW"
+    build = config.task.build  # crops differ only where they are smaller than the scenes
+    assert (build.crop_size, build.max_scale, build.max_rotation) == (80, 1.3, 10)
+    assert build.crop_size < config.data.scene_size
     named = compose("task=drn_cityscapes", "data=digits", "backbone=drn_d_38")
     assert named.backbone.segmentation.model_name == "drn_d_38"
-    assert named.optimizer.lr == 0.01
+    assert (named.optimizer["_target_"], named.optimizer.lr) == ("torch.optim.SGD", 0.01)
+    build = named.task.build
+    assert (build.crop_size, build.max_scale, build.max_rotation) == (96, 1.0, 0)
