@@ -20,6 +20,8 @@ from al_core.errors import InvalidSetting
 THRESHOLD, WINDOW = 0.99, 3
 """The kappa of the paper, and over how many comparisons of consecutive models it is averaged."""
 
+ROUNDING = 1e-12
+
 
 def cohen_kappa(first: ArrayLike, second: ArrayLike) -> float:
     """Return the agreement of two series of classes, corrected for chance.
@@ -69,4 +71,5 @@ def has_stabilized(
     if window < 1:
         raise InvalidSetting(f"window must be at least 1, got {window!r}")
     last = [math.nan if value is None else value for value in agreements[-window:]]
-    return len(last) == window and float(np.mean(last)) >= threshold
+    # A mean of numbers that all equal the threshold may be rounded to just below it.
+    return len(last) == window and float(np.mean(last)) >= threshold - ROUNDING

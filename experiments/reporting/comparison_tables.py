@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from experiments.metrics.columns import column
 from experiments.reporting.grouping import BASELINE
 from experiments.reporting.labels_needed import Saving
-from experiments.reporting.numbers import NONE, count
+from experiments.reporting.numbers import NONE, count, estimate_text
 from experiments.reporting.overall import Overall, rank_rows
 from experiments.reporting.rankings import Penalties
 from experiments.reporting.runs import Run
 from experiments.reporting.statistics import CONFIDENCE, Comparison
+from experiments.reporting.stopping import stop
 from experiments.reporting.summary import Summary
 from experiments.reporting.suspects import RELABEL, read_suspects
 from experiments.reporting.tables import class_table
 from experiments.reporting.text_table import Table
 from experiments.reporting.verdicts import NOT_DISTINGUISHABLE, is_tested, pair_verdict
+from experiments.settings.stop_settings import STABILIZING, StopSettings
 
 SHOWN_SUSPECTS = 20
 """Labels that look wrong in the report; the file has all."""
@@ -29,6 +32,7 @@ def further_tables(summary: Summary) -> dict[str, Table]:
         "Every pair, over the curve (Holm over all pairs)": pair_table(summary),
         "Pairwise penalty matrix (Ash et al., 2020)": penalty_table(summary),
         "Mean ranks": rank_table(summary),
+        "When predictions were stable": stop_table(summary),
     }
     return {heading: table for heading, table in tables.items() if table is not None}
 
@@ -134,6 +138,36 @@ def saving_table(summary: Summary) -> Table | None:
     heads = [f"saved of {count(saving.num_labeled)}" for saving in first]
     rows = [(label, *map(_saving, found)) for label, found in summary.savings.items()]
     return Table(("labels", *heads), tuple(rows))
+
+
+def stop_table(summary: Summary) -> Table | None:
+    """Return the labels at which the usual stop rule would have ended the runs of each strategy,
+    and what the metric would have lost.
+    """
+    rule = StopSettings(STABILIZING)
+    found = {
+        label: record
+        for label, runs in summary.experiment.runs.items()
+        if (record := stop(runs, summary.experiment.metric, rule))
+    }
+    if not any(record.num_stopped for record in found.values()):
+        return None
+    rows = [
+        (
+            label,
+            f"{record.num_stopped} of {record.num_seeds}",
+            NONE if record.num_labeled is None else count(record.num_labeled.mean),
+            NONE if record.lost is None else estimate_text(record.lost, 2, signed=True),
+        )
+        for label, record in found.items()
+    ]
+    header = (
+        f"kappa {rule.threshold:g} over {rule.window} cycles",
+        "runs that stop early",
+        "at labels",
+        f"{column(summary.experiment.metric).title} that later labels add",
+    )
+    return Table(header, tuple(rows))
 
 
 def overall_tables(overall: Overall) -> dict[str, Table]:

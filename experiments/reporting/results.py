@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from al_core.stopping import THRESHOLD, WINDOW
 from experiments.reporting.evaluations import class_results
 from experiments.reporting.frames import KEYS, cycles_frame
 from experiments.reporting.grouping import Experiment, group_runs
@@ -23,8 +24,10 @@ from experiments.reporting.labels_needed import Saving
 from experiments.reporting.overall import over_all, overall_frame
 from experiments.reporting.runs import find_runs
 from experiments.reporting.statistics import Estimate
+from experiments.reporting.stopping import stop
 from experiments.reporting.summary import Summary, summarize
 from experiments.reporting.tables import run_id
+from experiments.settings.stop_settings import STABILIZING, StopSettings
 
 
 def load_runs(*folders: Path | str) -> pd.DataFrame:
@@ -114,6 +117,35 @@ def class_scores(*folders: Path | str) -> pd.DataFrame:
         for cycle, each in by_cycle.items()
         for k, name in enumerate(each.class_names)
     ]
+    return pd.DataFrame(rows)
+
+
+def stopping(
+    *folders: Path | str, threshold: float = THRESHOLD, window: int = WINDOW
+) -> pd.DataFrame:
+    """Return one row for each strategy: when stabilizing predictions would have ended its runs.
+
+    Columns: `experiment`, `metric`, `strategy`, `num_seeds` with `prediction_agreement` on record,
+    `num_stopped` of them that would have ended before their last cycle; of these the mean of
+    `num_labeled` at the stop, and the metric `lost` against the last cycle with `lost_low` and
+    `lost_high`, all with 95 % intervals over the seeds.
+    """
+    rule = StopSettings(STABILIZING, threshold, window)
+    rows = []
+    for experiment in _experiments(folders, None):
+        for label, runs in experiment.runs.items():
+            if record := stop(runs, experiment.metric, rule):
+                rows.append(
+                    {
+                        "experiment": experiment.title,
+                        "metric": experiment.metric,
+                        "strategy": label,
+                        "num_seeds": record.num_seeds,
+                        "num_stopped": record.num_stopped,
+                        **_parts("num_labeled", record.num_labeled),
+                        **_parts("lost", record.lost),
+                    }
+                )
     return pd.DataFrame(rows)
 
 
