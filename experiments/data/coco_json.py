@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field, TypeAdapter
 
 from experiments.data.labels import Problem, UnusableFile, shown, stated_size
-from experiments.data.untrusted import Number, checked
+from experiments.data.untrusted import Number, Whole, checked
 
 Id = Annotated[int | str, Field(union_mode="left_to_right")]
 """A whole number, also as text, or any other text."""
@@ -31,6 +31,8 @@ class _File:
 class _Category:
     id: Id
     name: str
+    keypoints: Any = None
+    skeleton: Any = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class _Annotation:
     bbox: Any = None
     segmentation: Any = None
     iscrowd: bool | None = None
+    keypoints: Any = None
+    area: Any = None
 
 
 _FILE = TypeAdapter(_File)
@@ -56,6 +60,13 @@ _CATEGORY = TypeAdapter(_Category)
 _IMAGE = TypeAdapter(_Image)
 _ANNOTATION = TypeAdapter(_Annotation)
 _BOX = TypeAdapter(tuple[Number, Number, Number, Number])
+_NUMBERS = TypeAdapter(list[Number])
+_NUMBER = TypeAdapter(Number)
+_NAMES = TypeAdapter(list[str])
+_BONES = TypeAdapter(list[tuple[Whole, Whole]])
+
+Joints = tuple[tuple[str, ...], tuple[tuple[int, int], ...]]
+"""Names of the keypoints of a category, and pairs of them, by position, that are connected."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +79,8 @@ class CocoAnnotation:
         is_crowd: Whether it stands for a crowd of objects.
         bbox: Its box as the file has it, unchecked; see `corners`.
         segmentation: Its outline as the file has it, unchecked.
+        keypoints: Its joints as the file has them, unchecked; see `points`.
+        area: Its area in square pixels, if the file states one.
     """
 
     where: str
@@ -75,6 +88,26 @@ class CocoAnnotation:
     is_crowd: bool
     bbox: Any
     segmentation: Any
+    keypoints: Any = None
+    area: float | None = None
+
+    def points(self, num_joints: int) -> list[tuple[float, float, int]]:
+        """Return x and y in pixels and the visibility of each joint: 0, 1 or 2.
+
+        Raises:
+            UnusableFile: There are not three numbers a joint; the text names the annotation.
+        """
+        try:
+            values = checked(_NUMBERS, self.keypoints)
+            rows = list(zip(values[::3], values[1::3], values[2::3], strict=True))
+            if len(rows) != num_joints or any(row[2] not in (0, 1, 2) for row in rows):
+                raise ValueError
+        except (UnusableFile, ValueError):
+            raise UnusableFile(
+                f"{self.where}: keypoints must be x, y and 0, 1 or 2 for each of "
+                f"{num_joints} joints, they are {shown(self.keypoints)}"
+            ) from None
+        return [(x, y, int(visibility)) for x, y, visibility in rows]
 
     @property
     def corners(self) -> tuple[float, float, float, float]:
@@ -115,6 +148,7 @@ class CocoFile:
 
     Attributes:
         class_names: By id of the category, ascending.
+        joints: By name of the category, of those that have keypoints.
         images: In the order of the file.
         problems: Entries that were left out and belong to no image.
     """
@@ -122,6 +156,7 @@ class CocoFile:
     class_names: Mapping[int | str, str]
     images: list[CocoImage]
     problems: list[Problem]
+    joints: Mapping[str, Joints] = field(default_factory=dict)
 
 
 def read_coco(content: object) -> CocoFile:
@@ -135,7 +170,8 @@ def read_coco(content: object) -> CocoFile:
     except UnusableFile as error:
         raise UnusableFile(f"it is not in COCO's format ({error})") from None
     problems: list[Problem] = []
-    class_names = _categories(file.categories, problems)
+    joints: dict[str, Joints] = {}
+    class_names = _categories(file.categories, problems, joints)
     images = _images(file.images, problems)
     orphans = []
     for position, entry in enumerate(file.annotations):
@@ -157,7 +193,15 @@ def read_coco(content: object) -> CocoFile:
         else:
             class_name = class_names[one.category_id]
             image.annotations.append(
-                CocoAnnotation(where, class_name, bool(one.iscrowd), one.bbox, one.segmentation)
+                CocoAnnotation(
+                    where,
+                    class_name,
+                    bool(one.iscrowd),
+                    one.bbox,
+                    one.segmentation,
+                    one.keypoints,
+                    _positive(one.area),
+                )
             )
     if orphans:
         problems.append(
@@ -166,10 +210,12 @@ def read_coco(content: object) -> CocoFile:
                 f"{len(orphans)} of images that the file does not list, the first is {orphans[0]}",
             )
         )
-    return CocoFile(class_names, list(images.values()), problems)
+    return CocoFile(class_names, list(images.values()), problems, joints)
 
 
-def _categories(entries: Iterable[Any], problems: list[Problem]) -> dict[int | str, str]:
+def _categories(
+    entries: Iterable[Any], problems: list[Problem], joints: dict[str, Joints]
+) -> dict[int | str, str]:
     found: dict[int | str, str] = {}
     for position, entry in enumerate(entries):
         where = f"category {_named(entry, position)}"
@@ -180,7 +226,45 @@ def _categories(entries: Iterable[Any], problems: list[Problem]) -> dict[int | s
             continue
         if found.setdefault(one.id, one.name) != one.name:
             problems.append(Problem(where, f"its id is that of {found[one.id]!r} too"))
+        elif one.keypoints:
+            try:
+                joints[one.name] = _joints(one)
+            except UnusableFile as error:
+                problems.append(Problem(where, str(error)))
     return dict(sorted(found.items(), key=lambda item: (isinstance(item[0], str), item[0])))
+
+
+def _joints(category: _Category) -> Joints:
+    """Return the keypoints of a category; bones that name no joint are left out.
+
+    Raises:
+        UnusableFile: The names are not distinct texts.
+    """
+    try:
+        found: list[str] = checked(_NAMES, category.keypoints)
+    except UnusableFile:
+        found = []
+    names = tuple(found)
+    if not names or len(set(names)) != len(names):
+        raise UnusableFile(
+            f"keypoints must be distinct names, they are {shown(category.keypoints)}"
+        )
+    try:
+        bones = checked(_BONES, category.skeleton or [])
+    except UnusableFile:
+        bones = []
+    # They count from 1.
+    inside = [(a - 1, b - 1) for a, b in bones if {a - 1, b - 1} <= set(range(len(names)))]
+    return names, tuple(inside)
+
+
+def _positive(value: object) -> float | None:
+    """Return a number above 0, None for anything else."""
+    try:
+        found = checked(_NUMBER, value)
+    except UnusableFile:
+        return None
+    return found if found > 0 else None
 
 
 def _images(entries: Iterable[Any], problems: list[Problem]) -> dict[int | str, CocoImage]:
