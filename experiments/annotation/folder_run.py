@@ -90,7 +90,8 @@ def annotate_folder(
     arguments(folder, classes, task, url="http://127.0.0.1", more=more)  # before 1 GB is installed
     server = LocalServer(environment)
     server.install()
-    print("starting Label Studio ...")
+    slowly = "; the first start takes 10 s to some minutes" if server.is_new else ""
+    show(f"starting Label Studio{slowly} ...", flush=True)
     server.start()
     try:
         show(

@@ -29,8 +29,9 @@ VERSION = "1.23.2"
 ENVIRONMENT = Path(".venv-label-studio")
 USER = "annotator@example.com"
 HOST = "127.0.0.1"
-SECONDS_TO_START = 300.0
-"""The first start creates the database: 10 s to 30 s, and 100 s were seen on a busy machine."""
+DATABASE = "label_studio.sqlite3"
+SECONDS_TO_START = 900.0
+"""The first start creates the database: 10 s to 30 s, and 240 s were seen on a busy machine."""
 SECONDS_TO_STOP = 20.0
 
 
@@ -91,6 +92,11 @@ class LocalServer:
                     "the same command tries again"
                 )
         mark.touch()
+
+    @property
+    def is_new(self) -> bool:
+        """Whether its next start is the first, which creates the database."""
+        return not (self._data / DATABASE).exists()
 
     def start(self, *, port: int | None = None) -> None:
         """Start the server and return once it answers.

@@ -156,7 +156,12 @@ def live_oracle(config: RunConfig, folder: Path) -> Courier:
 
 
 def consult_people(
-    engine: Engine, config: RunConfig, *, run_folder: Path, next_cycle: int
+    engine: Engine,
+    config: RunConfig,
+    *,
+    run_folder: Path,
+    next_cycle: int,
+    is_trained: bool = False,
 ) -> PeopleOracle | Waiting:
     """Read the answers of people; the same in every process.
 
@@ -165,6 +170,7 @@ def consult_people(
         config: Its configuration.
         run_folder: Folder of the requests and answers.
         next_cycle: The cycle that trains next.
+        is_trained: Whether that cycle has trained already.
 
     Returns:
         The oracle, or a note for people if their answers do not suffice for the next training.
@@ -185,6 +191,7 @@ def consult_people(
             initial_size=config.recipe.cycle.initial_size,
             query_size=config.recipe.cycle.query_size,
             seed=config.seed,
+            is_trained=is_trained,
         )
     first = engine.gather(answer)[0]
     return first if isinstance(first, Waiting) else PeopleOracle(first, people)

@@ -99,7 +99,14 @@ class People:
             raise InvalidSetting(f"oracle.formats: {error}") from None
 
     def open(
-        self, *, cycle: int, cycles: int, initial_size: int, query_size: int, seed: int
+        self,
+        *,
+        cycle: int,
+        cycles: int,
+        initial_size: int,
+        query_size: int,
+        seed: int,
+        is_trained: bool = False,
     ) -> Collected | Waiting:
         """Accept the annotations that have come back, and ask for batch 0 if nothing was asked.
 
@@ -112,6 +119,7 @@ class People:
             initial_size: Images of batch 0 to train on.
             query_size: Images that each further cycle asks for.
             seed: Decides which images batch 0 has.
+            is_trained: Whether the cycle has trained already, so that its batch sufficed.
 
         Raises:
             InvalidSetting: A record is damaged, or there are too few images.
@@ -134,7 +142,7 @@ class People:
                 f"{request_folder(self._run_folder, cycle)} is gone: restore it from a copy, or "
                 "start anew with out=..."
             )
-        return self._collected() if self._is_complete() else self.waiting(cycle)
+        return self._collected() if is_trained or self._is_complete() else self.waiting(cycle)
 
     def ask(
         self,

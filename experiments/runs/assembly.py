@@ -60,7 +60,12 @@ class Parts:
 
 
 def assemble(
-    engine: Engine, config: RunConfig, *, run_folder: Path, next_cycle: int
+    engine: Engine,
+    config: RunConfig,
+    *,
+    run_folder: Path,
+    next_cycle: int,
+    is_trained: bool = False,
 ) -> Parts | Waiting:
     """Build everything that a run needs, and read its data.
 
@@ -69,6 +74,7 @@ def assemble(
         config: The run's configuration.
         run_folder: The run folder, which holds the requests to people and their answers.
         next_cycle: The cycle that trains next.
+        is_trained: Whether that cycle has trained already, so that nothing is waited for.
 
     Returns:
         The parts, or a note for people if the next training needs more of their answers.
@@ -83,7 +89,9 @@ def assemble(
     check_requirements(strategy, name, provided=known, of_regions=of_regions)
     people: PeopleOracle | None = None
     if config.asks_people:
-        consulted = consult_people(engine, config, run_folder=run_folder, next_cycle=next_cycle)
+        consulted = consult_people(
+            engine, config, run_folder=run_folder, next_cycle=next_cycle, is_trained=is_trained
+        )
         if isinstance(consulted, Waiting):
             return consulted
         people = consulted

@@ -198,7 +198,7 @@ def _ask_for_added_cycles(
     path: Path,
 ) -> None:
     """Ask people for the last query of a finished run, with drafts of its last network."""
-    last = assemble(engine, config, run_folder=path, next_cycle=state.cycle - 1)
+    last = assemble(engine, config, run_folder=path, next_cycle=state.cycle - 1, is_trained=True)
     if isinstance(last, Waiting) or last.people is None:
         raise InvalidSetting(f"{path}: annotations of its last cycle are missing: put them back")
     if folder is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,16 +65,28 @@ class Annotators:
         assert run.ledger is not None
         return annotator.look_up(self.truth, run.rules, run.root, [name], run.ledger.names)[name]
 
-    def answer(self, task: Task, label: Label | None = None) -> int:
-        """Submit the truth, or another label, and return the number of the annotation."""
+    def answer(self, task: Task, *, class_name: str | None = None, by: int | None = None) -> int:
+        """Submit the truth, or another class, and return the number of the annotation.
+
+        Args:
+            task: The task.
+            class_name: The class; None for the truth.
+            by: Number of the annotator; None for the server's user.
+        """
         run, name = open_run(self.folder), str(task.data["al_name"])
-        item = Item(
-            name, run.root / name, upright_size(run.root / name), draft=label or self.label(name)
-        )
+        label = self.label(name) if class_name is None else Label(class_name=class_name)
+        item = Item(name, run.root / name, upright_size(run.root / name), draft=label)
         (written,) = label_studio.write([item], run.rules, image_url="-")
         content: dict[str, Any] = {"result": written["predictions"][0]["result"]}
+        if by is not None:
+            content["completed_by"] = by
         path = f"/api/tasks/{task.id}/annotations/"
         return int(json.loads(self.client._send("POST", path, content))["id"])
+
+    def second(self) -> int:
+        """Create a second annotator and return the number."""
+        content = {"email": f"{uuid.uuid4().hex}@example.com", "username": uuid.uuid4().hex}
+        return int(json.loads(self.client._send("POST", "/api/users/", content))["id"])
 
     def skip(self, task: Task) -> None:
         """Skip a task."""

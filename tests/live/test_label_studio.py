@@ -109,59 +109,6 @@ def _score(task) -> float:
     return float(task.predictions[0].score)
 
 
-def test_faults_have_rules(server: LocalServer, tmp_path: Path) -> None:
-    """Skipped, edited, deleted and doubly annotated tasks, a wrong token, a changed interface."""
-    truth, kind = prepare(tmp_path, "classification"), "classification"
-    command, output = settings(tmp_path, server, kind), tmp_path / "output"
-    wrong = [one.replace(server.key, "0" * 40) for one in command]
-    ended = Program(wrong, output).wait()
-    assert ended.status == 1
-    assert "does not accept the token" in ended.stderr
-    assert not (tmp_path / "runs").exists()
-
-    folder = tmp_path / "runs" / "small" / "margin" / "seed0"
-    people = Annotators(server, folder, truth)
-    program = Program(command, output)
-    size = INITIAL + TEST
-    until("batch 0", lambda: len(people.tasks()) == size, program=program)
-    by_name = {str(task.data["al_name"]): task for task in people.tasks()}
-    train = annotator.open_run(folder).request(0).train
-    skipped, edited, deleted, twice = (by_name[name] for name in train[:4])
-    people.skip(skipped)
-    number = people.answer(edited)
-    other = next(c for c in CLASSES[kind] if c != people.label(train[1]).class_name)
-    changed = {"result": [{
-        "from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [other]},
-    }]}  # fmt: skip
-    people.client._send("PATCH", f"/api/annotations/{number}/", changed)
-    people.client.delete_task(deleted.id)
-    until("a new task", lambda: len(people.tasks()) == size, program=program)
-    people.answer(twice)
-    people.answer(twice)
-
-    config = people.client.project(people.project).label_config or ""
-    lacking = config.replace('<Choice value="rows"/>', "")
-    people.client.change_project(people.project, {"label_config": lacking})
-    ended = program.wait(60)
-    assert ended.status == 1
-    assert "lacks the class rows" in ended.stderr
-    people.client.change_project(people.project, {"label_config": config})
-    program = Program(command, output)
-    people.answer_open()
-    until("batch 1", lambda: len(people.tasks()) == size + QUERY, program=program)
-    assert people.answer_open() == QUERY
-    assert program.wait(240).status == 0
-    ledger = annotator.open_run(folder).ledger
-    assert ledger is not None
-    assert ledger.answers[train[0]].refused
-    assert ledger.answers[train[1]].class_name == other
-    assert not ledger.answers[train[2]].refused
-    assert "deleted in Label Studio, uploaded again" in (folder / "log.txt").read_text()
-    rows = read_rows(folder / "cycles.csv")
-    assert [row["num_labeled"] for row in rows] == [str(INITIAL - 1), str(INITIAL - 1 + QUERY)]
-    assert files_with(server.key, tmp_path) == []
-
-
 def test_a_part_of_a_batch_may_suffice(server: LocalServer, tmp_path: Path) -> None:
     """The run trains on half of a batch, puts the rest behind the next one, and uses it later."""
     truth = prepare(tmp_path, "classification")

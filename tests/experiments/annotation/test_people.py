@@ -71,6 +71,16 @@ def test_partial_returns_wait_or_train_as_told(team: Team) -> None:
     assert team.curve() == ["5", "18"]  # 5, then the 7 that were late, and 6 new ones
 
 
+def test_a_finished_run_with_open_images_can_have_more_cycles(team: Team) -> None:
+    """The last batch sufficed when it was trained on, so it is not waited for afterwards."""
+    team.wait("cycles=1")
+    wanted = team.asked()
+    team.answer(wanted[:5] + wanted[-4:], file="a.csv")
+    team.go("cycles=1", "oracle.partial=true")
+    assert "batch 1, 0 of 6" in team.wait("cycles=2")
+    assert not set(wanted) & set(team.ledger().requests[1].names)
+
+
 def test_refused_images_are_left_out_and_never_asked_for_again(team: Team) -> None:
     """Neither trained on nor measured with; a later annotation lifts the refusal."""
     team.wait()

@@ -44,7 +44,9 @@ class Run:
         learner = learner or Learner(Task())
         self.tracker = Tracker()
 
-        def assemble(engine: Any, config: Any, *, run_folder: Path, next_cycle: int) -> Any:
+        def assemble(
+            engine: Any, config: Any, *, run_folder: Path, next_cycle: int, is_trained: bool = False
+        ) -> Any:
             assert run_folder == self.path
             self.assembled.append(next_cycle)
             if error is not None:

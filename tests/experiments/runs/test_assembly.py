@@ -211,6 +211,6 @@ def test_answers_of_people_are_data(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return Task()
 
     parts = assembled(config(tmp_path, task=task, people=True, initial_size=11), next_cycle=0)
-    assert asked == {"run_folder": tmp_path, "next_cycle": 0}
+    assert asked == {"run_folder": tmp_path, "next_cycle": 0, "is_trained": False}
     assert given["data"] == ("data", {"collected": people.collected})
     assert parts.people is people
