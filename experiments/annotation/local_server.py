@@ -95,7 +95,7 @@ class LocalServer:
 
     @property
     def is_new(self) -> bool:
-        """Whether its next start is the first, which creates the database."""
+        """True until its first start, which creates the database."""
         return not (self._data / DATABASE).exists()
 
     def start(self, *, port: int | None = None) -> None:
