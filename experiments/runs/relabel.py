@@ -98,6 +98,8 @@ class LabelCheck:
         if not self._is_asked:
             return
         if self._crosses:
+            if self._learner.engine.is_main:
+                logger.info("cycle %d: checking %s", cycle, counted(trained.size, "label"))
             seed = stream_seed(self._seed, cycle, "check of labels")
             probs = cross_validated(self._learner, self._recipe, trained, seed=seed)
         else:

@@ -82,16 +82,21 @@ def run(composed: DictConfig, *, swept: str = "") -> Outcome:
     while True:
         outcome = engine.launch(_run_in_process, config, swept)
         if outcome.waiting is None and config.asks_people:
-            folder = run_folder(config, swept=swept)
-            logger.info(
-                "next: cycles=%d with the same command asks for more labels; python -m "
-                "experiments.predict %s images=FOLDER uses the network, and python -m "
-                "experiments.export %s csv writes the labels", config.cycles + 1, folder, folder,
-            )  # fmt: skip
+            logger.info("%s", Lines(_next_steps(config, run_folder(config, swept=swept))))
         if outcome.waiting is None or live is None:
             return outcome
         with logged_to(live.folder / "log.txt"):
             live.bring_back()
+
+
+def _next_steps(config: RunConfig, path: Path) -> str:
+    """Return what people can do with a run whose cycles are finished."""
+    return "\n".join((
+        "finished; next:",
+        f"  more labels   the same command with cycles={config.cycles + 1}",
+        f"  predictions   python -m experiments.predict {path} images=FOLDER",
+        f"  labels        python -m experiments.export {path} csv",
+    ))  # fmt: skip
 
 
 def _run_in_process(engine: Engine, config: RunConfig, swept: str) -> Outcome:
