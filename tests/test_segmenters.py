@@ -1,4 +1,4 @@
-"""Segmentation networks of every kind, with every kind of strategy and in every command."""
+"""Segmentation networks of every kind, with regions and in every command."""
 
 from __future__ import annotations
 
@@ -29,21 +29,12 @@ NETWORKS = {
     "deeplab": ("backbone=torchvision_segmentation",),
     "lraspp": ("backbone=torchvision_segmentation", "backbone.model=lraspp_mobilenet_v3_large"),
 }
-STRATEGIES = (
-    "entropy", "margin", "badge", "k_center", "bald", "mc_dropout_variance", "discriminative",
-    "learning_loss_plus",
-)  # fmt: skip
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_every_kind_of_strategy_selects(network: str, tmp_path: Path) -> None:
-    """Those on pixels, embeddings, predicted losses and passes with dropout, and regions."""
+def test_regions_are_queried(network: str, tmp_path: Path) -> None:
+    """Superpixels are scored on the network's own grid of classes."""
     pytest.importorskip("skimage")
-    for strategy in STRATEGIES:
-        settings = (*SMALL, *NETWORKS[network], f"strategy={strategy}", f"out={tmp_path}")
-        run(compose(*settings))
-        rows = read_rows(tmp_path / "small" / strategy / "seed0" / "cycles.csv")
-        assert [row["num_labeled"] for row in rows] == ["4", "6"]
     run(compose(*SMALL, *NETWORKS[network], "strategy=entropy", "query=regions", f"out={tmp_path}"))
     folder = tmp_path / "small" / "entropy-regions" / "seed0"
     assert len(read_rows(folder / "queries" / "cycle_00.csv")) > 2

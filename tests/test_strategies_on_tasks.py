@@ -1,4 +1,6 @@
-"""Every strategy on every task, from the command line's settings to the run folder and a report."""
+"""Every strategy on every task, from the command line to the run folder and a report; and every kind
+of strategy on networks of every adapter.
+"""
 
 from __future__ import annotations
 
@@ -28,21 +30,27 @@ TASKS = {
     ),
     "pose": ("task=pose", "backbone=light_pose", *SCENES, "backbone.image_size=64"),
 }  # fmt: skip
-OTHER_DETECTORS = {
-    name: (
-        "task=ssd_voc", f"backbone={backbone}", *SCENES, "backbone.weights=none",
-        "backbone.frozen_batch_norm=false", "backbone.image_size=64", *more,
-    )
-    for name, backbone, *more in (
-        ("lite0", "efficientnet_lite0"),
-        ("ssdlite", "torchvision_detection"),
-        (
-            "faster_rcnn", "torchvision_detection",
-            "backbone.model=fasterrcnn_mobilenet_v3_large_320_fpn",
-        ),
-    )
+PRETRAINED = ("backbone.weights=none", "backbone.frozen_batch_norm=false", *SCENES)
+DETECTOR = ("task=ssd_voc", "backbone.image_size=64", *PRETRAINED)
+SEGMENTER = ("task=segmentation", *TASKS["drn_cityscapes"][2:], *PRETRAINED)
+NETWORKS = {
+    "lite0_ssd": (*DETECTOR, "backbone=efficientnet_lite0"),
+    "ssdlite": (*DETECTOR, "backbone=torchvision_detection"),
+    "faster_rcnn": (
+        *DETECTOR, "backbone=torchvision_detection",
+        "backbone.model=fasterrcnn_mobilenet_v3_large_320_fpn",
+    ),
+    "lite0_segmenter": (*SEGMENTER, "backbone=efficientnet_lite0"),
+    "deeplab": (*SEGMENTER, "backbone=torchvision_segmentation"),
+    "lraspp": (
+        *SEGMENTER, "backbone=torchvision_segmentation",
+        "backbone.model=lraspp_mobilenet_v3_large",
+    ),
 }  # fmt: skip
-ALL = {**TASKS, **OTHER_DETECTORS}
+"""Networks of the other adapters."""
+ALL = {**TASKS, **NETWORKS}
+KINDS = ("entropy", "badge", "bald", "tod", "learning_loss_plus")
+"""Strategies by scores, by embeddings, by dropout, by two networks and by the output tap."""
 ASKED = {"precomputed": "strategy.query.source={earlier}"}
 
 
@@ -86,7 +94,16 @@ def test_what_needs_more_than_a_score_runs_on_the_task(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("task", ALL)
+@pytest.mark.parametrize("network", NETWORKS)
+def test_every_kind_of_strategy_runs_on_the_network(network: str, tmp_path: Path) -> None:
+    """What strategies ask of a network, every adapter gives."""
+    for strategy in KINDS:
+        check(run_small(network, strategy, tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("task", TASKS)
 def test_a_sweep_over_all_strategies_ends_with_a_report(task: str, tmp_path: Path) -> None:
     """Each choice under conf/strategy runs on the task, and the report knows them all."""
     for strategy in sorted(NAMES, key=lambda name: name in ASKED):  # those that repeat others last
