@@ -1,6 +1,4 @@
-"""Every strategy on every task, from the command line to the run folder and a report; and every kind
-of strategy on networks of every adapter.
-"""
+"""Every strategy on every task, and every kind of strategy on networks of every adapter."""
 
 from __future__ import annotations
 
