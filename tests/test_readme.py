@@ -104,13 +104,37 @@ def test_commands_are_found() -> None:
     assert len(commands(README)) >= 3
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md", "vendored/*/*.md")
+    for path in ROOT.glob(pattern)
+)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    """Files and headings of this repository that a page links to are there."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", text):
+        name, _, heading = target.partition("#")
+        file = (ROOT / page).parent / name if name else ROOT / page
+        assert file.exists(), f"{page} links to {name}"
+        if heading:
+            assert heading in headings(file), f"{page} links to {target}"
+
+
+def headings(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
+    lines = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_files_named_in_pages_exist(page: str) -> None:
     """Files of this repository that a page names are there."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    linked = re.findall(r"\]\((?!http)([^)#]+)", text)
     named = re.findall(r"`((?:al_core|experiments|tests|conf|docs|benchmarks)/[\w/.]+\.\w+)`", text)
     allowed = {"conf/strategy/ratio.yaml", "conf/backbone/mine.yaml", "conf/data/mine.yaml",
                "conf/task/mine.yaml"}  # fmt: skip
-    for file in {*linked, *named} - allowed:
+    for file in {*named} - allowed:
         assert (ROOT / file).exists(), f"{page} names {file}"
