@@ -94,7 +94,7 @@ def test_what_needs_more_than_a_score_runs_on_the_task(
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_every_kind_of_strategy_runs_on_the_network(network: str, tmp_path: Path) -> None:
-    """What strategies ask of a network, every adapter gives."""
+    """Every adapter gives what strategies ask of a network."""
     for strategy in KINDS:
         check(run_small(network, strategy, tmp_path))
 
