@@ -293,8 +293,8 @@ def test_the_published_protocol_is_the_papers() -> None:
 
 @pytest.mark.parametrize("task", choices("task"))
 def test_quick_protocols_compare_strategies_on_one_network(task: str) -> None:
-    """Ten times the query as candidates, a floor of steps for fresh weights, and a module that moves
-    no feature.
+    """Ten times the query as candidates, a floor of steps for fresh weights, and a module that
+    moves no feature.
     """
     config = compose(f"task={task}", "cycle=quick", "cycle.query_size=7")
     cycle = make(CycleSettings, plain(config.cycle), where="cycle")
