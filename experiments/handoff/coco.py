@@ -5,7 +5,7 @@ Boxes are (x, y, width, height) in pixels from 0. Run lengths go down the column
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any
@@ -65,7 +65,7 @@ def read(content: object, rules: Rules) -> Iterator[Found | Problem]:
             if image.faults:
                 more = f" (and {len(image.faults) - 1} more)" if len(image.faults) > 1 else ""
                 raise UnusableFile(f"{image.faults[0]}{more}")
-            label = _label(image, rules)
+            label = LABELS[rules.kind](image, rules)
         except UnusableFile as error:
             yield Problem(image.name, str(error))
         else:
@@ -73,16 +73,29 @@ def read(content: object, rules: Rules) -> Iterator[Found | Problem]:
                 yield Found((image.name,), label, image.size)
 
 
-def _label(image: CocoImage, rules: Rules) -> Label | Drawing | None:
+def _classified(image: CocoImage, rules: Rules) -> Label | None:
     drawn = image.annotations
-    if rules.kind == "classification":
-        return rules.classified([each.class_name for each in drawn]) if drawn else None
-    if rules.kind == "detection":
-        return rules.boxed([Box(each.class_name, each.corners, each.is_crowd) for each in drawn])
+    return rules.classified([each.class_name for each in drawn]) if drawn else None
+
+
+def _boxed(image: CocoImage, rules: Rules) -> Label | None:
+    drawn = image.annotations
+    return rules.boxed([Box(each.class_name, each.corners, each.is_crowd) for each in drawn])
+
+
+def _painted(image: CocoImage, rules: Rules) -> Label | Drawing | None:
     if image.size is None:
         raise UnusableFile("width and height must be whole numbers of pixels")
     size = image.size
-    return rules.painted([_shape(each, size) for each in drawn], size)
+    return rules.painted([_shape(each, size) for each in image.annotations], size)
+
+
+LABELS: Mapping[str, Callable[[CocoImage, Rules], Label | Drawing | None]] = {
+    "classification": _classified,
+    "detection": _boxed,
+    "segmentation": _painted,
+}
+"""Kind of task -> its label of an image; None where the image need not have been looked at."""
 
 
 def _shape(annotation: CocoAnnotation, size: Size) -> Shape:

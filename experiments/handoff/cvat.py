@@ -6,7 +6,7 @@ rows and begin with a run that is not covered.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from xml.etree import ElementTree
 
@@ -56,10 +56,19 @@ def _label(image: ElementTree.Element, rules: Rules, size: Size | None) -> Label
     tags = [each.get("label", "") for each in image.iter("tag")]
     if rules.refusal in tags:
         return Label(refused=True)
-    if rules.kind == "classification":
-        return rules.classified(tags) if tags else None
-    if rules.kind == "detection":
-        return rules.boxed([_box(each) for each in image.iter("box")])
+    return LABELS[rules.kind](image, rules, size)
+
+
+def _classified(image: ElementTree.Element, rules: Rules, size: Size | None) -> Label | None:
+    tags = [each.get("label", "") for each in image.iter("tag")]
+    return rules.classified(tags) if tags else None
+
+
+def _boxed(image: ElementTree.Element, rules: Rules, size: Size | None) -> Label | None:
+    return rules.boxed([_box(each) for each in image.iter("box")])
+
+
+def _painted(image: ElementTree.Element, rules: Rules, size: Size | None) -> Label | Drawing | None:
     if size is None:
         raise UnusableFile("width and height must be whole numbers of pixels")
     shapes = sorted(  # as CVAT stacks them
@@ -67,6 +76,16 @@ def _label(image: ElementTree.Element, rules: Rules, size: Size | None) -> Label
         key=lambda each: number({"z_order": each.get("z_order", "0")}, "z_order"),
     )
     return rules.painted([_shape(each, size) for each in shapes], size)
+
+
+LABELS: Mapping[
+    str, Callable[[ElementTree.Element, Rules, Size | None], Label | Drawing | None]
+] = {
+    "classification": _classified,
+    "detection": _boxed,
+    "segmentation": _painted,
+}
+"""Kind of task -> its label of an image; None where the image need not have been looked at."""
 
 
 def _box(node: ElementTree.Element) -> Box:

@@ -7,7 +7,7 @@ carries the image's name in `data.name`, which comes back in the export.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -136,20 +136,34 @@ def _label(annotation: _Annotation, rules: Rules) -> tuple[Label | Drawing, Size
     words = [w for one in results for w in checked(_WORDS, one.value.get("choices", []))]
     if rules.kind == "classification" or rules.refusal in words:
         return rules.classified(words), None
-    wanted = SHAPES if rules.kind == "segmentation" else (CONTROLS["detection"][2],)
+    wanted, read_label = LABELS[rules.kind]
     drawn = [(one, _size(one)) for one in results if one.type in wanted]
     sizes = {size for _, size in drawn}
     if len(sizes) > 1:
         raise UnusableFile("its regions are drawn on images of several sizes")
-    if rules.kind == "detection":
-        boxes = [_box(one, size) for one, size in drawn]
-        return rules.boxed(boxes) or Label(boxes=()), min(sizes, default=None)
-    if not sizes:
+    return read_label(drawn, rules), min(sizes, default=None)
+
+
+def _boxed(drawn: Sequence[tuple[_Result, Size]], rules: Rules) -> Label:
+    return rules.boxed([_box(one, size) for one, size in drawn]) or Label(boxes=())
+
+
+def _painted(drawn: Sequence[tuple[_Result, Size]], rules: Rules) -> Label | Drawing:
+    if not drawn:
         raise UnusableFile("nothing is painted; skip the task if it cannot be labeled")
-    (size,) = sizes
-    label = rules.painted([_shape(one, size) for one, _ in drawn], size)
+    label = rules.painted([_shape(one, size) for one, size in drawn], drawn[0][1])
     assert label is not None, "shapes were drawn"
-    return label, size
+    return label
+
+
+LABELS: Mapping[
+    str,
+    tuple[tuple[str, ...], Callable[[Sequence[tuple[_Result, Size]], Rules], Label | Drawing]],
+] = {
+    "detection": ((CONTROLS["detection"][2],), _boxed),
+    "segmentation": (SHAPES, _painted),
+}
+"""Kind of task with regions -> types of the results that count, and the label that they are."""
 
 
 def _size(result: _Result) -> Size:
