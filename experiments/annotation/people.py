@@ -43,6 +43,7 @@ WAYS_BACK = {
     "classification": "labels.csv filled in, images in folders named for their class, JSON of "
     "Label Studio, XML of CVAT",
     "detection": "XML of Pascal VOC or CVAT, JSON of COCO or Label Studio, YOLO's folders",
+    "pose": "JSON of COCO or Label Studio, XML of CVAT",
     "segmentation": "PNG masks, JSON of COCO or Label Studio, XML of CVAT",
 }
 MIN_TRAIN, MIN_TEST = 2, 1

@@ -14,7 +14,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field, TypeAdapter, ValidationError
 
 from al_core.files import atomic_write
-from experiments.data.labels import MAX_SIDE, Box, UnusableFile, shown
+from experiments.data.labels import MAX_SIDE, Box, Keypoint, UnusableFile, shown
 from experiments.data.untrusted import read_untrusted
 
 T = TypeVar("T")
@@ -54,6 +54,7 @@ class Kept:
         class_name: Class of a classified image.
         boxes: Objects of a detector's image.
         mask: Path of a PNG file below `annotations`.
+        keypoints: Joints of a figure's image: name, x and y in pixels, visibility.
         source: The file from which the answer came.
         order: Number of that file among all that came; the answer with the highest number counts.
         at: Time at which it was accepted, UTC.
@@ -63,6 +64,7 @@ class Kept:
     class_name: str | None = None
     boxes: tuple[BoxRecord, ...] | None = None
     mask: Annotated[str, Field(pattern=r"^masks/[0-9a-f]{32}\.png$")] | None = None
+    keypoints: tuple[tuple[str, float, float, Annotated[int, Field(ge=1, le=2)]], ...] | None = None
     source: str = ""
     order: int = 0
     at: str = ""
@@ -78,9 +80,14 @@ class Kept:
         )
 
     @property
+    def joints(self) -> tuple[Keypoint, ...] | None:
+        """The keypoints, as they were set."""
+        return None if self.keypoints is None else tuple(Keypoint(*each) for each in self.keypoints)
+
+    @property
     def value(self) -> tuple[Any, ...]:
         """The answer itself, without its origin."""
-        return self.refused, self.class_name, self.boxes, self.mask
+        return self.refused, self.class_name, self.boxes, self.mask, self.keypoints
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,7 @@ class Draft:
     score: float | None = None
     boxes: tuple[tuple[str, float, float, float, float, float | None], ...] | None = None
     mask: Annotated[str, Field(pattern=r"^drafts/[0-9]{6}\.png$")] | None = None
+    keypoints: tuple[tuple[str, float, float, int, float | None], ...] | None = None
 
 
 @dataclass(frozen=True)

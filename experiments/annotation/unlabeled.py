@@ -29,6 +29,7 @@ from experiments.data.folders import find_images
 from experiments.data.labels import Label, Problem, Rules
 from experiments.data.palette import distinct_palette
 from experiments.data.pictures import FilePictures
+from experiments.data.pose import PoseEstimation, of_keypoints
 from experiments.data.samples import channel_statistics
 from experiments.data.segmentation import (
     MAX_CLASSES,
@@ -215,6 +216,44 @@ def segmentation(
     )  # fmt: skip
 
 
+def pose(
+    root: str | Path,
+    *,
+    class_names: Sequence[str],
+    test: str | None = None,
+    flip: bool = True,
+    collected: Collected | None = None,
+) -> PoseEstimation:
+    """Return images of one figure each; arguments as `classification`, the classes are the joints.
+
+    A test set is images with a JSON of COCO or Label Studio, or XML of CVAT, beside them.
+    """
+    folder = check_folder("data.root", root)
+    check_flag("data.flip", flip)
+    rules = Rules("pose", checked_class_names(class_names, "pose"), empty_is_answer=True)
+    given = _checked(collected)
+    train = FilePictures(
+        [folder / name for name in given.names], given.names, progress="checking the pool"
+    )
+    warn_unreadable(train, part="the pool")
+    joints = [given.labels.get(index, Kept()).joints or () for index in range(len(given.names))]
+    train_figures = [of_keypoints(each, rules.class_names) for each in joints]
+    if test is None:
+        names = [given.names[index] for index in given.test]
+        test_folder, test_figures = folder, [train_figures[index] for index in given.test]
+    else:
+        test_folder, labeled = labeled_folder(
+            test, rules, lambda label: of_keypoints(label.keypoints or (), rules.class_names)
+        )
+        names, test_figures = list(labeled), list(labeled.values())
+    pictures = FilePictures([test_folder / name for name in names], names)
+    warn_unreadable(pictures, part="test")
+    return PoseEstimation(
+        train, train_figures, pictures, test_figures, rules.class_names,
+        *picture_statistics(train), flip=flip,
+    )  # fmt: skip
+
+
 @dataclass(frozen=True, eq=False)
 class KeptMasks:
     """Masks that people have drawn, as `Masks`; other masks are never read."""
@@ -296,7 +335,7 @@ def checked_class_names(names: Sequence[object], kind: str) -> tuple[str, ...]:
     Raises:
         InvalidSetting: They are no list of distinct, printable names, or too few for the task.
     """
-    least = 1 if kind == "detection" else 2
+    least = 1 if kind in ("detection", "pose") else 2
     listed_ = isinstance(names, (list, tuple))
     if listed_:  # YAML reads a name such as 7 as a number
         names = [str(name) if isinstance(name, int) else name for name in names]

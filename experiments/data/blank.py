@@ -24,6 +24,7 @@ from experiments.data.classification import (
 from experiments.data.detection import NO_OBJECTS, ObjectDetection
 from experiments.data.palette import distinct_palette
 from experiments.data.pictures import MemoryPictures
+from experiments.data.pose import PoseEstimation, no_figure
 from experiments.data.samples import MemorySamples
 from experiments.data.segmentation import MemoryMasks, SemanticSegmentation
 from experiments.settings.checks import check_whole_number
@@ -95,10 +96,20 @@ def _segmentation(names: Names, facts: Facts) -> SemanticSegmentation:
     )
 
 
+def _pose(names: Names, facts: Facts) -> PoseEstimation:
+    pictures, figures = MemoryPictures(_blank(BLANK_PIXELS)), [no_figure(len(names))]
+    bones = tuple((int(a), int(b)) for a, b in facts.get("skeleton", ()))
+    return PoseEstimation(
+        pictures, figures, pictures, figures, names, *_mean_and_std(facts), flip=False,
+        skeleton=bones,
+    )  # fmt: skip
+
+
 BLANK: Mapping[str, Callable[[Names, Facts], Data]] = {
     "classification": _classification,
     "detection": _detection,
     "segmentation": _segmentation,
+    "pose": _pose,
 }
 """Kind of task -> its data set of one black image for class names and facts."""
 

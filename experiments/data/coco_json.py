@@ -81,6 +81,7 @@ class CocoAnnotation:
         segmentation: Its outline as the file has it, unchecked.
         keypoints: Its joints as the file has them, unchecked; see `points`.
         area: Its area in square pixels, if the file states one.
+        joint_names: Names of the joints of its category.
     """
 
     where: str
@@ -90,8 +91,9 @@ class CocoAnnotation:
     segmentation: Any
     keypoints: Any = None
     area: float | None = None
+    joint_names: tuple[str, ...] = ()
 
-    def points(self, num_joints: int) -> list[tuple[float, float, int]]:
+    def points(self) -> list[tuple[float, float, int]]:
         """Return x and y in pixels and the visibility of each joint: 0, 1 or 2.
 
         Raises:
@@ -100,12 +102,12 @@ class CocoAnnotation:
         try:
             values = checked(_NUMBERS, self.keypoints)
             rows = list(zip(values[::3], values[1::3], values[2::3], strict=True))
-            if len(rows) != num_joints or any(row[2] not in (0, 1, 2) for row in rows):
+            if len(rows) != len(self.joint_names) or any(row[2] not in (0, 1, 2) for row in rows):
                 raise ValueError
         except (UnusableFile, ValueError):
             raise UnusableFile(
                 f"{self.where}: keypoints must be x, y and 0, 1 or 2 for each of "
-                f"{num_joints} joints, they are {shown(self.keypoints)}"
+                f"{len(self.joint_names)} joints, they are {shown(self.keypoints)}"
             ) from None
         return [(x, y, int(visibility)) for x, y, visibility in rows]
 
@@ -201,6 +203,7 @@ def read_coco(content: object) -> CocoFile:
                     one.segmentation,
                     one.keypoints,
                     _positive(one.area),
+                    joints[class_name][0] if class_name in joints else (),
                 )
             )
     if orphans:

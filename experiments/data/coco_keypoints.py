@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from al_core.errors import InvalidSetting
-from experiments.data.coco_json import CocoAnnotation, CocoFile, read_coco
+from experiments.data.coco_json import CocoFile, read_coco
 from experiments.data.detection import check_disjoint
 from experiments.data.figure_files import FigureRecord, figure_set, read_part, warn_faults
 from experiments.data.folders import lies_below
@@ -114,7 +113,7 @@ def _read(key: str, folder: Path, file: str, category: str | None) -> _Part:
         own = [each for each in image.annotations if each.class_name == name and not each.is_crowd]
         for number, each in enumerate(own):
             try:
-                keypoints = _keypoints(each, len(joints))
+                keypoints = np.array(each.points(), np.float64)
                 box = each.corners
             except UnusableFile as error:
                 faults.append(Problem(image.name, str(error)))
@@ -146,14 +145,3 @@ def _category(content: CocoFile, wanted: str | None) -> str:
     if not known:
         raise UnusableFile("no category has keypoints")
     raise UnusableFile(f"data.category must be one of {', '.join(known)}, it is {wanted!r}")
-
-
-def _keypoints(annotation: CocoAnnotation, num_joints: int) -> NDArray[np.float64]:
-    """Return (j, 3) of x, y and visibility.
-
-    Raises:
-        UnusableFile: They are no list of three numbers a joint.
-    """
-    found = np.array(annotation.points(num_joints), np.float64)
-    found[:, 2] = found[:, 2].clip(0, 2)
-    return found

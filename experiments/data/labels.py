@@ -138,8 +138,8 @@ class Rules:
     """Rules for annotations.
 
     Attributes:
-        kind: "classification", "detection" or "segmentation".
-        class_names: The classes.
+        kind: "classification", "detection", "segmentation" or "pose".
+        class_names: The classes; of pose, the joints.
         refusal: The word that stands for a class where an image cannot be labeled.
         empty_is_answer: Whether an image without objects in a file of VOC, COCO or CVAT counts as
             an answer. Their exports list images that nobody has opened in the same way.
@@ -223,6 +223,34 @@ class Rules:
         if not boxes and not self.empty_is_answer:
             return None
         return Label(boxes=tuple(boxes))
+
+    def posed(self, figures: Sequence[Sequence[Keypoint]]) -> Label | None:
+        """Return the label for the figures of an image, of which there may be one.
+
+        Args:
+            figures: Their joints; missing ones left out.
+
+        Returns:
+            The label; None where there is no joint and the image need not have been looked at.
+
+        Raises:
+            UnusableFile: There are several figures, a joint is unknown or there twice, or a
+                coordinate is not a finite number.
+        """
+        if len(figures) > 1:
+            raise UnusableFile(f"it has {len(figures)} figures, and one is learned: keep one")
+        keypoints = [
+            each._replace(name=self.check_class(each.name)) for each in (figures or [()])[0]
+        ]
+        for position, each in enumerate(keypoints):
+            if each.name in {other.name for other in keypoints[:position]}:
+                raise UnusableFile(f"{each.name} is there twice")
+            if not (isfinite(each.x) and isfinite(each.y)):
+                raise UnusableFile(f"{each.name} has no two finite coordinates")
+        if not keypoints and not self.empty_is_answer:
+            return None
+        order = {name: position for position, name in enumerate(self.class_names)}
+        return Label(keypoints=tuple(sorted(keypoints, key=lambda each: order[each.name])))
 
     def painted(self, shapes: Sequence[Shape], size: Size) -> Label | Drawing | None:
         """Return the label for shapes laid over each other, the last on top.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from experiments.data.arranged import ArrangedPictures, Arrangement
-from experiments.data.labels import MISSING
+from experiments.data.labels import MISSING, Keypoint
 from experiments.data.photographs import fit_square, letterbox
 from experiments.data.pictures import MemoryPictures, Pictures, PictureView, load_all
 from experiments.data.samples import ChannelValues, IndexArray, MemorySamples
@@ -75,6 +75,16 @@ class Figure:
 def no_figure(num_joints: int) -> Figure:
     """Return a figure of which no joint is annotated."""
     return Figure(np.zeros((num_joints, 2), np.float32), np.zeros(num_joints, np.uint8))
+
+
+def of_keypoints(keypoints: Sequence[Keypoint], joint_names: Sequence[str]) -> Figure:
+    """Return the figure of an annotation; joints that it does not have are missing."""
+    figure = no_figure(len(joint_names))
+    for each in keypoints:
+        position = joint_names.index(each.name)
+        figure.points[position] = each.x, each.y
+        figure.visibility[position] = each.visibility
+    return figure
 
 
 @dataclass(frozen=True, eq=False)

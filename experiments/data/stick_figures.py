@@ -53,17 +53,19 @@ HALF_SHOULDERS, HALF_HIPS = 0.12, 0.08
 DEGREES = {
     False: {"body": 15, "torso": 6, "arm": 40, "forearm": 45, "thigh": 15, "shin": 15, "head": 8},
     True: {
-        "body": 75,
-        "torso": 20,
-        "arm": 150,
-        "forearm": 110,
-        "thigh": 60,
-        "shin": 70,
+        "body": 45,
+        "torso": 12,
+        "arm": 120,
+        "forearm": 90,
+        "thigh": 45,
+        "shin": 50,
         "head": 25,
     },
 }
 """Largest turn of each part against the one it hangs on, in easy (False) and hard scenes."""
-HEIGHTS = {False: (0.72, 0.92), True: (0.5, 0.8)}
+COVERED_SHARE = 0.6
+"""Of the hard scenes: those in which a digit covers a part of the figure or of the ground."""
+HEIGHTS = {False: (0.72, 0.92), True: (0.55, 0.85)}
 """Height of a stretched figure, as a fraction of the image's side."""
 
 
@@ -104,14 +106,14 @@ def figure_scene(index: int, *, size: int, seed: int = 0, held_out: bool = False
     hard = bool(rng.random() < HARD_SHARE)
     image = ground(rng, size, (40, 215), cells=9, spread=45) if hard else ground(rng, size, (0, 90))
     if hard:
-        _scribble(rng, image, num=int(rng.integers(4, 10)))
-        for _ in range(int(rng.integers(1, 3))):
+        _scribble(rng, image, num=int(rng.integers(2, 8)))
+        for _ in range(int(rng.integers(0, 3))):
             _paste(rng, image, _digit(rng, size, held_out=held_out), hard=hard)
     points, height = _posed(rng, size, hard=hard)
     color = color_beside(rng, image, **INK[hard])
     _draw(rng, image, points, height, color, held_out=held_out)
     visibility = np.full(len(points), VISIBLE, np.uint8)
-    if hard:
+    if hard and rng.random() < COVERED_SHARE:
         covered = _paste(rng, image, _digit(rng, size, held_out=held_out), hard=hard)
         at = np.clip(points, 0, size - 1).astype(np.int64)
         visibility[covered[at[:, 1], at[:, 0]]] = HIDDEN

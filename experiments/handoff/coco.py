@@ -1,4 +1,4 @@
-"""COCO's JSON (Lin et al., ECCV 2014): boxes, and masks as polygons or run lengths.
+"""COCO's JSON (Lin et al., ECCV 2014): boxes, keypoints, and masks as polygons or run lengths.
 
 Boxes are (x, y, width, height) in pixels from 0. Run lengths go down the columns.
 """
@@ -15,11 +15,13 @@ from pydantic import Field, TypeAdapter
 
 from experiments.data.coco_json import CocoAnnotation, CocoImage, read_coco
 from experiments.data.labels import (
+    MISSING,
     NO_CLASS,
     Box,
     Drawing,
     Found,
     Item,
+    Keypoint,
     Label,
     Patch,
     Problem,
@@ -37,6 +39,9 @@ from experiments.handoff.regions import (
     polygons_area,
     runs_of,
 )
+
+FIGURE = "figure"
+"""Name of the category of figures with joints in files that are written."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +95,26 @@ def _painted(image: CocoImage, rules: Rules) -> Label | Drawing | None:
     return rules.painted([_shape(each, size) for each in image.annotations], size)
 
 
+def _posed(image: CocoImage, rules: Rules) -> Label | None:
+    if any(rules.is_refusal(each.class_name) for each in image.annotations):
+        return Label(refused=True)
+    figures = [
+        [
+            Keypoint(name, x, y, visibility)
+            for name, (x, y, visibility) in zip(each.joint_names, each.points(), strict=True)
+            if visibility != MISSING
+        ]
+        for each in image.annotations
+        if each.joint_names and not each.is_crowd
+    ]
+    return rules.posed(figures)
+
+
 LABELS: Mapping[str, Callable[[CocoImage, Rules], Label | Drawing | None]] = {
     "classification": _classified,
     "detection": _boxed,
     "segmentation": _painted,
+    "pose": _posed,
 }
 """Kind of task -> its label of an image; None where the image need not have been looked at."""
 
@@ -135,10 +156,40 @@ def write(items: Sequence[Item], rules: Rules) -> dict[str, Any]:
         "licenses": [],
         "images": images,
         "annotations": annotations,
-        "categories": [
-            {"id": id_, "name": name, "supercategory": ""}
-            for id_, name in enumerate(rules.class_names, start=1)
-        ],
+        "categories": categories(rules),
+    }
+
+
+def categories(rules: Rules) -> list[dict[str, Any]]:
+    """Return the entries of the classes; of pose, that of the figure with its joints."""
+    if rules.kind == "pose":
+        joints = {"keypoints": list(rules.class_names), "skeleton": []}
+        return [{"id": 1, "name": FIGURE, "supercategory": "", **joints}]
+    return [
+        {"id": id_, "name": name, "supercategory": ""}
+        for id_, name in enumerate(rules.class_names, start=1)
+    ]
+
+
+def _figure(draft: Label, rules: Rules) -> dict[str, Any]:
+    """Return the entry of a figure: its joints, in the order of the classes, and their box."""
+    found = {each.name: each for each in draft.keypoints or ()}
+    rows = [
+        (round(found[name].x, 2), round(found[name].y, 2), found[name].visibility)
+        if name in found
+        else (0, 0, MISSING)
+        for name in rules.class_names
+    ]
+    xs, ys = zip(*((x, y) for x, y, visibility in rows if visibility != MISSING), strict=True)
+    width, height = max(xs) - min(xs), max(ys) - min(ys)
+    return {
+        "category_id": 1,
+        "keypoints": [value for row in rows for value in row],
+        "num_keypoints": len(found),
+        "bbox": [min(xs), min(ys), round(width, 2), round(height, 2)],
+        "area": round(width * height, 2),
+        "iscrowd": 0,
+        **({} if draft.score is None else {"score": round(draft.score, 4)}),
     }
 
 
@@ -163,6 +214,8 @@ def annotation_records(item: Item, rules: Rules) -> Iterator[dict[str, Any]]:
             "segmentation": [],
             **({} if box.score is None else {"score": round(box.score, 4)}),
         }
+    if draft is not None and draft.keypoints:
+        yield _figure(draft, rules)
     if draft is None or draft.mask is None:
         return
     for label in np.unique(draft.mask).tolist():

@@ -1,4 +1,4 @@
-"""CVAT for images 1.1: one XML file for a whole task, with boxes, tags, polygons and masks.
+"""CVAT for images 1.1: one XML file for a whole task: boxes, tags, points, polygons and masks.
 
 Corners are edges of pixels, counted from 0. A mask is cut to its box; its run lengths go along the
 rows and begin with a run that is not covered.
@@ -13,11 +13,14 @@ from xml.etree import ElementTree
 import numpy as np
 
 from experiments.data.labels import (
+    HIDDEN,
     NO_CLASS,
+    VISIBLE,
     Box,
     Drawing,
     Found,
     Item,
+    Keypoint,
     Label,
     Patch,
     Problem,
@@ -78,12 +81,36 @@ def _painted(image: ElementTree.Element, rules: Rules, size: Size | None) -> Lab
     return rules.painted([_shape(each, size) for each in shapes], size)
 
 
+def _posed(image: ElementTree.Element, rules: Rules, size: Size | None) -> Label | None:
+    """Return the label for skeletons, or for points, each a joint, outside of skeletons."""
+    skeletons = [list(each.iter("points")) for each in image.findall("skeleton")]
+    alone = image.findall("points")
+    if alone and skeletons:
+        raise UnusableFile("it has both a skeleton and points outside of it: keep one of them")
+    return rules.posed(
+        [
+            [_joint(point) for point in points if point.get("outside", "0") != "1"]
+            for points in (skeletons or [alone])
+        ]
+    )
+
+
+def _joint(node: ElementTree.Element) -> Keypoint:
+    place = node.get("points", "").split(",")
+    if len(place) != 2:
+        raise UnusableFile(f"a joint needs one point x,y, it has {shown(node.get('points', ''))}")
+    x, y = (number({"points": value}, "points") for value in place)
+    hidden = node.get("occluded") == "1"
+    return Keypoint(node.get("label", ""), x, y, HIDDEN if hidden else VISIBLE)
+
+
 LABELS: Mapping[
     str, Callable[[ElementTree.Element, Rules, Size | None], Label | Drawing | None]
 ] = {
     "classification": _classified,
     "detection": _boxed,
     "segmentation": _painted,
+    "pose": _posed,
 }
 """Kind of task -> its label of an image; None where the image need not have been looked at."""
 
@@ -168,6 +195,16 @@ def _shapes(draft: Label | None, rules: Rules) -> Iterator[tuple[str, Mapping[st
                 "occluded": "0",
                 "z_order": "0",
                 **{key: f"{value:.2f}" for key, value in corners},
+            },
+        )
+    for joint in draft.keypoints or ():
+        yield (
+            "points",
+            {
+                "label": joint.name,
+                "occluded": str(int(joint.visibility == HIDDEN)),
+                "z_order": "0",
+                "points": f"{joint.x:.2f},{joint.y:.2f}",
             },
         )
     for label in np.unique(draft.mask).tolist() if draft.mask is not None else ():

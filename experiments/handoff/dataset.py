@@ -20,9 +20,9 @@ from experiments.handoff.masks import write_png
 Splits = Mapping[str, Sequence[Item]]
 """Items by "train" and "test"; the label of an item is its `draft`."""
 FORMATS = {
-    "labels": ("classification", "detection", "segmentation"),
+    "labels": ("classification", "detection", "segmentation", "pose"),
     "csv": ("classification", "detection", "segmentation"),
-    "coco": ("detection", "segmentation"),
+    "coco": ("detection", "segmentation", "pose"),
     "voc": ("detection",),
     "yolo": ("detection",),
 }
@@ -69,7 +69,7 @@ def write_dataset(
         _write_csv(folder / "labels.csv", _rows(splits, rules))
         _write_masks(everything, folder)
     elif format_name == "labels":
-        if rules.kind == "detection":
+        if rules.kind != "segmentation":
             _write_coco(everything, rules, folder / "coco.json")
         _write_masks(everything, folder)
         _write_csv(folder / "splits.csv", _splits(splits))

@@ -1,6 +1,7 @@
 """Label Studio: tasks with scores and pre-annotations, its labeling interface, and its JSON export.
 
-Boxes are percent of the image's sides; a brush stroke is packed as `regions` describes. A task
+Boxes and keypoints are percent of the image's sides; a keypoint does not say whether its joint is
+covered. A brush stroke is packed as `regions` describes. A task
 carries the image's name in `data.name`, which comes back in the export.
 """
 
@@ -23,6 +24,7 @@ from experiments.data.labels import (
     Drawing,
     Found,
     Item,
+    Keypoint,
     Label,
     Patch,
     Problem,
@@ -41,11 +43,14 @@ CONTROLS = {
     "classification": ("Choices", "Choice", "choices"),
     "detection": ("RectangleLabels", "Label", "rectanglelabels"),
     "segmentation": ("BrushLabels", "Label", "brushlabels"),
+    "pose": ("KeyPointLabels", "Label", "keypointlabels"),
 }
 """Tag of the control, tag of its entries and type of its results, by task."""
 SHAPES = ("brushlabels", "polygonlabels")
 """Types of results that paint an image."""
 FROM, TO = "label", "image"
+POINT_PERCENT = 0.5
+"""Size in which a keypoint is drawn, percent of the image's width; it has no further meaning."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,12 @@ class _Polygon:
 
 
 @dataclass(frozen=True)
+class _Point:
+    x: Number
+    y: Number
+
+
+@dataclass(frozen=True)
 class _Result:
     """The part that all results share."""
 
@@ -97,6 +108,7 @@ _RESULT = TypeAdapter(_Result)
 _RECTANGLE = TypeAdapter(_Rectangle)
 _BRUSH = TypeAdapter(_Brush)
 _POLYGON = TypeAdapter(_Polygon)
+_POINT = TypeAdapter(_Point)
 _WORDS = TypeAdapter(list[str])
 _ONE_WORD = TypeAdapter(tuple[str])
 
@@ -156,12 +168,21 @@ def _painted(drawn: Sequence[tuple[_Result, Size]], rules: Rules) -> Label | Dra
     return label
 
 
+def _posed(drawn: Sequence[tuple[_Result, Size]], rules: Rules) -> Label:
+    keypoints = []
+    for one, (height, width) in drawn:
+        at = checked(_POINT, one.value)
+        keypoints.append(Keypoint(_class_name(one), at.x / 100 * width, at.y / 100 * height))
+    return rules.posed([keypoints]) or Label(keypoints=())
+
+
 LABELS: Mapping[
     str,
     tuple[tuple[str, ...], Callable[[Sequence[tuple[_Result, Size]], Rules], Label | Drawing]],
 ] = {
     "detection": ((CONTROLS["detection"][2],), _boxed),
     "segmentation": (SHAPES, _painted),
+    "pose": ((CONTROLS["pose"][2],), _posed),
 }
 """Kind of task with regions -> types of the results that count, and the label that they are."""
 
@@ -260,6 +281,15 @@ def _results(item: Item, rules: Rules) -> Iterator[dict[str, Any]]:
             kind: [box.class_name],
         }
         score = {} if box.score is None else {"score": round(box.score, 4)}
+        yield {**region, "id": f"draft{place}", "value": value, **score}
+    for place, joint in enumerate(draft.keypoints or ()):
+        value = {
+            "x": 100 * joint.x / width,
+            "y": 100 * joint.y / height,
+            "width": POINT_PERCENT,
+            kind: [joint.name],
+        }
+        score = {} if joint.score is None else {"score": round(joint.score, 4)}
         yield {**region, "id": f"draft{place}", "value": value, **score}
     for label in np.unique(draft.mask).tolist() if draft.mask is not None else ():
         if label != NO_CLASS:

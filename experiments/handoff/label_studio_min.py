@@ -21,7 +21,7 @@ MARK = "annotation_id"
 """A column that only these exports have."""
 CLASS_KEYS = (label_studio.FROM, "choice", "choices", "class")
 """Usual names of a control of choices, ours first."""
-REGION_KINDS = ("rectanglelabels", "brushlabels", "polygonlabels")
+REGION_KINDS = ("rectanglelabels", "brushlabels", "polygonlabels", "keypointlabels")
 NOT_VALUE = ("original_width", "original_height")
 MAX_CELL = 64 * 2**20
 """Longest cell of a CSV, in characters: the brush strokes of one image."""

@@ -26,7 +26,7 @@ from al_core.errors import InvalidSetting
 from experiments.settings.renamed import with_present_names
 from vendored.checkpoints import UNREADABLE
 
-KINDS = ("classification", "detection", "segmentation")
+KINDS = ("classification", "detection", "segmentation", "pose")
 GROUPS = ("task", "backbone", "cycle", "strategy", "optimizer", "loss_prediction")
 """Groups of a run's configuration that a ranking needs; the others are left out."""
 CALLED_KEYS = frozenset({"_target_", "_partial_"})

@@ -80,6 +80,7 @@ def write_contact_sheet(
     least: Iterable[Candidate],
     class_names: Sequence[str],
     palette: Sequence[Color] | None = None,
+    skeleton: Sequence[tuple[int, int]] = (),
 ) -> None:
     """Write the page.
 
@@ -94,13 +95,14 @@ def write_contact_sheet(
         least: The ranking from its end backwards, likewise; it may overlap with `most`.
         class_names: All classes.
         palette: A color a class, of segmentation.
+        skeleton: Pairs of joints that are connected, of pose.
     """
     wanted = distinct(_read(most), num_shown)
     compared = sum(1 + duplicates for _, duplicates in wanted)
     unwanted = distinct(_read(takewhile(lambda c: c.rank >= compared, least)), num_shown)
 
     def shown(found: Iterable[tuple[Candidate, int]]) -> list[Shown]:
-        drawn = (_shown(*each, budget, class_names, palette) for each in found)
+        drawn = (_shown(*each, budget, class_names, palette, skeleton) for each in found)
         return [image for image in drawn if image is not None]
 
     script = Path(__file__).with_name("contact_sheet.js").read_text(encoding="utf-8")
@@ -134,10 +136,11 @@ def _shown(
     budget: int,
     class_names: Sequence[str],
     palette: Sequence[Color] | None,
+    skeleton: Sequence[tuple[int, int]],
 ) -> Shown | None:
     """Draw an image, which is read again: those of all candidates would fill the memory."""
     for _, image in _read([candidate]):
-        panel = label_view(image, candidate.draft, class_names, palette)
+        panel = label_view(image, candidate.draft, class_names, palette, skeleton)
         return Shown(
             candidate.rank,
             candidate.name,

@@ -36,6 +36,7 @@ OUTPUTS = {
     "classification": ("probabilities",),
     "detection": ("boxes", "scores"),
     "segmentation": ("probabilities",),
+    "pose": ("heatmaps",),
 }
 
 
@@ -95,6 +96,8 @@ class _Deployed(nn.Module):
             return outputs.softmax(1)
         if self._kind == "segmentation":
             return outputs[0].exp()
+        if self._kind == "pose":
+            return outputs.final
         assert isinstance(self._task, Detection)
         return self._task.detector.candidates(outputs)
 

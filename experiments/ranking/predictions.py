@@ -2,8 +2,8 @@
 
 `predictions.sqlite` has the state, as in a ranking: a process that is killed at any moment loses a
 few seconds. The results are `predictions.csv` for classes, with `predictions.json` (COCO) and
-`labels/` (YOLO) for boxes, and `masks/` with `predictions.csv` of the shares of the classes for
-segmentation.
+`labels/` (YOLO) for boxes, `predictions.json` alone for keypoints, and `masks/` with
+`predictions.csv` of the shares of the classes for segmentation.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pydantic import TypeAdapter, ValidationError
 from al_core import Prediction
 from al_core.errors import InvalidSetting
 from al_core.files import atomic_write, write_bytes
-from experiments.data.labels import Box, Item, Label, Rules
+from experiments.data.labels import VISIBLE, Box, Item, Keypoint, Label, Rules
 from experiments.handoff import coco, yolo
 from experiments.handoff.masks import write_png
 from experiments.ranking.scorer import Scorer
@@ -40,11 +40,13 @@ class Predicted:
         size: (height, width) in pixels of the file.
         values: Probabilities of the classes, or their shares of the pixels.
         boxes: Class, x_min, y_min, x_max, y_max in pixels, score.
+        keypoints: Joint, x and y in pixels, score.
     """
 
     size: tuple[int, int]
     values: tuple[float, ...] = ()
     boxes: tuple[tuple[str, float, float, float, float, float], ...] = ()
+    keypoints: tuple[tuple[str, float, float, float], ...] = ()
 
 
 _PREDICTED = TypeAdapter(Predicted)
@@ -105,6 +107,9 @@ def kept(value: Any, name: str, size: tuple[int, int], num_classes: int, out: Pa
     """Return the prediction in the form in which it is kept; write a mask to its place."""
     if not isinstance(value, Label):
         return Predicted(size, values=tuple(value))
+    if value.keypoints is not None:
+        joints = tuple((each.name, each.x, each.y, each.score or 0.0) for each in value.keypoints)
+        return Predicted(size, keypoints=joints)
     if value.mask is None:
         boxes = tuple((b.class_name, *b.corners, float(b.score or 0)) for b in value.boxes or ())
         return Predicted(size, boxes=boxes)
@@ -154,6 +159,8 @@ def write_results(
         return [TABLE, f"{MASKS}/"]
     rules = Rules(kind, tuple(class_names))
     _write_coco(store, rules, out / COCO)
+    if kind == "pose":
+        return [COCO]
     for item in _items(store):
         assert item.draft is not None
         text = yolo.lines(item.draft, rules, item.size, scores=True)
@@ -177,15 +184,17 @@ def _share_rows(store: PredictionStore) -> Iterator[Sequence[Any]]:
 def _items(store: PredictionStore) -> Iterator[Item]:
     for name, score, one in store.predictions():
         boxes = tuple(Box(c, (a, b, x, y), score=p) for c, a, b, x, y, p in one.boxes)
-        yield Item(name, Path(name), one.size, score, Label(boxes=boxes))
+        joints = tuple(Keypoint(n, x, y, VISIBLE, score=p) for n, x, y, p in one.keypoints)
+        mean = sum(each.score or 0.0 for each in joints) / max(len(joints), 1)
+        label = Label(keypoints=joints, score=mean) if joints else Label(boxes=boxes)
+        yield Item(name, Path(name), one.size, score, label)
 
 
 def _write_coco(store: PredictionStore, rules: Rules, path: Path) -> None:
     """Write COCO's JSON image by image: there may be millions."""
-    head = coco.write([], rules)
     with atomic_write(path) as file:
         file.write('{"info": {"description": "predictions"}, "licenses": [], "categories": ')
-        json.dump(head["categories"], file, ensure_ascii=False)
+        json.dump(coco.categories(rules), file, ensure_ascii=False)
         file.write(',\n"images": [')
         _write_list(file.write, (coco.image_record(i, k) for k, i in _numbered(store)))
         file.write('],\n"annotations": [')

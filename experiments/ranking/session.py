@@ -276,7 +276,8 @@ class _Ranking:
         counts = store.counts()
         compared = COMPARED_PER_SHOWN * settings.num_shown
         first, last = list(store.ranked(limit=compared)), store.least(compared)[::-1]
-        palette = self.scorer.task.data_facts().get("palette")
+        data_facts = self.scorer.task.data_facts()
+        palette = data_facts.get("palette")
         facts = [
             ("images", str(settings.images.absolute())),
             ("model", f"{settings.checkpoint}: {self.model.description}"),
@@ -297,6 +298,7 @@ class _Ranking:
             least=self._candidates(last, range(counts.offered - 1, -1, -1)),
             class_names=self.model.class_names,
             palette=None if palette is None else [(r, g, b) for r, g, b in palette],
+            skeleton=[(a, b) for a, b in data_facts.get("skeleton", ())],
         )
 
     def _candidates(

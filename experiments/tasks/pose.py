@@ -260,9 +260,10 @@ class Pose:
         )
 
     def data_facts(self) -> dict[str, Any]:
-        """Return the mean and deviation of the channels, and the skeleton."""
+        """Return mean and deviation of the channels, the way images are resized, the skeleton."""
         mean, std = self._mean.value.flatten().tolist(), self._std.value.flatten().tolist()
-        return {"mean": mean, "std": std, "skeleton": [list(bone) for bone in self._skeleton]}
+        bones = [list(bone) for bone in self._skeleton]
+        return {"mean": mean, "std": std, "resize": "letterbox", "skeleton": bones}
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Fit a whole image into the network's square."""

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 
 from experiments.data.detection import ObjectDetection, Objects
 from experiments.data.pictures import FilePictures
+from experiments.data.pose import PoseEstimation, no_figure
 from experiments.data.segmentation import MemoryMasks, SemanticSegmentation
 from experiments.engine.engine import Engine
 from experiments.learning.learner import TaskLearner
@@ -65,6 +66,16 @@ def segmentation_data(paths: list[Path]) -> SemanticSegmentation:
     return SemanticSegmentation(
         pictures, masks, pictures, masks, CLASS_NAMES, palette, MEAN, STD, flip=False
     )
+
+
+def pose_data(paths: list[Path]) -> PoseEstimation:
+    """A pool of these files, of whose figures nothing is known."""
+    pictures = FilePictures(paths, [path.name for path in paths])
+    figures = [no_figure(len(CLASS_NAMES))] * len(paths)
+    return PoseEstimation(
+        pictures, figures, pictures, figures, CLASS_NAMES, MEAN, STD, flip=False,
+        skeleton=((0, 1), (1, 2)),
+    )  # fmt: skip
 
 
 def fresh_learner(data: Any, *arguments: str) -> tuple[TaskLearner, DictConfig]:

@@ -9,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from experiments.data.labels import NO_CLASS, Box, Item, Label, Rules
+from experiments.data.labels import NO_CLASS, Box, Item, Keypoint, Label, Rules
 
 NAMES = (
     "plain.png", "a b/with space.png", "ünï/日本 語.png", "quote's \"two\".png", "-leading.png",
@@ -17,7 +17,7 @@ NAMES = (
 )  # fmt: skip
 CLASSES = ("red cell", 'white "w"', "<plate> & let")
 SIZES = ((48, 64), (31, 77))
-KINDS = ("classification", "detection", "segmentation")
+KINDS = ("classification", "detection", "segmentation", "pose")
 
 
 def rules(kind: str, **how: Any) -> Rules:
@@ -36,6 +36,12 @@ def label(kind: str, number: int, size: tuple[int, int]) -> Label:
             for k in range(number % 4)
         ]
         return Label(boxes=tuple(boxes))
+    if kind == "pose":
+        keypoints = [
+            Keypoint(CLASSES[k], 4.25 + 9 * k, 2.5 + number + k, score=0.9 - k / 10)
+            for k in range(number % 4)
+        ]
+        return Label(keypoints=tuple(keypoints), score=0.8 if keypoints else None)
     mask = np.full(size, NO_CLASS, np.uint8)
     mask[: height // 2, number : width // 2] = number % 3
     mask[-9:, -7 - number :] = (number + 1) % 3
@@ -64,11 +70,21 @@ def same(one: Label, other: Label, *, within_pixels: float = 0.011) -> bool:
         return False
     if one.mask is not None and other.mask is not None and not np.array_equal(one.mask, other.mask):
         return False
+    if [(joint.name, joint.visibility) for joint in one.keypoints or ()] != [
+        (joint.name, joint.visibility) for joint in other.keypoints or ()
+    ]:
+        return False
+    if not np.allclose(_places(one), _places(other), atol=within_pixels, rtol=0):
+        return False
     first, second = (sorted(each.boxes or (), key=_by_corners) for each in (one, other))
     return [box.class_name for box in first] == [box.class_name for box in second] and all(
         np.allclose(a.corners, b.corners, atol=within_pixels, rtol=0)
         for a, b in zip(first, second, strict=True)
     )
+
+
+def _places(one: Label) -> list[tuple[float, float]]:
+    return [(joint.x, joint.y) for joint in one.keypoints or ()]
 
 
 def _by_corners(box: Box) -> tuple[float, ...]:
@@ -80,7 +96,7 @@ def check_same(read: Mapping[str, Label], expected: list[Item], *, empty: bool =
     wanted = {
         item.name: item.draft
         for item in expected
-        if empty or item.draft is None or item.draft.boxes
+        if empty or item.draft is None or item.draft.boxes or item.draft.keypoints
     }
     assert set(read) == set(wanted)
     for name, draft in wanted.items():

@@ -23,7 +23,7 @@ from tests.experiments.handoff.studio_exports import to_csv, to_minimal
 @pytest.mark.parametrize(
     ("form", "kind"),
     [("cvat", kind) for kind in KINDS]
-    + [("coco", "detection"), ("coco", "segmentation"), ("voc", "detection")]
+    + [("coco", "detection"), ("coco", "segmentation"), ("coco", "pose"), ("voc", "detection")]
     + [("masks", "segmentation"), ("yolo", "detection")],
 )
 def test_written_is_read(tmp_path: Path, form: str, kind: str) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import DictConfig
 from torch import nn
 
 from al_core import AcquisitionFunction
 from al_core.errors import InvalidSetting, NonFiniteValue
 from experiments.ranking.executors import Chunk, score_inline
+from experiments.ranking.predictions import kept
 from experiments.ranking.scorer import DEPTH, Scorer
 from experiments.settings.composition import build, plain
 from tests.experiments.ranking_models import (
@@ -19,12 +21,14 @@ from tests.experiments.ranking_models import (
     detection_data,
     fresh_learner,
     model_of,
+    pose_data,
     segmentation_data,
     write_images,
 )
 
 SIZE = (48, 64)
 DETECTION = ("task=ssd_voc", "backbone=light_ssd", "data=digits")
+POSE = ("task=pose", "backbone=light_pose", "data=digits", "backbone.image_size=256")
 SEGMENTATION = ("task=drn_cityscapes", "backbone=drn_d_tiny", "data=digits")
 
 
@@ -42,7 +46,8 @@ def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 def data_of(arguments: tuple[str, ...], paths: list[Path]):
     """A pool of the files for the task."""
-    return detection_data(paths) if arguments == DETECTION else segmentation_data(paths)
+    made = {DETECTION: detection_data, SEGMENTATION: segmentation_data, POSE: pose_data}
+    return made[arguments](paths)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +60,9 @@ def data_of(arguments: tuple[str, ...], paths: list[Path]):
         (SEGMENTATION, "learning_loss_plus"),
         (SEGMENTATION, "margin"),
         (SEGMENTATION, "bald"),
+        (POSE, "learning_loss"),
+        (POSE, "multi_peak_entropy"),
+        (POSE, "bald"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
@@ -99,6 +107,27 @@ def test_detections_are_boxes_inside_the_image_best_first(paths: list[Path]) -> 
         assert max(box.corners[2] for box in boxes) > SIZE[0]  # pixels of the file, not a square
         scores = [box.score for box in boxes]
         assert scores == sorted(scores, reverse=True)
+
+
+def test_joints_are_points_of_the_file(paths: list[Path], tmp_path: Path) -> None:
+    """Where a heatmap has its peak there is the joint, as COCO's keypoints in predictions too."""
+    learner, config = fresh_learner(pose_data(paths), *POSE, "strategy=entropy")
+    assert isinstance(learner.model.classifier, nn.Conv2d)
+    learner.model.classifier.weight.data.zero_()
+    assert learner.model.classifier.bias is not None
+    learner.model.classifier.bias.data[:] = torch.tensor([0.1, 0.9, 0.3])
+    scorer = Scorer(model_of(learner, config), learner.engine)
+    found = list(scorer.stream(paths, drafts=True))
+    for one in found:
+        assert one.draft is not None
+        joints = one.draft.keypoints
+        assert joints is not None
+        assert [(each.name, round(each.score or 0, 2)) for each in joints] == [
+            ("dog", 0.9), ("owl", 0.3)
+        ]  # fmt: skip
+        assert all(0 <= each.x <= SIZE[1] and 0 <= each.y <= SIZE[0] for each in joints)
+    value = kept(found[0].draft, "a", SIZE, 3, tmp_path)
+    assert value.keypoints[0][0] == "dog"
 
 
 @pytest.mark.parametrize("scale", [1, 0.5])
