@@ -64,7 +64,7 @@ DEGREES = {
 }
 """Largest turn of each part against the one it hangs on, in easy (False) and hard scenes."""
 COVERED_SHARE = 0.6
-"""Of the hard scenes: those in which a digit covers a part of the figure or of the ground."""
+"""Share of the hard scenes in which a digit covers a part of the figure or of the ground."""
 HEIGHTS = {False: (0.72, 0.92), True: (0.55, 0.85)}
 """Height of a stretched figure, as a fraction of the image's side."""
 

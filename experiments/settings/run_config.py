@@ -187,7 +187,7 @@ class RunConfig:
 
     @property
     def kind(self) -> str:
-        """The kind of task: classification, detection or segmentation."""
+        """The kind of task: classification, detection, segmentation or pose."""
         return str(self.values["task"]["kind"])
 
     @property

@@ -1,1 +1,1 @@
-"""Classification, detection and segmentation, one module each; `base` has their common port."""
+"""Classification, detection, segmentation and pose, a module each; `base` is their port."""

@@ -43,7 +43,7 @@ class Metrics(Protocol):
 
 
 class Task(Protocol):
-    """Everything that is specific to classification, detection or segmentation."""
+    """Everything that is specific to classification, detection, segmentation or pose."""
 
     metric: str
     """Name of the primary metric, one of those that `metrics()` computes; larger is better."""
