@@ -31,6 +31,8 @@ OWN_SETTINGS = {
     **{kind: (*own, "strategy=entropy") for kind, own in OWN.items()},
 }
 INITIAL, TEST, QUERY = 20, 5, 4
+POLLING = "label studio: batch 0"
+"""In the log once all tasks of batch 0 are there, after each start."""
 
 
 def prepare(place: Path, kind: str) -> Path:
@@ -72,8 +74,11 @@ def test_a_run_goes_to_its_end_by_itself(server: LocalServer, tmp_path: Path, ki
     until("an upload", lambda: bool(people.tasks()), program=program)
     program.kill()
     size = (INITIAL if kind == "classification" else 6) + TEST
+    log = folder / "log.txt"
+    before = log.read_text().count(POLLING)
     program = Program(command, output)
-    until("batch 0", lambda: len(people.tasks()) >= size, program=program)
+    until("polling", lambda: log.read_text().count(POLLING) > before, program=program)
+    assert len(people.tasks()) == size
     assert max(Counter(people.names()).values()) == 1
 
     first = people.next()
@@ -81,9 +86,10 @@ def test_a_run_goes_to_its_end_by_itself(server: LocalServer, tmp_path: Path, ki
     people.answer(first)
     assert people.answer_open(at_most=3) == 3
     server.stop()
-    log = folder / "log.txt"
-    until("a report", lambda: "does not answer" in log.read_text(), program=program)
-    server.start(port=server.port)
+    try:
+        until("a report", lambda: "does not answer" in log.read_text(), program=program)
+    finally:
+        server.start(port=server.port)
     assert people.answer_open() == size - 4
     until("batch 1", lambda: len(people.tasks()) == size + QUERY, program=program)
 
