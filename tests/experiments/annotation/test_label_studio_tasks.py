@@ -2,95 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from pydantic import TypeAdapter
 
-from experiments.annotation.label_studio_answers import Annotation, NotThere, ServerDown, Task
-from experiments.annotation.label_studio_client import Client
+from experiments.annotation.label_studio_answers import Annotation, ServerDown, Task
 from experiments.annotation.label_studio_tasks import KnownTasks
-
-
-class Server(Client):
-    """A server with tasks, which counts what it is asked for."""
-
-    def __init__(self, count: int) -> None:
-        super().__init__("http://127.0.0.1:9", "none")
-        self.there = {n: Task(n, {"al_name": str(n)}) for n in range(count)}
-        self.at = dict.fromkeys(self.there, "09:00")
-        self.lists = 0
-        self.singles: list[int] = []
-        self.missing_in_list = -1
-
-    def changes(self, project: int) -> dict[int, str]:
-        return dict(self.at)
-
-    def tasks(self, project: int) -> list[Task]:
-        self.lists += 1
-        return [task for n, task in self.there.items() if n != self.missing_in_list]
-
-    def task(self, number: int) -> Task:
-        self.singles.append(number)
-        if number not in self.there:
-            raise NotThere("gone")
-        return self.there[number]
-
-    def annotate(self, number: int, at: str) -> None:
-        self.there[number] = replace(
-            self.there[number], annotations=[Annotation(number, updated_at=at)]
-        )
-        self.at[number] = at
+from tests.experiments.annotation.memory_server import MemoryServer
 
 
 def test_a_poll_reads_what_has_changed() -> None:
     """The first reading lists all tasks; later ones read single tasks, or none, and see all."""
-    server = Server(50)
+    server = MemoryServer(50)
     known = KnownTasks(server, 1)
     assert known.read() == list(server.there.values())
     assert known.read() == list(server.there.values())
     assert (server.lists, server.singles) == (1, [])
-    server.annotate(7, "09:01")
+    server.annotate(7, "cat")
     assert known.read() == list(server.there.values())
     assert (server.lists, server.singles) == (1, [7])
 
 
 def test_many_changes_are_listed() -> None:
     """More than a tenth of the tasks are read in pages, which is cheaper."""
-    server = Server(50)
+    server = MemoryServer(50)
     known = KnownTasks(server, 1)
     known.read()
     for number in range(6):
-        server.annotate(number, "09:01")
+        server.annotate(number, "cat")
     assert known.read() == list(server.there.values())
     assert (server.lists, server.singles) == (2, [])
 
 
 def test_deleted_tasks_are_gone() -> None:
     """A task is left out if it is not listed, and if it vanishes before it is read."""
-    server = Server(50)
+    server = MemoryServer(50)
     known = KnownTasks(server, 1)
     known.read()
-    del server.there[3], server.at[3]
+    server.delete_task(3)
+    server.annotate(4, "cat")
     del server.there[4]
-    server.at[4] = "09:02"
     assert [task.id for task in known.read()] == [n for n in range(50) if n not in (3, 4)]
 
 
 def test_a_task_that_a_page_skipped_is_read() -> None:
     """Pages shift while tasks are deleted; a task that exists is never taken for a deleted one."""
-    server = Server(50)
-    server.missing_in_list = 20
+    server = MemoryServer(50)
+    server.hidden = 20
     assert len(KnownTasks(server, 1).read()) == 50
     assert server.singles == [20]
 
 
 def test_a_failed_reading_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tasks that changed before the server failed are read the next time."""
-    server = Server(50)
+    server = MemoryServer(50)
     known = KnownTasks(server, 1)
     known.read()
-    server.annotate(7, "09:01")
+    server.annotate(7, "cat")
 
     def down(number: int) -> Task:
         raise ServerDown("down")
