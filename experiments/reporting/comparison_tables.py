@@ -204,4 +204,4 @@ def _saving(saving: Saving) -> str:
         return f"never reached {seeds}"
     interval = e.shown_interval
     half = "" if interval is None else f" ± {interval[1] - e.mean:.0f}"
-    return f"{e.mean:+.0f}{half} {seeds}"
+    return f"{round(e.mean):+d}{half} {seeds}"

@@ -117,7 +117,7 @@ def draw(panels: Sequence[Panel], look: Mapping[str, Style], *, ink: str = "blac
 
 def _draw_panel(axes: Axes, panel: Panel, look: Mapping[str, Style], ink: str) -> None:
     lines = []
-    shade = 0.18 * min(1, 5 / max(1, len(panel.curves)))  # many bands lie on one another
+    shade = 0.18 * min(1, 2 / max(1, len(panel.curves)))  # many bands lie on one another
     axes.set_facecolor("none")
     if panel.to_baseline:
         axes.axhline(0, **{**look.get(BASELINE, {}), "marker": None}, linewidth=1.2)
@@ -138,7 +138,10 @@ def _draw_panel(axes: Axes, panel: Panel, look: Mapping[str, Style], ink: str) -
         band = [(p.x, *interval) for p in curve if (interval := p.estimate.shown_interval)]
         if band:
             places, low, high = map(list, zip(*band, strict=True))
-            axes.fill_between(places, low, high, color=style["color"], alpha=shade, linewidth=0)
+            color = style["color"]
+            axes.fill_between(
+                places, low, high, facecolor=(color, shade), edgecolor=(color, 0.35), linewidth=0.6
+            )
     _limit(axes, panel)
     axes.grid(color=ink, alpha=0.13, linewidth=0.6)
     axes.set_axisbelow(True)

@@ -8,12 +8,11 @@ from experiments.reporting.grouping import BASELINE
 from experiments.reporting.labels_needed import Saving
 from experiments.reporting.learning_curve import next_gain
 from experiments.reporting.numbers import (
+    area_gain,
     change,
     count,
-    gain,
     listed,
     quantity,
-    signed,
 )
 from experiments.reporting.runs import Run
 from experiments.reporting.summary import Summary
@@ -159,9 +158,7 @@ def _without_baseline(summary: Summary) -> str:
 
 def _size(summary: Summary, label: str) -> str:
     d = summary.comparisons[label].difference
-    text = f"{gain(d.mean, summary.experiment.metric)} over the budget"
-    interval = d.shown_interval
-    return text if interval is None else f"{text} [{signed(interval[0])}, {signed(interval[1])}]"
+    return area_gain(d.mean, summary.experiment.metric, d.shown_interval)
 
 
 def _num_seeds(summary: Summary, label: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -50,20 +51,32 @@ def difference_unit(metric: str) -> str:
     return "points" if unit == "%" else unit
 
 
-def change(value: float, metric: str) -> str:
+def change(value: float, metric: str, decimals: int | None = None) -> str:
     """Return a difference of a metric with its unit: "+1.90 points", "-0.100 nats"."""
-    return f"{signed(value)} {difference_unit(metric)}".rstrip()
+    return f"{signed(value, decimals)} {difference_unit(metric)}".rstrip()
 
 
-def gain(value: float, metric: str) -> str:
+def gain(value: float, metric: str, decimals: int | None = None) -> str:
     """Return a difference of a metric with its name: "+1.90 points of accuracy"."""
     unit = " of" if difference_unit(metric) else ""
-    return f"{change(value, metric)}{unit} {column(metric).title}"
+    return f"{change(value, metric, decimals)}{unit} {column(metric).title}"
 
 
-def signed(value: float) -> str:
-    """Return a number with its sign and three significant digits."""
-    return f"{value:+#.3g}".rstrip(".")
+def area_gain(mean: float, metric: str, interval: tuple[float, float] | None) -> str:
+    """Return a difference of areas with its interval, if it has one, to the same decimals:
+    "+2.65 points of accuracy over the budget [-0.05, +5.35]".
+    """
+    if interval is None:
+        return f"{gain(mean, metric)} over the budget"
+    largest = max(map(abs, (mean, *interval)))
+    decimals = max(0, 2 - math.floor(math.log10(largest))) if largest else 2
+    low, high = (signed(end, decimals) for end in interval)
+    return f"{gain(mean, metric, decimals)} over the budget [{low}, {high}]"
+
+
+def signed(value: float, decimals: int | None = None) -> str:
+    """Return a number with its sign and so many decimals, or three significant digits."""
+    return f"{value:+#.3g}".rstrip(".") if decimals is None else f"{value:+.{decimals}f}"
 
 
 def seconds_text(value: float) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from experiments.metrics.columns import larger_is_better as larger_is_better
 from experiments.reporting.grouping import BASELINE
-from experiments.reporting.numbers import gain, listed, signed
+from experiments.reporting.numbers import area_gain, listed, signed
 from experiments.reporting.statistics import FEWEST_SEEDS, MOST_SEEDS, POWER, Comparison
 
 SEEDS_FOR_A_CLAIM = 5
@@ -75,12 +75,12 @@ def sentence(label: str, word: str, comparison: Comparison | None, metric: str) 
     if comparison is None:
         return f"{label}: {word}."
     d = comparison.difference
-    size = f"{gain(d.mean, metric)} over the budget"
     if not is_tested(comparison):
+        size = area_gain(d.mean, metric, None)
         values = listed([signed(value) for value in d.values])
         by_seed = f", by seed {values}" if len(d.values) > 1 else ""
         return f"{label} against {BASELINE}: {size}{by_seed} ({word})."
-    size += f" [{signed(d.low or 0.0)}, {signed(d.high or 0.0)}]"
+    size = area_gain(d.mean, metric, (d.low or 0.0, d.high or 0.0))
     if not comparison.distinguishable:
         return (
             f"{label} and {BASELINE} are {word} ({size}, {d.num_seeds} seeds). If the difference "
