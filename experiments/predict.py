@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from al_core.errors import ActiveLearningError, InvalidSetting
+from experiments.settings.arguments import folders_and_settings
 from experiments.settings.terminal import log_to_stdout, show_error
 
 KEYS = ("images", "out", "batch_size", "device", "trust_checkpoint")
@@ -49,25 +50,17 @@ def parsed(arguments: Sequence[str]) -> Mapping[str, Any]:
     Raises:
         InvalidSetting: An argument is missing, unknown, or of a wrong type.
     """
-    runs = [one for one in arguments if "=" not in one]
+    runs, settings = folders_and_settings(arguments, KEYS)
     if len(runs) != 1:
         raise InvalidSetting(f"one run folder is needed, there are {len(runs)}: {' '.join(runs)}")
     values: dict[str, Any] = {"run": Path(runs[0]).expanduser()}
-    for one in arguments:
-        key, given, text = one.partition("=")
-        if not given:
-            continue
-        if key not in KEYS:
-            raise InvalidSetting(f"unknown key {key}; there are {', '.join(KEYS)}")
-        values[key] = _value(key, text)
+    values |= {key: _value(key, text) for key, text in settings.items()}
     if "images" not in values:
         raise InvalidSetting("images must be given: images=FOLDER")
     return values
 
 
 def _value(key: str, text: str) -> Any:
-    if not text:
-        raise InvalidSetting(f"{key} must not be empty")
     if key in ("images", "out"):
         return Path(text).expanduser()
     if key == "batch_size":
