@@ -22,7 +22,6 @@ from experiments.runs.gallery import confused_panels, wanted_panels
 from experiments.runs.identity import IS_GONE
 from experiments.runs.tracker import Shown, Tracker
 from experiments.settings.run_config import RunConfig
-from experiments.settings.stop_settings import AGREEMENT
 from experiments.settings.wording import counted
 
 logger = logging.getLogger(__name__)
@@ -147,12 +146,11 @@ class Recorder:
             },
         )
         folder.commit(row, pool=pool.state_dict(), checkpoint=checkpoint, finished=finished)
-        shown_too = (("tau", row["loss_ranking_tau"]), ("agreement", row[AGREEMENT]))
+        tau = row["loss_ranking_tau"]
         logger.info(
             "cycle %d: %d labeled, %s %.2f%s, %.1f s (fit %.1f, evaluate %.1f, score %.1f)",
             record.cycle, record.num_labeled, self.config.metric, row[self.config.metric],
-            "".join(f", {name} {value:.2f}" for name, value in shown_too if value is not None),
-            sum(record.seconds.values()),
+            "" if tau is None else f", tau {tau:.2f}", sum(record.seconds.values()),
             record.seconds["fit"], record.seconds["evaluate"], record.seconds["score"],
         )  # fmt: skip
         since = pool.labeled_since()
