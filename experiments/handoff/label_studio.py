@@ -304,8 +304,8 @@ def _results(item: Item, rules: Rules) -> Iterator[dict[str, Any]]:
 def interface(rules: Rules) -> str:
     """Return the labeling interface: one control for the classes of the task.
 
-    Choices stand above the image, where they are seen on every screen, and one must be made. The
-    image has 60 % of the page's height then, so that all of it is seen at once.
+    The classes stand above the image, where they are seen on every screen. A choice must be made,
+    and its image has 60 % of the page's height, so that all of it is seen at once.
     """
     control, entry, _ = CONTROLS[rules.kind]
     entries = "".join(f"    <{entry} value={quoteattr(name)}/>\n" for name in rules.class_names)
@@ -314,5 +314,4 @@ def interface(rules: Rules) -> str:
     height = ' height="60vh"' if is_choice else ""
     image = f'  <Image name="{TO}" value="$image" zoom="true"{height}/>\n'
     classes = f'  <{control} name="{FROM}" toName="{TO}"{options}>\n{entries}  </{control}>\n'
-    parts = classes + image if is_choice else image + classes
-    return f'<View>\n  <Header value="$name"/>\n{parts}</View>\n'
+    return f'<View>\n  <Header value="$name"/>\n{classes}{image}</View>\n'
