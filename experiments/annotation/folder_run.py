@@ -23,7 +23,7 @@ FROM_SCRATCH = {
     ),
     "detection": ("task=detection",),
     "segmentation": ("task=segmentation", "backbone=drn_d_tiny"),
-    "pose": ("task=pose", "data=unlabeled"),
+    "pose": ("task=pose",),
 }  # fmt: skip
 """Settings of each task where no weights are installed: networks that learn from scratch."""
 PRETRAINED = {
@@ -32,7 +32,7 @@ PRETRAINED = {
     ),
     "detection": ("task=detection", "backbone=efficientnet_lite0"),
     "segmentation": ("task=segmentation", "backbone=efficientnet_lite0"),
-    "pose": ("task=pose", "data=unlabeled", "backbone=efficientnet_lite0"),
+    "pose": ("task=pose", "backbone=efficientnet_lite0"),
 }  # fmt: skip
 """Settings of each task with ImageNet's weights, for fewer labels. A frozen network needs seconds
 to train between two batches, so that annotators hardly wait."""

@@ -125,7 +125,7 @@ def test_project_may_be_a_number_or_a_title() -> None:
 
 
 @pytest.mark.parametrize("weights", [folder_run.WEIGHTS, "no_such_package"])
-@pytest.mark.parametrize("task", ["classification", "detection", "segmentation"])
+@pytest.mark.parametrize("task", ["classification", "detection", "segmentation", "pose"])
 def test_a_folder_makes_a_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, weights: str
 ) -> None:
