@@ -18,10 +18,13 @@ import numpy as np
 from experiments.drawing.boxes import Mark
 from experiments.drawing.panel import Panel
 from experiments.drawing.rendering import FULL, scaled
+from experiments.drawing.skeletons import draw_figures
 from experiments.metrics.evaluation import RECALLS, Evaluation
 
 LONGEST_PIXELS = FULL.single[1]
 """Longer side of a picture."""
+LEAST_PIXELS = 320
+"""Longer side of a picture with figures, whose lines would hide a smaller one."""
 MOST_CLASSES = 100
 """Classes in a confusion matrix at most: more have more cells than a table may have rows."""
 RECALL_STEP = 5
@@ -32,7 +35,7 @@ def picture(panel: Panel, caption: str) -> Any:
     """Return a `wandb.Image` whose boxes and masks can be switched by class.
 
     Boxes are predicted and annotated ones; of pixels, the tiles with classes become masks over the
-    first tile.
+    first tile. Figures are drawn.
     """
     import wandb
 
@@ -41,6 +44,9 @@ def picture(panel: Panel, caption: str) -> Any:
     image = scaled(tile.picture, 0, LONGEST_PIXELS) if max(height, width) > LONGEST_PIXELS else (
         tile.picture
     )  # fmt: skip
+    if tile.figures:  # W&B has no layer for them, so they are part of the picture
+        image = scaled(tile.picture, LEAST_PIXELS, LONGEST_PIXELS)
+        draw_figures(image, tile.figures, tile.gaps, line=FULL.line)
     boxes = {
         kind: _boxes([mark for mark in tile.marks if mark.dashed == dashed], names)
         for kind, dashed in (("predicted", False), ("annotated", True))
