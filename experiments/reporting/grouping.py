@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.metrics.columns import column
 from experiments.reporting.runs import ReportError, Run, one_line
-from experiments.settings.renamed import with_added_keys, without_tables
+from experiments.settings.renamed import in_force, with_added_keys
 
 BASELINE = "random"
 # Settings in which runs of one experiment may differ: those that are compared (a strategy may turn
@@ -86,7 +86,7 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _method(run: Run) -> dict[str, str]:
-    settings = without_tables(with_added_keys(run.config))
+    settings = in_force(with_added_keys(run.config))
     return {
         key: value
         for key, value in flatten(settings).items()

@@ -17,9 +17,9 @@ from al_core.errors import InvalidSetting
 from al_core.files import atomic_write
 from experiments.settings.composition import changed_leaves
 from experiments.settings.renamed import (
+    in_force,
     with_added_keys,
     with_present_names,
-    without_tables,
 )
 from experiments.settings.run_config import RunConfig
 from experiments.settings.run_path import PEOPLE
@@ -216,9 +216,9 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     that keep regions and resized images. Runs that are older than these choices have neither.
     Tables of a task, such as its recipes, are left out: their values count where they are used.
     """
-    whole = without_tables(config)
+    whole = in_force(config)
     kept = {key: value for key, value in whole.items() if key not in WITHOUT_EFFECT}
-    data = _without_cache(config.get("data", {}))
+    data = _without_cache(whole.get("data", {}))
     task = {
         key: value
         for key, value in config.get("task", {}).items()

@@ -109,17 +109,27 @@ def _completed(older: Mapping[str, Any], present: Mapping[str, Any], prefix: str
     return found
 
 
-def without_tables(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a run's configuration without the tables of its task.
+def in_force(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's configuration without what has no influence on it.
 
-    Other keys look their values up there (`task.protocols`), so what is in force stands elsewhere:
-    a protocol that a run does not use may change.
+    These are the tables of its task, such as `task.protocols`, from which other keys take their
+    values, and the parts of its data set and its backbone that serve other tasks: a protocol or a
+    task that a run does not use may change, or be new.
     """
     task = config.get("task")
     if not isinstance(task, Mapping):
         return dict(config)
     kept = {k: v for k, v in task.items() if k == "build" or not isinstance(v, Mapping)}
-    return {**config, "task": kept}
+    parts = {
+        group: {
+            key: value
+            for key, value in choice.items()
+            if key == task.get("kind") or not (isinstance(value, Mapping) and "_target_" in value)
+        }
+        for group in ("data", "backbone")
+        if "kind" in task and isinstance(choice := config.get(group), Mapping)
+    }
+    return {**config, **parts, "task": kept}
 
 
 def with_present_names(node: Any) -> Any:

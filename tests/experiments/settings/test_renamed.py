@@ -11,9 +11,9 @@ from experiments.settings.recipe import CycleSettings, LossPredictionSettings
 from experiments.settings.renamed import (
     ADDED,
     MOVED,
+    in_force,
     with_added_keys,
     with_present_names,
-    without_tables,
 )
 from experiments.settings.run_config import RunConfig
 from tests.small_runs import compose
@@ -88,10 +88,25 @@ def test_added_keys_change_nothing() -> None:
     assert with_added_keys(set_already) == set_already
 
 
+def test_parts_for_other_tasks_are_no_setting() -> None:
+    """A data set or a backbone may learn to serve another task without ending older runs."""
+    values = RunConfig.of(compose("task=drn_cityscapes", "data=digits", "strategy=entropy")).values
+    older = copy.deepcopy(dict(values))
+    assert {"classification", "pose"} <= set(older["data"])
+    for group in ("data", "backbone"):
+        for part in ("classification", "detection", "pose"):
+            older[group].pop(part, None)
+    assert in_force(older) == in_force(values)
+    older["data"]["segmentation"]["num_scenes"] += 1
+    assert in_force(older) != in_force(values)
+    older["data"]["num_scenes"] += 1
+    assert in_force(older)["data"] != in_force(values)["data"]
+
+
 def test_tables_of_a_task_are_no_setting() -> None:
     """A protocol that a run does not use may change; what its task is built with may not."""
     task = {"name": "t", "build": {"a": 1}, "protocols": {"quick": {"epochs": 1}}}
-    assert without_tables({"task": task, "seed": 0}) == {
+    assert in_force({"task": task, "seed": 0}) == {
         "task": {"name": "t", "build": {"a": 1}},
         "seed": 0,
     }
