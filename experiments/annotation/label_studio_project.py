@@ -194,6 +194,18 @@ def by_name(tasks: Sequence[Task]) -> dict[str, list[Task]]:
     return found
 
 
+def surplus(same: Sequence[Task]) -> list[Task]:
+    """Return the tasks of one image that an import made twice, never an annotated one.
+
+    The oldest one stays where nobody has annotated any.
+
+    Args:
+        same: The tasks of the image, the oldest first.
+    """
+    empty = [task for task in same if not task.annotations]
+    return empty if len(empty) < len(same) else empty[1:]
+
+
 class OpenTasks:
     """The tasks that people are to do, in the order in which they are wanted.
 
@@ -225,7 +237,8 @@ class OpenTasks:
             LabelStudioError: The server refuses, or cannot be reached.
         """
         for _, item in wanted:
-            self._remove_doubles(tasks.get(item.name, ()))
+            for task in surplus(tasks.get(item.name, ())):
+                self._client.delete_task(task.id)
         new = [
             (place, item)
             for place, item in wanted
@@ -255,12 +268,6 @@ class OpenTasks:
             tasks = list(self._tasks(part, shift=AGAIN))
             if tasks:
                 self._client.import_tasks(self._project, tasks)
-
-    def _remove_doubles(self, same: Sequence[Task]) -> None:
-        """Remove tasks that an import made twice, unless somebody annotated them."""
-        empty = [task for task in same if not task.annotations]
-        for task in empty if len(empty) < len(same) else empty[1:]:
-            self._client.delete_task(task.id)
 
     def _put_into_order(self, same: Sequence[Task], score: float) -> None:
         for task in same:

@@ -58,6 +58,11 @@ def test_what_annotators_do_has_rules(server: LocalServer, tmp_path: Path) -> No
     people.answer(twice)
     people.answer(twice, class_name=other[3], by=people.second())
     people.answer(lifted)
+    double = people.next()
+    assert double is not None
+    people.client.import_tasks(people.project, [{"data": double.data}])
+    until("no double", lambda: len(people.tasks()) == SIZE, program=program)
+    assert double.id in [task.id for task in people.tasks()]  # the older one stays
     until("a line", lambda: _has(people, "2 people have annotated it"), program=program)
     people.answer_open()
     until("batch 1", lambda: len(people.tasks()) == SIZE + QUERY, program=program)
@@ -124,7 +129,7 @@ def test_what_administrators_do_has_rules(server: LocalServer, tmp_path: Path) -
 
 
 def test_a_network_that_fails_during_an_upload(server: LocalServer, tmp_path: Path) -> None:
-    """Images cut off in mid-transfer and an import whose answer is lost: one task an image."""
+    """Images cut off in mid-transfer and lost answers: one project and one task an image."""
     truth = prepare(tmp_path, KIND)
     people = Annotators(server, run_folder(tmp_path), truth)
     seen: Counter[str] = Counter()
@@ -136,7 +141,13 @@ def test_a_network_that_fails_during_an_upload(server: LocalServer, tmp_path: Pa
     with Network(
         server.port,
         cuts=lambda first: counted("image", first, "commit_to_project=false") in range(8, 12),
-        loses=lambda first: counted("import", first, "/import HTTP") == 1,
+        loses=lambda first: (
+            1
+            in (
+                counted("project", first, "POST /api/projects/ HTTP"),
+                counted("import", first, "/import HTTP"),
+            )
+        ),
     ) as network:
         command = settings(tmp_path, server, KIND, f"oracle.url={network.url}")
         program = Program(
@@ -144,6 +155,7 @@ def test_a_network_that_fails_during_an_upload(server: LocalServer, tmp_path: Pa
         )
         until("batch 0", lambda: len(people.tasks()) == SIZE, program=program)
         until("progress", lambda: _has(people, "0 of 25 images are back"), program=program)
+        assert seen["project"] == 1  # it is found again by its mark
         assert seen["import"] == 2  # the lost one, whose tasks are there, and that of the rest
         assert max(Counter(people.names()).values()) == 1
         assert _has(people, "does not answer")

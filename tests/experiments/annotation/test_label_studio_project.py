@@ -19,6 +19,7 @@ from experiments.annotation.label_studio_project import (
     by_name,
     check_interface,
     score_of,
+    surplus,
 )
 from experiments.annotation.run_view import AskingRun, open_run
 from experiments.annotation.settings import LabelStudioSettings
@@ -63,6 +64,15 @@ def test_tasks_are_recognized_by_their_images() -> None:
     assert {name: [one.id for one in same] for name, same in by_name(tasks).items()} == {
         "a": [1, 3]
     }
+
+
+def test_doubles_are_surplus_unless_they_are_annotated() -> None:
+    """The older of two empty tasks of an image stays, and an annotated one always does."""
+    older, newer, done = Task(1, {}), Task(2, {}), answered(3, "a", (1, "01", "cat"))
+    assert surplus([older]) == []
+    assert surplus([older, newer]) == [newer]
+    assert surplus([older, newer, done]) == [older, newer]
+    assert surplus([done, replace(done, id=4)]) == []
 
 
 def test_scores_follow_the_order() -> None:

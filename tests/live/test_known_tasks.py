@@ -1,0 +1,113 @@
+"""Tasks of a real project, read again only where they have changed; `make test-live`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from experiments.annotation import label_studio_client
+from experiments.annotation.label_studio_answers import ServerDown
+from experiments.annotation.label_studio_client import Client
+from experiments.annotation.label_studio_tasks import KnownTasks
+from experiments.annotation.local_server import LocalServer
+from experiments.data.labels import Rules
+from experiments.handoff.label_studio import interface
+
+pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(600)]
+
+SIZE = 12
+CHANGES, LIST, ONE = "include=id", "fields=all", r"/api/tasks/\d+/$"
+"""Requests for the times of all tasks, for a page of tasks, and for one task."""
+
+
+class Observed(Client):
+    """A client of the real server that counts requests.
+
+    Attributes:
+        sent: The paths of its requests.
+        after: Something to happen once, after a request whose path matches a pattern.
+    """
+
+    def __init__(self, server: LocalServer) -> None:
+        super().__init__(server.url, server.key)
+        self.sent: list[str] = []
+        self.after: tuple[str, Callable[[], object]] | None = None
+
+    def _send(self, method: str, path: str, *rest: Any, **named: Any) -> bytes:
+        self.sent.append(path)
+        answer = super()._send(method, path, *rest, **named)
+        if self.after and re.search(self.after[0], path):
+            (_, happens), self.after = self.after, None
+            happens()
+        return answer
+
+    def count(self, pattern: str) -> int:
+        """Return how many requests match a pattern."""
+        return sum(bool(re.search(pattern, path)) for path in self.sent)
+
+    def annotate(self, number: int) -> None:
+        """Choose a class for a task."""
+        result = [{
+            "from_name": "label", "to_name": "image", "type": "choices",
+            "value": {"choices": ["cat"]},
+        }]  # fmt: skip
+        self._send("POST", f"/api/tasks/{number}/annotations/", {"result": result})
+
+
+def test_a_poll_reads_what_has_changed(
+    server: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No task is read twice, missed or kept, also if pages shift or a reading fails."""
+    client = Observed(server)
+    config = interface(Rules("classification", ("cat", "dog")))
+    project = client.create_project("known tasks", label_config=config, description="").id
+    tasks = [{"data": {"al_name": str(one), "image": "/none.jpg"}} for one in range(SIZE)]
+    client.import_tasks(project, tasks)
+    known = KnownTasks(client, project)
+
+    def read() -> tuple[list[int], int, int]:
+        """Return the tasks with annotations, and how many lists and single tasks were read."""
+        client.sent.clear()
+        found = known.read()
+        assert client.count(CHANGES) == 1
+        answered = [task.id for task in found if task.annotations]
+        return answered, client.count(LIST), client.count(ONE)
+
+    assert read() == ([], 1, 0)
+    assert read() == ([], 0, 0)
+    numbers = sorted(task.id for task in known.read())
+    assert len(numbers) == SIZE
+
+    client.annotate(numbers[3])
+    assert read() == ([numbers[3]], 0, 1)
+    client.annotate(numbers[4])
+    client.annotate(numbers[5])
+    assert read() == (numbers[3:6], 1, 0)
+
+    def down() -> None:
+        raise ServerDown("the answer was lost")
+
+    client.annotate(numbers[6])
+    client.after = (ONE, down)
+    with pytest.raises(ServerDown):
+        known.read()
+    assert read() == (numbers[3:7], 0, 1)
+
+    # A task changes, and is deleted before it can be read.
+    client.annotate(numbers[7])
+    client.after = (CHANGES, lambda: client.delete_task(numbers[7]))
+    assert read() == (numbers[3:7], 0, 2)
+    left = [number for number in numbers if number != numbers[7]]
+    assert sorted(task.id for task in known.read()) == left
+
+    # A task of the first page is deleted after it was read, and one is on no page then.
+    monkeypatch.setattr(label_studio_client, "PAGE", 4)
+    client.after = (LIST, lambda: client.delete_task(left[0]))
+    known = KnownTasks(client, project)
+    client.sent.clear()
+    assert set(left[1:]) <= {task.id for task in known.read()}
+    assert client.count(ONE) == 2  # it and the request that deletes
+    assert sorted(task.id for task in known.read()) == left[1:]
