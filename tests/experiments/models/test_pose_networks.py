@@ -24,7 +24,9 @@ BUILDERS: list[tuple[Callable[..., nn.Module], dict[str, Any], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("build", "arguments", "width"), BUILDERS, ids=lambda each: str(each))
+@pytest.mark.parametrize(
+    ("build", "arguments", "width"), BUILDERS, ids=lambda each: getattr(each, "__name__", str(each))
+)
 def test_a_network_gives_heatmaps_and_an_embedding(
     build: Callable[..., nn.Module], arguments: dict[str, Any], width: int
 ) -> None:
