@@ -122,7 +122,7 @@ class LabelCheck:
                 ))  # fmt: skip
         if found.rows.size:
             logger.info(
-                "cycle %d: the network doubts %d of %s; the first in %s are worth a second look",
+                "cycle %d: the network doubts %d of %s, listed in %s",
                 cycle, found.rows.size, counted(trained.size, "label"), self._path / RELABEL,
             )  # fmt: skip
 
