@@ -26,7 +26,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from al_core.errors import ActiveLearningError
-from experiments.data.header import MAX_PIXELS, PILLOW_FORMATS, size_in_header
+from experiments.data.header import (
+    MAX_PIXELS,
+    PILLOW_FORMATS,
+    is_damaged_png,
+    size_in_header,
+)
 from experiments.data.retrying import is_permanent, retried
 from experiments.engine.cores import num_cores
 from experiments.settings.input_format import DEFAULT_INTERPOLATION
@@ -80,10 +85,11 @@ def read_rgb(path: str | os.PathLike[str], *, max_pixels: float = MAX_PIXELS) ->
     data = read_bytes(path)
     if not data:
         raise UnreadableImage("the file is empty")
-    if (size := size_in_header(data)) is not None:
+    size = size_in_header(data)
+    if size is not None:
         _check_pixels(*size, max_pixels)
     image = None
-    if not _is_webp_with_exif(data):
+    if not (_is_webp_with_exif(data) or is_damaged_png(data, size)):
         with contextlib.suppress(cv2.error):
             image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
     found = _read_with_pillow(data) if image is None else image.astype(np.uint8, copy=False)

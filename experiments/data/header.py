@@ -3,7 +3,8 @@
 Pillow opens files of these kinds only. Left to itself it also tries formats that run another
 program: a file named .jpg that holds PostScript would start Ghostscript.
 
-Source of the WebP layout: RFC 9649, sections 2.5 to 2.7; of the TIFF tags: TIFF 6.0, section 2.
+Source of the WebP layout: RFC 9649, sections 2.5 to 2.7; of the TIFF tags: TIFF 6.0, section 2; of
+the PNG chunks: RFC 2083, section 3.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ MAX_PIXELS = 178_956_970
 """Largest image that is decoded. Beyond it a small file is taken for one that is made to fill the
 memory; it is twice Pillow's default, at which Pillow refuses. `experiments/__init__.py` gives it to
 OpenCV, which has to know it before it is loaded."""
+_PNG = b"\x89PNG\r\n\x1a\n"
 _WANTED = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 
 Image.init()  # registers the formats; without it only the five most common are known
@@ -56,6 +58,24 @@ def size_in_header(data: bytes) -> tuple[int, int] | None:
         except Exception:  # noqa: BLE001
             continue
     return None
+
+
+def is_damaged_png(data: bytes, size: tuple[int, int] | None) -> bool:
+    """Return whether a PNG has no size in its header, or a chunk reaches beyond the file.
+
+    OpenCV reads such files all the same, and sets memory aside for as many bytes as a chunk claims
+    to have: 18 kB took 4 GB and eight seconds.
+    """
+    if not data.startswith(_PNG):
+        return False
+    if size is None:
+        return True
+    place = len(_PNG)
+    while data[place + 4 : place + 8] != b"IEND":
+        place += 12 + int.from_bytes(data[place : place + 4], "big")
+        if place + 8 > len(data):
+            return True
+    return False
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:

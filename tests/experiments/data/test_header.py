@@ -22,7 +22,7 @@ from experiments.data.decoding import (
     find_unreadable,
     read_rgb,
 )
-from experiments.data.header import PILLOW_FORMATS, size_in_header
+from experiments.data.header import PILLOW_FORMATS, is_damaged_png, size_in_header
 from experiments.data.labels import Rules, UnusableFile
 from experiments.data.segmentation import read_mask
 from experiments.handoff.masks import read_png
@@ -133,6 +133,29 @@ def test_a_small_file_of_a_large_image_takes_no_memory(kind: str, tmp_path: Path
     says, megabytes = done.stdout.splitlines()
     assert "more than the limit of 178.957 megapixels" in says
     assert float(megabytes) < 20
+
+
+@pytest.mark.parametrize("place", [8, 33], ids=["header", "pixels"])
+def test_a_png_whose_chunks_lie_takes_no_memory(place: int, tmp_path: Path) -> None:
+    """A chunk that claims to have two gigabytes is not believed: the file is damaged."""
+    data = bytearray(saved("PNG"))
+    assert data[place + 4 : place + 8] in (b"IHDR", b"IDAT")
+    data[place : place + 4] = (2**31 - 1).to_bytes(4, "big")
+    (tmp_path / "a.png").write_bytes(data)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, str(tmp_path / "a.png")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert float(done.stdout.splitlines()[-1]) < 20
+
+
+@pytest.mark.parametrize("end", range(8, 100, 7))
+def test_a_png_that_is_cut_short_is_damaged(end: int) -> None:
+    """Wherever it ends, nothing is raised; a whole one is not damaged."""
+    data = saved("PNG")
+    assert is_damaged_png(data[: min(end, len(data) - 12)], (WIDTH, HEIGHT))
+    assert not is_damaged_png(data, (WIDTH, HEIGHT))
+    assert is_damaged_png(data, None)
 
 
 def test_postscript_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
