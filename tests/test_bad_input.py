@@ -47,7 +47,7 @@ NO_SUCH = "there is no"
 RUNS: list[tuple[str, str, str]] = [
     # mistyped choices and keys
     ("classes", "strategy=entrpy", "unknown strategy 'entrpy': did you mean entropy? choices: b"),
-    ("classes", "task=cifar", "unknown task 'cifar': did you mean cifar10? choices: cifar10, det"),
+    ("classes", "task=cifar", "unknown task 'cifar': did you mean cifar10? choices: cifar10, c"),
     ("classes", "backbone=resnet", "unknown backbone 'resnet': did you mean resnet"),
     ("classes", "data=nonsense", "unknown data 'nonsense'; choices: cifar10, cityscapes, coco"),
     ("classes", "cycle=10", "unknown cycle '10': did you mean cycles=10? choices: paper, quick"),

@@ -117,12 +117,11 @@ class StopCheck:
         rows = []
         with torch.inference_mode():
             for _, prediction in learner.predictions(images):
-                log_probs = (
-                    prediction.log_probs.flatten(2)
-                    if prediction.log_probs.ndim > 2
-                    else (prediction.log_probs.unsqueeze(2))
-                )
-                count = log_probs.shape[2]
-                places = (torch.arange(min(NUM_PLACES, count)) * count) // min(NUM_PLACES, count)
+                log_probs = prediction.log_probs
+                if log_probs.ndim == 2:
+                    log_probs, num_places = log_probs.unsqueeze(2), 1
+                else:  # of images of any size as many; in a small one some places count twice
+                    log_probs, num_places = log_probs.flatten(2), NUM_PLACES
+                places = torch.arange(num_places) * log_probs.shape[2] // num_places
                 rows.append(log_probs[:, :, places].argmax(1).to(torch.int16).cpu().numpy())
         return np.concatenate(rows)

@@ -224,7 +224,7 @@ WRONG: list[tuple[str, Callable[[Contents], Any], str]] = [
      "config must be of a usual size"),
     ("a config of many values", lambda c: put(c, "config/x", [0] * 200_000), "of a usual size"),
     ("keys that are numbers", lambda c: put(c, "config/task/build", {1: 2}), "must be text, got 1"),
-    ("a task of no kind", lambda c: put(c, "config/task/kind", "pose"), "one of classification, "),
+    ("a task of no kind", lambda c: put(c, "config/task/kind", "sound"), "one of classification, "),
     ("a list as strategy", lambda c: put(c, "config/strategy", []), "config.strategy must be a m"),
     ("a strategy without query", lambda c: put(c, "config/strategy/query", None),
      "config.strategy.query must be a mapping, got None"),
