@@ -27,11 +27,11 @@ from experiments.data.samples import Batch, Samples
 from experiments.data.targets import HiddenTargets, OpenTargets, Targets
 from experiments.drawing.panel import Panel
 from experiments.drawing.views import class_view
-from experiments.engine.constant import Constant
 from experiments.engine.engine import Engine
 from experiments.metrics.classification import ClassificationMetrics
 from experiments.models.classifier import Classifier, logits_of
 from experiments.models.dropout import LayerDropout
+from experiments.models.normalizing import Normalization
 from experiments.models.trial import backbone_name, built, try_network
 from experiments.settings.input_format import normalization
 
@@ -97,10 +97,7 @@ class Classification:
         self.class_names: Sequence[str] = data.class_names
         self.backbone = backbone
         self._resize, self._interpolation = data.resize, data.interpolation
-        mean, std = normalization(backbone) or (data.mean, data.std)
-        self._mean, self._std = (
-            Constant(torch.tensor(each).view(1, 3, 1, 1)) for each in (mean, std)
-        )
+        self._normalize = Normalization(backbone, data.mean, data.std)
         self._pool_images, self._test_images = data.train.images, data.test.images
         labels = torch.as_tensor(data.train_targets)
         self._test_labels = torch.as_tensor(data.test_targets)
@@ -179,9 +176,7 @@ class Classification:
 
     def normalize(self, images: Tensor) -> Tensor:
         """Scale to 0..1, subtract the mean, divide by the standard deviation, per channel."""
-        mean, std = self._mean.beside(images), self._std.beside(images)
-        # In place, on a copy: passes over memory are what it costs.
-        return images.to(torch.float32, copy=True).sub_(255 * mean).div_(255 * std)
+        return self._normalize(images)
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy of each sample."""
@@ -211,8 +206,7 @@ class Classification:
 
     def data_facts(self) -> dict[str, Any]:
         """Return size and resizing of the images, and mean and deviation of their channels."""
-        mean, std = self._mean.value.flatten().tolist(), self._std.value.flatten().tolist()
-        facts = {"image_size": self._size[0], "resize": self._resize, "mean": mean, "std": std}
+        facts = {"image_size": self._size[0], "resize": self._resize, **self._normalize.facts()}
         return {**facts, "interpolation": self._interpolation}
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

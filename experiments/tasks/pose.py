@@ -40,7 +40,6 @@ from experiments.data.samples import Batch
 from experiments.data.targets import HiddenTargets, OpenTargets, Targets
 from experiments.drawing.panel import Panel
 from experiments.drawing.views import figure_view
-from experiments.engine.constant import Constant
 from experiments.metrics.pose import HEAD_FRACTION, PoseMetrics
 from experiments.models.dropout import LayerDropout
 from experiments.models.heatmaps import (
@@ -52,9 +51,10 @@ from experiments.models.heatmaps import (
     located,
     place_log_probs,
 )
+from experiments.models.normalizing import Normalization
 from experiments.models.trial import backbone_name, built, try_network
 from experiments.settings.checks import check_number
-from experiments.settings.input_format import format_of, normalization
+from experiments.settings.input_format import format_of
 
 IMAGE_SIZE = 256
 """Side of the images in pixels where the network does not say: that of the hourglasses."""
@@ -119,10 +119,7 @@ class Pose:
         self._backbone, self._sigma, self._fraction = backbone, sigma, pck_fraction
         self._skeleton = data.skeleton
         self._sigmas = data.sigmas or (UNIFORM_SIGMA,) * len(data.class_names)
-        mean, std = normalization(backbone) or (data.mean, data.std)
-        self._mean, self._std = (
-            Constant(torch.tensor(each).view(1, 3, 1, 1)) for each in (mean, std)
-        )
+        self._normalize = Normalization(backbone, data.mean, data.std)
         self._size = format_of(backbone).image_size or IMAGE_SIZE
         self._augment = partial(
             augment,
@@ -207,8 +204,7 @@ class Pose:
 
         They are those that the network's weights expect, or else the data's.
         """
-        mean, std = self._mean.beside(images), self._std.beside(images)
-        return (images - 255 * mean).div_(255 * std)
+        return self._normalize(images)
 
     def losses(self, outputs: Heatmaps, targets: Tensor) -> Tensor:
         """Return the mean squared error of each image's final heatmaps over its annotated joints.
@@ -261,9 +257,8 @@ class Pose:
 
     def data_facts(self) -> dict[str, Any]:
         """Return mean and deviation of the channels, the way images are resized, the skeleton."""
-        mean, std = self._mean.value.flatten().tolist(), self._std.value.flatten().tolist()
         bones = [list(bone) for bone in self._skeleton]
-        return {"mean": mean, "std": std, "resize": "letterbox", "skeleton": bones}
+        return {**self._normalize.facts(), "resize": "letterbox", "skeleton": bones}
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Fit a whole image into the network's square."""

@@ -29,13 +29,12 @@ from experiments.data.segmentation_augmentation import augment, resize_image, re
 from experiments.data.targets import HiddenTargets, OpenTargets, Targets
 from experiments.drawing.panel import Panel
 from experiments.drawing.views import mask_view
-from experiments.engine.constant import Constant
 from experiments.metrics.segmentation import SegmentationMetrics
 from experiments.models.dropout import LayerDropout
+from experiments.models.normalizing import Normalization
 from experiments.models.segmenter import Segmented, Segmenter, is_segmented
 from experiments.models.trial import backbone_name, built, try_network
 from experiments.settings.checks import check_number, check_whole_number
-from experiments.settings.input_format import normalization
 
 log = logging.getLogger(__name__)
 
@@ -114,10 +113,7 @@ class Segmentation:
         self.class_names: Sequence[str] = data.class_names
         self._backbone = backbone
         self._palette = np.array(data.palette, np.uint8)
-        mean, std = normalization(backbone) or (data.mean, data.std)
-        self._mean, self._std = (
-            Constant(torch.tensor(each).view(1, 3, 1, 1)) for each in (mean, std)
-        )
+        self._normalize = Normalization(backbone, data.mean, data.std)
         self._crop_size = crop_size
         self._augment = partial(
             augment,
@@ -213,8 +209,7 @@ class Segmentation:
 
         They are those that the network's weights expect, or else the data's.
         """
-        mean, std = self._mean.beside(images), self._std.beside(images)
-        return (images - 255 * mean).div_(255 * std)
+        return self._normalize(images)
 
     def losses(self, outputs: Segmented, targets: Tensor) -> Tensor:
         """Return the cross-entropy of each image, reduced as `reduction` says.
@@ -262,8 +257,7 @@ class Segmentation:
 
     def data_facts(self) -> dict[str, Any]:
         """Return the mean and deviation of the channels, and the colors of the classes."""
-        mean, std = self._mean.value.flatten().tolist(), self._std.value.flatten().tolist()
-        return {"mean": mean, "std": std, "palette": self._palette.tolist()}
+        return {**self._normalize.facts(), "palette": self._palette.tolist()}
 
     def prepare(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resize the image by `image_scale`; the network takes any size."""
