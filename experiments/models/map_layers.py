@@ -6,6 +6,7 @@ scores stand for, classes of pixels or heatmaps of joints, is known to the subcl
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -27,7 +28,7 @@ _POOLED = "_pooled_input"
 
 
 @dataclass(frozen=True)
-class MapLayers:
+class MapLayers(ABC):
     """Where networks of one kind compute their maps of scores, embed images and have dropout.
 
     Attributes:
@@ -92,9 +93,9 @@ class MapLayers:
         return bool(self.dropped or self.classifying)
 
     @staticmethod
+    @abstractmethod
     def scores(outputs: Any) -> Tensor | None:
         """Return the scores (b, k, h, w) in a network's outputs; None if there are none."""
-        raise NotImplementedError
 
     def install(self, network: nn.Module, dropout: LayerDropout) -> None:
         """Make a network keep the embedding of each batch, and have dropout."""
