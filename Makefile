@@ -8,10 +8,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-input --no-compile -c constraints.txt
-SOURCES := al_core vendored experiments conf tests $(wildcard benchmarks)
+SOURCES := al_core vendored experiments conf tests docs $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo annotate test test-live check format format-check lint types prose constraints clean
+.PHONY: help install demo annotate test test-live check format format-check lint types prose site constraints clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -71,6 +71,9 @@ types: install
 
 prose: install
 	@$(BIN)/python -m tests.prose
+
+site: install  ## the documentation as a site, with the docstrings of al_core: build/site/index.html
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs/site . build/site
 
 # A renewal: the newest versions that every extra together allows, in an environment of their own.
 constraints:  ## renew constraints.txt (TORCH=2.14.0 holds torch back)
