@@ -47,8 +47,9 @@ annotate: install  ## annotate FOLDER=photos CLASSES=cat,dog in Label Studio (TA
 	  echo "make annotate FOLDER=photos CLASSES=cat,dog [TASK=detection]" >&2; exit 1; }
 	@$(BIN)/python -m experiments.annotate "$(FOLDER)" --classes "$(CLASSES)" $(if $(TASK),--task $(TASK)) $(ARGS)
 
+# Rewriting the assertions of every test costs 10 s a process where the bytecode is not kept.
 test: install  ## the test suite (ARGS='-m "not slow" -x' goes to pytest)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-auto} --maxprocesses 8 --dist worksteal $(ARGS)
+	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-auto} --maxprocesses 8 --dist worksteal $(ARGS)
 
 test-live:  ## tests with a real server of Label Studio (1 GB into .venv-label-studio, 7 minutes)
 	@$(MAKE) --no-print-directory install EXTRAS=dev,live
