@@ -129,8 +129,7 @@ def _splits(splits: Splits) -> Iterator[Sequence[str]]:
 
 def _write_yolo(splits: Splits, everything: Sequence[Item], rules: Rules, folder: Path) -> None:
     yolo.write(everything, rules, folder)
-    content = {
-        "path": ".",
+    content = {  # without `path`, which trainers take from other folders than that of this file
         "train": "train.txt",
         "val": "test.txt",
         "names": dict(enumerate(rules.class_names)),

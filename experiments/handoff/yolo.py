@@ -199,7 +199,7 @@ def write(items: Sequence[Item], rules: Rules, folder: Path) -> None:
     labels = folder / "labels"
     labels.mkdir(parents=True, exist_ok=True)
     names = dict(enumerate(rules.class_names))
-    content = yaml.safe_dump({"path": ".", "names": names}, allow_unicode=True, sort_keys=False)
+    content = yaml.safe_dump({"names": names}, allow_unicode=True, sort_keys=False)
     (folder / "data.yaml").write_text(content, encoding="utf-8")
     listed = "".join(f"{name}\n" for name in rules.class_names)
     (folder / "classes.txt").write_text(listed, encoding="utf-8")

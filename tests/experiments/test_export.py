@@ -91,6 +91,9 @@ def test_boxes_keep_the_split_in_files_of_their_own(tmp_path: Path, form: str) -
             line.removeprefix("./images/")
             for line in (out / "test.txt").read_text("utf-8").splitlines()
         ]
+        described = yaml.safe_load((out / "data.yaml").read_text("utf-8"))
+        # Trainers take other paths from the folder of data.yaml only where it names no `path`.
+        assert described.keys() == {"train", "val", "names"}
     else:
         listed = (out / "ImageSets" / "Main" / "test.txt").read_text("utf-8").splitlines()
         test = [f"{stem}.png" for stem in listed]
