@@ -16,8 +16,8 @@ from experiments.settings.terminal import show_error
 NAME = "learning-loss"
 COMMANDS = {
     "run": "train, score and ask for labels, cycle by cycle: an experiment or a sweep",
-    "status": "report what a run waits for",
-    "annotate": "export a batch to an annotation tool, or import what it returns",
+    "status": "report what a run does or waits for, and what more labels would bring",
+    "annotate": "annotate a folder in Label Studio, or exchange a batch with another tool",
     "export": "write the labels of a run as a data set, or its network as ONNX",
     "predict": "predict images with the last model of a run",
     "rank": "rank a folder of images with a trained model",

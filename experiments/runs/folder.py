@@ -29,7 +29,8 @@ from experiments.drawing.rendering import FULL, THUMBNAIL, jpeg, render
 from experiments.engine.locks import LOCK_FILE, hold
 from experiments.metrics.columns import SECONDS, in_order
 from experiments.metrics.evaluation import Evaluation
-from experiments.runs.binding import CONFIG, Change, append_changes, permitted_changes
+from experiments.reporting.changes import described
+from experiments.runs.binding import CHANGES, CONFIG, Change, append_changes, permitted_changes
 from experiments.settings.run_path import returned_folder
 from experiments.units.unit import Unit, image_of, images_of
 from vendored.checkpoints import UNREADABLE
@@ -128,6 +129,9 @@ class RunFolder:
     def bind(self, config: Mapping[str, Any]) -> None:
         """Bind the folder to this configuration, and list what has changed since the last start."""
         append_changes(self.path, self.changes)
+        told = described([(change.key, change.after) for change in self.changes])
+        if told:
+            logger.info("from cycle %d on %s; see %s", self.state.cycle, told, CHANGES)
         with atomic_write(self.path / CONFIG) as file:
             yaml.safe_dump(dict(config), file, sort_keys=True, allow_unicode=True)
 

@@ -15,23 +15,27 @@ from tests.experiments.synthetic_runs import write_run
 
 CHANGES = (
     "cycle,key,before,after\n1,cycles,3,5\n1,cycle.query_size,100,50\n"
-    "2,a,1,2\n2,b,1,2\n2,c,1,2\n2,d,1,2\n9,optimizer.lr,0.1,0.2\n"
+    "2,a,1,2\n2,b.name,1,2\n2,b.x,1,2\n2,c,1,2\n2,d,1,2\n9,optimizer.lr,0.1,0.2\n"
 )
 
 
 def test_a_change_is_marked_where_it_begins(tmp_path: Path) -> None:
-    """At the labels of its first cycle, by name; cycles to come have no place on the curve yet."""
+    """At the labels of its first cycle, by name; cycles to come have no place on the curve yet.
+
+    A choice comes first and stands for the settings below it.
+    """
     folder = write_run(tmp_path, "margin", 0, accuracy=[50, 60, 70], num_labeled=[100, 200, 300])
     assert changed_settings(read_run(folder)) == ()
     (folder / "changes.csv").write_text(CHANGES)
     run = read_run(folder)
-    expected = ((200, "cycle.query_size became 50"), (300, "4 settings changed"))
+    named = "b became 2, a became 2, c became 2"
+    expected = ((200, "cycle.query_size became 50"), (300, f"{named} and 1 other setting"))
     assert changed_settings(run) == expected
     (experiment,) = group_runs([run])
     curves = drawings(summarize(experiment))[0]
     assert curves.panel.marks == (200, 300)
     assert curves.caption.endswith(
-        "; at 200 labels cycle.query_size became 50; at 300 labels 4 settings changed"
+        f"; at 200 labels cycle.query_size became 50; at 300 labels {named} and 1 other setting"
     )
 
 
