@@ -80,6 +80,8 @@ class Prediction:
 
     id: Whole
     score: float | None = None
+    result: list[dict[str, Any]] = field(default_factory=list)
+    model_version: str | None = None
 
 
 @dataclass(frozen=True)

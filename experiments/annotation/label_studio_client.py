@@ -60,6 +60,16 @@ PAGE = 100
 """Tasks in one answer of the server; it sends at most 100 with their annotations."""
 SHORT_PAGE = 1000
 """Tasks in one answer that has no more than their numbers and times."""
+BEGUN = {
+    "filters": {
+        "conjunction": "and",
+        "items": [
+            {"filter": "filter:tasks:draft_exists", "operator": "equal", "type": "Boolean",
+             "value": True},
+        ],
+    }
+}  # fmt: skip
+"""A filter of tasks."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -170,12 +180,22 @@ class Client:
 
     def changes(self, project: int) -> dict[int, str]:
         """Return when each task of a project changed last, by its number."""
+        return self._changes(project)
+
+    def begun(self, project: int) -> set[int]:
+        """Return the numbers of tasks with an unfinished annotation that somebody has saved.
+
+        It does not change the time of a task, and a task lists those of the token's user only.
+        """
+        return set(self._changes(project, query=json.dumps(BEGUN)))
+
+    def _changes(self, project: int, **query: str) -> dict[int, str]:
         found: dict[int, str] = {}
         page = 1
         while True:
             where = {
                 "project": project, "page": page, "page_size": SHORT_PAGE,
-                "include": "id,updated_at",
+                "include": "id,updated_at", **query,
             }  # fmt: skip
             try:
                 answer = self._get(f"/api/tasks?{urlencode(where)}", CHANGES)
@@ -221,18 +241,13 @@ class Client:
             raise LabelStudioError(f"{self.url} did not keep the image {name}")
         return "/data/" + uploads[0].file.removeprefix("/").removeprefix("data/")
 
-    def create_prediction(
-        self, task: int, *, result: Sequence[Any], score: float, model_version: str
-    ) -> None:
-        """Add a draft to a task."""
-        content = {
-            "task": task, "result": list(result), "score": score, "model_version": model_version,
-        }  # fmt: skip
+    def create_prediction(self, content: Mapping[str, Any]) -> None:
+        """Add a draft to the task that its content names."""
         self._send("POST", "/api/predictions/", content)
 
-    def change_prediction(self, number: int, *, score: float) -> None:
-        """Change the score of a draft, and with it the task's place in the queue."""
-        self._send("PATCH", f"/api/predictions/{number}/", {"score": score})
+    def change_prediction(self, number: int, content: Mapping[str, Any]) -> None:
+        """Change fields of a draft; its score is the task's place in the queue."""
+        self._send("PATCH", f"/api/predictions/{number}/", content)
 
     # -- transport --------------------------------------------------------------------------------
 
@@ -297,6 +312,9 @@ class Client:
         try:
             with self._opener.open(request, timeout=self._timeout) as answer:
                 data: bytes = answer.read(MAX_BYTES + 1)
+                # A read with a limit does not fail where the connection ends too early.
+                if answer.length and len(data) <= MAX_BYTES:
+                    raise ServerDown(f"{self.url} does not answer: it broke off an answer")
         except HTTPError as error:
             with error:
                 raise self._refused(method, path, error.code, error) from None

@@ -69,6 +69,7 @@ class Courier:
         self._title, self._sleep = title, sleep
         self._said: set[str] = set()
         self._last: Request | None = None
+        self._drafted: Request | None = None
         self._known: KnownTasks | None = None
 
     def bring_back(self) -> None:
@@ -122,8 +123,10 @@ class Courier:
                 listed(lost),
             )  # fmt: skip
         queue = OpenTasks(client, project.id, rules, image_url=settings.image_url)
-        if queue.bring_about(wanted, tasks):
+        # Drafts change with the newest batch only.
+        if queue.bring_about(wanted, tasks, with_drafts=run.request() != self._drafted):
             tasks = by_name(self._known.read())
+        self._drafted = run.request()
         journal.tasks = {name: same[0].id for name, same in tasks.items()}
         journal.save(file)
         return self._is_enough(run, answers, project.id)

@@ -24,6 +24,7 @@ from al_core.files import atomic_write
 from experiments.annotation.label_studio_answers import (
     LabelStudioError,
     NotThere,
+    Prediction,
     Project,
     Task,
 )
@@ -44,6 +45,7 @@ SHOWN = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp")
 CHUNK = 20
 """Tasks in one import; a killed process has uploaded at most as many images in vain."""
 MODEL_VERSION = "learning-loss"
+"""The same for all networks: the server shows and orders the drafts of a project's one version."""
 AGAIN = -1.0
 """Added to the scores of tasks that ask again: they are served before all others."""
 
@@ -207,7 +209,7 @@ def surplus(same: Sequence[Task]) -> list[Task]:
 
 
 class OpenTasks:
-    """The tasks that people are to do, in the order in which they are wanted.
+    """The tasks that people are to do, in the order in which they are wanted, with drafts.
 
     Args:
         client: The server.
@@ -222,13 +224,21 @@ class OpenTasks:
         self._unreadable: set[str] = set()
 
     def bring_about(
-        self, wanted: Sequence[tuple[int, Item]], tasks: Mapping[str, Sequence[Task]]
+        self,
+        wanted: Sequence[tuple[int, Item]],
+        tasks: Mapping[str, Sequence[Task]],
+        *,
+        with_drafts: bool,
     ) -> bool:
-        """Import missing tasks, remove doubles, and put the open ones into order.
+        """Import missing tasks, remove doubles, put the open ones into order and renew drafts.
+
+        A task that somebody has begun keeps its place and its draft.
 
         Args:
             wanted: Places in the order of the batch, with the images that have no answer yet.
             tasks: The tasks of the project by the names of their images.
+            with_drafts: Whether the drafts of tasks that exist are compared, which takes a moment
+                for each mask.
 
         Returns:
             Whether tasks were imported, so that `tasks` is out of date.
@@ -253,8 +263,7 @@ class OpenTasks:
                     "label studio: %d of %s uploaded",
                     min(start + CHUNK, len(new)), counted(len(new), "image"),
                 )  # fmt: skip
-        for place, item in wanted:
-            self._put_into_order(tasks.get(item.name, ())[:1], score_of(place))
+        self._renew(wanted, tasks, with_drafts=with_drafts)
         return bool(new)
 
     def ask_again(self, items: Sequence[Item]) -> None:
@@ -269,17 +278,46 @@ class OpenTasks:
             if tasks:
                 self._client.import_tasks(self._project, tasks)
 
-    def _put_into_order(self, same: Sequence[Task], score: float) -> None:
-        for task in same:
-            if task.annotations or [p.score for p in task.predictions] == [score]:
+    def _renew(
+        self,
+        wanted: Sequence[tuple[int, Item]],
+        tasks: Mapping[str, Sequence[Task]],
+        *,
+        with_drafts: bool,
+    ) -> None:
+        changed = list(self._outdated(wanted, tasks, with_drafts=with_drafts))
+        # Asked for after the tasks, so that whoever has begun meanwhile is among them.
+        begun = self._client.begun(self._project) if changed else set()
+        for task, content in changed:
+            if task.id in begun:
                 continue
-            if not task.predictions:
+            for prediction in _own(task):
+                self._client.change_prediction(prediction.id, {"task": task.id, **content})
+            if not _own(task):
                 self._client.create_prediction(
-                    task.id, result=[], score=score, model_version=MODEL_VERSION
+                    {"task": task.id, "model_version": MODEL_VERSION, **content}
                 )
-            for prediction in task.predictions:
-                if prediction.score != score:
-                    self._client.change_prediction(prediction.id, score=score)
+
+    def _outdated(
+        self,
+        wanted: Sequence[tuple[int, Item]],
+        tasks: Mapping[str, Sequence[Task]],
+        *,
+        with_drafts: bool,
+    ) -> Iterator[tuple[Task, dict[str, Any]]]:
+        """Yield open tasks that have another place or draft, with the right ones."""
+        for place, item in wanted:
+            for task in tasks.get(item.name, ())[:1]:
+                own = _own(task)
+                content: dict[str, Any] = {"score": score_of(place)}
+                if with_drafts or not own:
+                    (written,) = write([item], self._rules, image_url=self._image_url)
+                    content["result"] = _result(written)
+                is_right = own and all(
+                    getattr(one, key) == value for one in own for key, value in content.items()
+                )
+                if not task.annotations and not is_right:
+                    yield task, content
 
     def _tasks(
         self, chosen: Sequence[tuple[int, Item]], *, shift: float = 0.0
@@ -294,10 +332,9 @@ class OpenTasks:
                 continue
             (task,) = write([item], self._rules, image_url=self._image_url)
             task["data"] |= {NAME: item.name, "image": address or task["data"]["image"]}
-            drafts = task.get("predictions", [])
-            result = drafts[0]["result"] if drafts else []
+            score, result = score_of(place) + shift, _result(task)
             task["predictions"] = [
-                {"model_version": MODEL_VERSION, "score": score_of(place) + shift, "result": result}
+                {"model_version": MODEL_VERSION, "score": score, "result": result}
             ]
             yield task
         if problems:
@@ -314,6 +351,16 @@ class OpenTasks:
         if not done:
             raise LabelStudioError(f"{name} cannot be written as PNG")
         return self._client.upload(self._project, f"{name}.png", data.tobytes())
+
+
+def _own(task: Task) -> list[Prediction]:
+    """Return the drafts of runs; a server may have models of its own."""
+    return [one for one in task.predictions if one.model_version == MODEL_VERSION]
+
+
+def _result(written: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the draft in a task that is to be imported; empty where the model has none."""
+    return [part for draft in written.get("predictions", ()) for part in draft["result"]]
 
 
 def score_of(place: int) -> float:

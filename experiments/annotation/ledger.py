@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from al_core.files import write_bytes
 from experiments.annotation.records import (
@@ -29,6 +28,7 @@ from experiments.annotation.records import (
     REQUEST,
     SEEN,
     Draft,
+    ItemRecord,
     Kept,
     Request,
     Seen,
@@ -191,21 +191,29 @@ class Ledger:
     def write_request(self, request: Request, items: Sequence[Item]) -> None:
         """Write a request, with the size, the score and the model's draft of each image."""
         folder = request_folder(self.folder, request.cycle)
-        drafts = []
-        for place, item in enumerate(items):
-            draft = item.draft
-            kept: dict[str, Any] | None = None
-            if draft is not None:
-                kept = {"class_name": draft.class_name, "score": draft.score, "boxes": None}
-                if draft.boxes is not None:
-                    kept["boxes"] = [[b.class_name, *b.corners, b.score] for b in draft.boxes]
-                if draft.keypoints is not None:
-                    kept["keypoints"] = [list(each) for each in draft.keypoints]
-                if draft.mask is not None:
-                    kept["mask"] = f"drafts/{place:06d}.png"
-                    write_bytes(folder / kept["mask"], write_png(draft.mask))
-            drafts.append({"size": list(item.size), "score": item.score, "draft": kept})
-        write_json(folder / "request.json", {**asdict(request), "items": drafts})
+        kept = [
+            ItemRecord(item.size, item.score, _kept_draft(item.draft, folder, place))
+            for place, item in enumerate(items)
+        ]
+        self._write_items(request, kept)
+
+    def renew_drafts(self, drafts: Mapping[str, Label]) -> None:
+        """Replace the model's drafts of images in the requests that are written already.
+
+        Raises:
+            UnusableFile: A request is damaged.
+        """
+        for request in self.requests:
+            if drafts.keys().isdisjoint(request.names):
+                continue
+            folder = request_folder(self.folder, request.cycle)
+            kept = [
+                replace(one, draft=_kept_draft(drafts[name], folder, place))
+                if name in drafts
+                else one
+                for place, (name, one) in enumerate(self._read_items(request))
+            ]
+            self._write_items(request, kept)
 
     def items(self, request: Request, root: Path, rules: Rules) -> list[Item]:
         """Return the images of a request, in its order.
@@ -214,14 +222,21 @@ class Ledger:
             UnusableFile: The request is damaged.
         """
         folder = request_folder(self.folder, request.cycle)
-        file = folder / "request.json"
+        return [
+            Item(name, root / name, one.size, one.score, _drawn(one.draft, folder, rules))
+            for name, one in self._read_items(request)
+        ]
+
+    def _write_items(self, request: Request, kept: Sequence[ItemRecord]) -> None:
+        content = {**asdict(request), "items": [asdict(one) for one in kept]}
+        write_json(request_folder(self.folder, request.cycle) / "request.json", content)
+
+    def _read_items(self, request: Request) -> list[tuple[str, ItemRecord]]:
+        file = request_folder(self.folder, request.cycle) / "request.json"
         kept = read_json(file, ITEMS)
         if kept is None or len(kept.items) != len(request.names):
             raise UnusableFile(f"{file} is incomplete: restore it from a copy")
-        return [
-            Item(name, root / name, one.size, one.score, _drawn(one.draft, folder, rules))
-            for name, one in zip(request.names, kept.items, strict=True)
-        ]
+        return list(zip(request.names, kept.items, strict=True))
 
 
 def request_folder(folder: Path, cycle: int) -> Path:
@@ -250,6 +265,24 @@ def _accepted_files(folder: Path) -> list[tuple[int, Path]]:
 def problems_in(seen: Mapping[str, Seen]) -> list[str]:
     """Return everything that could not be used, file by file."""
     return [problem for each in seen.values() for problem in each.problems]
+
+
+def _kept_draft(draft: Label | None, folder: Path, place: int) -> Draft | None:
+    """Return a draft in the form in which it is kept; its mask is written first."""
+    if draft is None:
+        return None
+    mask = None
+    if draft.mask is not None:
+        mask = f"drafts/{place:06d}.png"
+        write_bytes(folder / mask, write_png(draft.mask))
+    boxes, keypoints = draft.boxes, draft.keypoints
+    return Draft(
+        class_name=draft.class_name,
+        score=draft.score,
+        boxes=None if boxes is None else tuple((b.class_name, *b.corners, b.score) for b in boxes),
+        mask=mask,
+        keypoints=None if keypoints is None else tuple((*each,) for each in keypoints),
+    )
 
 
 def _drawn(draft: Draft | None, folder: Path, rules: Rules) -> Label | None:

@@ -25,7 +25,7 @@ from experiments.annotation.settings import GroundTruthSettings, LabelStudioSett
 from experiments.annotation.unlabeled import Collected, checked_class_names
 from experiments.data.blank import MAX_IMAGE_SIZE
 from experiments.data.duplicate_groups import Groups
-from experiments.data.labels import Rules
+from experiments.data.labels import Label, Rules
 from experiments.engine.engine import Engine
 from experiments.learning.frozen import FOLDER, frozen_trunk
 from experiments.learning.learner import TaskLearner
@@ -92,13 +92,25 @@ class PeopleOracle:
         return False
 
     def ask(self, cycle: int, query: Query, learner: TaskLearner | None) -> None:
-        """Write the request that the training of `cycle` waits for, with drafts of a learner."""
+        """Write the request that the training of `cycle` waits for, with drafts of a learner.
+
+        The drafts of images that are still open from earlier batches are renewed.
+        """
         assert self.people is not None, "another process than the one that writes asked people"
+        names = self.collected.names
+        drafts: dict[str, Label] = {}
+        if learner is not None:
+            open_ = set(self.people.still_open())
+            unreadable = learner.task.train.unreadable
+            indices = [i for i, name in enumerate(names) if name in open_ and i not in unreadable]
+            drafted = np.array([*query.indices, *indices], np.int64)
+            found = learner.drafts(drafted)
+            drafts = {names[i]: draft for i, draft in zip(drafted, found, strict=True)}
         self.people.ask(
             cycle,
-            [self.collected.names[index] for index in query.indices],
+            [names[index] for index in query.indices],
             None if query.scores is None else query.scores.tolist(),
-            None if learner is None else learner.drafts(query.indices),
+            drafts,
         )
 
     def waiting(self, cycle: int) -> Waiting:

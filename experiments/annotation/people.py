@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,11 +150,31 @@ class People:
         cycle: int,
         names: Sequence[str],
         scores: Sequence[float] | None,
-        drafts: Sequence[Label] | None,
+        drafts: Mapping[str, Label],
     ) -> None:
-        """Write the request that the training of `cycle` waits for, most wanted first."""
+        """Write the request that the training of `cycle` waits for, most wanted first.
+
+        Args:
+            cycle: The cycle.
+            names: The images.
+            scores: Their acquisition scores; None for an order without scores.
+            drafts: The model's drafts of these images and of `still_open`.
+        """
+        self.ledger.renew_drafts(drafts)
         request = Request(cycle, tuple(names), scores=None if scores is None else tuple(scores))
         self._write(request, drafts)
+
+    def still_open(self) -> list[str]:
+        """Return the images of earlier batches that are there to be annotated and trained on.
+
+        Test images are not among them: what a network is measured with is annotated without it.
+        """
+        return [
+            name
+            for request in self.ledger.requests
+            for name in request.train
+            if name not in self.ledger.answers and name in self._present
+        ]
 
     def waiting(self, cycle: int) -> Waiting:
         """Describe the batch that the run waits for."""
@@ -268,7 +288,7 @@ class People:
         train, test = [*chosen, *train], [*held_out, *test]
         if len(test) < test_size or len(train) < MIN_TRAIN:
             raise InvalidSetting(f"data.root: only {len(test) + len(train)} images can be read")
-        self._write(Request(0, tuple(train), tuple(test)), None)
+        self._write(Request(0, tuple(train), tuple(test)), {})
 
     def _divided(
         self, test_size: int, initial_size: int, *, seed: int
@@ -287,7 +307,7 @@ class People:
         )  # fmt: skip
         return shuffled[num_test:], shuffled[:num_test]
 
-    def _write(self, request: Request, drafts: Sequence[Label] | None) -> None:
+    def _write(self, request: Request, drafts: Mapping[str, Label]) -> None:
         """Write a request, and `request.json`, with which it exists, last."""
         scores = request.scores
         items = [
@@ -296,7 +316,7 @@ class People:
                 self._root / name,
                 upright_size(self._root / name),
                 None if scores is None or place >= len(scores) else scores[place],
-                None if drafts is None else drafts[place],
+                drafts.get(name),
             )
             for place, name in enumerate(request.names)
         ]

@@ -1,11 +1,9 @@
-"""Annotators who answer through the API of Label Studio, and a run that waits for them."""
+"""Annotators who answer through the API of Label Studio."""
 
 from __future__ import annotations
 
 import json
-import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +15,6 @@ from experiments.data.labels import Item, Label
 from experiments.handoff import label_studio
 from experiments.handoff.returned import upright_size
 from tests import annotator
-from tests.small_runs import Program
-
-SECONDS = 240.0
-
-
-def until(what: str, condition: Callable[[], bool], *, program: Program | None = None) -> None:
-    """Wait for a condition; fail with the output of the run if it ends or takes too long."""
-    ends = time.monotonic() + SECONDS
-    while not condition():
-        output = "" if program is None else program._read("stdout") + program._read("stderr")
-        assert program is None or program.process.exitcode is None, f"{what}: ended\n{output}"
-        assert time.monotonic() < ends, f"{what}: not after {SECONDS:g} s\n{output}"
-        time.sleep(0.5)
 
 
 class Annotators:
@@ -73,15 +58,24 @@ class Annotators:
             class_name: The class; None for the truth.
             by: Number of the annotator; None for the server's user.
         """
-        run, name = open_run(self.folder), str(task.data["al_name"])
-        label = self.label(name) if class_name is None else Label(class_name=class_name)
-        item = Item(name, run.root / name, upright_size(run.root / name), draft=label)
-        (written,) = label_studio.write([item], run.rules, image_url="-")
-        content: dict[str, Any] = {"result": written["predictions"][0]["result"]}
+        content: dict[str, Any] = {"result": self._result(task, class_name)}
         if by is not None:
             content["completed_by"] = by
         path = f"/api/tasks/{task.id}/annotations/"
         return int(json.loads(self.client._send("POST", path, content))["id"])
+
+    def _result(self, task: Task, class_name: str | None) -> list[dict[str, Any]]:
+        run, name = open_run(self.folder), str(task.data["al_name"])
+        label = self.label(name) if class_name is None else Label(class_name=class_name)
+        item = Item(name, run.root / name, upright_size(run.root / name), draft=label)
+        (written,) = label_studio.write([item], run.rules, image_url="-")
+        result: list[dict[str, Any]] = written["predictions"][0]["result"]
+        return result
+
+    def begin(self, task: Task) -> None:
+        """Save an annotation of the truth without submitting it, as the browser does by itself."""
+        content = {"result": self._result(task, None)}
+        self.client._send("POST", f"/api/tasks/{task.id}/drafts", content)
 
     def second(self) -> int:
         """Create a second annotator and return the number."""

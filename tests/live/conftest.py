@@ -9,6 +9,7 @@ import pytest
 
 from experiments.annotation.local_server import LocalServer
 from tests.imports import ROOT
+from tests.live.live_run import LiveRun
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -27,3 +28,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     data: Path = tmp_path_factory.mktemp("label_studio")
     with LocalServer(ROOT / ".venv-label-studio", data=data) as started:
         yield started
+
+
+@pytest.fixture
+def live_run(
+    server: LocalServer, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[LiveRun]:
+    """A run of classification, or of the task that is the fixture's parameter."""
+    run = LiveRun(tmp_path, server, getattr(request, "param", "classification"))
+    yield run
+    run.close()

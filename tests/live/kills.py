@@ -24,10 +24,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from experiments.annotation.local_server import ENVIRONMENT, LocalServer
-from experiments.annotation.run_view import open_run
-from tests.live.annotators import Annotators
-from tests.live.test_label_studio import prepare, settings
-from tests.small_runs import Program, read_rows, run_program
+from tests.live.live_run import LiveRun
+from tests.small_runs import read_rows, run_program
 
 
 class Server(NamedTuple):
@@ -49,15 +47,9 @@ SHARE = 0.15
 """Share of the open tasks that the annotators answer in each round."""
 
 
-def lines_of(folder: Path) -> list[str]:
-    """Return the log of a run."""
-    log = folder / "log.txt"
-    return log.read_text().splitlines() if log.exists() else []
-
-
-def phase(folder: Path, *, before: int) -> str:
+def phase(run: LiveRun, *, before: int) -> str:
     """Return what the log says that a run is doing, which had so many lines before it started."""
-    lines = lines_of(folder)
+    lines = run.log.splitlines()
     last = lines[-1] if len(lines) > before else ""
     batches = re.findall(r"waiting for annotations: batch (\d+)", "\n".join(lines))
     if re.search(r"cycle \d+:", last):
@@ -92,43 +84,38 @@ def killed_run(
     place: Path, server: Any, found: Counter[str], *, kills: int, rng: random.Random
 ) -> None:
     """Take one run to its end with kills, which are counted in `found`, and check the end."""
-    truth = prepare(place, "classification")
-    command = settings(
+    run = LiveRun(
         place, server, "classification", f"cycle.initial_size={INITIAL}",
         f"oracle.test_size={TEST}", f"cycle.query_size={QUERY}", "cycle.min_steps=300",
         "checkpoint_minutes=0", "oracle.poll_seconds=0.2", "oracle.partial=true",
     )  # fmt: skip
-    people = Annotators(server, place / "runs" / "small" / "margin" / "seed0", truth)
     submitted: dict[str, int] = {}
     ended = False
     while not ended:
         left = [each for each in PHASES if found[each] < kills / len(PHASES)]
-        first = not (people.folder / "cycles.csv").exists()
+        first = not (run.folder / "cycles.csv").exists()
         sensible = [each for each in left if (each == "upload") == (first and "upload" in left)]
         is_last = found.total() >= kills or not sensible
-        before = len(lines_of(people.folder))
-        program = Program([*command, f"cycles={CYCLES}"], place / "output")
+        before = len(run.log.splitlines())
+        run.start(f"cycles={CYCLES}")
         wanted = "" if is_last else min(sensible, key=found.__getitem__)
-        ended = not until_killed(program, people, submitted, wanted, before=before, rng=rng)
+        ended = not until_killed(run, submitted, wanted, before=before, rng=rng)
         if not ended:
-            found[phase(people.folder, before=before)] += 1
-            program.kill()
+            found[phase(run, before=before)] += 1
+            run.program.kill()
         else:
-            status = program.wait()
+            status = run.program.wait()
             assert status.status == 0, status
     # One cycle more, with everything that is still open in it.
-    program = Program(
-        [*command, f"cycles={CYCLES + 1}", "oracle.partial_share=1"], place / "output"
-    )
-    assert not until_killed(program, people, submitted, rng=rng, share=1.0)
-    status = program.wait()
+    run.start(f"cycles={CYCLES + 1}", "oracle.partial_share=1")
+    assert not until_killed(run, submitted, rng=rng, share=1.0)
+    status = run.program.wait()
     assert status.status == 0, status
-    check(people, submitted)
+    check(run, submitted)
 
 
 def until_killed(
-    program: Program,
-    people: Annotators,
+    run: LiveRun,
     submitted: dict[str, int],
     wanted: str = "",
     *,
@@ -139,22 +126,20 @@ def until_killed(
     """Answer tasks until the run has ended, or is to be killed in a phase; tell which.
 
     Args:
-        program: The run.
-        people: Annotators, who answer some tasks in every round.
+        run: The run, some of whose tasks are answered in every round.
         submitted: The number of the annotation of each image; added to.
         wanted: The phase; empty to let the run end.
         before: Lines of the log before the run started.
         rng: Chooses moments and tasks.
         share: Share of the open tasks that are answered in a round.
     """
+    people, process = run.people, run.program.process
     patience = time.monotonic() + PATIENCE_S
     answers = time.monotonic()
-    while program.process.exitcode is None:
-        if wanted and (
-            phase(people.folder, before=before) == wanted or time.monotonic() > patience
-        ):
+    while process.exitcode is None:
+        if wanted and (phase(run, before=before) == wanted or time.monotonic() > patience):
             time.sleep(rng.uniform(0, LONGEST_S[wanted]))
-            return program.process.exitcode is None
+            return process.exitcode is None
         if time.monotonic() > answers:
             for task in people.tasks():
                 name = str(task.data["al_name"])
@@ -166,18 +151,17 @@ def until_killed(
     return False
 
 
-def check(people: Annotators, submitted: dict[str, int]) -> None:
+def check(run: LiveRun, submitted: dict[str, int]) -> None:
     """Check that tasks, annotations and what the run knows are what was asked and submitted."""
+    people, ledger = run.people, run.ledger
     tasks = people.tasks()
     assert Counter(people.names()).most_common(1)[0][1] == 1, "an image has two tasks"
     assert len(tasks) == INITIAL + TEST + CYCLES * QUERY == len(submitted)
     there = {str(t.data["al_name"]): [one.id for one in t.annotations] for t in tasks}
     assert there == {name: [number] for name, number in submitted.items()}
-    ledger = open_run(people.folder).ledger
-    assert ledger is not None
     assert set(ledger.labeled(ledger.names)) == set(submitted)
     assert all(ledger.answers[n].class_name == people.label(n).class_name for n in submitted)
-    last = read_rows(people.folder / "cycles.csv")[-1]
+    last = read_rows(run.folder / "cycles.csv")[-1]
     assert (last["cycle"], last["num_labeled"]) == (str(CYCLES), str(INITIAL + CYCLES * QUERY))
 
 

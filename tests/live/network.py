@@ -20,10 +20,16 @@ class Network:
         cuts: Tells by the first line of a request whether it ends in mid-transfer; the server
             gets a part of it.
         loses: Tells likewise whether the server gets the request and its answer is lost.
+        shortens: Tells likewise whether the head of the answer arrives without its body.
     """
 
     def __init__(
-        self, port: int, *, cuts: Callable[[str], bool], loses: Callable[[str], bool]
+        self,
+        port: int,
+        *,
+        cuts: Callable[[str], bool],
+        loses: Callable[[str], bool],
+        shortens: Callable[[str], bool],
     ) -> None:
         network = self
 
@@ -31,7 +37,7 @@ class Network:
             def handle(self) -> None:
                 network._pass_on(self.rfile, self.connection)
 
-        self._port, self._cuts, self._loses = port, cuts, loses
+        self._port, self._cuts, self._loses, self._shortens = port, cuts, loses, shortens
         self._listening = socketserver.ThreadingTCPServer((HOST, 0), Handler)
         self._listening.daemon_threads = True
         self.url = f"http://{HOST}:{self._listening.server_address[1]}"
@@ -70,5 +76,7 @@ class Network:
                 return
             server.sendall(head + body)
             answer = b"".join(iter(lambda: server.recv(1 << 16), b""))
+        if self._shortens(first):
+            answer = answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
         if not self._loses(first):
             client.sendall(answer)

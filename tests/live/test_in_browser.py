@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from experiments.annotation.local_server import LocalServer
 from tests import annotator
-from tests.live.annotators import Annotators, until
 from tests.live.browser import BrowserAnnotator, find_chromium, open_page
-from tests.live.test_label_studio import CLASSES, INITIAL, QUERY, TEST, prepare, settings
-from tests.small_runs import Program
+from tests.live.live_run import CLASSES, QUERY, LiveRun
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -34,54 +31,41 @@ def browser(server: LocalServer) -> Iterator[BrowserAnnotator]:
 
 
 def test_a_class_that_is_clicked_is_trained_on(
-    server: LocalServer, browser: BrowserAnnotator, tmp_path: Path
+    browser: BrowserAnnotator, live_run: LiveRun
 ) -> None:
     """The first of the queue is answered by a click, the rest through the API; then it trains."""
-    kind = "classification"
-    truth = prepare(tmp_path, kind)
-    people = Annotators(server, tmp_path / "runs" / "small" / "margin" / "seed0", truth)
-    program = Program(settings(tmp_path, server, kind), tmp_path / "output")
-    size = INITIAL + TEST
-    until("batch 0", lambda: len(people.tasks()) == size, program=program)
+    run, people, size = live_run, live_run.people, live_run.size
+    run.start()
+    run.until_tasks(size)
     first = people.next()
     assert first is not None
     name = str(first.data["al_name"])
-    other = next(c for c in CLASSES[kind] if c != people.label(name).class_name)
+    other = next(c for c in CLASSES[run.kind] if c != people.label(name).class_name)
 
     browser.open_queue(people.project)
     browser.choose(other)
     browser.submit()
     assert people.answer_open() == size - 1
-    until("batch 1", lambda: len(people.tasks()) == size + QUERY, program=program)
-    ledger = annotator.open_run(people.folder).ledger
-    assert ledger is not None
-    assert ledger.answers[name].class_name == other
-    program.kill()
+    run.until_tasks(size + QUERY)
+    assert run.ledger.answers[name].class_name == other
 
 
-def test_a_box_that_is_drawn_is_trained_on(
-    server: LocalServer, browser: BrowserAnnotator, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("live_run", ["detection"], indirect=True)
+def test_a_box_that_is_drawn_is_trained_on(browser: BrowserAnnotator, live_run: LiveRun) -> None:
     """A box that is dragged over an image is the answer, to a pixel, and the run takes it."""
-    kind = "detection"
-    truth = prepare(tmp_path, kind)
-    people = Annotators(server, tmp_path / "runs" / "small" / "entropy" / "seed0", truth)
-    program = Program(settings(tmp_path, server, kind), tmp_path / "output")
-    size = 6 + TEST
-    until("batch 0", lambda: len(people.tasks()) == size, program=program)
+    run, people, size = live_run, live_run.people, live_run.size
+    run.start()
+    run.until_tasks(size)
     task = people.tasks()[2]
     name = str(task.data["al_name"])
 
     browser.open_task(people.project, task.id)
-    browser.draw_box(CLASSES[kind][1], CORNERS)
+    browser.draw_box(CLASSES[run.kind][1], CORNERS)
     browser.submit()
     assert people.answer_open() == size - 1
-    until("batch 1", lambda: len(people.tasks()) == size + QUERY, program=program)
-    run = annotator.open_run(people.folder)
-    assert run.ledger is not None
+    run.until_tasks(size + QUERY)
     (box,) = run.ledger.answers[name].objects or ()
-    height, width = annotator.upright_size(run.root / name)
+    height, width = annotator.upright_size(run.view.root / name)
     sides = (width, height, width, height)
-    assert box.class_name == CLASSES[kind][1]
+    assert box.class_name == CLASSES[run.kind][1]
     assert box.corners == pytest.approx([c * s for c, s in zip(CORNERS, sides, strict=True)], abs=1)
-    program.kill()

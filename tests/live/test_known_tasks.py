@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 
 from experiments.annotation import label_studio_client
@@ -15,6 +11,7 @@ from experiments.annotation.label_studio_tasks import KnownTasks
 from experiments.annotation.local_server import LocalServer
 from experiments.data.labels import Rules
 from experiments.handoff.label_studio import interface
+from tests.live.observed import Observed
 
 pytestmark = [pytest.mark.live, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -23,38 +20,12 @@ CHANGES, LIST, ONE = "include=id", "fields=all", r"/api/tasks/\d+/$"
 """Requests for the times of all tasks, for a page of tasks, and for one task."""
 
 
-class Observed(Client):
-    """A client of the real server that counts requests.
-
-    Attributes:
-        sent: The paths of its requests.
-        after: Something to happen once, after a request whose path matches a pattern.
-    """
-
-    def __init__(self, server: LocalServer) -> None:
-        super().__init__(server.url, server.key)
-        self.sent: list[str] = []
-        self.after: tuple[str, Callable[[], object]] | None = None
-
-    def _send(self, method: str, path: str, *rest: Any, **named: Any) -> bytes:
-        self.sent.append(path)
-        answer = super()._send(method, path, *rest, **named)
-        if self.after and re.search(self.after[0], path):
-            (_, happens), self.after = self.after, None
-            happens()
-        return answer
-
-    def count(self, pattern: str) -> int:
-        """Return how many requests match a pattern."""
-        return sum(bool(re.search(pattern, path)) for path in self.sent)
-
-    def annotate(self, number: int) -> None:
-        """Choose a class for a task."""
-        result = [{
-            "from_name": "label", "to_name": "image", "type": "choices",
-            "value": {"choices": ["cat"]},
-        }]  # fmt: skip
-        self._send("POST", f"/api/tasks/{number}/annotations/", {"result": result})
+def annotate(client: Client, number: int) -> None:
+    """Choose a class for a task."""
+    result = [{
+        "from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": ["cat"]},
+    }]  # fmt: skip
+    client._send("POST", f"/api/tasks/{number}/annotations/", {"result": result})
 
 
 def test_a_poll_reads_what_has_changed(
@@ -81,23 +52,23 @@ def test_a_poll_reads_what_has_changed(
     numbers = sorted(task.id for task in known.read())
     assert len(numbers) == SIZE
 
-    client.annotate(numbers[3])
+    annotate(client, numbers[3])
     assert read() == ([numbers[3]], 0, 1)
-    client.annotate(numbers[4])
-    client.annotate(numbers[5])
+    annotate(client, numbers[4])
+    annotate(client, numbers[5])
     assert read() == (numbers[3:6], 1, 0)
 
     def down() -> None:
         raise ServerDown("the answer was lost")
 
-    client.annotate(numbers[6])
+    annotate(client, numbers[6])
     client.after = (ONE, down)
     with pytest.raises(ServerDown):
         known.read()
     assert read() == (numbers[3:7], 0, 1)
 
     # A task changes, and is deleted before it can be read.
-    client.annotate(numbers[7])
+    annotate(client, numbers[7])
     client.after = (CHANGES, lambda: client.delete_task(numbers[7]))
     assert read() == (numbers[3:7], 0, 2)
     left = [number for number in numbers if number != numbers[7]]

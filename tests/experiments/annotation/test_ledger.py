@@ -80,6 +80,34 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert np.array_equal(found[2].mask, mask)
 
 
+def test_drafts_can_be_renewed(tmp_path: Path) -> None:
+    """The named images get other drafts, in whichever request they are; the rest is kept."""
+    rules = Rules("segmentation", ("cat", "dog"))
+    ledger = Ledger(tmp_path)
+    ledger.add_images(["a", "b", "c"])
+    old, new = (Label(mask=np.full((2, 2), value, np.uint8)) for value in (0, 1))
+    for cycle, names, drafts in ((0, ("a", "b"), (None, None)), (1, ("c",), (old,))):
+        ledger.requests.append(Request(cycle, names, scores=(0.5,) * len(names)))
+        items = [
+            Item(name, tmp_path / name, (2, 2), 0.5, draft)
+            for name, draft in zip(names, drafts, strict=True)
+        ]
+        ledger.write_request(ledger.requests[-1], items)
+
+    def masks() -> dict[str, int | None]:
+        again = Ledger.read(tmp_path, cycle=1)
+        items = [i for one in again.requests for i in again.items(one, tmp_path, rules)]
+        assert all((item.size, item.score) == ((2, 2), 0.5) for item in items)
+        drafts = {item.name: item.draft for item in items}
+        return {k: v if v is None else int(v.mask.max()) for k, v in drafts.items()}
+
+    assert masks() == {"a": None, "b": None, "c": 0}
+    ledger.renew_drafts({"b": new})
+    assert masks() == {"a": None, "b": 1, "c": 0}
+    ledger.renew_drafts({"a": old, "c": new, "unknown": new})
+    assert masks() == {"a": 0, "b": 1, "c": 1}
+
+
 def test_a_mask_is_written_before_its_answer_and_once(tmp_path: Path) -> None:
     """An answer on record never names a mask that is not there; equal masks are one file."""
     ledger = Ledger(tmp_path)

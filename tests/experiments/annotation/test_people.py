@@ -71,6 +71,43 @@ def test_partial_returns_wait_or_train_as_told(team: Team) -> None:
     assert team.curve() == ["5", "18"]  # 5, then the 7 that were late, and 6 new ones
 
 
+def test_images_that_stay_open_get_new_drafts(team: Team) -> None:
+    """Drafts of training images that are out are those of the newest network; those that measure
+    and those that are back keep theirs.
+    """
+    partial = "oracle.partial=true"
+    team.wait(partial)
+    wanted = team.asked()
+    train, test = wanted[:12], wanted[12:]
+    team.answer([*train[:5], *test[:4]], file="a.csv")
+    assert "batch 1" in team.wait(partial)
+    first = drafts(team, 0)
+    assert {name for name, draft in first.items() if draft} == set(train[5:])
+    of_query = drafts(team, 1)
+    assert all(of_query.values())
+
+    team.answer([*train[6:9], *team.asked()[:2]], file="b.csv")
+    (team.photos / train[5]).unlink()
+    assert "batch 2" in team.wait(partial)
+    second = drafts(team, 0)
+    renewed = set(train[9:])
+    assert all(second[name] != first[name] for name in renewed)
+    assert all(second[name] == first[name] for name in first.keys() - renewed)
+    answered = set(team.ledger().answers)
+    assert {n for n, draft in drafts(team, 1).items() if draft == of_query[n]} == (
+        answered & of_query.keys()
+    )
+
+
+def drafts(team: Team, batch: int) -> dict[str, object]:
+    """Return the draft of each image of a batch."""
+    content = json.loads(
+        (team.run / "requests" / f"batch_{batch:02d}" / "request.json").read_text()
+    )
+    names = [*content["train"], *content["test"]]
+    return {name: item["draft"] for name, item in zip(names, content["items"], strict=True)}
+
+
 def test_a_finished_run_with_open_images_can_have_more_cycles(team: Team) -> None:
     """The last batch sufficed when it was trained on, so it is not waited for afterwards."""
     team.wait("cycles=1")

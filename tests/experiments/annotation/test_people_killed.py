@@ -51,6 +51,30 @@ def test_killed_at_any_write_nothing_is_lost(
     }
 
 
+@pytest.mark.slow
+def test_killed_after_drafts_were_renewed(tmp_path: Path, labeled: Path) -> None:
+    """A process that was killed between the drafts of open images and the next request ends with
+    the same bytes of both, and the same results.
+    """
+    teams = [Team(tmp_path / name, labeled) for name in ("killed", "unbroken")]
+    partial = ("cycles=2", "oracle.partial=true")
+    requests = []
+    for team, kill_at in zip(teams, (("batch_01/request.json", "before"), None), strict=True):
+        team.wait(*partial)
+        asked = team.asked()
+        team.answer(asked[:5] + asked[-4:], file="a.csv")
+        arguments = overrides(*team.settings(*partial))
+        if kill_at is not None:
+            ended = run_program(arguments, tmp_path / "first", kill_at=kill_at)
+            assert ended.status == -9
+        assert run_program(arguments, tmp_path / "second").status == AWAITING
+        requests.append(
+            [(team.run / f"requests/batch_0{n}/request.json").read_bytes() for n in (0, 1)]
+        )
+    assert requests[0] == requests[1]
+    assert results(teams[0].run) == results(teams[1].run)
+
+
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory, labeled: Path) -> Team:
     """A run of two cycles that nobody killed; not to be changed."""

@@ -72,7 +72,7 @@ class Photos:
 
     def ask(self, cycle: int, names: Sequence[str]) -> None:
         """Ask for images, as a cycle does at its end."""
-        self.people.ask(cycle, names, [0.5] * len(names), None)
+        self.people.ask(cycle, names, [0.5] * len(names), {})
 
     def label(self, names: Sequence[str], label: str = "cat") -> None:
         """Return a CSV that is newer than all before it."""

@@ -62,6 +62,15 @@ def test_the_test_set_is_out_of_reach_of_training_and_scoring() -> None:
         learner.evaluate()
 
 
+def test_drafts_draw_no_random_numbers() -> None:
+    """A run that drafts more images, or again after a kill, goes on with the same bits."""
+    learner = small_learner(annotated(small_task()))
+    learner.fit(LABELED, seed=0)
+    before = torch.random.get_rng_state()
+    assert len(learner.drafts(EVERY)) == len(EVERY)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
 def test_unreadable_test_images_are_left_out() -> None:
     """Evaluation counts the readable test images, each once."""
     learner = small_learner(annotated(small_task(small_data(unreadable_test=(2, 22)))))
