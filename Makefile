@@ -8,10 +8,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq --no-input --no-compile -c constraints.txt
-SOURCES := al_core vendored experiments conf tests $(wildcard benchmarks)
+SOURCES := al_core vendored experiments conf tests docs $(wildcard benchmarks)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo annotate test test-live check format format-check lint types prose constraints clean
+.PHONY: help install demo annotate test test-live check format format-check lint types prose site constraints clean
 .DELETE_ON_ERROR:
 
 help:  ## list the targets
@@ -47,8 +47,9 @@ annotate: install  ## annotate FOLDER=photos CLASSES=cat,dog in Label Studio (TA
 	  echo "make annotate FOLDER=photos CLASSES=cat,dog [TASK=detection]" >&2; exit 1; }
 	@$(BIN)/python -m experiments.annotate "$(FOLDER)" --classes "$(CLASSES)" $(if $(TASK),--task $(TASK)) $(ARGS)
 
+# Rewriting the assertions of every test costs 10 s a process where the bytecode is not kept.
 test: install  ## the test suite (ARGS='-m "not slow" -x' goes to pytest)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-auto} --maxprocesses 8 --dist worksteal $(ARGS)
+	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-auto} --maxprocesses 8 --dist worksteal $(ARGS)
 
 test-live:  ## tests with a real server of Label Studio (1 GB into .venv-label-studio, 7 minutes)
 	@$(MAKE) --no-print-directory install EXTRAS=dev,live
@@ -71,6 +72,9 @@ types: install
 
 prose: install
 	@$(BIN)/python -m tests.prose
+
+site: install  ## the documentation as a site, with the docstrings of al_core: build/site/index.html
+	@$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs/site . build/site
 
 # A renewal: the newest versions that every extra together allows, in an environment of their own.
 constraints:  ## renew constraints.txt (TORCH=2.14.0 holds torch back)

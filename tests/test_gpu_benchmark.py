@@ -9,15 +9,18 @@ import subprocess
 import sys
 import tarfile
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from benchmarks.gpu.__main__ import Part
+from benchmarks.gpu.__main__ import Part, Session
 from benchmarks.gpu.stored import store, stored
 from benchmarks.gpu.study import areas, jobs_of, pack, table
+from experiments.settings.run_config import RunConfig
+from tests.small_runs import compose
 
 
 def write_archive(path: Path, counts: dict[str, int]) -> None:
@@ -75,6 +78,24 @@ def test_pairs_come_first() -> None:
     assert [("seed=3" in job.overrides) for job in jobs] == [True] * 4 + [False] * 4
     assert len({job.overrides for job in jobs}) == 8
     assert all("cycles=2" in job.overrides for job in jobs)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(
+    ("protocol", "backbone"), [("fitted", "vgg11"), ("paper", "resnet18"), ("fast", "whitened")]
+)
+def test_every_protocol_composes(protocol: str, backbone: str, device: str, tmp_path: Path) -> None:
+    """Its runs are valid; a trial on a CPU has the protocol's network only where it is small."""
+    options = Namespace(
+        device=device, protocol=protocol, archive=None, out=tmp_path / "out", minutes=1.0,
+        parts="study", backbone="vgg11", epochs=60, strategies="learning_loss", seeds="3",
+        imbalances="1", overrides=[],
+    )  # fmt: skip
+    (job,) = Session(options, tmp_path / "work").jobs()
+    values = RunConfig.of(compose(*job.overrides)).values
+    assert (values["seed"], values["strategy"]["name"]) == (3, "learning_loss")
+    is_trial = device == "cpu" and protocol != "fast"
+    assert values["backbone"]["name"] == ("lenet" if is_trial else backbone)
 
 
 def test_areas_are_those_of_finished_runs(tmp_path: Path) -> None:

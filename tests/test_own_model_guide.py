@@ -6,12 +6,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from torch.utils.data import TensorDataset
 
 import al_core
+from al_core.entropies import read_ranking_csv
 from experiments.models.detector import detector_of
 from experiments.models.torchvision_detector import adapted
 from experiments.settings.run_config import Backbone, RunConfig
@@ -44,6 +46,30 @@ def test_the_training_loops_run() -> None:
     assert names["embedding"].shape == (4, 64)
 
 
+class _Named(TensorDataset):
+    """Images that have names."""
+
+    def get_image_path(self, index: int) -> str:
+        return f"photos/{index}.jpg"
+
+
+def test_the_csv_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the training loop, the block on choosing writes the names of the chosen images."""
+    torch.manual_seed(0)
+    images, labels = torch.randn(12, 3, 64, 64), torch.arange(12) % 10
+    names: dict[str, Any] = {"images": images, "labels": labels, "loader": [(images, labels)]}
+    names |= {"dataset": _Named(images, labels), "unlabeled": list(range(12)), "cycle": 1}
+    names |= {"rand_state": np.random.RandomState(0), "device": "cpu"}
+    monkeypatch.chdir(tmp_path)
+    plain, _, _, choosing, *_ = blocks("python")
+    exec(plain, names)
+    exec(choosing, names)
+    chosen, values = read_ranking_csv("next.csv")
+    assert len(set(chosen)) == 10
+    assert list(values) == sorted(values, reverse=True)
+    assert len(names["unlabeled"]) == 2
+
+
 def test_every_strategy_selects_on_the_networks_of_the_guide() -> None:
     """The blocks on `ModelLearner` run with the networks of the blocks before them."""
     timm = pytest.importorskip("timm")
@@ -53,7 +79,7 @@ def test_every_strategy_selects_on_the_networks_of_the_guide() -> None:
     names: dict[str, Any] = {"images": images, "labels": labels, "loader": [(images, labels)]}
     names |= {"dataset": TensorDataset(images, labels), "dataset_of_dicts": of_dicts}
     names |= {"budget": 3, "labeled": [0, 1], "vit": timm.create_model("test_vit", num_classes=10)}
-    plain, _, of_a_dict, selecting, others = blocks("python")
+    plain, _, of_a_dict, _, selecting, others = blocks("python")
     for block in (plain, of_a_dict, plain, selecting, others):
         exec(block, names)
     assert len(set(names["indices"].tolist()) - {0, 1}) == 3

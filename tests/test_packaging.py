@@ -8,6 +8,7 @@ import tomllib
 from itertools import chain
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -75,3 +76,11 @@ def test_what_is_imported_is_declared() -> None:
     sources = modules(*sorted(OWN))
     assert undeclared(sources, declared) == []
     assert undeclared({"al_core.pool": "import unheard.of"}, declared) != []
+
+
+def test_the_citation_names_this_version() -> None:
+    """CITATION.cff is valid YAML with the version and license of pyproject.toml."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["cff-version"] == "1.2.0"
+    assert citation["version"] == PROJECT["version"]
+    assert citation["license"] == PROJECT["license"]

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import gc
 
+import hypothesis  # noqa: F401
+import pytest  # noqa: F401
 import torch._dynamo  # noqa: F401
 
 import vendored.pytorch_cifar  # noqa: F401

@@ -31,7 +31,7 @@ from benchmarks.gpu.stored import store
 from benchmarks.gpu.study import Job, Workers, jobs_of, pack, table
 
 STRATEGIES = "random,margin,entropy,badge,learning_loss,learning_loss_plus"
-FITTED, PAPER = "fitted", "paper"
+FITTED, PAPER, FAST = PROTOCOLS = "fitted", "paper", "fast"
 TIMINGS = ("probe", "steps", "scoring", "others", "compiled")
 SELECTION = ("selection", "large_selection")
 STUDY = "study"
@@ -224,14 +224,21 @@ class Session:
 
     def protocol(self) -> list[str]:
         """Return the settings of the study: candidates are a random tenfold of the query."""
+        protocol = self.options.protocol
         if not self.is_gpu:
+            network = ["backbone=lenet", "cycle=quick", "optimizer.lr=0.02"]
+            if protocol == FAST:
+                network = ["backbone=whitened", "cycle=fast"]
+                network += ["backbone.classification.widths=[8,8,8]"]
             return [
-                "backbone=lenet", "cycle=quick", "cycles=2", "cycle.initial_size=20",
-                "cycle.query_size=10", "cycle.batch_size=10", "cycle.epochs=1",
-                "cycle.min_steps=0", "optimizer.lr=0.02", "engine.num_threads=1",
+                *network, "cycles=2", "cycle.initial_size=20", "cycle.query_size=10",
+                "cycle.batch_size=10", "cycle.epochs=1", "cycle.min_steps=0",
+                "engine.num_threads=1",
             ]  # fmt: skip
-        if self.options.protocol == PAPER:
+        if protocol == PAPER:
             return ["backbone=resnet18", "cycle=paper", "cycles=10"]
+        if protocol == FAST:
+            return ["backbone=whitened", "cycle=fast", "cycles=10"]
         return [
             f"backbone={self.options.backbone}", "cycle=quick", "cycles=5",
             "cycle.initial_size=1000", "cycle.query_size=1000", "cycle.batch_size=125",
@@ -307,8 +314,9 @@ def main() -> None:
     parser.add_argument("--selection-threads", type=int, default=4)
     parser.add_argument("--workers", type=int, default=4, help="processes of the study")
     parser.add_argument(
-        "--protocol", choices=(FITTED, PAPER), default=FITTED,
-        help=f"{FITTED}: 1,000 to 5,000 labels, trained until fitted; {PAPER}: Yoo & Kweon, 4.1",
+        "--protocol", choices=PROTOCOLS, default=FITTED,
+        help=f"{FITTED}: 1,000 to 5,000 labels, trained until fitted; {PAPER}: Yoo & Kweon, 4.1; "
+        f"{FAST}: experiment=fast_cifar10",
     )  # fmt: skip
     parser.add_argument("--strategies", default=STRATEGIES)
     parser.add_argument("--seeds", default="0,1,2,3,4")

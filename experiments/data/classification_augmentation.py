@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,6 +27,8 @@ Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 """From uint8 (b, 3, h, w) to images of the same shape and scale, on the same device."""
 
 KINDS = ("cifar", "photographs", "none")
+RANDOM, ALTERNATING = MIRRORING = ("random", "alternating")
+"""Choices of `task.build.mirroring`."""
 MAX_LOG_ASPECT = math.log(4 / 3)
 """Width by height of a crop is between 3/4 and 4/3, as in torchvision."""
 NUM_TRIES = 10
@@ -103,6 +107,41 @@ def crop_and_flip(
     # A view with every crop of every image, of which one each is copied, row by row.
     crops = padded.unfold(2, height, 1).unfold(3, width, 1).permute(0, 2, 3, 1, 4, 5)
     return crops[chosen, top, left]
+
+
+def alternates(mirroring: str, kind: str) -> bool:
+    """Return whether images are mirrored in turns instead of at random.
+
+    Args:
+        mirroring: One of `MIRRORING`.
+        kind: One of `KINDS`; only "cifar" mirrors in turns.
+
+    Raises:
+        InvalidSetting: An unknown choice.
+    """
+    if mirroring not in MIRRORING:
+        raise InvalidSetting(
+            f"task.build.mirroring must be {' or '.join(MIRRORING)}, got {mirroring!r}"
+        )
+    return mirroring == ALTERNATING and kind == "cifar"
+
+
+def mirrored_alternately(images: Tensor, indices: NDArray[np.int64], *, epoch: int) -> Tensor:
+    """Mirror about half of the images in even epochs, and the others in odd ones.
+
+    Two epochs then show both forms of every image, where random mirroring shows the same form twice
+    half of the time (Jordan, arXiv 2404.00498, section 3.6).
+
+    Args:
+        images: (b, 3, h, w).
+        indices: (b,) their positions in the pool, on which their turns depend.
+        epoch: The number of the epoch, from 0.
+    """
+    # Bit 16 of a multiplicative hash (Knuth): neighbors in the pool have unrelated turns.
+    turn = (indices.astype(np.uint64) * np.uint64(2654435761) >> np.uint64(16)) & np.uint64(1)
+    mirrored = torch.from_numpy((turn + np.uint64(epoch)) % np.uint64(2) == 0)
+    chosen = mirrored.to(images.device, non_blocking=True)[:, None, None, None]
+    return torch.where(chosen, images.flip(3), images)
 
 
 @dataclass(frozen=True)

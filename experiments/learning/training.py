@@ -41,7 +41,7 @@ from experiments.learning.progress import Progress
 from experiments.learning.pseudo_labels import FlexMatch, UnlabeledBatch, check_semi_supervised
 from experiments.learning.step import Phase, RecordedSteps, TrainingStep, can_record
 from experiments.settings.recipe import LossPredictionSettings, Recipe
-from experiments.tasks.base import Task
+from experiments.tasks.base import MirrorsInTurns, Task
 
 logger = logging.getLogger(__name__)
 
@@ -253,7 +253,7 @@ class Training:
         after_step: Callable[[int], None],
     ) -> None:
         """Train on the batches of an epoch that are left, without waiting for the device."""
-        task, engine = self.task, self.engine
+        task, engine, epoch = self.task, self.engine, state.epoch
         ahead = not task.train.in_memory
 
         pseudo_labels = state.pseudo_labels
@@ -266,6 +266,9 @@ class Training:
                 drawn[k],
                 None,
             )
+            if isinstance(task, MirrorsInTurns):
+                images = task.mirrored(batch.images, parts[k], epoch=epoch)
+                batch = Batch(images, batch.targets)
             if ahead:
                 batch = Batch(engine.pinned(batch.images), engine.pinned(batch.targets))
             if pseudo_labels is not None and rows is not None:

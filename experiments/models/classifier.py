@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,19 @@ EMBEDDING_METHOD = "get_discriminative_al_features"
 """The method of a network that returns the classifier's input (b, d) of the latest forward."""
 _KEPT = "_classifier_input"
 """Attribute of a layer: its latest input. It is no part of a state_dict."""
+
+
+@runtime_checkable
+class FitsInputs(Protocol):
+    """A network that fits a part of itself to images, without labels, before it is trained."""
+
+    def fit_inputs(self, inputs: Tensor) -> None:
+        """Fit that part.
+
+        Args:
+            inputs: (n, 3, h, w) normalized images of the pool, float32, on the CPU.
+        """
+        ...
 
 
 def logits_of(outputs: Any) -> Tensor | None:

@@ -45,6 +45,8 @@ def line(
         if unknown:
             given = sys.argv[1:] if arguments is None else arguments
             text = _unknown_key(unknown[1], given, config_name)
+    elif protocol := re.match(r"Interpolation key 'task\.protocols\.(\w+)\.", text):
+        text = f"cycle={protocol[1]} has no numbers for this task: use cycle=quick or cycle=paper"
     elif isinstance(error, OSError):
         text = f"{error.strerror or error}: {error.filename or 'while writing the run folder'}"
         text += " (all finished cycles are kept; the same command goes on from them)"

@@ -34,6 +34,8 @@ ADDED: Mapping[str, Any] = {
     "task.build.min_area": 0.35,
     "task.build.color_jitter": 0.0,
     "task.build.randaugment": 0,
+    "task.build.mirroring": "random",
+    "task.build.label_smoothing": 0.0,
     "cycle.merge_remainder": False,
     "engine.cuda_graphs": False,
     "engine.resident": False,

@@ -214,3 +214,18 @@ class AugmentsStrongly(Protocol):
             generator: Decides what is drawn; on the device of the images.
         """
         ...
+
+
+@runtime_checkable
+class MirrorsInTurns(Protocol):
+    """A task whose augmentation of an image depends on the epoch."""
+
+    def mirrored(self, images: Tensor, indices: IndexArray, *, epoch: int) -> Tensor:
+        """Mirror the images whose turn it is.
+
+        Args:
+            images: Images of `training_batch`.
+            indices: Their positions in `train`.
+            epoch: The number of the epoch, from 0.
+        """
+        ...

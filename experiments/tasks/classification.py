@@ -29,10 +29,11 @@ from experiments.drawing.panel import Panel
 from experiments.drawing.views import class_view
 from experiments.engine.engine import Engine
 from experiments.metrics.classification import ClassificationMetrics
-from experiments.models.classifier import Classifier, logits_of
+from experiments.models.classifier import Classifier, FitsInputs, logits_of
 from experiments.models.dropout import LayerDropout
 from experiments.models.normalizing import Normalization
 from experiments.models.trial import backbone_name, built, try_network
+from experiments.settings.checks import check_number
 from experiments.settings.input_format import normalization
 
 NUM_SHOWN = 3
@@ -53,10 +54,15 @@ class Classification:
         augmentation: "cifar", "photographs" or "none".
         crop_padding: Of "cifar": pixels of zero padding around which a random crop moves; 0 for
             none.
+        mirroring: Of "cifar": "random", or "alternating" to show every image in each pair of epochs
+            once as it is and once mirrored.
         min_area: Of "photographs": smallest area of a random crop, as a share of the image's.
         color_jitter: Of "photographs": largest relative change of brightness, contrast and
             saturation; 0 for none.
         randaugment: Of "photographs": operations of RandAugment for each image; 0 for none.
+        label_smoothing: Share of a label that is spread over all classes, in [0, 1). The network is
+            trained on such labels; its losses, which a loss-prediction module learns, are those of
+            the labels themselves.
         eval_batch_size: Images in a batch of inference; of images above 128 pixels, as many as
             make a megapixel.
         dropout: Whether the classifier's input is dropped from in training, whatever the strategy:
@@ -83,15 +89,19 @@ class Classification:
         *,
         augmentation: str = "cifar",
         crop_padding: int = 4,
+        mirroring: str = "random",
         min_area: float = 0.35,
         color_jitter: float = 0.0,
         randaugment: int = 0,
+        label_smoothing: float = 0.0,
         eval_batch_size: int = 256,
         dropout: bool = False,
         dropout_rate: float = 0.5,
         mc_dropout_passes: int = 0,
     ) -> None:
         require_positive("task.build.eval_batch_size", eval_batch_size)
+        check_number("task.build.label_smoothing", label_smoothing, low=0.0, high=0.99)
+        self.label_smoothing = label_smoothing
         self.dropout = LayerDropout(dropout=dropout, rate=dropout_rate, passes=mc_dropout_passes)
         self.train, self.test = data.train, data.test
         self.class_names: Sequence[str] = data.class_names
@@ -108,10 +118,13 @@ class Classification:
         self.eval_batch_size = eval_batch_size
         if height * width > LARGE_PIXELS:
             self.eval_batch_size = min(eval_batch_size, max(1, BATCH_PIXELS // (height * width)))
+        alternates = classification_augmentation.alternates(mirroring, augmentation)
         self._augment = classification_augmentation.augmentation(
-            augmentation, size=self._size, flip=data.flip, crop_padding=crop_padding,
-            min_area=min_area, color_jitter=color_jitter, randaugment=randaugment,
+            augmentation, size=self._size, flip=data.flip and not alternates,
+            crop_padding=crop_padding, min_area=min_area, color_jitter=color_jitter,
+            randaugment=randaugment,
         )  # fmt: skip
+        self._mirrors_alternately = data.flip and alternates
         self.classifier = self._tried_network()
         self.has_embedding = self.classifier.has_embedding
         self._check_dropout()
@@ -134,6 +147,8 @@ class Classification:
         self.classifier.install(model)
         if self.classifier.head is not None:
             self.dropout.install([self.classifier.classifying_layer(model)])
+        if isinstance(model, FitsInputs):
+            model.fit_inputs(self._sample_of_inputs())
         return model
 
     def head(self, model: nn.Module) -> list[nn.Module]:
@@ -170,6 +185,12 @@ class Classification:
         """Change every image of the batch on its own, as `classification_augmentation` says."""
         return self._augment(images, generator), targets
 
+    def mirrored(self, images: Tensor, indices: IndexArray, *, epoch: int) -> Tensor:
+        """Mirror the half of the images whose turn it is, where mirroring is alternating."""
+        if not self._mirrors_alternately:
+            return images
+        return classification_augmentation.mirrored_alternately(images, indices, epoch=epoch)
+
     def augment_strongly(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Change every image of the batch by RandAugment and a gray square."""
         return classification_augmentation.strongly_augmented(images, generator)
@@ -183,9 +204,12 @@ class Classification:
         return F.cross_entropy(outputs.float(), targets, reduction="none")
 
     def objective(self, outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean cross-entropy and the cross-entropy of each sample."""
+        """Return the mean cross-entropy of smoothed labels and the cross-entropy of each sample."""
         losses = self.losses(outputs, targets)
-        return losses.mean(), losses
+        if not self.label_smoothing:
+            return losses.mean(), losses
+        smoothed = F.cross_entropy(outputs.float(), targets, label_smoothing=self.label_smoothing)
+        return smoothed, losses
 
     @staticmethod
     def log_probs(outputs: Tensor) -> Tensor:
@@ -252,6 +276,14 @@ class Classification:
             Label(class_name=self.class_names[int(k)], score=float(log_p.exp()))
             for k, log_p in zip(best.indices, best.values, strict=True)
         ]
+
+    def _sample_of_inputs(self) -> Tensor:
+        """Return inputs of the network from all over the pool, the same at every call."""
+        height, width = self._size
+        pool = np.setdiff1d(np.arange(len(self.train)), list(self.train.unreadable))
+        count = min(pool.size, max(1, BATCH_PIXELS // (height * width)))
+        chosen = pool[np.linspace(0, pool.size - 1, count).astype(np.int64)]
+        return self.normalize(self.train.images(chosen))
 
     def _tried_network(self) -> Classifier:
         num_classes = len(self.class_names)

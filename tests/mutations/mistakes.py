@@ -17,7 +17,7 @@ class Mutation:
         mistake: The number of the mistake, 1 to 10; `tests.mutations` lists them.
         effect: What the code does wrong then.
         edits: Put the mistake into the code.
-        caught_by: Dotted names of tests or of modules of tests, each of which has to fail.
+        caught_by: Dotted names of tests, each of which has to fail.
     """
 
     name: str
@@ -44,7 +44,10 @@ MUTATIONS = (
         "broadcast_module", 1,
         "the loss-prediction module gives (b, 1), and the ranking loss takes it against (b,)",
         (ANY_SHAPE, Wrap("ActiveLearning.forward", replacements.predicts_a_column)),
-        ("al_core.test_ranking", "al_core.test_learning_loss"),
+        (
+            "test_shapes_that_would_broadcast_are_refused",
+            "test_predicted_loss_has_shape_b",
+        ),
     ),
     Mutation(
         "broadcast_classification", 1,
@@ -93,7 +96,7 @@ MUTATIONS = (
                 "Discriminator(mean, scale, width=width).parameters()",
             ),
         ),
-        ("strategies.test_discriminative",),
+        ("test_the_classifier_learns",),
     ),
     Mutation(
         "best_epoch", 4,
@@ -109,7 +112,7 @@ MUTATIONS = (
         "accuracy is a mean over batches of their accuracies",
         running_average("ClassificationMetrics", count="update"),
         (
-            "metrics.test_classification",
+            "metrics.test_classification.test_known_numbers",
             "test_evaluation_is_of_the_whole_test_set_with_the_last_weights",
         ),
     ),
@@ -118,7 +121,7 @@ MUTATIONS = (
         "mean IoU is a running average of that of each batch",
         running_average("SegmentationMetrics", count="count"),
         (
-            "metrics.test_segmentation",
+            "test_it_is_one_matrix_not_a_mean_over_batches",
             "test_the_last_epoch_is_measured_on_whole_images_by_one_matrix",
         ),
     ),
@@ -139,25 +142,31 @@ MUTATIONS = (
             ),
             Wrap("Pool.label", replacements.label_once_more),
         ),
-        ("al_core.test_loop", "test_no_region_is_selected_twice"),
+        (
+            "test_records_say_what_happened",
+            "test_no_region_is_selected_twice",
+        ),
     ),
     Mutation(
         "full_paths", 6,
         "the file to upload has full paths, which the annotation tool does not know",
         (Replace("write_upload_csv", "bare_name(name)", "os.path.abspath(name)"),),
-        ("al_core.test_entropies", "runs.test_folder"),
+        (
+            "test_the_importer_cannot_change_the_order_of_an_upload",
+            "test_queries_and_rankings_are_written_as_documented",
+        ),
     ),
     Mutation(
         "only_chosen", 6,
         "the CSV of scores has the chosen rows only",
         (Wrap("RunFolder.write_query", replacements.write_chosen_rows),),
-        ("runs.test_folder",),
+        ("test_queries_and_rankings_are_written_as_documented",),
     ),
     Mutation(
         "overwritten", 6,
         "one CSV of scores, overwritten every cycle",
         (Wrap("RunFolder.write_query", replacements.write_the_first_file_again),),
-        ("runs.test_folder",),
+        ("test_queries_and_rankings_are_written_as_documented",),
     ),
     Mutation(
         "any_text_is_true", 7,
@@ -175,7 +184,7 @@ MUTATIONS = (
         "resumes_weights_only", 7,
         "a resumed run takes over the weights, and nothing else",
         (Wrap("RunFolder._read_state", replacements.read_the_checkpoint_only),),
-        ("runs.test_folder_state",),
+        ("test_a_commit_adds_a_cycle_and_a_new_process_finds_it",),
     ),
     Mutation(
         "same_weights_every_cycle", 7,
@@ -230,7 +239,7 @@ MUTATIONS = (
         "list_filter", 10,
         "the unlabeled samples are found by `not in` a list, in O(N k)",
         (Wrap("Pool.unlabeled", replacements.filter_by_a_list),),
-        ("al_core.test_pool",),
+        ("test_finding_the_unlabeled_takes_no_python_object_a_sample",),
     ),
     Mutation(
         "loop_over_pairs", 10,

@@ -6,6 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from al_core.errors import InvalidSetting, LabelHidden
+from experiments.tasks.classification import Classification
 from tests.experiments.small_tasks import TinyNet, lenet_task, small_data, small_task
 
 # ---- augmentation
@@ -50,6 +51,79 @@ def test_augmentation_is_a_crop_and_flip_of_each_image_on_its_own(
         assert (abs(share - 1 / (2 * padding + 1)) < 5 * np.sqrt(0.25 / len(chosen))).all()
     assert abs(chosen[:, 2].mean() - 0.5 * flip) < 5 * np.sqrt(0.25 / len(chosen)) * flip + 1e-9
     assert abs(np.corrcoef(chosen[:, 0], chosen[:, 1])[0, 1]) < 0.16  # drawn apart
+
+
+def test_alternating_mirroring_shows_each_form_of_an_image_once_in_two_epochs() -> None:
+    """About half of the images are mirrored in an epoch, and in the next one exactly the others."""
+    task = small_task(small_data(200), mirroring="alternating", crop_padding=0)
+    indices = np.arange(200)
+    images = task.pool_images(indices)
+    epochs = [task.mirrored(images, indices, epoch=epoch) for epoch in range(3)]
+    turns = []
+    for shown in epochs:
+        is_mirrored = [torch.equal(a, b.flip(2)) for a, b in zip(shown, images, strict=True)]
+        assert all(
+            m or torch.equal(a, b) for m, a, b in zip(is_mirrored, shown, images, strict=True)
+        )
+        turns.append(np.array(is_mirrored))
+    assert 70 < turns[0].sum() < 130
+    assert (turns[1] == ~turns[0]).all()
+    assert (turns[2] == turns[0]).all()
+    half = task.mirrored(images[50:60], indices[50:60], epoch=0)
+    assert torch.equal(half, epochs[0][50:60])
+    same, _ = task.augment(images, None, torch.Generator().manual_seed(0))
+    assert torch.equal(same, images)  # nothing is mirrored twice
+
+
+@pytest.mark.parametrize("settings", [{}, {"mirroring": "alternating", "augmentation": "none"}])
+def test_images_are_mirrored_in_turns_only_where_it_is_set(settings: dict[str, Any]) -> None:
+    """Random mirroring leaves images to `augment`, and no augmentation mirrors nothing."""
+    task = small_task(small_data(20), **settings)
+    images = task.pool_images(np.arange(20))
+    assert torch.equal(task.mirrored(images, np.arange(20), epoch=0), images)
+    letters = small_task(small_data(20, flip=False), mirroring="alternating")
+    assert torch.equal(letters.mirrored(images, np.arange(20), epoch=0), images)
+
+
+def test_an_unknown_mirroring_is_named() -> None:
+    """The message has the key, the choices and the value."""
+    with pytest.raises(
+        InvalidSetting, match=r"task\.build\.mirroring must be random or alternating, got 'never'"
+    ):
+        small_task(mirroring="never")
+
+
+def test_smoothed_labels_are_trained_on_and_true_losses_predicted() -> None:
+    """The objective spreads a share of each label over all classes; the losses do not."""
+    task = small_task(label_smoothing=0.3)
+    outputs, targets = torch.randn(6, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+    objective, losses = task.objective(outputs, targets)
+    log_probs = outputs.log_softmax(1)
+    true = -log_probs[torch.arange(6), targets]
+    assert torch.allclose(losses, true)
+    assert torch.allclose(objective, (0.7 * true - 0.3 * log_probs.mean(1)).mean())
+    with pytest.raises(InvalidSetting, match=r"task\.build\.label_smoothing must be a number"):
+        small_task(label_smoothing=1.0)
+
+
+class FittedNet(TinyNet):
+    """A network that remembers the inputs to which it was fitted."""
+
+    def fit_inputs(self, inputs: torch.Tensor) -> None:
+        """Remember them."""
+        self.fitted_to = inputs
+
+
+def test_a_network_is_fitted_to_images_of_the_pool() -> None:
+    """It gets the readable images, normalized, and the same ones at every build."""
+    data = small_data(30, unreadable=(4,))
+    task = Classification(data, FittedNet)
+    first, second = task.build_model(), task.build_model()
+    assert isinstance(first, FittedNet)
+    assert isinstance(second, FittedNet)
+    readable = np.setdiff1d(np.arange(30), [4])
+    assert torch.equal(first.fitted_to, task.normalize(data.train.images(readable)))
+    assert torch.equal(first.fitted_to, second.fitted_to)
 
 
 def test_augmentation_follows_its_generator() -> None:
