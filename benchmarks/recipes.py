@@ -29,10 +29,11 @@ from experiments.settings.run_config import RunConfig
 
 RECIPES: Mapping[str, Sequence[str]] = {
     "fast": ("backbone=whitened", "cycle=fast"),
+    "narrow": ("backbone=whitened", "backbone.classification.widths=[32,64,128]", "cycle=fast"),
     "lenet": ("backbone=lenet", "cycle=quick", "optimizer.lr=0.02", "task.build.crop_padding=0"),
     "resnet18": ("backbone=resnet18", "cycle=paper"),
 }
-"""The fast recipe, that of experiment=cifar10_laptop, and the paper's."""
+"""The fast recipe, also with a narrow network, that of experiment=cifar10_laptop, the paper's."""
 PROBED_BATCHES = 4
 """Batches whose seconds tell how many epochs fit, after as many that do not count."""
 

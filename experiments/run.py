@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from al_core.errors import ActiveLearningError, InvalidSetting
-from experiments.runs.sweep import JobFailed, refuse_what_kills
+from experiments.runs.sweep import JobFailed, refuse_what_kills, seeds_of
 from experiments.settings.messages import check_groups, check_mode, line
 from experiments.settings.run_path import LIVE
 from experiments.settings.terminal import show
@@ -31,7 +31,7 @@ AWAITING = 3  # exit status of a run that waits for annotations
 @hydra.main(version_base="1.3", config_path="pkg://conf", config_name="config")
 def _job(config: DictConfig) -> float:
     """Run one job of Hydra; errors that a user can correct become one line."""
-    from experiments.runs.session import run
+    from experiments.runs.side_by_side import run_group
 
     hydra_config = HydraConfig.get()
     in_sweep = hydra_config.mode == RunMode.MULTIRUN
@@ -40,7 +40,8 @@ def _job(config: DictConfig) -> float:
         if str(config.oracle.name) == LIVE:
             _stop(InvalidSetting(f"oracle={LIVE} serves one run at a time: leave out -m"))
     try:
-        outcome = run(config, swept=hydra_config.job.override_dirname if in_sweep else "")
+        swept = hydra_config.job.override_dirname if in_sweep else ""
+        outcome = run_group(config, seeds_of(hydra_config) if in_sweep else (), swept=swept)
     except (ActiveLearningError, OmegaConfBaseException, OSError) as error:
         if not in_sweep:
             _stop(error)

@@ -53,6 +53,7 @@ class Engine:
             and where the shapes of batches repeat.
         resident: Whether decoded image sets are kept on a GPU, if they fit.
         num_threads: CPU threads of a process; null shares the cores evenly.
+        seeds_per_process: Seeds of a sweep whose runs train side by side in one process.
 
     Raises:
         InvalidSetting: A value is not permitted, or the device does not exist.
@@ -69,8 +70,10 @@ class Engine:
         cuda_graphs: bool = False,
         resident: bool = False,
         num_threads: int | None = None,
+        seeds_per_process: int = 1,
     ) -> None:
         require_positive("engine.num_processes", num_processes)
+        require_positive("engine.seeds_per_process", seeds_per_process)
         if num_threads is not None:
             require_positive("engine.num_threads", num_threads)
         if precision not in PRECISIONS:
@@ -81,6 +84,11 @@ class Engine:
         check_flag("engine.compile", compile)
         check_flag("engine.cuda_graphs", cuda_graphs)
         check_flag("engine.resident", resident)
+        if seeds_per_process > 1 and (num_processes > 1 or compile or cuda_graphs):
+            raise InvalidSetting(
+                f"engine.seeds_per_process={seeds_per_process} stacks networks in one process: "
+                "leave engine.num_processes at 1, engine.compile and engine.cuda_graphs at false"
+            )
         self.precision = precision
         self.num_processes = num_processes
         self.channels_last = channels_last

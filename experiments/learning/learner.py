@@ -29,11 +29,12 @@ from experiments.data.labels import Label
 from experiments.data.loading import prefetched
 from experiments.drawing.panel import Panel
 from experiments.engine.engine import Engine
+from experiments.engine.lockstep import current
 from experiments.engine.memory import give_back_freed_memory
 from experiments.learning.checkpointing import Moment, TrainingCheckpoint
 from experiments.learning.observer import CycleObserver
 from experiments.learning.pretrained_features import PoolFeatures
-from experiments.learning.progress import Progress
+from experiments.learning.progress import Progress, shows_bars
 from experiments.learning.training import Training
 from experiments.metrics.evaluation import Evaluation
 from experiments.settings.recipe import Recipe
@@ -158,6 +159,8 @@ class TaskLearner:
         )  # fmt: skip
         if checkpoint is not None:
             self._observer.credit("fit", checkpoint.seconds)
+        if (lockstep := current()) is not None:
+            self._observer.credit("fit", -lockstep.take_idle_seconds())
         return measured
 
     def evaluate(self) -> Mapping[str, float]:
@@ -322,7 +325,7 @@ class TaskLearner:
         progress = Progress(self._observer.announce, total=share)
         bar = tqdm(
             loaded, total=len(mine), desc=what, unit="batch", mininterval=1, leave=False,
-            disable=None if self.engine.is_main else True,
+            disable=None if shows_bars(self.engine) else True,
         )  # fmt: skip
         for number, batch in enumerate(bar, start=1):
             yield batch

@@ -5,10 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from experiments.engine.engine import Engine
+from experiments.engine.lockstep import current
 from experiments.settings.wording import duration
 
 EVERY_S = 30.0
 """Seconds between two lines."""
+
+
+def shows_bars(engine: Engine) -> bool:
+    """Return whether this process may show a progress bar: it is the first, with a single run."""
+    return engine.is_main and current() is None
 
 
 class Progress:

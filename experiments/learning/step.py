@@ -16,11 +16,12 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from al_core import ranking_accuracy
+from al_core import LossPredictionLoss, LossPredictionMSELoss, RankNetLoss, ranking_accuracy
 from experiments.engine.engine import Engine
 from experiments.engine.recording import CudaRecording
 from experiments.learning.optimizer import clip_gradients
 from experiments.learning.pseudo_labels import UnlabeledBatch, augmented_twice
+from experiments.settings.recipe import LossPredictionSettings
 from experiments.tasks.base import Task
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,17 @@ class StepResult(NamedTuple):
     ranking_accuracy: Tensor | None
 
 
+def make_head_loss(settings: LossPredictionSettings) -> nn.Module | None:
+    """Return the loss of the predicted losses; None for a model without loss prediction."""
+    if not settings.enabled:
+        return None
+    if settings.loss == "mse":
+        return LossPredictionMSELoss()
+    if settings.loss == "ranknet":
+        return RankNetLoss()
+    return LossPredictionLoss(settings.margin, pairs=settings.pairs)  # type: ignore[arg-type]  # it checks
+
+
 class Phase(NamedTuple):
     """How the predicted losses are trained in an epoch; steps of one phase do the same work.
 
@@ -53,6 +65,16 @@ class Phase(NamedTuple):
 
     detached: bool
     ranked: bool
+
+
+class JointBackward(Protocol):
+    """Computes gradients together with steps of other trainings."""
+
+    def backward(
+        self, step: TrainingStep, inputs: Tensor, targets: Tensor, phase: Phase
+    ) -> StepResult:
+        """Give the parameters of the step's model the gradients of its loss."""
+        ...
 
 
 class TrainingStep:
@@ -67,6 +89,9 @@ class TrainingStep:
         head_loss: Loss of the predicted losses; None for a model without loss prediction.
         head_weight: Its weight.
         max_grad_norm: As for `clip_gradients`.
+
+    Attributes:
+        stacked: Computes the gradients of labeled batches; None for this step by itself.
     """
 
     def __init__(
@@ -85,6 +110,7 @@ class TrainingStep:
         self.optimizer, self.generator = optimizer, generator
         self._head_loss, self._head_weight = head_loss, head_weight
         self._max_grad_norm = max_grad_norm
+        self.stacked: JointBackward | None = None
 
     def __call__(
         self,
@@ -111,12 +137,41 @@ class TrainingStep:
             more = engine.to_device(unlabeled.images)
             images = torch.cat([images, *augmented_twice(task, more, self.generator)])
         inputs = engine.laid_out(task.normalize(images))
-        predicted: Tensor | None = None
-        with engine.autocast():
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.stacked is not None:
+            result = self.stacked.backward(self, inputs, targets, phase)
+        else:
+            loss, result = self.loss(self.model, inputs, targets, phase, unlabeled, count)
+            (loss * share if share != 1 else loss).backward()  # type: ignore[no-untyped-call]
+        clip_gradients(self.optimizer, self._max_grad_norm)
+        self.optimizer.step()
+        return result
+
+    def loss(
+        self,
+        model: Callable[..., Any],
+        inputs: Tensor,
+        targets: Any,
+        phase: Phase,
+        unlabeled: UnlabeledBatch | None = None,
+        count: int | None = None,
+    ) -> tuple[Tensor, StepResult]:
+        """Return the scalar to minimize, and the measurements.
+
+        Args:
+            model: The model, or a function that computes what it does.
+            inputs: Inputs of the model.
+            targets: Labels of the first `count` of them.
+            phase: How the predicted losses are trained.
+            unlabeled: The images behind these.
+            count: None for all.
+        """
+        task, predicted = self.task, None
+        with self.engine.autocast():
             if self._head_loss is not None:
-                outputs, predicted = self.model(inputs, detach_lp=phase.detached)
+                outputs, predicted = model(inputs, detach_lp=phase.detached)
             else:
-                outputs = self.model(inputs)
+                outputs = model(inputs)
         of_labeled = outputs if unlabeled is None else outputs[:count]
         loss, losses = task.objective(of_labeled, targets)
         if unlabeled is not None:
@@ -128,11 +183,7 @@ class TrainingStep:
             accuracy = ranking_accuracy(predicted.detach(), losses.detach())
             if phase.ranked:
                 loss = loss + self._head_weight * self._head_loss(predicted, losses)
-        self.optimizer.zero_grad(set_to_none=True)
-        (loss * share if share != 1 else loss).backward()  # type: ignore[no-untyped-call]
-        clip_gradients(self.optimizer, self._max_grad_norm)
-        self.optimizer.step()
-        return StepResult(losses.detach(), accuracy)
+        return loss, StepResult(losses.detach(), accuracy)
 
 
 class Recording(Protocol):

@@ -18,15 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from al_core import (
-    ActiveLearning,
-    IndexArray,
-    LossPredictionLoss,
-    LossPredictionMSELoss,
-    RankNetLoss,
-    find_stages,
-    stream_seed,
-)
+from al_core import ActiveLearning, IndexArray, find_stages, stream_seed
 from al_core.errors import InvalidSetting, NonFiniteValue, TapError
 from al_core.taps import MethodTaps
 from experiments.data.loading import prefetched
@@ -37,10 +29,11 @@ from experiments.learning.checkpointing import Moment, TrainingCheckpoint, Train
 from experiments.learning.freezing import Freezing
 from experiments.learning.observer import EpochEnd
 from experiments.learning.optimizer import make_optimizer, make_scheduler
-from experiments.learning.progress import Progress
+from experiments.learning.progress import Progress, shows_bars
 from experiments.learning.pseudo_labels import FlexMatch, UnlabeledBatch, check_semi_supervised
-from experiments.learning.step import Phase, RecordedSteps, TrainingStep, can_record
-from experiments.settings.recipe import LossPredictionSettings, Recipe
+from experiments.learning.stacking import stacked_with_others
+from experiments.learning.step import Phase, RecordedSteps, TrainingStep, can_record, make_head_loss
+from experiments.settings.recipe import Recipe
 from experiments.tasks.base import MirrorsInTurns, Task
 
 logger = logging.getLogger(__name__)
@@ -66,7 +59,7 @@ class Training:
         self._head = head = recipe.loss_prediction
         self._freezing = Freezing(recipe.freezing)
         self._stages: list[str] = []  # of networks without features of their own; found once
-        self._head_loss: nn.Module = _head_loss(head)
+        self._head_loss = make_head_loss(head)
 
     def fresh_model(self, *, seed: int) -> nn.Module:
         """Build the model; all of its weights come from `seed`, whatever was drawn before."""
@@ -157,9 +150,11 @@ class Training:
         )  # fmt: skip
         step = TrainingStep(
             self.task, self.engine, wrapped, optimizer, state.augmentation,
-            head_loss=self._head_loss if self._head.enabled else None,
-            head_weight=self._head.weight, max_grad_norm=self._optimizer.max_grad_norm,
+            head_loss=self._head_loss, head_weight=self._head.weight,
+            max_grad_norm=self._optimizer.max_grad_norm,
         )  # fmt: skip
+        if state.pseudo_labels is None:
+            step.stacked = stacked_with_others(step, model)
         with (
             self.engine.seeded(stream_seed(seed, 0, "dropout")),
             self.engine.recording_stream(),
@@ -196,7 +191,7 @@ class Training:
         phases = [self._phase(epoch, epochs) for epoch in range(epochs)]
         bar = tqdm(
             total=epochs, initial=state.epoch, desc="train", unit="epoch", mininterval=1,
-            leave=False, disable=None if self.engine.is_main else True,
+            leave=False, disable=None if shows_bars(self.engine) else True,
         )  # fmt: skip
         sizes = [batch.size for batch in self._batches(labeled, np.arange(labeled.size))]
         done = state.epoch * sum(sizes) + sum(sizes[: state.batch])
@@ -390,11 +385,3 @@ class Training:
     def _my_part(self, batch_size: int) -> slice:
         part = self.engine.shard(batch_size)
         return slice(part.start, part.stop)
-
-
-def _head_loss(head: LossPredictionSettings) -> nn.Module:
-    if head.loss == "mse":
-        return LossPredictionMSELoss()
-    if head.loss == "ranknet":
-        return RankNetLoss()
-    return LossPredictionLoss(head.margin, pairs=head.pairs)  # type: ignore[arg-type]  # it checks

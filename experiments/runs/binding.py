@@ -27,8 +27,9 @@ from experiments.settings.wording import counted
 from experiments.settings.yaml_file import read_yaml
 
 CONFIG, CHANGES = "config.yaml", "changes.csv"
-WITHOUT_EFFECT = ("out", "tracker", "checkpoint_minutes", "stop")
-"""Keys that may change when any run is resumed: they change no result, and `stop` only the end."""
+WITHOUT_EFFECT = ("out", "tracker", "checkpoint_minutes", "stop", "engine.seeds_per_process")
+"""Keys that may change when any run is resumed: they change no result (the last one only by
+rounding), and `stop` only the end."""
 WITHOUT_EFFECT_ON_TRAINING = (
     "cycles", "name", "oracle", "strategy.name", "strategy.query", "cycle.query_size",
     "cycle.candidates", "cycle.initial_size", "cycle.initial", "engine.num_threads",
@@ -217,7 +218,7 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
     Tables of a task, such as its recipes, are left out: their values count where they are used.
     """
     whole = in_force(config)
-    kept = {key: value for key, value in whole.items() if key not in WITHOUT_EFFECT}
+    kept = _without(WITHOUT_EFFECT, whole)
     data = _without_cache(whole.get("data", {}))
     task = {
         key: value
@@ -231,6 +232,15 @@ def _comparable(config: Mapping[str, Any]) -> dict[str, Any]:
         "query": {key: value for key, value in query.items() if not isinstance(value, Mapping)},
         **({"data": data} if data else {}),
         **({"task": task} if task else {}),
+    }
+
+
+def _without(keys: Iterable[str], node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return a configuration without these dotted keys."""
+    return {
+        key: _without(keys, value, f"{prefix}{key}.") if isinstance(value, Mapping) else value
+        for key, value in node.items()
+        if f"{prefix}{key}" not in keys
     }
 
 

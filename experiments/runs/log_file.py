@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from al_core.errors import ActiveLearningError
+from experiments.engine.lockstep import current
 from experiments.settings.terminal import PlainFormatter, log_to_stdout
 
 logger = logging.getLogger(__name__)
@@ -46,8 +47,12 @@ def logged_to(file: Path | None) -> Iterator[None]:
     handler = _LogFile(file, encoding="utf-8")
     handler.setFormatter(PlainFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(handler)
+    lockstep = current()
+    if lockstep is not None:
+        handler.addFilter(lockstep.filter_of_others())
     try:
-        with logging_redirect_tqdm():
+        # It exchanges the handlers of the process, and runs side by side have no bars.
+        with logging_redirect_tqdm() if lockstep is None else nullcontext():
             yield
     except Exception as error:
         trace = None if isinstance(error, EXPECTED) else sys.exc_info()

@@ -43,6 +43,10 @@ MAX_DEATHS = 2
 """Deaths of a job's process, which another process may have caused, before the job is given up."""
 
 
+SEEDS = "seeds"
+"""File of the journal: the values of `seed`, as texts."""
+
+
 class JobFailed(HydraException):
     """A job of a sweep has failed; the text is one line with the reason."""
 
@@ -60,6 +64,7 @@ class Sweep(Callback):
             except ActiveLearningError as error:  # as below
                 show_error(error)
                 sys.exit(1)
+        _check_launcher(config)
         try:
             journal = _open_journal(Path(config.hydra.sweep.dir).absolute() / ".sweep")
         except OSError as error:  # Hydra would turn it into a warning and continue
@@ -69,6 +74,9 @@ class Sweep(Callback):
         texts = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
         overrides = OverridesParser.create().parse_overrides(texts)
         self.swept = frozenset(o.key_or_group for o in overrides if o.is_sweep_override())
+        seeds = [list(o.sweep_string_iterator()) for o in overrides
+                 if o.key_or_group == "seed" and o.is_sweep_override()]  # fmt: skip
+        (journal / SEEDS).write_text(json.dumps(seeds[-1] if seeds else []), encoding="utf-8")
         in_the_path = {*IN_THE_PATH}
         if OmegaConf.is_interpolation(config, "name"):  # it then names task and data
             in_the_path |= {"task", "data"}
@@ -138,6 +146,27 @@ def refuse_what_kills(job: Any) -> None:
             f"its process died {deaths} times (killed or out of memory); repeat the command to try "
             "again"
         )
+
+
+def seeds_of(job: Any) -> list[int]:
+    """Return the seeds of the sweep that a job belongs to, in its order.
+
+    Args:
+        job: Hydra's own configuration in the job.
+    """
+    texts = json.loads((Path(job.runtime.output_dir) / SEEDS).read_text("utf-8"))
+    return [int(text) for text in texts if str(text).isdecimal()]
+
+
+def _check_launcher(config: DictConfig) -> None:
+    """End the sweep if jobs with a process of their own are to share processes."""
+    launcher = str(config.hydra.launcher._target_)
+    if config.engine.get("seeds_per_process", 1) != 1 and not launcher.endswith(".BasicLauncher"):
+        show_error(
+            "engine.seeds_per_process runs several seeds in the one process of hydra/launcher="
+            "basic: leave one of the two out"
+        )
+        sys.exit(1)
 
 
 def _file(job: Any) -> Path:

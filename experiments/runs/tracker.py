@@ -25,6 +25,7 @@ from al_core.entropies import HEADER, read_ranking_csv
 from al_core.errors import InvalidSetting
 from al_core.loop import CycleRecord
 from experiments.drawing.panel import Panel
+from experiments.engine.lockstep import current
 from experiments.learning.observer import EpochEnd
 from experiments.metrics.evaluation import Evaluation
 from experiments.runs.wandb_content import charts, labeled_set, model, picture, query
@@ -163,7 +164,7 @@ class WandbTracker:
         tags: Sequence[str],
         run_id: str,
     ) -> None:
-        """Open a run in `run_folder`/wandb, and finish the one that this process has open."""
+        """Open a run in `run_folder`/wandb; finish the one of an earlier job of this process."""
         self._run, self._failed = None, False
         what = {"project": self._project, "entity": self._entity, "group": group, "name": name}
         more = {"dir": str(run_folder.absolute()), "config": dict(config), "tags": list(tags)}
@@ -291,7 +292,8 @@ class WandbTracker:
             **what,
             mode=mode,
             resume="allow",
-            reinit="finish_previous",  # by default a second init returns the first job's run
+            # By default a second init returns the first job's run.
+            reinit="finish_previous" if current() is None else "create_new",
             settings=wandb.Settings(**SETTINGS, init_timeout=self._init_timeout_seconds),
         )
 

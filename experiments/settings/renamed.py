@@ -39,6 +39,7 @@ ADDED: Mapping[str, Any] = {
     "cycle.merge_remainder": False,
     "engine.cuda_graphs": False,
     "engine.resident": False,
+    "engine.seeds_per_process": 1,
     "loss_prediction.output_tap": False,
     "loss_prediction.layers": None,
     "optimizer._target_": "torch.optim.SGD",

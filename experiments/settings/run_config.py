@@ -339,6 +339,12 @@ def _check_combinations(values: Mapping[str, Any]) -> None:
                 "strategy.snapshot_at gives two posterior samples of its own: leave out "
                 "strategy.ensemble_size and strategy.mc_dropout_passes"
             )
+    beside = values["engine"].get("seeds_per_process", 1)
+    is_simulated = values["oracle"]["name"] not in PEOPLE
+    if beside != 1 and not (task["kind"] == "classification" and is_simulated):
+        raise InvalidSetting(
+            f"engine.seeds_per_process={beside} serves classification without people: set 1"
+        )
     if query["name"] == WHOLE_IMAGES:
         return
     if values["loss_prediction"]["enabled"]:

@@ -107,6 +107,7 @@ def small_learner(
     head: bool | dict[str, Any] = True,
     lr: float = 0.05,
     engine: Engine | None = None,
+    optimizer: dict[str, Any] | None = None,
     **cycle: Any,
 ) -> TaskLearner:
     """Make a learner of two epochs of batches of 8."""
@@ -120,7 +121,7 @@ def small_learner(
         engine or cpu_engine(),
         Recipe(
             CycleSettings(**settings),
-            OptimizerSettings(lr=lr),
+            OptimizerSettings(lr=lr, **(optimizer or {})),
             LossPredictionSettings(**{"enabled": bool(head), "width": 4, **more}),
         ),
     )

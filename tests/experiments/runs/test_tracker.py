@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 
 from experiments.data.labels import Box
 from experiments.drawing.views import box_view, mask_view
+from experiments.engine.lockstep import Lockstep, current
 from experiments.learning.observer import EpochEnd
 from experiments.metrics.segmentation import SegmentationMetrics
 from experiments.runs.tracker import EPOCHS_A_CYCLE, TABLE_ROWS, Shown, WandbTracker
@@ -313,5 +315,31 @@ def test_jobs_of_one_process_do_not_leak(tmp_path: Path, caplog: pytest.LogCaptu
             [step_of(seed)],
         )
         assert [row["accuracy"] for row in log.history] == [50.0 + seed]
+        assert log.exit_codes == [0]
+    assert warnings_of(caplog) == []
+
+
+def test_runs_side_by_side_are_open_together(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Runs that take turns in one process log into runs of their own, up to their own ends."""
+    folders = [tmp_path / f"seed{seed}" for seed in range(2)]
+
+    def job(seed: int) -> None:
+        lockstep = current()
+        assert lockstep is not None
+        tracker = WandbTracker(mode="offline")
+        start(tracker, folders[seed], run_id=f"job{seed}", config={"seed": seed})
+        for cycle in range(2):
+            lockstep.meet(cycle, None, lambda offers: offers)
+            tracker.log_cycle(*record_and_row(cycle), run_folder=folders[seed])
+        tracker.finish({"seed": seed}, failed=False)
+
+    outcomes = Lockstep().run({f"seed {seed}": partial(job, seed) for seed in range(2)})
+    assert list(outcomes.values()) == [None, None]
+    for seed, folder in enumerate(folders):
+        (log,) = read_runs(folder)
+        assert (log.run.run_id, log.summary["seed"]) == (f"job{seed}", seed)
+        assert log.steps == [step_of(0), step_of(1)]
         assert log.exit_codes == [0]
     assert warnings_of(caplog) == []
