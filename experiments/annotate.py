@@ -135,10 +135,9 @@ def _relabel(run: AskingRun, count: int) -> int:
     if is_live(run):
         settings = make(LabelStudioSettings, run.config["oracle"], where="oracle")
         created = ask_in_label_studio(run, items, settings)
-        show(
-            f"{counted(created, 'image')} of {len(items)} sent back to {settings.url}; the others "
-            "have a second task already"
-        )
+        left = len(items) - created
+        known = f"; {left} of {len(items)} have a second task already" if left else ""
+        show(f"{counted(created, 'image')} sent back to {settings.url}{known}")
         return 0
     folder = ask_in_files(run, items)
     show(

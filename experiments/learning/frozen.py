@@ -186,6 +186,14 @@ class FrozenClassification:
         ]
         return torch.cat(parts)
 
+    def completed(self, head: nn.Module) -> nn.Module:
+        """Return the whole network: normalized images (b, 3, h, w) to class scores (b, k).
+
+        Raises:
+            InvalidSetting: Its own classifier is not its last layer.
+        """
+        return self._trunk.completed(head)
+
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy of each sample."""
         return self.inner.losses(outputs, targets)

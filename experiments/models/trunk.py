@@ -70,6 +70,23 @@ class Trunk:
         assert embedding is not None, "the network keeps its features"
         return embedding.float()
 
+    def completed(self, head: nn.Module) -> nn.Module:
+        """Return the network with another classifier, which maps its features (b, d) to scores.
+
+        Raises:
+            InvalidSetting: Its own classifier is not the last layer, or unknown.
+        """
+        name = self.classifier.head
+        if name is None or not self.classifier.is_last:
+            raise InvalidSetting(
+                f"{self.source}: the last linear layer is not the end of the network, so that it "
+                "cannot be replaced by the trained one"
+            )
+        network = self._built(seed=0)
+        parent, _, child = name.rpartition(".")
+        setattr(network.get_submodule(parent), child, head)
+        return network
+
     def release(self) -> None:
         """Free the memory of the network until it is needed again."""
         self._network = None

@@ -13,6 +13,7 @@ import contextlib
 import io
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from torch import Tensor, nn
 
 from al_core.errors import ActiveLearningError
 from experiments.engine.engine import Engine
+from experiments.learning.frozen import FrozenClassification
 from experiments.ranking.model import TrainedModel, trained_model
 from experiments.ranking.scorer import Scorer
+from experiments.tasks.base import Task
 from experiments.tasks.detection import Detection
 
 MODEL, ABOUT = "model.onnx", "model.json"
@@ -60,7 +63,7 @@ def write_onnx(checkpoint: Path, folder: Path) -> str:
     scorer = Scorer(trained, engine)
     network = _Deployed(scorer, trained.kind).eval()
     any_size = trained.kind == "segmentation"
-    examples = [_example(scorer, count, any_size=any_size) for count in (2, 3)]
+    examples = [_example(network.task, count, any_size=any_size) for count in (2, 3)]
     path = folder / MODEL
     with torch.no_grad():
         network(examples[0])  # a network that cannot be exported says why
@@ -68,46 +71,58 @@ def write_onnx(checkpoint: Path, folder: Path) -> str:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    difference = max(_difference(network, session, pixels) for pixels in examples)
+    difference = max(_difference(network.as_run, session, pixels) for pixels in examples)
     if not difference <= TOLERANCE:
         raise ActiveLearningError(
             f"ONNX Runtime's outputs differ from the network's by {difference:.1e}, and "
             f"{TOLERANCE:g} is permitted: nothing was written"
         )
-    _describe(trained, scorer, difference, folder / ABOUT)
+    _describe(trained, network.task, difference, folder / ABOUT)
     return f"outputs in ONNX Runtime differ by {difference:.1e} at most (permitted {TOLERANCE:g})"
 
 
 class _Deployed(nn.Module):
-    """The network with normalization before it, and probabilities and corners after it."""
+    """The network with normalization before it, and probabilities and corners after it.
+
+    Attributes:
+        task: The task whose images it takes.
+    """
 
     def __init__(self, scorer: Scorer, kind: str) -> None:
         super().__init__()
         model = scorer.learner.model
         base = getattr(model, "base_model", model)  # without a loss-prediction module
         assert isinstance(base, nn.Module)
-        self.network = base
-        self._task = scorer.task
+        self._run_task, self._run_network = scorer.task, base
         self._kind = kind
+        self.task, self.network = scorer.task, base
+        if isinstance(scorer.task, FrozenClassification):
+            self.task, self.network = scorer.task.inner, scorer.task.completed(base)
 
     def forward(self, pixels: Tensor) -> Any:
-        outputs = self.network(self._task.normalize(pixels))
+        return self._finished(self.network(self.task.normalize(pixels)))
+
+    def as_run(self, pixels: Tensor) -> Any:
+        """Return the outputs as the run computes them: features first where they are kept."""
+        return self._finished(self._run_network(self._run_task.normalize(pixels)))
+
+    def _finished(self, outputs: Any) -> Any:
         if self._kind == "classification":
             return outputs.softmax(1)
         if self._kind == "segmentation":
             return outputs[0].exp()
         if self._kind == "pose":
             return outputs.final
-        assert isinstance(self._task, Detection)
-        return self._task.detector.candidates(outputs)
+        assert isinstance(self.task, Detection)
+        return self.task.detector.candidates(outputs)
 
 
-def _example(scorer: Scorer, count: int, *, any_size: bool) -> Tensor:
+def _example(task: Task, count: int, *, any_size: bool) -> Tensor:
     """Return noise of the shape of prepared images, float32 (count, 3, h, w).
 
     Where any size is taken, it is another one for every `count`, and not too small.
     """
-    height, width = scorer.task.example().shape[2:]
+    height, width = task.example().shape[2:]
     if any_size:
         height, width = (max(side, MIN_EXPORTED_SIDE) + 8 * count for side in (height, width))
     drawn = np.random.default_rng(count).integers(0, 256, (count, 3, height, width))
@@ -132,9 +147,9 @@ def _export(network: nn.Module, pixels: Tensor, kind: str, path: Path) -> None:
         raise ActiveLearningError(f"the network cannot be exported to ONNX: {reason}") from None
 
 
-def _difference(network: nn.Module, session: Any, pixels: Tensor) -> float:
+def _difference(as_run: Callable[[Tensor], Any], session: Any, pixels: Tensor) -> float:
     with torch.no_grad():
-        wanted = network(pixels)
+        wanted = as_run(pixels)
     wanted = wanted if isinstance(wanted, tuple) else (wanted,)
     found = session.run(None, {"pixels": pixels.numpy()})
     return max(
@@ -143,8 +158,8 @@ def _difference(network: nn.Module, session: Any, pixels: Tensor) -> float:
     )
 
 
-def _describe(trained: TrainedModel, scorer: Scorer, difference: float, path: Path) -> None:
-    height, width = scorer.task.example().shape[2:]
+def _describe(trained: TrainedModel, task: Task, difference: float, path: Path) -> None:
+    height, width = task.example().shape[2:]
     any_size = trained.kind == "segmentation"
     about = {
         "kind": trained.kind,

@@ -174,11 +174,16 @@ def test_what_cannot_be_exported_is_one_line(
 
 
 def _checkpoint(kind: str, place: Path) -> Path:
-    if kind == "classification":
+    if kind in ("classification", "frozen"):
         from tests.small_runs import write_image_folder
 
         images = write_image_folder(place / "images")
-        run_here(f"data.root={images}", f"out={place}", "cycles=1", "strategy=learning_loss")
+        own = (
+            ()
+            if kind == "classification"
+            else ("backbone=efficientnet_lite0", "backbone.frozen=true")
+        )
+        run_here(f"data.root={images}", f"out={place}", "cycles=1", "strategy=learning_loss", *own)
         return place / "small" / "learning_loss" / "seed0"
     paths = write_images(place / "images", 3, size=(48, 64))
     if kind == "detection":
@@ -191,7 +196,10 @@ def _checkpoint(kind: str, place: Path) -> Path:
     return file
 
 
-@pytest.mark.parametrize("kind", ["classification", "detection", "segmentation"])
+@pytest.mark.parametrize(
+    "kind",
+    ["classification", "detection", "segmentation", pytest.param("frozen", marks=pytest.mark.slow)],
+)
 def test_onnx_runtime_agrees_with_the_network(
     tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

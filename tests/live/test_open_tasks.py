@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,19 @@ class Queue:
         result: list[dict[str, Any]] = task["predictions"][0]["result"]
         return result
 
+    def ask_again(self, *names: str) -> None:
+        """Create second tasks for images."""
+        open_ = OpenTasks(self.client, self.project, self.rules, image_url="/{name}")
+        open_.ask_again([self._item(name, 1) for name in names])
+
+    def next(self) -> str:
+        """Return the image of the task that an annotator is given next, and answer it."""
+        path = f"/api/projects/{self.project}/next"
+        task = json.loads(self.client._send("GET", path))
+        content = {"result": self.result("x", 1)}
+        self.client._send("POST", f"/api/tasks/{task['id']}/annotations/", content)
+        return str(task["data"]["al_name"])
+
     def tasks(self) -> dict[str, Task]:
         """Return the tasks by the names of their images."""
         found = by_name(self.client.tasks(self.project))
@@ -94,3 +108,11 @@ def test_open_tasks_get_new_drafts_and_places(server: LocalServer, kind: str) ->
     (other,) = (one for one in tasks["d"].predictions if one.model_version == "another")
     assert (other.score, other.result) == (0.5, [])
     assert queue.bring_about(second) == 0
+
+
+def test_second_tasks_come_first(server: LocalServer) -> None:
+    """Images that are asked for again are served before all others, then the most wanted one."""
+    queue = Queue(Observed(server), "classification")
+    queue.bring_about({"a": 1, "b": 2, "c": 3})
+    queue.ask_again("c", "b")
+    assert [queue.next() for _ in range(4)] == ["c", "b", "a", "b"]
