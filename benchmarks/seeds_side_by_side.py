@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -50,8 +50,8 @@ def _measure(engine: Engine, data: ImageClassification, arguments: argparse.Name
             }
             units = arguments.steps * arguments.seeds
             contenders = [
-                Contender("one after the other", partial(_in_turn, trainings), units),
-                Contender("stacked", partial(_together, trainings), units),
+                Contender("one after the other", partial(in_turn, trainings), units),
+                Contender("stacked", partial(together, trainings), units),
             ]
             times = interleaved(contenders, rounds=arguments.rounds, clock=arguments.clock)
             print(f"\n{arguments.backbone}, {arguments.seeds} seeds, batch {batch_size}, ", end="")
@@ -88,12 +88,14 @@ def _training(
     return train
 
 
-def _in_turn(trainings: dict[str, Callable[[], object]]) -> None:
+def in_turn(trainings: Mapping[str, Callable[[], object]]) -> None:
+    """Train one after the other."""
     for train in trainings.values():
         train()
 
 
-def _together(trainings: dict[str, Callable[[], object]]) -> None:
+def together(trainings: Mapping[str, Callable[[], object]]) -> None:
+    """Train side by side."""
     for outcome in Lockstep().run(trainings).values():
         if isinstance(outcome, BaseException):
             raise outcome

@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 
 from benchmarks.gpu.__main__ import Part, Session
+from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.seeds import seeds
 from benchmarks.gpu.stored import store, stored
 from benchmarks.gpu.study import areas, jobs_of, pack, table
 from experiments.settings.run_config import RunConfig
@@ -96,6 +98,17 @@ def test_every_protocol_composes(protocol: str, backbone: str, device: str, tmp_
     assert (values["seed"], values["strategy"]["name"]) == (3, "learning_loss")
     is_trial = device == "cpu" and protocol != "fast"
     assert values["backbone"]["name"] == ("lenet" if is_trial else backbone)
+
+
+def test_several_seeds_are_timed_in_every_way(tmp_path: Path) -> None:
+    """Each way of training them has a time of a step, and none fails."""
+    file = tmp_path / "results.jsonl"
+    seeds(Bench(
+        "seeds", device="cpu", data=None, file=file, networks=[], seconds=0.001, batch_size=4
+    ))  # fmt: skip
+    records = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    assert len(records) == 3
+    assert all(record["ms_a_step_of_a_seed"] > 0 for record in records)
 
 
 def test_areas_are_those_of_finished_runs(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from benchmarks.gpu.study import Job, Workers, jobs_of, pack, table
 
 STRATEGIES = "random,margin,entropy,badge,learning_loss,learning_loss_plus"
 FITTED, PAPER, FAST = PROTOCOLS = "fitted", "paper", "fast"
-TIMINGS = ("probe", "steps", "scoring", "others", "compiled")
+TIMINGS = ("probe", "steps", "scoring", "others", "seeds", "compiled")
 SELECTION = ("selection", "large_selection")
 STUDY = "study"
 PARTS = (*TIMINGS, *SELECTION, STUDY)

@@ -18,6 +18,7 @@ from torch import nn
 from benchmarks.gpu.stored import stored
 from experiments.data.classification import ImageClassification, digits
 from experiments.engine.engine import Engine
+from experiments.models.whitened import WhitenedNet
 from vendored.pytorch_cifar import VGG, LeNet, ResNet18
 
 Work = Callable[[], object]
@@ -25,6 +26,7 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "resnet18": ResNet18,
     "vgg11": partial(VGG, "VGG11"),
     "lenet": LeNet,
+    "whitened": WhitenedNet,
 }
 
 

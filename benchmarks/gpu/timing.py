@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks.gpu.bench import Bench, waiting
 from benchmarks.gpu.others import others
+from benchmarks.gpu.seeds import seeds
 from benchmarks.gpu.steps import compiled, scoring, steps
 from benchmarks.timing import machine
 
@@ -64,6 +65,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "compiled": compiled,
     "scoring": scoring,
     "others": others,
+    "seeds": seeds,
 }
 
 
