@@ -83,6 +83,29 @@ def test_each_epoch_is_another_order_of_all_labeled_samples() -> None:
     assert len({seed for _, seed in batches}) == 6
 
 
+class Mirrored(Recorded):
+    """Keeps epoch and indices of every batch that may be mirrored, and shows it in black."""
+
+    def mirrored(self, images: Tensor, indices: IndexArray, *, epoch: int) -> Tensor:
+        """Take note."""
+        self.turns = [*getattr(self, "turns", []), (epoch, indices.tolist())]
+        return images * 0
+
+    def augment(self, images: Tensor, targets: Any, generator: torch.Generator) -> Any:
+        """Check that what was returned is used."""
+        assert not images.any()
+        return super().augment(images, targets, generator)
+
+
+def test_images_are_mirrored_by_epoch_and_position() -> None:
+    """Every batch is offered with its epoch and its own images before it is augmented."""
+    task = Mirrored(small_data(), TinyNet)
+    annotated(task)
+    small_learner(task, epochs=3).fit(LABELED, seed=0)
+    assert [epoch for epoch, _ in task.turns] == [0, 0, 1, 1, 2, 2]
+    assert [indices for _, indices in task.turns] == [indices for indices, _ in task.batches]
+
+
 @pytest.mark.parametrize(
     ("num_labeled", "sizes"), [(12, [8, 4]), (11, [11]), (19, [8, 11]), (16, [8, 8]), (3, [3])]
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,9 @@ def test_runs_side_by_side_are_those_by_themselves(
     caplog.set_level(logging.INFO)
     settings = overrides(f"data.root={images}", f"out={tmp_path}", "engine.seeds_per_process=2")
     formatters = [handler.formatter for handler in logging.getLogger().handlers]
+    start = time.perf_counter()
     outcome = run_group(compose(*settings, "seed=0"), [0, 1, 2])
+    wall_seconds = time.perf_counter() - start
     assert [handler.formatter for handler in logging.getLogger().handlers] == formatters
     for seed in SEEDS:
         check_alike(folder_of(tmp_path, seed), folder_of(alone, seed))
@@ -83,6 +86,10 @@ def test_runs_side_by_side_are_those_by_themselves(
         assert f"seed{seed}: 3 cycles" in log
         assert f"seed{1 - seed}" not in log
         assert log.count("cycle 1: 18 labeled") == 1
+    rows = [row for seed in SEEDS for row in read_rows(folder_of(tmp_path, seed) / "cycles.csv")]
+    spent = [float(row[key]) for row in rows for key in TIMED if key.startswith("seconds_")]
+    assert min(spent) >= 0
+    assert sum(spent) <= wall_seconds  # waiting for the other run does not count
     rows = read_rows(folder_of(tmp_path, 0) / "cycles.csv")
     assert outcome.metric == float(rows[-1]["accuracy"])
     assert not folder_of(tmp_path, 2).exists()
