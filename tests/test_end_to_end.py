@@ -275,6 +275,26 @@ def test_the_documented_command_runs_on_embedded_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_run_goes_on_where_nobody_reads_its_output(
+    unbroken: Path, images: Path, tmp_path: Path
+) -> None:
+    """With a closed pipe as standard output, as behind `| head`, it ends without a traceback."""
+    arguments = overrides(f"data.root={images}", f"out={tmp_path}")
+    command = [sys.executable, "-m", "experiments.run", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()
+    folder = tmp_path / "small" / "learning_loss" / "seed0"
+    assert results(folder)["cycles.csv"] == results(unbroken)["cycles.csv"]
+    assert "cycle 2: 24 labeled" in (folder / "log.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_two_processes_complete_a_run_and_resume_it(images: Path, tmp_path: Path) -> None:
     """The whole program over two processes: one folder, nothing twice, killed and resumed alike."""
