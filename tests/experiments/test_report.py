@@ -18,6 +18,7 @@ from scipy import stats
 
 from experiments.report import main, write_report
 from experiments.reporting.runs import find_runs
+from tests.al_core.strategies.listed import NAMES
 from tests.experiments.synthetic_runs import RANDOM, make_runs, set_cell, write_gallery, write_run
 
 
@@ -43,6 +44,15 @@ def test_files_and_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     }  # fmt: skip
     assert (out / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     ElementTree.fromstring((out / "learning_curves.svg").read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+def test_every_strategy_is_on_the_page(tmp_path: Path) -> None:
+    """The report of a sweep over all choices under conf/strategy has each of them."""
+    make_runs(tmp_path, dict.fromkeys(set(NAMES) - {"random"}, 1.0), num_seeds=2)
+    assert main([str(tmp_path)]) == 0
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert [name for name in NAMES if f">{name}<" not in page] == []
 
 
 def test_csv_is_tidy(tmp_path: Path) -> None:
