@@ -46,7 +46,7 @@ def test_files_and_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     ElementTree.fromstring((out / "learning_curves.svg").read_text(encoding="utf-8"))
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("undrawn_figures")
 def test_every_strategy_is_on_the_page(tmp_path: Path) -> None:
     """The report of a sweep over all choices under conf/strategy has each of them."""
     make_runs(tmp_path, dict.fromkeys(set(NAMES) - {"random"}, 1.0), num_seeds=2)
@@ -55,6 +55,7 @@ def test_every_strategy_is_on_the_page(tmp_path: Path) -> None:
     assert [name for name in NAMES if f">{name}<" not in page] == []
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_csv_is_tidy(tmp_path: Path) -> None:
     """report.csv holds a row for each strategy and cycle and one for each area, at full
     precision.
@@ -72,6 +73,7 @@ def test_csv_is_tidy(tmp_path: Path) -> None:
     assert first["runs"].split()[0] == "cifar10-digits/random/seed0"
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_every_number_leads_to_its_runs(tmp_path: Path) -> None:
     """report.json gives, for every strategy, run folders that exist, with commit, command and the
     digest of the configuration; report.html links the same folders from where it lies.
@@ -121,6 +123,7 @@ def test_report_is_reproducible(tmp_path: Path) -> None:
     assert [name for name in before if before[name] != after[name]] == []
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_default_place(tmp_path: Path) -> None:
     """A single run folder is not written to: its report goes beside it."""
     folder = write_run(tmp_path, "random", 0, accuracy=[1.0, 2.0])
@@ -214,6 +217,7 @@ def test_broken_gallery(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     fails(capsys, [str(tmp_path)], "is neither most_* nor least_*")
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_first_cycle_still_running(tmp_path: Path) -> None:
     """A run without a finished cycle is shown as such, alone and beside others."""
     folder = write_run(tmp_path, "margin", 0, accuracy=[], cycles=3)
@@ -279,6 +283,7 @@ def test_tables_and_figures_are_imported_when_they_are_made(code: str) -> None:
     assert not {"pandas", "matplotlib", "torch"} & set(modules)
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_a_disk_that_is_full_in_the_middle_leaves_the_whole_earlier_report(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -300,6 +305,7 @@ def test_a_disk_that_is_full_in_the_middle_leaves_the_whole_earlier_report(
     assert contents(tmp_path / "report") == before
 
 
+@pytest.mark.usefixtures("undrawn_figures")
 def test_tables_fit_the_terminal(tmp_path: Path) -> None:
     """With a width, tables are cut into parts that begin with the first column; none loses a cell,
     and the files keep whole tables.

@@ -14,6 +14,8 @@ from experiments.reporting.runs import find_runs
 from experiments.reporting.summary import summarize
 from tests.experiments.synthetic_runs import NOISE, RANDOM, write_run
 
+pytestmark = pytest.mark.usefixtures("undrawn_figures")
+
 GAINS = {
     "digits": {"good": 3.0, "bad": -3.0},
     "photos": {"good": 2.0, "bad": -1.0},

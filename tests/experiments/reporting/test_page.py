@@ -19,6 +19,8 @@ from experiments.reporting.runs import find_runs
 from experiments.reporting.summary import summarize
 from tests.experiments.synthetic_runs import write_gallery, write_run
 
+pytestmark = pytest.mark.usefixtures("undrawn_figures")
+
 
 class _Page(HTMLParser):
     """Collects what a page would load, and its elements' balance."""
