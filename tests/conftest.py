@@ -24,6 +24,25 @@ settings.register_profile("house", deadline=None, derandomize="CI" in os.environ
 settings.load_profile("house")
 
 
+@pytest.hookimpl(trylast=True)  # after those that are left out
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin each worker's part with its share of the slow tests.
+
+    Workers begin with equal parts of the list, one after the other, and take over tests of others
+    when they are through: a slow test that began last would leave the other workers without any.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    others = [item for item in items if not item.get_closest_marker("slow")]
+    if workers > 1:
+        items[:] = [
+            item
+            for worker in range(workers)
+            for part in (slow, others)
+            for item in part[len(part) * worker // workers : len(part) * (worker + 1) // workers]
+        ]
+
+
 def pytest_collection_finish() -> None:
     """Exclude everything imported from garbage collection, which would take 10 s each time."""
     gc.collect()

@@ -148,7 +148,7 @@ def test_real_runs_killed_and_gone_on_with(tmp_path: Path) -> None:
         for each in overrides(f"data.root={images}", f"out={tmp_path / 'runs'}", "cycles=2")
         if not each.startswith("strategy=")  # compare chooses it
     ]
-    line = [sys.executable, "-m", "experiments.compare", "strategies=random,margin", "budget=6",
+    line = [sys.executable, "-m", "experiments.compare", "strategies=random,margin", "budget=2",
             "seeds=3", *settings]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     first = subprocess.Popen(line, cwd=ROOT, env=environment, start_new_session=True,
@@ -163,13 +163,12 @@ def test_real_runs_killed_and_gone_on_with(tmp_path: Path) -> None:
     done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True,
                           timeout=500, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "run 1 of 6" not in done.stdout
-    assert "6 of 6 runs spent" in done.stdout
+    assert "run 1 of 2" not in done.stdout
+    assert "2 of 2 runs spent" in done.stdout
     for strategy in ("random", "margin"):
-        for seed in range(3):
-            state = json.loads((folder / strategy / f"seed{seed}" / "state.json").read_text())
-            assert state["finished"]
-            assert len(read_rows(folder / strategy / f"seed{seed}" / "cycles.csv")) == 2
+        state = json.loads((folder / strategy / "seed0" / "state.json").read_text())
+        assert state["finished"]
+        assert len(read_rows(folder / strategy / "seed0" / "cycles.csv")) == 2
 
 
 @pytest.mark.parametrize("when", ["before", "meanwhile"])

@@ -41,9 +41,8 @@ NETWORKS = [
     SSD300,
     pytest.param("retinanet_resnet50_fpn", marks=SLOW),
     pytest.param("fcos_resnet50_fpn", marks=SLOW),
-    pytest.param("fasterrcnn_resnet50_fpn", marks=SLOW),
 ]
-"""One of each class of torchvision's, and two sizes of Faster R-CNN; "v2" are the same classes."""
+"""One of each of torchvision's classes; "v2", and Faster R-CNN on ResNet, are the same classes."""
 
 
 class Backbone:
