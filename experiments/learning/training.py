@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from al_core import ActiveLearning, IndexArray, find_stages, stream_seed
@@ -255,21 +255,21 @@ class Training:
         parts = [batch[self._my_part(batch.size)] for batch in batches]
         drawn = [None if pseudo_labels is None else pseudo_labels.draw(p.size) for p in parts]
 
-        def load(k: int) -> tuple[Batch, UnlabeledBatch | None]:
-            batch, rows, unlabeled = (
-                task.training_batch(parts[k], labels, seed=seeds[k]),
-                drawn[k],
-                None,
-            )
+        def in_turn(images: Tensor, indices: IndexArray) -> Tensor:
             if isinstance(task, MirrorsInTurns):
-                images = task.mirrored(batch.images, parts[k], epoch=epoch)
-                batch = Batch(images, batch.targets)
+                return task.mirrored(images, indices, epoch=epoch)
+            return images
+
+        def load(k: int) -> tuple[Batch, UnlabeledBatch | None]:
+            batch, rows = task.training_batch(parts[k], labels, seed=seeds[k]), drawn[k]
+            batch = Batch(in_turn(batch.images, parts[k]), batch.targets)
             if ahead:
                 batch = Batch(engine.pinned(batch.images), engine.pinned(batch.targets))
-            if pseudo_labels is not None and rows is not None:
-                images = task.pool_images(pseudo_labels.unlabeled[rows])
-                unlabeled = UnlabeledBatch(pseudo_labels, rows, images)
-            return batch, unlabeled
+            if pseudo_labels is None or rows is None:
+                return batch, None
+            unlabeled = pseudo_labels.unlabeled[rows]
+            images = in_turn(task.pool_images(unlabeled), unlabeled)
+            return batch, UnlabeledBatch(pseudo_labels, rows, images)
 
         sizes = Counter(batch.size for batch in batches)
         left = range(state.batch, len(batches))

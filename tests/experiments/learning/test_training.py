@@ -106,6 +106,17 @@ def test_images_are_mirrored_by_epoch_and_position() -> None:
     assert [indices for _, indices in task.turns] == [indices for indices, _ in task.batches]
 
 
+def test_unlabeled_images_are_mirrored_as_labeled_ones() -> None:
+    """Images that are trained on by pseudo-labels take turns too, by their own positions."""
+    task = Mirrored(small_data(), TinyNet)
+    annotated(task)
+    small_learner(task, epochs=1, semi_supervised="flexmatch", head=False).fit(LABELED, seed=0)
+    labeled, unlabeled = task.turns[::2], task.turns[1::2]
+    assert [indices for _, indices in labeled] == [indices for indices, _ in task.batches]
+    assert not {i for _, indices in unlabeled for i in indices} & set(LABELED.tolist())
+    assert unlabeled
+
+
 @pytest.mark.parametrize(
     ("num_labeled", "sizes"), [(12, [8, 4]), (11, [11]), (19, [8, 11]), (16, [8, 8]), (3, [3])]
 )
