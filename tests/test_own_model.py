@@ -128,7 +128,7 @@ def test_a_frozen_run_shares_features_and_ranks_as_it_scored(images: Path, tmp_p
 
 
 @needs_lite0
-@pytest.mark.parametrize("size", ["32", ""])
+@pytest.mark.parametrize("size", ["32", pytest.param("", marks=pytest.mark.slow)])
 def test_a_pretrained_network_is_fine_tuned(images: Path, tmp_path: Path, size: str) -> None:
     """One key chooses network, recipe and preparation of images."""
     changes = ["backbone=efficientnet_lite0", "optimizer.lr=", "cycles=1", "cycle.min_steps=1"]

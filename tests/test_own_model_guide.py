@@ -70,6 +70,7 @@ def test_the_csv_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(names["unlabeled"]) == 2
 
 
+@pytest.mark.slow
 def test_every_strategy_selects_on_the_networks_of_the_guide() -> None:
     """The blocks on `ModelLearner` run with the networks of the blocks before them."""
     timm = pytest.importorskip("timm")

@@ -96,6 +96,8 @@ def crop_and_flip(
     device = images.device
     slack = 2 * padding
     top, left = torch.randint(0, slack + 1, (2, b), generator=generator, device=device)
+    if not (padding or flip):  # drawn all the same: what is drawn next does not depend on it
+        return images
     padded = F.pad(images, (padding,) * 4)
     chosen = torch.arange(b, device=device)
     if flip:

@@ -196,9 +196,12 @@ def _checkpoint(kind: str, place: Path) -> Path:
     return file
 
 
+OTHERS = ("detection", "segmentation", "frozen")
+
+
 @pytest.mark.parametrize(
     "kind",
-    ["classification", "detection", "segmentation", pytest.param("frozen", marks=pytest.mark.slow)],
+    ["classification", *(pytest.param(kind, marks=pytest.mark.slow) for kind in OTHERS)],
 )
 def test_onnx_runtime_agrees_with_the_network(
     tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
@@ -221,6 +224,7 @@ def test_onnx_runtime_agrees_with_the_network(
     assert found.shape[axis] == len(about["class_names"]) + (kind == "detection")
 
 
+@pytest.mark.slow
 def test_an_onnx_file_that_differs_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -242,6 +242,7 @@ def test_memory_format_changes_nothing() -> None:
     )
 
 
+@pytest.mark.slow
 def test_it_compiles() -> None:
     """torch.compile takes the whole network without a break in the graph."""
     model = small().eval()

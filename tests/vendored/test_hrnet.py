@@ -98,6 +98,7 @@ def test_shapes_and_gradients() -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_it_learns() -> None:
     """A few steps on one batch bring the heatmaps closer to their targets."""
     model = tiny()

@@ -248,7 +248,7 @@ class Summed(nn.Module):
         return scores, sum((f.mean((1, 2, 3)) for f in maps), start=torch.zeros(len(x)))
 
 
-@pytest.mark.parametrize("name", ["LeNet", "ResNet18"])
+@pytest.mark.parametrize("name", ["LeNet", pytest.param("ResNet18", marks=pytest.mark.slow)])
 def test_compiled_networks_remember_too(name: str) -> None:
     """torch.compile takes the whole network, and its features are fresh in every forward."""
     model = build(name)

@@ -83,6 +83,7 @@ def go(*arguments: str) -> str:
     return "" if waiting is None else waiting.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "forms"),
     [

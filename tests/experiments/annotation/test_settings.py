@@ -72,6 +72,7 @@ def test_a_test_set_may_be_given(team: Team, labeled: Path) -> None:
     assert read_rows(team.run / "cycles.csv")[0]["accuracy"]
 
 
+@pytest.mark.slow
 def test_the_initial_set_may_be_typical_images(team: Team, tmp_path: Path) -> None:
     """With weights of a network on disk, batch 0 is spread over the kinds of images there are."""
     from torchvision.models import resnet18

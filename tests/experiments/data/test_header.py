@@ -113,7 +113,9 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
 """
 
 
-@pytest.mark.parametrize("kind", ["png", "webp", "tiff"])
+@pytest.mark.parametrize(
+    "kind", ["png", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("webp", "tiff"))]
+)
 def test_a_small_file_of_a_large_image_takes_no_memory(kind: str, tmp_path: Path) -> None:
     """The default limit holds too, with less than 20 MB."""
     path = tmp_path / f"bomb.{kind}"

@@ -58,7 +58,11 @@ def test_what_is_no_detector_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("network", "side"), [(NETWORK, 64), (partial(ssd300, NUM_CLASSES, trunk="scratch"), 300)]
+    ("network", "side"),
+    [
+        (NETWORK, 64),
+        pytest.param(partial(ssd300, NUM_CLASSES, trunk="scratch"), 300, marks=pytest.mark.slow),
+    ],
 )
 def test_a_sample_differs_from_the_outputs_by_the_dropped_inputs_alone(
     network: Any, side: int

@@ -79,8 +79,8 @@ LARGE = {
     "fcn": torchvision(model="fcn_resnet50"),
 }
 EVERY_ADAPTER = [
-    *ADAPTERS,
-    *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE),
+    *("drn", "lite0", "a_users_own"),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("deeplab_mobile", "lraspp", *LARGE)),
 ]
 
 

@@ -339,6 +339,7 @@ def gathered(parts: Any) -> tuple[dict[int, float], dict[int, str]]:
     return scores, reasons
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_scores(paths: list[Path], tmp_path: Path) -> None:
     """Every chunk comes back once, whoever scored it, unreadable files with their reasons."""
     (tmp_path / "broken.jpg").touch()

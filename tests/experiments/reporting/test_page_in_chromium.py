@@ -22,9 +22,12 @@ CHROMIUM = next(
      if (found := shutil.which(name))),
     None,
 )  # fmt: skip
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="the page's own checks need Chromium (apt-get install chromium)"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="the page's own checks need Chromium (apt-get install chromium)"
+    ),
+]
 
 STRATEGIES = ("random", "margin", "entropy", "learning_loss", "least_confidence")
 WIDTHS = {"desktop": 1280, "phone": 390}  # CSS pixels

@@ -71,6 +71,7 @@ def listed(folder: Path) -> Mapping[str, str]:
     return {one.name: one.suggested for one in read_suspects(folder)}
 
 
+@pytest.mark.slow
 def test_every_image_is_predicted_by_networks_of_the_other_folds() -> None:
     """Cross-validation is the prediction of a network that was not trained on the image."""
     of = learner()

@@ -48,6 +48,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_another_fragment(tmp_path: Path) -> None:
     """A kill loses at most the last second, also of what was printed and of the machine's use; the
     resumed run has the same id and later steps.
@@ -185,6 +186,7 @@ tracker.finish({}, failed=False)
 """
 
 
+@pytest.mark.slow
 def test_nobody_is_asked_for_a_key(tmp_path: Path) -> None:
     """At a terminal, too, a run without key goes on at once instead of waiting for an answer."""
     theirs, ours = pty.openpty()

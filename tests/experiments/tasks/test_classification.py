@@ -53,6 +53,16 @@ def test_augmentation_is_a_crop_and_flip_of_each_image_on_its_own(
     assert abs(np.corrcoef(chosen[:, 0], chosen[:, 1])[0, 1]) < 0.16  # drawn apart
 
 
+def test_images_that_are_neither_moved_nor_mirrored_are_not_copied() -> None:
+    """As much is drawn as for others, so that what is drawn next does not depend on it."""
+    task = small_task(small_data(9, flip=False), crop_padding=0)
+    images = task.pool_images(np.arange(9))
+    generator, same = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
+    assert task.augment(images, None, generator)[0] is images
+    torch.randint(0, 1, (2, 9), generator=same)
+    assert torch.equal(generator.get_state(), same.get_state())
+
+
 def test_alternating_mirroring_shows_each_form_of_an_image_once_in_two_epochs() -> None:
     """About half of the images are mirrored in an epoch, and in the next one exactly the others."""
     task = small_task(small_data(200), mirroring="alternating", crop_padding=0)

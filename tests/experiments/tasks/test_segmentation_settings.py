@@ -50,6 +50,7 @@ def test_another_kind_of_network_is_refused() -> None:
         Segmentation(small_data(), classifier, crop_size=32)
 
 
+@pytest.mark.slow
 def test_every_drn_is_built_by_its_choice() -> None:
     """The twelve and the small one: each file of conf/backbone/drn_* is the network of its name."""
     from vendored.drn import MODEL_NAMES

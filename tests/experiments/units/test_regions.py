@@ -211,6 +211,7 @@ def test_no_region_is_selected_twice(tmp_path: Path, strategy: str) -> None:
     assert any(re.search(r"; \d+ regions? chosen", caption) for caption in captions)
 
 
+@pytest.mark.slow
 def test_whole_images_and_regions_start_from_the_same_images(whole: Path, tmp_path: Path) -> None:
     """The initial set is of whole images, the same for either; cycle 0 has one result."""
     parts = rows(whole / "cycles.csv")
@@ -220,6 +221,7 @@ def test_whole_images_and_regions_start_from_the_same_images(whole: Path, tmp_pa
         assert parts[0][same] == images[0][same]
 
 
+@pytest.mark.slow
 def test_a_query_stays_within_its_budget(tmp_path: Path) -> None:
     """Counted in regions it is met exactly, counted in pixels it is not exceeded."""
     by_number = finished(tmp_path, "query.budget=regions", "cycle.query_size=9", "cycles=2")
@@ -232,6 +234,7 @@ def test_a_query_stays_within_its_budget(tmp_path: Path) -> None:
         assert 1000 < sum(int(row["num_pixels"]) for row in query) <= 1500
 
 
+@pytest.mark.slow
 def test_a_run_of_regions_is_resumed_bit_for_bit(whole: Path, tmp_path: Path) -> None:
     """Stopped after a cycle and gone on with, it ends like one that was never stopped."""
 
