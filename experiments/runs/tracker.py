@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import disk_usage
 from types import ModuleType
 from typing import Any, Protocol
 
@@ -36,6 +37,7 @@ Row = Mapping[str, float | int | None]
 ENTROPIES = {"entropies": "cycle_{:02d}.csv", "entropies-upload": "cycle_{:02d}_upload.csv"}
 TABLE_ROWS = 1000  # the most wanted; the artifact beside the table holds all
 STEPS_A_CYCLE = 1_000_000  # of W&B's own count of steps; the last one is the cycle's row
+ROOM = 100_000  # bytes; with fewer, W&B's service cannot write, which it does not report
 EPOCHS_A_CYCLE = 200  # at most, evenly over a training
 TRAINING = ("loss", "learning_rate", "images_per_second", "ranking_accuracy")
 SETTINGS: dict[str, Any] = {
@@ -153,6 +155,7 @@ class WandbTracker:
         self._init_timeout_seconds = float(wait)
         self._run: Any = None
         self._failed = False
+        self._folder = Path()
 
     def start(
         self,
@@ -165,7 +168,7 @@ class WandbTracker:
         run_id: str,
     ) -> None:
         """Open a run in `run_folder`/wandb; finish the one of an earlier job of this process."""
-        self._run, self._failed = None, False
+        self._run, self._failed, self._folder = None, False, run_folder
         what = {"project": self._project, "entity": self._entity, "group": group, "name": name}
         more = {"dir": str(run_folder.absolute()), "config": dict(config), "tags": list(tags)}
         with self._surviving():
@@ -221,6 +224,11 @@ class WandbTracker:
                 self._run.summary.update(dict(summary))
             with self._surviving():
                 self._run.finish(exit_code=int(failed))
+                if not self._failed and disk_usage(self._folder).free < ROOM:
+                    logger.warning(
+                        "the disk is full: W&B's files of this run may lack their end, and the run "
+                        "folder has everything"
+                    )
             self._run = None
 
     def _pictures(self, shown: Shown) -> dict[str, Any]:
@@ -286,6 +294,9 @@ class WandbTracker:
 
     def _init(self, what: Mapping[str, Any], *, mode: str) -> Any:
         wandb = _import_wandb()
+        # W&B's own log is in the run folder, and a full disk would print a traceback for each of
+        # its lines. The handler of log.txt raises by itself.
+        logging.raiseExceptions = False
         # Silent for the whole process; otherwise W&B prompts for a key and waits forever.
         wandb.setup(wandb.Settings(silent=True))
         return wandb.init(

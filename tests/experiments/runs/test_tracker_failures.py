@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pty
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +70,40 @@ def test_a_killed_run_goes_on_as_another_fragment(tmp_path: Path) -> None:
     assert killed.run.run_id == resumed.run.run_id == "abcd1234"
     assert (killed.steps, killed.exit_codes) == ([step_of(0), step_of(1)], [])
     assert (resumed.steps, resumed.exit_codes) == ([step_of(2)], [0])
+
+
+def test_a_full_disk_prints_no_traceback_for_a_line_of_the_log_of_wandb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What W&B logs about itself is lost silently: the tracker has warned once of what it means."""
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    tracker = WandbTracker(mode="offline")
+    start(tracker, tmp_path)
+    full, log = logging.FileHandler("/dev/full"), logging.getLogger("wandb")
+    log.addHandler(full)
+    try:
+        capfd.readouterr()
+        log.error("restore done")
+    finally:
+        log.removeHandler(full)
+        with suppress(OSError):
+            full.close()
+    tracker.finish({}, failed=False)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_disk_that_is_full_at_the_end_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """W&B's service does not report that it could not write its file."""
+    tracker = WandbTracker(mode="offline")
+    for free, said in ((0, ["the disk is full"]), (10**9, [])):
+        usage = shutil.disk_usage(tmp_path)._replace(free=free)
+        monkeypatch.setattr("experiments.runs.tracker.disk_usage", lambda path, is_=usage: is_)
+        start(tracker, tmp_path)
+        caplog.clear()
+        tracker.finish({}, failed=False)
+        assert [each[:16] for each in warnings_of(caplog)] == said
 
 
 def _close_behind_its_back(run_folder: Path) -> None:
