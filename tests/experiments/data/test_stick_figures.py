@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
-from experiments.data.labels import HIDDEN, MISSING, VISIBLE
+from experiments.data.labels import HIDDEN, VISIBLE
 from experiments.data.stick_figures import (
+    DEGREES,
     HEAD_TOP,
     JOINT_NAMES,
+    KINDS,
     LENGTHS,
     NECK,
     SKELETON,
@@ -65,23 +69,34 @@ def test_the_figure_is_seen_from_the_front(composed: list[FigureScene]) -> None:
             assert across @ to_the_image_right > 0
 
 
-def test_easy_scenes_show_the_whole_figure(composed: list[FigureScene]) -> None:
-    """In easy scenes every joint is in plain sight; hard ones have hidden and missing joints."""
-    easy = [scene for scene in composed if not scene.hard]
-    hard = [scene for scene in composed if scene.hard]
-    assert 10 < len(hard) < 30
-    assert all((scene.visibility == VISIBLE).all() for scene in easy)
-    seen = np.concatenate([scene.visibility for scene in hard])
-    assert set(seen.tolist()) == {MISSING, HIDDEN, VISIBLE}
-    assert (seen == VISIBLE).mean() > 0.7
-    for scene in hard:
-        inside = ((scene.points >= 0) & (scene.points < SIZE)).all(1)
-        assert np.array_equal(inside, scene.visibility != MISSING)
+def test_every_joint_is_inside_and_most_are_in_plain_sight(composed: list[FigureScene]) -> None:
+    """A digit covers some joints; none lies beyond the border."""
+    seen = np.concatenate([scene.visibility for scene in composed])
+    assert set(seen.tolist()) == {HIDDEN, VISIBLE}
+    assert (seen == VISIBLE).mean() > 0.9
+    points = np.concatenate([scene.points for scene in composed])
+    assert points.min() >= 0.5
+    assert points.max() <= SIZE - 0.5
+
+
+def test_kinds_are_rare_in_the_pool_and_equally_frequent_in_a_test_set() -> None:
+    """Their shares are those that are stated, and a figure is turned as its kind says."""
+    assert sum(kind.share for kind in KINDS) == pytest.approx(1)
+    held_out = figure_scenes(40, size=SIZE, held_out=True)
+    assert Counter(scene.kind for scene in held_out) == dict.fromkeys(KINDS, 10)
+    pool = figure_scenes(400, size=SIZE)
+    for kind, number in Counter(scene.kind for scene in pool).items():
+        assert abs(number - 400 * kind.share) < 4 * (400 * kind.share * (1 - kind.share)) ** 0.5
+    for scene in pool[:100]:
+        hips = (scene.points[AT["left_hip"]] + scene.points[AT["right_hip"]]) / 2
+        right, down = scene.points[NECK] - hips
+        turn = abs(np.rad2deg(np.arctan2(right, -down)))
+        assert abs(turn - scene.kind.turn) <= DEGREES["body"] + DEGREES["torso"] + 1
 
 
 def test_joints_lie_on_the_limbs_that_are_drawn(composed: list[FigureScene]) -> None:
-    """In easy scenes a limb has one color from joint to joint, unlike the ground beside it."""
-    for scene in (each for each in composed if not each.hard):
+    """A limb has one color from joint to joint, unlike the ground beside it."""
+    for scene in (each for each in composed if (each.visibility == VISIBLE).all()):
         image = scene.image.astype(float)
 
         def color(at: np.ndarray, image: np.ndarray = image) -> np.ndarray:
