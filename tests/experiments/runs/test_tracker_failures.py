@@ -75,7 +75,7 @@ def test_a_killed_run_goes_on_as_another_fragment(tmp_path: Path) -> None:
 def test_a_full_disk_prints_no_traceback_for_a_line_of_the_log_of_wandb(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What W&B logs about itself is lost silently: the tracker has warned once of what it means."""
+    """Lines about W&B itself are lost silently: the tracker warns once of what that means."""
     monkeypatch.setattr(logging, "raiseExceptions", True)
     tracker = WandbTracker(mode="offline")
     start(tracker, tmp_path)
