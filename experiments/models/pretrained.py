@@ -6,12 +6,15 @@ EfficientNet-Lite0 is also the trunk of a light detector and of a light segmente
 from __future__ import annotations
 
 import logging
+import ssl
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +39,8 @@ DEFAULT = "DEFAULT"
 NONE = (None, "none", SCRATCH)
 """Values of `weights` that stand for fresh ones."""
 KEY = "backbone.weights"
+SECONDS_TO_ANSWER = 10.0
+"""The Hub is taken to be out of reach after so long."""
 
 
 # ---- EfficientNet-Lite0
@@ -261,13 +266,13 @@ def timm_classifier(
 
 
 def _timm_network(
-    model: str, image_size: int | None, *, num_classes: int, pretrained: bool = False
+    model: str, image_size: int | None, *, num_classes: int, pretrained: bool = False, **more: Any
 ) -> nn.Module:
     size = {}
     if image_size is not None and _timm_config(model).fixed_input_size:
         size["img_size"] = image_size
     network: nn.Module = _timm().create_model(
-        model, pretrained=pretrained, num_classes=num_classes, **size
+        model, pretrained=pretrained, num_classes=num_classes, **size, **more
     )
     return network
 
@@ -276,20 +281,38 @@ def _fetched_by_timm(
     config: Any, model: str, image_size: int | None, num_classes: int
 ) -> nn.Module:
     """Return a network with the weights of its name, from the cache of the Hub or from the Hub."""
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import hf_hub_url, try_to_load_from_cache
 
-    hub = config.hf_hub_id
-    if hub and not isinstance(try_to_load_from_cache(hub, "model.safetensors"), str):
-        logger.info("fetching the weights of %s from huggingface.co/%s", model, hub)
+    hub, more = config.hf_hub_id, {}
     try:
+        if hub:
+            cached = try_to_load_from_cache(hub, "model.safetensors")
+            if isinstance(cached, str):  # the Hub would be asked whether there are newer ones
+                more["pretrained_cfg_overlay"] = {"file": cached}
+            else:
+                logger.info("fetching the weights of %s from huggingface.co/%s", model, hub)
+                _check_reachable(hf_hub_url(hub, "model.safetensors"))
         with _quiet("huggingface_hub", "timm"):
-            return _timm_network(model, image_size, num_classes=num_classes, pretrained=True)
+            return _timm_network(
+                model, image_size, num_classes=num_classes, pretrained=True, **more
+            )
     except (OSError, RuntimeError) as error:
         source = f"https://huggingface.co/{hub}/resolve/main/model.safetensors"
         raise InvalidSetting(
             f"{KEY}={DEFAULT}: the weights of {model} could not be fetched ({one_line(error)}): "
             f"put {source if hub else config.url} anywhere and set {KEY}=PATH"
         ) from None
+
+
+def _check_reachable(address: str) -> None:
+    """Raise an OSError if no server answers: the client of the Hub tries again for minutes."""
+    try:
+        urlopen(Request(address, method="HEAD"), timeout=SECONDS_TO_ANSWER).close()
+    except HTTPError:
+        return  # an answer; what it means is the client's to say
+    except URLError as error:
+        if not isinstance(error.reason, ssl.SSLError):  # the client has certificates of its own
+            raise
 
 
 def _timm() -> Any:

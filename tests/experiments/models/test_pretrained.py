@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import socket
+from collections.abc import Iterator
 from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from urllib.error import URLError
 
@@ -317,6 +321,56 @@ def test_weights_that_cannot_be_fetched_say_what_to_fetch(monkeypatch: pytest.Mo
         timm_classifier(5, model="resnet18.a1_in1k")
     address = "https://huggingface.co/timm/resnet18.a1_in1k/resolve/main/model.safetensors"
     assert f"put {address} anywhere and set backbone.weights=PATH" in str(refused.value)
+
+
+@pytest.fixture
+def answering() -> Iterator[str]:
+    """The address of a server that has no file."""
+
+    class NoFile(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:  # the name is http.server's
+            self.send_error(404)
+
+        def log_message(self, *_: Any) -> None:
+            """Print nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), NoFile) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/model.safetensors"
+        server.shutdown()
+
+
+def test_a_hub_out_of_reach_is_noticed_at_once(answering: str) -> None:
+    """Its client would try for minutes; a server that answers, whatever it says, is left to it."""
+    pretrained._check_reachable(answering)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        closed = f"http://127.0.0.1:{unused.getsockname()[1]}/model.safetensors"
+        with pytest.raises(URLError):
+            pretrained._check_reachable(closed)
+
+
+def test_cached_weights_are_read_without_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run without a network uses the file that an earlier one fetched."""
+    pytest.importorskip("timm")
+    from huggingface_hub import constants
+    from safetensors.torch import save_file
+
+    source = timm_classifier(1000, model="test_vit", weights="none")
+    repository = tmp_path / "models--timm--test_vit.r160_in1k"
+    (repository / "snapshots" / "abc").mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc", encoding="utf-8")
+    save_file(source.state_dict(), repository / "snapshots" / "abc" / "model.safetensors")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(pretrained, "_check_reachable", lambda address: pytest.fail(address))
+    network = timm_classifier(5, model="test_vit.r160_in1k")
+    ours, theirs = network.state_dict(), source.state_dict()
+    assert ours["head.weight"].shape[0] == 5
+    for key in ours.keys() - {"head.weight", "head.bias"}:
+        assert torch.equal(ours[key], theirs[key]), key
 
 
 def test_a_missing_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
