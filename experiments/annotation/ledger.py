@@ -216,16 +216,17 @@ class Ledger:
             self._write_items(request, kept)
 
     def items(self, request: Request, root: Path, rules: Rules) -> list[Item]:
-        """Return the images of a request, in its order.
+        """Return the images of a request, in the order of its queue.
 
         Raises:
             UnusableFile: The request is damaged.
         """
         folder = request_folder(self.folder, request.cycle)
-        return [
-            Item(name, root / name, one.size, one.score, _drawn(one.draft, folder, rules))
+        items = {
+            name: Item(name, root / name, one.size, one.score, _drawn(one.draft, folder, rules))
             for name, one in self._read_items(request)
-        ]
+        }
+        return [items[name] for name in request.queue]
 
     def _write_items(self, request: Request, kept: Sequence[ItemRecord]) -> None:
         content = {**asdict(request), "items": [asdict(one) for one in kept]}

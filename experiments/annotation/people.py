@@ -320,8 +320,9 @@ class People:
             )
             for place, name in enumerate(request.names)
         ]
+        by_name = {item.name: item for item in items}
         lost = hand_out(
-            [item for item in items if item.name not in self.ledger.answers],
+            [by_name[name] for name in request.queue if name not in self.ledger.answers],
             self._rules,
             request_folder(self._run_folder, request.cycle),
             formats=self._settings.formats,

@@ -44,6 +44,19 @@ class Request:
         """Training images, then test images."""
         return (*self.train, *self.test)
 
+    @property
+    def queue(self) -> tuple[str, ...]:
+        """All names in the order in which people are to see them.
+
+        Test images are spread evenly, so that whoever stops early has annotated some of both.
+        """
+        places = {
+            name: (place + 0.5) / len(part)
+            for part in (self.train, self.test)
+            for place, name in enumerate(part)
+        }
+        return tuple(sorted(places, key=places.__getitem__))
+
 
 @dataclass(frozen=True)
 class Kept:

@@ -103,7 +103,7 @@ def test_a_part_of_a_batch_may_suffice(live_run: LiveRun) -> None:
 
 def _in_order(run: LiveRun, begun: Task) -> bool:
     """Tell whether the open tasks are those of batch 1, then those of batch 0."""
-    order = [*run.view.request(1).names, *run.view.request(0).names]
+    order = [*run.view.request(1).queue, *run.view.request(0).queue]
     open_ = [task for task in run.people.tasks() if not task.annotations and task.id != begun.id]
     names = [str(task.data["al_name"]) for task in sorted(open_, key=_score)]
     return names == [name for name in order if name in names]

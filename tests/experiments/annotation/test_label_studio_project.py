@@ -193,7 +193,7 @@ def test_a_run_keeps_its_oracle(team: Team, waiting: tuple[AskingRun, Courier]) 
 def test_open_images_are_wanted_in_order(waiting: tuple[AskingRun, Courier]) -> None:
     """Places are those in the batch, so that an answer moves nothing; gone images are left out."""
     run, courier = waiting
-    names = run.request().names
+    names = run.request().queue
     gone = names[4]
     (run.root / gone).unlink()
     wanted = courier._wanted(run, {names[0], names[2]})

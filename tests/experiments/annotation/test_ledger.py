@@ -72,12 +72,26 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     kept = again.label("e.jpg", rules).mask
     assert kept is not None
     assert np.array_equal(kept, mask)
-    found = [item.draft for item in again.items(request, tmp_path, rules)]
+    kept_items = {item.name: item.draft for item in again.items(request, tmp_path, rules)}
+    assert list(kept_items) == ["a.jpg", "0.jpg", "b.jpg"]  # the test image is in their middle
+    found = [kept_items[name] for name in request.names]
     assert [draft and (draft.class_name, draft.boxes, draft.score) for draft in found] == [
         (draft.class_name, draft.boxes, draft.score) for draft in drafts
     ]
     assert found[2] is not None
     assert np.array_equal(found[2].mask, mask)
+
+
+@pytest.mark.parametrize("num_test", [0, 1, 3, 10, 25])
+def test_any_part_of_the_queue_has_its_share_of_test_images(num_test: int) -> None:
+    """Both kinds keep their order, and neither is ever more than one ahead of its share."""
+    train, test = tuple(f"a{i}" for i in range(10)), tuple(f"t{i}" for i in range(num_test))
+    queue = Request(0, train, test).queue
+    assert tuple(name for name in queue if name in train) == train
+    assert tuple(name for name in queue if name in test) == test
+    for length in range(len(queue)):
+        share = length * num_test / len(queue)
+        assert abs(sum(name in test for name in queue[:length]) - share) <= 1
 
 
 def test_drafts_can_be_renewed(tmp_path: Path) -> None:
