@@ -134,17 +134,17 @@ def permitted_changes(
     )
     is_asked = ours["oracle"] in PEOPLE and before["oracle"] in PEOPLE
     refused = [each for each in changes if not _may_change(each, is_asked=is_asked)]
+    if config.get("cycles", cycles_done) < cycles_done:
+        raise InvalidSetting(
+            f"cycles={config['cycles']}, but {folder} has {cycles_done} cycles already: "
+            f"set {cycles_done} or more"
+        )
     if refused:
         listed = "; ".join(f"{each.key}: {each.before} -> {each.after}" for each in refused[:4])
         more = "; ..." if len(refused) > 4 else ""
         raise InvalidSetting(
             f"{folder} holds a run of another configuration ({listed}{more}): repeat its settings "
             "to resume it, or set name=... or out=... for a new one"
-        )
-    if config.get("cycles", cycles_done) < cycles_done:
-        raise InvalidSetting(
-            f"cycles={config['cycles']}, but {folder} has {cycles_done} cycles already: "
-            f"set {cycles_done} or more"
         )
     return changes
 
