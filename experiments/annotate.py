@@ -121,18 +121,13 @@ def _export(run: AskingRun, format_name: str, batch: int | None, out: Path | Non
 
 def _relabel(run: AskingRun, count: int) -> int:
     # Here, because it brings torch, which the other commands do without.
-    from experiments.annotation.second_look import (
-        ask_in_files,
-        ask_in_label_studio,
-        doubtful,
-        is_live,
-    )
+    from experiments.annotation.second_look import ask_in_files, ask_in_label_studio, doubtful
 
     items = doubtful(run, count=count)
     if not items:
         show("no label looks wrong; each training makes a new list")
         return 0
-    if is_live(run):
+    if run.is_live:
         settings = make(LabelStudioSettings, run.config["oracle"], where="oracle")
         created = ask_in_label_studio(run, items, settings)
         left = len(items) - created

@@ -276,26 +276,34 @@ def _waiting(run: AskingRun, batch: Batch) -> list[str]:
         named = ", ".join(map(escaped, missing[:SHOWN]))
         more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         out.append(f"  missing    {named}{more}")
-        out.append(f"  see        {request_folder(run.folder, cycle)}")
+        place = run.config["oracle"]["url"] if run.is_live else request_folder(run.folder, cycle)
+        out.append(f"  annotate   {place}")
     if gone:
         out.append(f"  gone       {counted(len(gone), 'image')} of the batch, not waited for")
     out += _results(run)
     if problems:
         out += [f"  cannot be used, in {run.returned}:", listed(problems)]
+    return [*out, f"  next       {_next(run, is_complete=not missing)}"]
+
+
+def _next(run: AskingRun, *, is_complete: bool) -> str:
+    """Describe how a run goes on that waits for people."""
     trains = f"trains cycle {run.cycle} of {run.config['cycles']}"
-    if not missing:
-        out.append(f"  next       the same command {trains}")
-    elif run.config["oracle"]["partial"]:
-        out.append(
-            f"  next       the same command, with oracle.partial=true, {trains} on what is back, "
-            "if that suffices to train and to measure"
+    if run.is_live and run.is_fetching:
+        return f"the run looks for annotations there, and {trains} by itself"
+    if run.is_live:
+        return f"the same command fetches annotations and {trains}: no process waits for them now"
+    if is_complete:
+        return f"the same command {trains}"
+    if run.config["oracle"]["partial"]:
+        return (
+            f"the same command, with oracle.partial=true, {trains} on what is back, if that "
+            "suffices to train and to measure"
         )
-    else:
-        out.append(
-            f"  next       annotations into {run.returned}, then the same command {trains}; "
-            "oracle.partial=true does so at once, if what is back suffices to train and to measure"
-        )
-    return out
+    return (
+        f"annotations into {run.returned}, then the same command {trains}; oracle.partial=true "
+        "does so at once, if what is back suffices to train and to measure"
+    )
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from experiments.annotation.label_studio_client import Client
 from experiments.annotation.label_studio_project import NAME, Journal, OpenTasks, by_name, join
 from experiments.annotation.label_studio_tasks import KnownTasks
 from experiments.annotation.records import Request
-from experiments.annotation.run_view import AskingRun, open_run
+from experiments.annotation.run_view import EXCHANGE, AskingRun, open_run
 from experiments.annotation.settings import LabelStudioSettings
 from experiments.data.labels import Item
 from experiments.data.untrusted import checked, parse_json
@@ -37,8 +37,6 @@ from experiments.settings.wording import counted, listed
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "label_studio"
-"""Folder of a run folder with the journal and the lock."""
 LONGEST_SHARE = 5
 """The pause is so many times what listing the changes takes, so that a large project is not kept
 busy by polls."""
@@ -80,7 +78,7 @@ class Courier:
             InvalidSetting: The project was deleted or does not fit.
             UnusableFile: The run folder is damaged.
         """
-        place = self.folder / FOLDER
+        place = self.folder / EXCHANGE
         lock = hold(place, otherwise="it waits for the same annotations: let it, or end it")
         try:
             run = open_run(self.folder)

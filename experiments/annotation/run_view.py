@@ -14,8 +14,11 @@ from experiments.annotation.records import Request
 from experiments.data.labels import Rules, UnusableFile
 from experiments.data.untrusted import Number, Whole, checked, parse_json, read_untrusted
 from experiments.engine.locks import is_held
-from experiments.settings.run_path import PEOPLE, returned_folder
+from experiments.settings.run_path import LIVE, PEOPLE, returned_folder
 from experiments.settings.yaml_file import read_yaml
+
+EXCHANGE = "label_studio"
+"""Folder of a run folder with the journal and the lock of the exchange with a server."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,16 @@ class AskingRun:
     def is_running(self) -> bool:
         """True while a process holds the folder. A run that starts meanwhile is not disturbed."""
         return is_held(self.folder)
+
+    @property
+    def is_live(self) -> bool:
+        """True if people annotate on a server."""
+        return bool(self.config["oracle"]["name"] == LIVE)
+
+    @property
+    def is_fetching(self) -> bool:
+        """True while a process waits for the annotations on the server, to go on with them."""
+        return is_held(self.folder / EXCHANGE)
 
     def check_images(self) -> None:
         """Check that the folder of the images is there, before any image is called gone.

@@ -12,15 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.annotation.label_studio_client import Client
-from experiments.annotation.label_studio_oracle import FOLDER
 from experiments.annotation.label_studio_project import Journal, OpenTasks, by_name
-from experiments.annotation.run_view import AskingRun
+from experiments.annotation.run_view import EXCHANGE, AskingRun
 from experiments.annotation.settings import LabelStudioSettings, address_in_files
 from experiments.data.labels import Item, Label, UnusableFile
 from experiments.handoff.export import hand_out
 from experiments.handoff.returned import upright_size
 from experiments.reporting.suspects import RELABEL, read_suspects
-from experiments.settings.run_path import LIVE
 
 
 def doubtful(run: AskingRun, *, count: int) -> list[Item]:
@@ -46,11 +44,6 @@ def doubtful(run: AskingRun, *, count: int) -> list[Item]:
     return found[:count]
 
 
-def is_live(run: AskingRun) -> bool:
-    """Return whether a run works with a server of Label Studio."""
-    return bool(run.config["oracle"]["name"] == LIVE)
-
-
 def ask_in_label_studio(
     run: AskingRun, items: Sequence[Item], settings: LabelStudioSettings
 ) -> int:
@@ -73,7 +66,7 @@ def ask_in_label_studio(
     assert settings.url is not None, "the run has an address"
     client = Client(settings.url, settings.key())
     client.check()
-    project = Journal.read(run.folder / FOLDER / "journal.json").project
+    project = Journal.read(run.folder / EXCHANGE / "journal.json").project
     if project is None:
         raise UnusableFile(f"{run.folder} has no project in Label Studio yet")
     tasks = by_name(client.tasks(project))

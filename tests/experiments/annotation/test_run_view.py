@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from experiments import status
 from experiments.annotation.ledger import Ledger, request_folder
 from experiments.annotation.records import Request
-from experiments.annotation.run_view import AskingRun, open_run
+from experiments.annotation.run_view import EXCHANGE, AskingRun, open_run
 from experiments.data.labels import Item, Rules, UnusableFile
+from experiments.engine.locks import hold
 from experiments.runs.folder import RunFolder
 
 
@@ -55,6 +57,33 @@ def test_a_run_is_read_from_its_folder(tmp_path: Path) -> None:
     assert run.ledger is not None
     (tmp_path / "config.yaml").write_text(CONFIG.replace("people", "ground_truth"))
     assert open_run(tmp_path).ledger is None
+
+
+def test_a_live_run_tells_where_to_annotate_and_whether_it_waits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The address of the server, and whether a process looks for annotations there."""
+    run = tmp_path / "run"
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (2, 2)).save(tmp_path / "photos" / "a.png")
+    ledger = Ledger(run)
+    ledger.add_images(["a.png"])
+    request = Request(0, ("a.png",))
+    ledger.write_request(request, [Item("a.png", tmp_path / "photos" / "a.png", (2, 2))])
+    live = CONFIG.replace("name: people", "name: label_studio, url: 'http://host:8080'")
+    (run / "config.yaml").write_text(live.replace("photos", str(tmp_path / "photos")))
+
+    def said() -> str:
+        assert status.main([str(run)]) == 0
+        return capsys.readouterr().out
+
+    assert "  annotate   http://host:8080\n" in said()
+    assert "no process waits for them now" in said()
+    lock = hold(run / EXCHANGE, otherwise="")
+    try:
+        assert "looks for annotations there, and trains cycle 0 of 2 by itself" in said()
+    finally:
+        lock.release()
 
 
 @pytest.mark.parametrize(

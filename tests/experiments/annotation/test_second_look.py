@@ -12,10 +12,9 @@ import pytest
 from experiments.annotate import main
 from experiments.annotation import second_look
 from experiments.annotation.label_studio_answers import Task
-from experiments.annotation.label_studio_oracle import FOLDER
 from experiments.annotation.label_studio_project import Journal
 from experiments.annotation.ledger import Kept, Ledger
-from experiments.annotation.run_view import AskingRun
+from experiments.annotation.run_view import EXCHANGE, AskingRun
 from experiments.annotation.second_look import ask_in_files, ask_in_label_studio, doubtful
 from experiments.annotation.settings import LabelStudioSettings
 from experiments.data.labels import Rules, UnusableFile
@@ -110,9 +109,9 @@ def test_label_studio_gets_a_second_task_once(
     items = doubtful(run, count=10)
     with pytest.raises(UnusableFile, match="no project"):
         ask_in_label_studio(run, items, settings)
-    journal = Journal.read(run.folder / FOLDER / "journal.json")
+    journal = Journal.read(run.folder / EXCHANGE / "journal.json")
     journal.project = 7
-    journal.save(run.folder / FOLDER / "journal.json")
+    journal.save(run.folder / EXCHANGE / "journal.json")
     assert ask_in_label_studio(run, items, settings) == 2
     assert [task["data"]["al_name"] for task in server.imported] == [NAMES[0], NAMES[2]]
     scores = [task["predictions"][0]["score"] for task in server.imported]
