@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable, Sequence
+from functools import wraps
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -58,17 +59,35 @@ def make_optimizer(
         arguments["fused"] = True
     if capturable and "capturable" in known:
         arguments["capturable"] = True
-    scales = _scales(settings, model, task)
+    scales, kind = _scales(settings, model, task), never_compiled(settings.kind)
     if not scales:
-        return settings.kind(parameters, **arguments)
+        return kind(parameters, **arguments)
     groups: dict[float, list[nn.Parameter]] = {}
     for parameter in parameters:
         scale = scales.get(id(parameter), settings.backbone_lr_scale)
         groups.setdefault(scale, []).append(parameter)
-    return settings.kind(
+    return kind(
         [{"params": group, "lr": settings.lr * scale} for scale, group in groups.items()],
         **arguments,
     )
+
+
+def never_compiled(kind: type[torch.optim.Optimizer]) -> type[torch.optim.Optimizer]:
+    """Return a class of the same optimizer that does not import torch's compiler.
+
+    torch keeps its compiler, `torch._dynamo`, out of these methods, and imports it for that when
+    they are called first: in every process that trains, 1 to 2 s. Steps are not compiled here; with
+    `engine.compile` the model alone is.
+    """
+    step = inspect.unwrap(kind.step)
+
+    def step_outside_the_graph(self: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> Any:
+        with torch.set_grad_enabled(self.defaults.get("differentiable", False)):
+            return step(self, *args, **kwargs)
+
+    marked = ("add_param_group", "state_dict", "load_state_dict", "zero_grad")
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in marked}
+    return type(kind.__name__, (kind,), {**methods, "step": wraps(step)(step_outside_the_graph)})
 
 
 def _scales(settings: OptimizerSettings, model: nn.Module, task: object) -> dict[int, float]:

@@ -19,6 +19,9 @@ USUAL_SIDES = (32, 64, 96, 128, 224)
 MAX_REAL_SIDE = 256
 """Pixels; larger images are tried by their shapes alone. A forward pass of a large network on two
 images of 896 pixels takes a minute on a laptop."""
+SMALL_SIDE = 128
+"""Pixels; up to this size a forward pass takes less than torch's computation of shapes, which goes
+through each operation in Python and imports the compiler first, in 1 to 2 s."""
 LONGEST_REASON = 200  # characters
 
 Fits = Callable[[Any], bool]
@@ -64,9 +67,9 @@ def try_network(
 ) -> None:
     """Check that a network takes two images of a size, in evaluation and in training mode.
 
-    Only shapes are computed, on torch's "meta" device, which takes milliseconds at any size. Some
-    operations have no such form, so two black images decide where that fails, if they are not too
-    large. Draws from torch's generators: call it within `fork_rng`.
+    Two small images are tried as they are. Of larger ones only shapes are computed, on torch's
+    "meta" device; some operations have no such form, so two black images decide where that fails,
+    if they are not too large. Draws from torch's generators: call it within `fork_rng`.
 
     Args:
         network: Built by `build`. It loses its weights here.
@@ -79,7 +82,12 @@ def try_network(
     Raises:
         InvalidSetting: It does not; the text gives the usual sizes that it takes.
     """
+    tried = max(size) <= SMALL_SIDE and not _failure_on(
+        "cpu", network, size, fits=fits, wanted=wanted
+    )
     network.to("meta")
+    if tried:
+        return
     failure = _failure(network, build, size, fits=fits, wanted=wanted)
     if not failure:
         return

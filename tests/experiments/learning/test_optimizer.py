@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import subprocess
+import sys
 from functools import partial
 from typing import Any
 
@@ -12,7 +15,12 @@ from torch import Tensor, nn
 
 from al_core.errors import InvalidSetting
 from experiments.learning.learner import TaskLearner
-from experiments.learning.optimizer import clip_gradients, make_optimizer, make_scheduler
+from experiments.learning.optimizer import (
+    clip_gradients,
+    make_optimizer,
+    make_scheduler,
+    never_compiled,
+)
 from experiments.settings.recipe import (
     CycleSettings,
     FreezingSettings,
@@ -50,6 +58,59 @@ def changed(trained: TaskLearner) -> dict[str, bool]:
     trained.training.run(trained._trained, LABELED, trained.unit.targets, seed=0)
     state = trained.model.state_dict()
     return {key: not torch.equal(state[key], fresh[key]) for key in state}
+
+
+def trained_by(kind: type[torch.optim.Optimizer], **arguments: Any) -> tuple[list[Tensor], str]:
+    """Return weights after some steps, with a schedule and a restored state, and the last state."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 2))
+    optimizer = kind(network.parameters(), lr=0.05, **arguments)  # type: ignore[call-arg]
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3], 0.1)
+    for step in range(6):
+        optimizer.zero_grad()
+        network(torch.randn(4, 5)).square().mean().backward()
+        optimizer.step()
+        scheduler.step()
+        if step == 3:
+            optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    return [each.detach() for each in network.parameters()], repr(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "NAdam", "RMSprop", "Adafactor"])
+@pytest.mark.parametrize("arguments", [{}, {"weight_decay": 0.1}])
+def test_optimizers_without_the_compiler_are_torchs(name: str, arguments: dict[str, Any]) -> None:
+    """They take the same steps, bit for bit, and have the same states and names."""
+    kind = getattr(torch.optim, name)
+    ours, state = trained_by(never_compiled(kind), **arguments)
+    theirs, expected = trained_by(kind, **arguments)
+    assert all(map(torch.equal, ours, theirs))
+    assert state == expected
+    assert never_compiled(kind).__name__ == name
+
+
+def test_a_differentiable_step_keeps_its_graph() -> None:
+    """Gradients flow through a step where the optimizer is asked for that."""
+    weight, rate = torch.ones(2, requires_grad=True), torch.tensor(0.5, requires_grad=True)
+    moved = weight.clone()
+    optimizer = never_compiled(torch.optim.SGD)([moved], lr=rate, differentiable=True)  # type: ignore[call-arg]
+    moved.grad = torch.ones(2)
+    optimizer.step()
+    moved.sum().backward()  # type: ignore[no-untyped-call]
+    assert rate.grad == -2.0
+
+
+def test_training_does_not_import_the_compiler() -> None:
+    """An import of torch's compiler takes longer than all others together but torch's own."""
+    code = (
+        "import sys, torch; from experiments.learning.optimizer import never_compiled\n"
+        "layer = torch.nn.Linear(2, 2)\n"
+        "optimizer = never_compiled(torch.optim.SGD)(layer.parameters(), lr=0.1)\n"
+        "optimizer.zero_grad(); layer(torch.ones(1, 2)).sum().backward(); optimizer.step()\n"
+        "optimizer.load_state_dict(optimizer.state_dict())\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("False\n", "")
 
 
 def test_one_learning_rate_is_one_group_of_all_parameters() -> None:

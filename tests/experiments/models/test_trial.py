@@ -91,6 +91,20 @@ def test_a_network_that_takes_the_images_is_let_through(make: Any, side: int) ->
     tried(make, side)
 
 
+@pytest.mark.parametrize(("side", "device"), [(32, "cpu"), (1024, "meta")])
+def test_small_images_are_tried_as_they_are(side: int, device: str) -> None:
+    """Computing shapes alone would import torch's compiler; of large images it is all there is."""
+    seen = set()
+
+    class Watched(Pooled):
+        def forward(self, images: Tensor) -> Tensor:
+            seen.add(images.device.type)
+            return self.linear(images.mean((2, 3)))  # type: ignore[no-any-return]
+
+    tried(Watched, side)
+    assert seen == {device}
+
+
 @pytest.mark.parametrize(
     ("make", "side", "says"),
     [
