@@ -33,9 +33,19 @@ class Contender:
     units: int
 
 
-CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+def _of_children() -> float:
+    spent = os.times()
+    return spent.children_user + spent.children_system
+
+
+CLOCKS: dict[str, Callable[[], float]] = {
+    "wall": time.perf_counter,
+    "cpu": time.process_time,
+    "children": _of_children,
+}
 """`cpu` adds up the seconds of this process on all cores, for a machine that others keep busy. It
-is blind to waiting, be it for the disk or of one thread for another."""
+is blind to waiting, be it for the disk or of one thread for another. `children` does the same for
+the processes that this one has started and waited for."""
 
 Seconds = dict[str, list[float]]
 """Seconds a unit of each contender, one a round."""
