@@ -66,9 +66,11 @@ def plain() -> None:
                 schedule.step()
         network.eval()
         with torch.no_grad():
-            right = torch.cat([network(part).argmax(1) for part in test.split(256)]) == truth
+            right = torch.cat([network(part).argmax(1) for part in torch.split(test, 256)]) == truth
             rest = np.setdiff1d(np.arange(len(train)), labeled)
-            log_probs = torch.cat([network(part).log_softmax(1) for part in train[rest].split(256)])
+            log_probs = torch.cat(
+                [network(part).log_softmax(1) for part in torch.split(train[rest], 256)]
+            )
         entropy = -(log_probs.exp() * log_probs).sum(1)
         print(len(labeled), f"{100 * right.float().mean():.2f}")
         labeled = np.concatenate([labeled, rest[entropy.topk(SIZE).indices.numpy()]])
