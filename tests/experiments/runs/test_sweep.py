@@ -114,12 +114,15 @@ def test_failures_are_listed_and_the_others_go_on(
 @pytest.mark.slow
 def test_a_process_that_dies_takes_no_other_run_with_it(images: Path, tmp_path: Path) -> None:
     """Joblib ends all of its processes when one dies; the others' runs are gone on with."""
-    ended = sweep(tmp_path, images, "strategy=deadly,random,margin", *JOBLIB)
+    ended = sweep(tmp_path, images, "strategy=deadly,random,margin", "seed=0,1", *JOBLIB)
     assert ended.status == 1
-    assert finished(tmp_path) == ["small/margin/seed0", "small/random/seed0"]
+    assert finished(tmp_path) == [
+        f"small/{s}/seed{k}" for s in ("margin", "random") for k in (0, 1)
+    ]
     lines = ended.stderr.splitlines()
-    failed = lines[lines.index("1 of 3 runs failed:") + 1]
-    assert failed.startswith("  strategy=deadly: its process died 2 times")
+    first, second = lines[lines.index("2 of 6 runs failed:") + 1 :][:2]
+    assert first.startswith("  strategy=deadly seed=0: its process died 2 times")
+    assert second.startswith("  strategy=deadly seed=1: its process died 2 times")
 
 
 def test_a_run_that_never_began_leaves_nothing(images: Path, tmp_path: Path) -> None:
