@@ -11,7 +11,7 @@ from tests.al_core.strategies.listed import NAMES
 from tests.small_runs import compose, read_rows
 
 SMALL = (
-    "data=digits", "cycles=2", "cycle.initial_size=12", "cycle.query_size=5",
+    "data=digits", "cycle.initial_size=12", "cycle.query_size=5",
     "cycle.candidates=20", "cycle.epochs=1", "cycle.min_steps=2", "cycle.batch_size=6",
     "loss_prediction.width=4",
     "stop.images=0", "tracker=none", "engine.device=cpu", "engine.num_threads=1",
@@ -53,8 +53,8 @@ SLOW = pytest.mark.slow  # a run takes a second, but there are many
 ASKED = {"precomputed": "strategy.query.source={earlier}"}
 
 
-def run_small(task: str, strategy: str, out: Path) -> Path:
-    """Run two cycles; return the run folder."""
+def run_small(task: str, strategy: str, out: Path, *, cycles: int = 2) -> Path:
+    """Run some cycles; return the run folder."""
     folder = out / task
     earlier = folder / "random" / "seed0"
     more = [text.format(earlier=earlier) for name, text in ASKED.items() if name == strategy]
@@ -62,21 +62,21 @@ def run_small(task: str, strategy: str, out: Path) -> Path:
     run(
         compose(
             *ALL[task], *SMALL, f"strategy={strategy}", f"out={out}",
-            f"name={task}", *more,
+            f"name={task}", f"cycles={cycles}", *more,
         )
     )  # fmt: skip
     return folder / strategy / "seed0"
 
 
-def check(folder: Path) -> None:
-    """Check that both cycles queried five different images, and say what the query cost."""
+def check(folder: Path, *, cycles: int = 2) -> None:
+    """Check that every cycle queried five different images, and says what the query cost."""
     rows = read_rows(folder / "cycles.csv")
-    assert [row["num_labeled"] for row in rows] == ["12", "17"]
+    assert [row["num_labeled"] for row in rows] == ["12", "17"][:cycles]
     for row in rows:
         for cost in ("seconds_score", "seconds_query", "query_memory_mb"):
             assert float(row[cost]) >= 0
-    for cycle in ("cycle_00", "cycle_01"):
-        names = [row["name"] for row in read_rows(folder / "queries" / f"{cycle}.csv")]
+    for cycle in range(cycles):
+        names = [row["name"] for row in read_rows(folder / "queries" / f"cycle_{cycle:02d}.csv")]
         assert len(set(names)) == 5
 
 
@@ -105,4 +105,5 @@ def test_every_strategy_runs_on_the_task(task: str, strategy: str, tmp_path: Pat
 def test_every_kind_of_strategy_runs_on_the_network(network: str, tmp_path: Path) -> None:
     """Every adapter gives what strategies ask of a network."""
     for strategy in KINDS:
-        check(run_small(network, strategy, tmp_path))
+        cycles = 2 if strategy == "tod" else 1  # it compares with the cycle before
+        check(run_small(network, strategy, tmp_path, cycles=cycles), cycles=cycles)
