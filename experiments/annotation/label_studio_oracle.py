@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 
 from al_core.files import atomic_write
 from experiments.annotation.inbox import read_returned
-from experiments.annotation.label_studio_answers import Annotation, ServerDown, Task
+from experiments.annotation.label_studio_answers import Annotation, NotThere, ServerDown, Task
 from experiments.annotation.label_studio_client import Client
 from experiments.annotation.label_studio_project import NAME, Journal, OpenTasks, by_name, join
 from experiments.annotation.label_studio_tasks import KnownTasks
@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 LONGEST_SHARE = 5
 """The pause is so many times what listing the changes takes, so that a large project is not kept
 busy by polls."""
+MAX_MISSED = 3
+"""Rounds in succession in which something that was listed may be missing."""
 _TASKS = TypeAdapter(list[Task])
 
 
@@ -85,10 +87,17 @@ class Courier:
             if run.request() == self._last:  # enough is back, but not for training: no haste
                 self._sleep(self._settings.poll_seconds)
             self._last = run.request()
+            num_missed = 0
             while True:
                 try:
                     done = self._exchange(run, place / "journal.json")
                     self._unsaid("down")
+                    num_missed = 0
+                except NotThere:  # deleted since it was listed: the next round sees what is left
+                    num_missed += 1
+                    if num_missed == MAX_MISSED:
+                        raise
+                    done = False
                 except ServerDown as error:
                     done = False
                     self._say("down", "%s; trying again until it does", error, warn=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from al_core.errors import ActiveLearningError, InvalidSetting
-from experiments.annotation.label_studio_answers import Annotation, Project, Task
+from experiments.annotation.label_studio_answers import Annotation, NotThere, Project, Task
 from experiments.annotation.label_studio_client import Client
 from experiments.annotation.label_studio_oracle import Courier
 from experiments.annotation.label_studio_project import (
@@ -177,6 +178,29 @@ def test_a_run_has_one_exchange_at_a_time(team: Team, waiting: tuple[AskingRun, 
             waiting[1].bring_back()
     finally:
         lock.release()
+
+
+@pytest.mark.parametrize(("times", "ends"), [(0, False), (2, False), (3, True)])
+def test_what_is_deleted_meanwhile_is_looked_for_again(
+    team: Team, monkeypatch: pytest.MonkeyPatch, times: int, ends: bool
+) -> None:
+    """A task or project that is gone since it was listed: the next round finds out what is left."""
+    team.wait()
+    pauses: list[float] = []
+    settings = LabelStudioSettings(url="http://127.0.0.1:9")
+    client = Client("http://127.0.0.1:9", "none")
+    courier = Courier(settings, client, folder=team.run, title="x", sleep=pauses.append)
+    rounds = iter([NotThere("no task")] * times)
+
+    def exchange(*_: object) -> bool:
+        for error in rounds:
+            raise error
+        return True
+
+    monkeypatch.setattr(courier, "_exchange", exchange)
+    with pytest.raises(NotThere) if ends else nullcontext():
+        courier.bring_back()
+    assert pauses == [settings.poll_seconds] * min(times, 2)
 
 
 def test_a_run_keeps_its_oracle(team: Team, waiting: tuple[AskingRun, Courier]) -> None:
