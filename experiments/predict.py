@@ -1,8 +1,9 @@
 """Predict images with the model of a run: `python -m experiments.predict RUN images=FOLDER`.
 
 Uses the last checkpoint. Writes classes with their probabilities as CSV, boxes as COCO's JSON and
-YOLO's labels, masks as PNG with a CSV of the shares of the classes. Files that cannot be read are
-listed in quarantine.csv. The same command goes on after an interruption or a kill.
+YOLO's labels, joints as COCO's keypoints, masks as PNG with a CSV of the shares of the classes.
+Files that cannot be read are listed in quarantine.csv. The same command goes on after an
+interruption or a kill.
 
 Keys: images=FOLDER (or a .txt or .parquet list), out=FOLDER, batch_size=N, device=auto|cpu|cuda,
 trust_checkpoint=true. RUN may also be a checkpoint of a run.

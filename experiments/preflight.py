@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from al_core.errors import ActiveLearningError, InvalidSetting
 from al_core.files import atomic_write
 from experiments.metrics.columns import column
-from experiments.reporting.advice import Advice, advise
+from experiments.reporting.advice import FITTED, Advice, advise
 from experiments.reporting.learning_curve import FEWEST_CYCLES, Range
 from experiments.reporting.numbers import count, difference_unit, quantity
 from experiments.reporting.pilot import Pilot, pilot
@@ -180,7 +180,10 @@ def _on_pilot(found: Pilot, target: float | None) -> list[str]:
         "labels."
     ]
     if found.fit is not None:
-        said.append(f"Its training loss is {found.fit:.1%} of a guess's: it has fitted its labels.")
+        state = "has fitted" if found.fit <= FITTED else "has not fitted"
+        said.append(
+            f"Its training loss is {found.fit:.1%} of that of a blind guess: it {state} its labels."
+        )
     if found.agreement is not None:
         said.append(
             "Its predictions for unlabeled images agree with those of the cycle before to kappa "

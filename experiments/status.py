@@ -46,7 +46,8 @@ LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ [A-Z]+ [\w.]+: (.*)")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the status of the runs; return 1, with a line on standard error, if one is no run."""
     parser = argparse.ArgumentParser(
-        prog="python -m experiments.status", description="What runs wait for, in plain words."
+        prog="python -m experiments.status",
+        description="Report what runs do or wait for, in plain words.",
     )
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="a run folder, or a folder of them"

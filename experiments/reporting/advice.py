@@ -13,8 +13,8 @@ from typing import Literal
 from experiments.reporting.pilot import Pilot
 
 FITTED = 0.2
-"""Training loss, as a share of a guess's, above which a network has not fitted its labels; the same
-as in the warning of a run."""
+"""Training loss, as a share of that of a blind guess, above which a network has not fitted its
+labels; the same as in the warning of a run."""
 TELLING, MISLEADING = 0.7, 0.6
 """Kendall's tau of margin and true test losses from which, and below which, the answer is clear."""
 SKEWED = 0.8
@@ -51,9 +51,9 @@ def advise(pilot: Pilot) -> Advice:
         return Advice(
             "open", "random", None,
             (
-                f"The network has not fitted its labels: its training loss is {pilot.fit:.0%} of a "
-                "guess's. Selection punishes such networks, since it makes the labeled images "
-                "harder. Raise cycle.epochs or cycle.min_steps and ask again.",
+                f"The network has not fitted its labels: its training loss is {pilot.fit:.0%} of "
+                "that of a blind guess. Selection harms such networks, since it makes the labeled "
+                "images harder. Raise cycle.epochs or cycle.min_steps and ask again.",
             ),
         )  # fmt: skip
     tau = pilot.taus.get("margin")

@@ -29,6 +29,16 @@ def test_the_answer_fits_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert max(map(len, text.splitlines())) <= WIDTH
 
 
+@pytest.mark.parametrize(("train_loss", "state"), [(0.01, "has"), (0.5, "has not")])
+def test_a_pilot_that_is_not_fitted_is_not_called_fitted(
+    train_loss: float, state: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The line on the training loss agrees with the answer above it."""
+    assert main([str(write_pilot(tmp_path, train_loss=train_loss))]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"of a blind guess: it {state} fitted its labels." in text
+
+
 def test_a_target_has_an_interval_or_is_out_of_reach(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
