@@ -4,7 +4,7 @@ Pillow opens files of these kinds only. Left to itself it also tries formats tha
 program: a file named .jpg that holds PostScript would start Ghostscript.
 
 Source of the WebP layout: RFC 9649, sections 2.5 to 2.7; of the TIFF tags: TIFF 6.0, section 2; of
-the PNG chunks: RFC 2083, section 3.
+the PNG chunks: RFC 2083, section 3; of the JPEG markers: ITU T.81, annex B.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ MAX_PIXELS = 178_956_970
 """Largest image that is decoded. Beyond it a small file is taken for one that is made to fill the
 memory; it is twice Pillow's default, at which Pillow refuses. `experiments/__init__.py` gives it to
 OpenCV, which has to know it before it is loaded."""
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_SEGMENTS = frozenset((0xC4, 0xCC, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE))
+"""Markers of frame headers, and of the segments that stand before one: tables, what applications
+write, and comments."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _WANTED = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
 
@@ -45,6 +49,8 @@ def size_in_header(data: bytes) -> tuple[int, int] | None:
         return _webp_size(data)  # Pillow allocates the canvas when it opens a WebP
     if data[:4] in (b"II*\0", b"MM\0*"):
         return _tiff_size(data)  # Pillow does not open all kinds that OpenCV decodes
+    if (size := _jpeg_size(data)) is not None:
+        return size
     for name in PILLOW_FORMATS:
         # As Image.open does it, which refuses a large image without a word on its size.
         factory, accepts = Image.OPEN[name]
@@ -76,6 +82,25 @@ def is_damaged_png(data: bytes, size: tuple[int, int] | None) -> bool:
         if place + 8 > len(data):
             return True
     return False
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Return the size in the first frame header of a JPEG; None where a file is any different.
+
+    Pillow reads all tables on the way, which takes longer than OpenCV takes for a small image.
+    """
+    if data[:2] != b"\xff\xd8":
+        return None
+    place = 2
+    while len(data) >= place + 9 and data[place] == 0xFF:
+        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker in _JPEG_FRAMES:
+            height, width = struct.unpack(">HH", data[place + 5 : place + 9])
+            return (width, height) if width and height else None
+        if marker not in _JPEG_SEGMENTS or length < 2:
+            return None
+        place += 2 + length
+    return None
 
 
 def _webp_size(data: bytes) -> tuple[int, int] | None:

@@ -137,6 +137,43 @@ def test_a_small_file_of_a_large_image_takes_no_memory(kind: str, tmp_path: Path
     assert float(megabytes) < 20
 
 
+def jpeg(mode: str = "RGB", **arguments: object) -> bytes:
+    """Return a JPEG of 37 x 21 pixels."""
+    file = io.BytesIO()
+    Image.new(mode, (37, 21)).save(file, "JPEG", **arguments)
+    return file.getvalue()
+
+
+THUMBNAIL = b"\xff\xe1" + struct.pack(">H", 2 + len(jpeg()) + 6) + b"Exif\0\0" + jpeg()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        jpeg(), jpeg("L"), jpeg("CMYK"), jpeg(progressive=True), jpeg(restart_marker_blocks=1),
+        jpeg(comment=b"\xff\xc0" * 9), jpeg(exif=b"Exif\0\0" + bytes(99)),
+    ],
+)  # fmt: skip
+def test_every_kind_of_jpeg_has_the_size_of_its_frame(
+    data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found without Pillow, and sizes within comments and thumbnails are not taken for it."""
+    monkeypatch.setattr(Image, "OPEN", {})
+    monkeypatch.setattr("experiments.data.header.PILLOW_FORMATS", ())
+    assert size_in_header(data) == (37, 21)
+    large = data.replace(struct.pack(">HH", 21, 37), struct.pack(">HH", 5000, 6000))
+    assert size_in_header(large) == (6000, 5000)
+    assert size_in_header(data[:2] + THUMBNAIL + large[2:]) == (6000, 5000)
+
+
+def test_a_jpeg_that_is_cut_short_has_the_size_that_it_had_or_none() -> None:
+    """No byte beyond the end is read, and bytes between segments leave the answer to Pillow."""
+    data = jpeg()
+    assert {size_in_header(data[:end]) for end in range(len(data))} == {None, (37, 21)}
+    assert size_in_header(data[:2] + b"\xff\xff" + data[2:]) in (None, (37, 21))
+    assert size_in_header(data[:2] + b"\0\0" + data[2:]) in (None, (37, 21))
+
+
 @pytest.mark.parametrize("place", [8, 33], ids=["header", "pixels"])
 def test_a_png_whose_chunks_lie_takes_no_memory(place: int, tmp_path: Path) -> None:
     """A chunk that claims to have two gigabytes is not believed: the file is damaged."""
