@@ -51,7 +51,7 @@ annotate: install  ## annotate FOLDER=photos CLASSES=cat,dog in Label Studio (TA
 test: install  ## the test suite (ARGS='-m "not slow" -x' goes to pytest)
 	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $${PYTEST_WORKERS:-auto} --maxprocesses 8 --dist worksteal $(ARGS)
 
-test-live:  ## tests with a real server of Label Studio (1 GB into .venv-label-studio, 7 minutes)
+test-live:  ## tests with a real server of Label Studio (1 GB into .venv-label-studio, 10 minutes)
 	@$(MAKE) --no-print-directory install EXTRAS=dev,live
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/live -m live $(ARGS)
 
