@@ -113,12 +113,12 @@ def _without_tau(pilot: Pilot) -> str:
     if pilot.taus:
         (name, tau), *_ = pilot.taus.items()
         return (
-            f"Kendall's tau of {name} and true test losses is {tau:.2f}. No gain of selection has "
-            "been shown for boxes and masks here, so there is no rule for them: compare margin and "
+            f"Kendall's tau of {name} and true test losses is {tau:.2f}. There is no rule for "
+            "boxes and masks, with which too few comparisons have been made: compare entropy and "
             "random over five seeds."
         )
     return (
         "The pilot has no rank correlation of uncertainty and true losses: it is of boxes or "
-        "masks, for which no gain has been shown here, or of an older version. Compare margin and "
-        "random over five seeds, or run a new pilot."
+        "masks, for which there is no rule, or of an older version. Compare entropy and random "
+        "over five seeds, or run a new pilot."
     )
