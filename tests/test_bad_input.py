@@ -50,7 +50,7 @@ RUNS: list[tuple[str, str, str]] = [
     ("classes", "task=cifar", "unknown task 'cifar': did you mean cifar10? choices: cifar10, c"),
     ("classes", "backbone=resnet", "unknown backbone 'resnet': did you mean resnet"),
     ("classes", "data=nonsense", "unknown data 'nonsense'; choices: cifar10, cityscapes, coco"),
-    ("classes", "cycle=10", "unknown cycle '10': did you mean cycles=10? choices: fast, paper, quick"),
+    ("classes", "cycle=10", "unknown cycle '10': did you mean cycles=10? choices: fast, paper"),
     ("masks", "query=region", "unknown query 'region': did you mean regions?"),
     ("classes", "cycels=3", "unknown key cycels: did you mean cycles?"),
     ("classes", "cycle.epoch=3", "unknown key cycle.epoch: did you mean cycle.epochs?"),
