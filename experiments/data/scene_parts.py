@@ -1,9 +1,11 @@
-"""Parts of which embedded scenes are composed: grounds, handwritten digits, and colors for them."""
+"""Parts of which embedded scenes are composed: grounds, handwritten digits, colors, and kinds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -17,12 +19,57 @@ MIN_SIZE_PIXELS = 32
 NUM_HELD_OUT_GLYPHS = 1000
 """The number of the 5,000 digits that only occur in held-out scenes."""
 
+CONTRASTS = (180, 260)
+"""Distances that are wanted between the colors of an object and of its ground, in RGB of 0..255."""
+NOISE = 4.0
+"""Standard deviation of the noise of each channel, in 0..255."""
+BLOTS = 3
+"""Blots along a side of a ground."""
+
 Image = NDArray[np.uint8]
 Range = tuple[float, float]
 
 
+@dataclass(frozen=True)
+class SceneKind:
+    """A kind of scenes.
+
+    Attributes:
+        name: For people.
+        share: Probability in the pool; a test set has as many of each kind.
+        ground: Range of the channels of the ground's color, 0..255.
+        ink: Range of the channels of the colors of what is drawn on it.
+    """
+
+    name: str
+    share: float
+    ground: tuple[int, int]
+    ink: tuple[int, int]
+
+
+K = TypeVar("K", bound=SceneKind)
+
+
+def drawn_kind(rng: np.random.Generator, kinds: Sequence[K], index: int, *, held_out: bool) -> K:
+    """Return the kind of a scene: by its share in the pool, and each in its turn in a test set."""
+    drawn = rng.choice(len(kinds), p=[kind.share for kind in kinds])
+    return kinds[index % len(kinds) if held_out else int(drawn)]
+
+
+def check_size(size: int) -> None:
+    """Raise a ValueError if scenes of this side, in pixels, are too small."""
+    if size < MIN_SIZE_PIXELS:
+        raise ValueError(f"size must be at least {MIN_SIZE_PIXELS} pixels, got {size}")
+
+
+def with_noise(rng: np.random.Generator, image: NDArray[np.float32]) -> Image:
+    """Add noise to a composed image (h, w, 3), in place, and return it as uint8."""
+    image += NOISE * rng.standard_normal(image.shape, dtype=np.float32)
+    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+
+
 def ground(
-    rng: np.random.Generator, size: int, color: Range, *, cells: int = 3, spread: float = 30
+    rng: np.random.Generator, size: int, color: Range, *, spread: float = 30
 ) -> NDArray[np.float32]:
     """Return a ground of one color with blots, float32 (size, size, 3), in 0..255.
 
@@ -30,16 +77,19 @@ def ground(
         rng: Source of all random numbers.
         size: Side in pixels.
         color: Range of the channels of the color.
-        cells: Blots along a side.
         spread: Largest difference of a blot's channels from the color's.
     """
-    blots = rng.uniform(*color, 3) + rng.uniform(-1, 1, (cells, cells, 3)) * spread
+    blots = rng.uniform(*color, 3) + rng.uniform(-1, 1, (BLOTS, BLOTS, 3)) * spread
     enlarged = cv2.resize(blots.astype(np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
     return np.clip(enlarged, 0, 255).astype(np.float32, copy=False)
 
 
 def color_beside(
-    rng: np.random.Generator, ground: NDArray[np.float32], *, channels: Range, distances: Range
+    rng: np.random.Generator,
+    ground: NDArray[np.float32],
+    *,
+    channels: Range,
+    distances: Range = CONTRASTS,
 ) -> NDArray[np.float32]:
     """Return a color, float32 (3,), at about a distance from the mean color of a ground.
 

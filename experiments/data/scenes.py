@@ -22,10 +22,14 @@ from experiments.data.pictures import MemoryPictures
 from experiments.data.scene_parts import (
     MIN_SIZE_PIXELS,
     Image,
+    SceneKind,
+    check_size,
     color_beside,
     digit_glyph,
+    drawn_kind,
     ground,
     image_samples,
+    with_noise,
 )
 from experiments.settings.checks import check_whole_number
 
@@ -33,35 +37,23 @@ CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "e
 """Names of the labels 0..9; a mask holds 1 + label, and 0 for the ground."""
 TRIES = 30
 """Places that are tried for a digit before it is omitted."""
-CONTRASTS = (180, 260)
-"""Distances that are wanted between the colors of a digit and of its ground, in RGB of 0..255."""
 OVERLAP = 0.1
 """The share of the smaller of two boxes that the other may cover."""
-NOISE = 4.0
-"""Standard deviation of the noise of each channel, in 0..255."""
 
 Corners = tuple[int, int, int, int]
 """x_min, y_min, x_max, y_max, pixels."""
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of scenes.
+class Kind(SceneKind):
+    """A kind of scenes of digits.
 
     Attributes:
-        name: For people.
-        share: Probability in the pool; a test set has as many of each kind.
-        ground: Range of the channels of the ground's color, 0..255.
-        ink: Range of the channels of the digits' colors.
         heights: Range of the digits' heights, fractions of the image.
         fall_off: Ratio of a digit's frequency in the pool to that of its predecessor; 0 is the most
             frequent digit where it is below 1.
     """
 
-    name: str
-    share: float
-    ground: tuple[int, int]
-    ink: tuple[int, int]
     heights: tuple[float, float]
     fall_off: float
 
@@ -114,11 +106,9 @@ def scenes(num: int, *, size: int, seed: int = 0, held_out: bool = False) -> lis
 
 def scene(index: int, *, size: int, seed: int = 0, held_out: bool = False) -> Scene:
     """Compose one scene; arguments as `scenes`."""
-    if size < MIN_SIZE_PIXELS:
-        raise ValueError(f"size must be at least {MIN_SIZE_PIXELS} pixels, got {size}")
+    check_size(size)
     rng = np.random.default_rng((seed, int(held_out), index))
-    drawn = rng.choice(len(KINDS), p=[kind.share for kind in KINDS])
-    kind = KINDS[index % len(KINDS) if held_out else int(drawn)]
+    kind = drawn_kind(rng, KINDS, index, held_out=held_out)
     image = ground(rng, size, kind.ground)
     mask = np.zeros((size, size), np.uint8)
     boxes: list[Corners] = []
@@ -133,14 +123,13 @@ def scene(index: int, *, size: int, seed: int = 0, held_out: bool = False) -> Sc
         x_min, y_min, x_max, y_max = box
         region = (slice(y_min, y_max), slice(x_min, x_max))
         patch = image[region]
-        color = color_beside(rng, patch, channels=kind.ink, distances=CONTRASTS)
+        color = color_beside(rng, patch, channels=kind.ink)
         patch += alpha[:, :, None] * (color - patch)
         mask[region][_outlined(alpha)] = 1 + label
         labels.append(label)
         boxes.append(box)
-    image += NOISE * rng.standard_normal(image.shape, dtype=np.float32)
     return Scene(
-        np.clip(np.rint(image), 0, 255).astype(np.uint8),
+        with_noise(rng, image),
         np.array(boxes, np.float32).reshape(-1, 4),
         np.array(labels, np.int64),
         mask,

@@ -19,11 +19,14 @@ from numpy.typing import NDArray
 
 from experiments.data.labels import HIDDEN, VISIBLE
 from experiments.data.scene_parts import (
-    MIN_SIZE_PIXELS,
     Image,
+    SceneKind,
+    check_size,
     color_beside,
     digit_glyph,
+    drawn_kind,
     ground,
+    with_noise,
 )
 
 JOINT_NAMES = (
@@ -38,10 +41,6 @@ SKELETON = (
 )  # fmt: skip
 NECK, HEAD_TOP = 12, 13
 
-CONTRASTS = (180, 260)
-"""Distances that are wanted between the colors of a figure and of its ground, in RGB of 0..255."""
-NOISE = 4.0
-"""Standard deviation of the noise of each channel, in 0..255."""
 DIGIT_HEIGHTS = (0.25, 0.4)
 """Height of a digit, as a fraction of the image's side."""
 LENGTHS = {"torso": 0.32, "arm": 0.17, "forearm": 0.16, "thigh": 0.23, "shin": 0.23, "head": 0.17}
@@ -61,29 +60,21 @@ MARGIN = 0.03
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of scenes.
+class Kind(SceneKind):
+    """A kind of scenes of figures.
 
     Attributes:
-        name: For people.
-        share: Probability in the pool; a test set has as many of each kind.
         turn: Degrees by which the body is turned from upright, to either side.
-        ground: Range of the channels of the ground's color, 0..255.
-        ink: Range of the channels of the colors of figure and digits.
     """
 
-    name: str
-    share: float
     turn: int
-    ground: tuple[int, int]
-    ink: tuple[int, int]
 
 
 KINDS = (
-    Kind("upright", 0.80, 0, (0, 90), (120, 255)),
-    Kind("dark on light", 0.08, 0, (165, 255), (0, 135)),
-    Kind("lying", 0.06, 90, (0, 90), (120, 255)),
-    Kind("upside down", 0.06, 180, (0, 90), (120, 255)),
+    Kind("upright", 0.80, (0, 90), (120, 255), turn=0),
+    Kind("dark on light", 0.08, (165, 255), (0, 135), turn=0),
+    Kind("lying", 0.06, (0, 90), (120, 255), turn=90),
+    Kind("upside down", 0.06, (0, 90), (120, 255), turn=180),
 )
 
 
@@ -118,22 +109,19 @@ def figure_scenes(
 
 def figure_scene(index: int, *, size: int, seed: int = 0, held_out: bool = False) -> FigureScene:
     """Compose one scene; arguments as `figure_scenes`."""
-    if size < MIN_SIZE_PIXELS:
-        raise ValueError(f"size must be at least {MIN_SIZE_PIXELS} pixels, got {size}")
+    check_size(size)
     rng = np.random.default_rng((seed, int(held_out), index, len(JOINT_NAMES)))
-    drawn = rng.choice(len(KINDS), p=[kind.share for kind in KINDS])
-    kind = KINDS[index % len(KINDS) if held_out else int(drawn)]
+    kind = drawn_kind(rng, KINDS, index, held_out=held_out)
     image = ground(rng, size, kind.ground)
     points, height = _posed(rng, size, kind.turn)
-    color = color_beside(rng, image, channels=kind.ink, distances=CONTRASTS)
+    color = color_beside(rng, image, channels=kind.ink)
     _draw(rng, image, points, height, color, held_out=held_out)
     visibility = np.full(len(points), VISIBLE, np.uint8)
     if rng.random() < COVERED_SHARE:
         covered = _paste(rng, image, _digit(rng, size, held_out=held_out), kind)
         at = points.astype(np.int64)
         visibility[covered[at[:, 1], at[:, 0]]] = HIDDEN
-    image += NOISE * rng.standard_normal(image.shape, dtype=np.float32)
-    return FigureScene(np.clip(np.rint(image), 0, 255).astype(np.uint8), points, visibility, kind)
+    return FigureScene(with_noise(rng, image), points, visibility, kind)
 
 
 def _posed(rng: np.random.Generator, size: int, turn: int) -> tuple[NDArray[np.float32], float]:
@@ -239,7 +227,7 @@ def _paste(
     h, w = alpha.shape
     y, x = int(rng.integers(0, size - h + 1)), int(rng.integers(0, size - w + 1))
     patch = image[y : y + h, x : x + w]
-    color = color_beside(rng, patch, channels=kind.ink, distances=CONTRASTS)
+    color = color_beside(rng, patch, channels=kind.ink)
     patch += alpha[:, :, None] * (color - patch)
     covered = np.zeros((size, size), bool)
     covered[y : y + h, x : x + w] = alpha >= 0.5
