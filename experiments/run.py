@@ -6,7 +6,6 @@ answer at once.
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from concurrent.futures import BrokenExecutor
@@ -85,7 +84,6 @@ def main() -> None:
     sys.argv[1:] = hide_key(sys.argv[1:])
     check_mode(sys.argv[1:])
     check_groups(sys.argv[1:])
-    logging.raiseExceptions = False  # where nobody reads the output any more, log.txt still has it
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors, which become one line here
     try:
         for _ in range(MAX_BROKEN_POOLS):

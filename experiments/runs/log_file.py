@@ -33,6 +33,9 @@ def logged_to(file: Path | None) -> Iterator[None]:
     Args:
         file: The log file. None for a process that is not the first: it reports errors only.
     """
+    # A terminal that nobody reads any more, and W&B's own log on a full disk, would print a
+    # traceback for each line that cannot be written. The handler of log.txt raises by itself.
+    logging.raiseExceptions = False
     root = logging.getLogger()
     level = root.level
     if file is None:

@@ -294,9 +294,6 @@ class WandbTracker:
 
     def _init(self, what: Mapping[str, Any], *, mode: str) -> Any:
         wandb = _import_wandb()
-        # W&B's own log is in the run folder, and a full disk would print a traceback for each of
-        # its lines. The handler of log.txt raises by itself.
-        logging.raiseExceptions = False
         # Silent for the whole process; otherwise W&B prompts for a key and waits forever.
         wandb.setup(wandb.Settings(silent=True))
         return wandb.init(

@@ -22,6 +22,7 @@ import wandb
 from omegaconf import OmegaConf
 
 from al_core.errors import InvalidSetting
+from experiments.runs.log_file import logged_to
 from experiments.runs.tracker import NoTracker, Tracker, WandbTracker
 from tests.experiments.tracked import (
     ROOT,
@@ -83,7 +84,8 @@ def test_a_full_disk_prints_no_traceback_for_a_line_of_the_log_of_wandb(
     log.addHandler(full)
     try:
         capfd.readouterr()
-        log.error("restore done")
+        with logged_to(tmp_path / "log.txt"):
+            log.error("restore done")
     finally:
         log.removeHandler(full)
         with suppress(OSError):
